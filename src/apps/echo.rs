@@ -1,0 +1,54 @@
+//! `serve echo`: every message comes back, with the same opcode.
+
+use crate::app::App;
+use crate::data::id::ConnectionId;
+use crate::outbox::Outbox;
+use crate::protocol::http::{Request, Response};
+use crate::protocol::message::{Kind, Message};
+
+/// Echoes messages as they are.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Echo;
+
+impl App for Echo {
+    type Connection = ();
+
+    fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+
+    #[inline(always)]
+    fn on_message(&mut self, id: ConnectionId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
+        out.echo(id, message);
+    }
+}
+
+/// Greets, and echoes with `[<hostname>] ` in front, so that one sees which of several instances answered.
+#[derive(Clone, Debug)]
+pub struct PrefixedEcho {
+    prefix: String,
+}
+
+impl PrefixedEcho {
+    /// An echo that names `hostname`.
+    pub fn new(hostname: &str) -> PrefixedEcho {
+        PrefixedEcho { prefix: format!("[{hostname}] ") }
+    }
+}
+
+impl App for PrefixedEcho {
+    type Connection = ();
+
+    /// `GET /` without an upgrade is answered by an empty 200.
+    fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
+        let plain = request.path() == "/" && !request.has_token("upgrade", "websocket");
+        (plain && matches!(request.method(), "GET" | "HEAD")).then(|| Response::new(200))
+    }
+
+    fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
+        out.send_text(id, &format!("{}hello :) type a message and press ENTER", self.prefix));
+    }
+
+    fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
+        let kind: Kind = message.kind();
+        out.send(id, kind, &[self.prefix.as_bytes(), message.payload()]);
+    }
+}

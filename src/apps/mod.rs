@@ -1,0 +1,3 @@
+//! Floor 2, the applications that `percore serve` offers. Each knows [`App`](crate::App) and nothing of sockets.
+
+pub mod echo;

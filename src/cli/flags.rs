@@ -1,0 +1,268 @@
+//! The flags that every `serve` command has, as typed, and what they come to once checked.
+
+use super::Failure;
+use super::units::{bytes, duration};
+use crate::data::log::{Level, Log};
+use crate::os::listener::ListenAddr;
+use crate::os::log_writer::LogFormat;
+use crate::outbox::{SendRules, SlowConsumer};
+use crate::protocol::extension::DeflateMode;
+use crate::protocol::http::HeadLimits;
+use crate::protocol::upgrade::UpgradeRules;
+use crate::reactor::ServerOptions;
+use crate::session::Settings;
+use clap::{Args, ValueEnum};
+use std::time::Duration;
+
+/// Flags of every server. Each also reads `PERCORE_<FLAG>` from the environment; a flag that may be repeated takes
+/// several values there, separated by commas.
+#[derive(Args, Debug, Clone)]
+pub struct ServerFlags {
+    /// Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable
+    #[arg(long, env = "PERCORE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Listening")]
+    #[arg(long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable \
+        [default: 127.0.0.1:8080, or 0.0.0.0:$PORT where PORT is set]")]
+    listen: Vec<String>,
+    /// Connections that may wait to be accepted (the kernel's somaxconn bounds it)
+    #[arg(long, env = "PERCORE_BACKLOG", value_name = "N", default_value_t = 4096, help_heading = "Listening")]
+    #[arg(value_parser = clap::value_parser!(i32).range(1..=65535))]
+    backlog: i32,
+    /// Open WebSocket connections; further upgrades get 503 with Retry-After
+    #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
+    max_connections: u32,
+
+    /// Path that upgrades; repeatable [default: / and /ws]
+    #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
+    path: Vec<String>,
+    /// Origin that may connect, as in https://example.org, or 'same' for the host itself; repeatable [default: any]
+    #[arg(long, env = "PERCORE_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = "Upgrade")]
+    origin: Vec<String>,
+    /// Subprotocol spoken here; repeatable; the client's order decides
+    #[arg(long, env = "PERCORE_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',', help_heading = "Upgrade")]
+    subprotocol: Vec<String>,
+    /// Longest request line; beyond it 414
+    #[arg(long, env = "PERCORE_MAX_REQUEST_LINE", value_name = "BYTES", default_value = "8K", value_parser = bytes)]
+    #[arg(help_heading = "Upgrade")]
+    max_request_line: usize,
+    /// Longest request head, line and headers; beyond it 431
+    #[arg(long, env = "PERCORE_MAX_HEADERS", value_name = "BYTES", default_value = "16K", value_parser = bytes)]
+    #[arg(help_heading = "Upgrade")]
+    max_headers: usize,
+    /// How long a request may take to come; then 408
+    #[arg(long, env = "PERCORE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(help_heading = "Upgrade")]
+    handshake_timeout: Duration,
+
+    /// Longest message, after decompression; beyond it the connection is closed with 1009
+    #[arg(long, env = "PERCORE_MAX_MESSAGE", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
+    #[arg(help_heading = "Messages")]
+    max_message: usize,
+    /// Bytes that may wait for one connection before --slow-consumer decides
+    #[arg(long, env = "PERCORE_MAX_BACKLOG", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
+    #[arg(help_heading = "Messages")]
+    max_backlog: usize,
+    /// What becomes of a connection with a full backlog
+    #[arg(long, env = "PERCORE_SLOW_CONSUMER", value_name = "POLICY", default_value = "close")]
+    #[arg(value_enum, help_heading = "Messages")]
+    slow_consumer: SlowConsumerFlag,
+    /// permessage-deflate: off, each message by itself, or with windows that live on (much memory)
+    #[arg(long, env = "PERCORE_DEFLATE", value_name = "MODE", default_value = "no-takeover")]
+    #[arg(value_enum, help_heading = "Messages")]
+    deflate: DeflateFlag,
+    /// Messages from this size on are compressed
+    #[arg(long, env = "PERCORE_DEFLATE_MIN", value_name = "BYTES", default_value = "1K", value_parser = bytes)]
+    #[arg(help_heading = "Messages")]
+    deflate_min: usize,
+    /// Compression level, 1 (fast) to 9 (small)
+    #[arg(long, env = "PERCORE_DEFLATE_LEVEL", value_name = "LEVEL", default_value_t = 1, help_heading = "Messages")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=9))]
+    deflate_level: u32,
+    /// Bound on compression windows: 9 (512 bytes) to 15 (32 KiB)
+    #[arg(long, env = "PERCORE_DEFLATE_WINDOW", value_name = "BITS", default_value_t = 15, help_heading = "Messages")]
+    #[arg(value_parser = clap::value_parser!(u8).range(9..=15))]
+    deflate_window: u8,
+
+    /// How often each connection is pinged; 0 for never
+    #[arg(long, env = "PERCORE_HEARTBEAT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(help_heading = "Liveness")]
+    heartbeat: Duration,
+    /// A connection from which nothing at all has come for so long is closed; 0 for never
+    #[arg(long, env = "PERCORE_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = duration)]
+    #[arg(help_heading = "Liveness")]
+    heartbeat_timeout: Duration,
+    /// How long a peer may take to answer a Close frame
+    #[arg(long, env = "PERCORE_CLOSE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(help_heading = "Liveness")]
+    close_timeout: Duration,
+    /// How long connections have to go after SIGTERM or SIGINT
+    #[arg(long, env = "PERCORE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(help_heading = "Liveness")]
+    drain_timeout: Duration,
+
+    /// What is logged to standard error
+    #[arg(long, env = "PERCORE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", help_heading = "Logging")]
+    #[arg(value_enum)]
+    log_level: LevelFlag,
+    /// How a line looks
+    #[arg(long, env = "PERCORE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
+    #[arg(value_enum)]
+    log_format: FormatFlag,
+    /// Logs a line for each message (at level info)
+    #[arg(long, env = "PERCORE_LOG_MESSAGES", help_heading = "Logging")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    log_messages: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum SlowConsumerFlag {
+    /// The connection is closed
+    Close,
+    /// Messages for it are left out until it has caught up
+    Drop,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum DeflateFlag {
+    Off,
+    NoTakeover,
+    Takeover,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum LevelFlag {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum FormatFlag {
+    Text,
+    Json,
+}
+
+/// What the flags come to.
+pub(super) struct Checked {
+    pub listen: Vec<ListenAddr>,
+    pub settings: Settings,
+    pub options: ServerOptions,
+    pub log: Log,
+}
+
+impl ServerFlags {
+    /// Checks what each flag by itself could not.
+    pub(super) fn check(self) -> Result<Checked, Failure> {
+        let listen = listen_addrs(&self.listen)?;
+        if let Some(bad) = self.path.iter().find(|path| !path.starts_with('/') || path.contains(['?', '#', ' '])) {
+            return Err(Failure::Usage(format!(
+                "--path '{bad}' is no path: it begins with / and has no ?, # or space"
+            )));
+        }
+        let bad_token = |name: &&String| name.is_empty() || name.contains(|c: char| !is_token_character(c));
+        if let Some(bad) = self.subprotocol.iter().find(bad_token) {
+            return Err(Failure::Usage(format!("--subprotocol '{bad}' is no token: letters, digits and -._~ only")));
+        }
+        let origin_is_good = |origin: &&String| *origin == "same" || *origin == "null" || is_origin(origin);
+        if let Some(bad) = self.origin.iter().find(|origin| !origin_is_good(origin)) {
+            return Err(Failure::Usage(format!(
+                "--origin '{bad}' is no origin: give SCHEME://HOST[:PORT] without a path, or same"
+            )));
+        }
+        if !self.heartbeat_timeout.is_zero() && self.heartbeat >= self.heartbeat_timeout {
+            return Err(Failure::Usage(format!(
+                "--heartbeat-timeout {:?} must be longer than --heartbeat {:?}, or no client can answer in time",
+                self.heartbeat_timeout, self.heartbeat
+            )));
+        }
+        let too_short = [("handshake-timeout", self.handshake_timeout), ("close-timeout", self.close_timeout)];
+        if let Some((flag, _)) = too_short.iter().find(|(_, time)| time.is_zero()) {
+            return Err(Failure::Usage(format!("--{flag} must be longer than 0")));
+        }
+        Ok(Checked { listen, settings: self.settings(), options: self.options(), log: self.log() })
+    }
+
+    fn settings(&self) -> Settings {
+        let default = UpgradeRules::default();
+        Settings {
+            node: 0,
+            max_message: self.max_message,
+            upgrade: UpgradeRules {
+                paths: if self.path.is_empty() { default.paths } else { self.path.clone() },
+                origins: self.origin.clone(),
+                subprotocols: self.subprotocol.clone(),
+                deflate: match self.deflate {
+                    DeflateFlag::Off => DeflateMode::Off,
+                    DeflateFlag::NoTakeover => DeflateMode::NoTakeover,
+                    DeflateFlag::Takeover => DeflateMode::Takeover,
+                },
+                deflate_bits: self.deflate_window,
+            },
+            head: HeadLimits { request_line_bytes: self.max_request_line, head_bytes: self.max_headers },
+            send: SendRules {
+                max_backlog: self.max_backlog,
+                slow_consumer: match self.slow_consumer {
+                    SlowConsumerFlag::Close => SlowConsumer::Close,
+                    SlowConsumerFlag::Drop => SlowConsumer::Drop,
+                },
+                deflate_min: self.deflate_min,
+                deflate_level: self.deflate_level,
+            },
+            heartbeat: self.heartbeat,
+            heartbeat_timeout: self.heartbeat_timeout,
+            handshake_timeout: self.handshake_timeout,
+            close_timeout: self.close_timeout,
+            max_connections: self.max_connections as usize,
+        }
+    }
+
+    fn options(&self) -> ServerOptions {
+        let log_format = match self.log_format {
+            FormatFlag::Text => LogFormat::Text,
+            FormatFlag::Json => LogFormat::Json,
+        };
+        ServerOptions { backlog: self.backlog, drain_timeout: self.drain_timeout, log_format, signals: true }
+    }
+
+    fn log(&self) -> Log {
+        let mut log = Log::new(match self.log_level {
+            LevelFlag::Off => None,
+            LevelFlag::Error => Some(Level::Error),
+            LevelFlag::Warn => Some(Level::Warn),
+            LevelFlag::Info => Some(Level::Info),
+            LevelFlag::Debug => Some(Level::Debug),
+        });
+        log.messages = self.log_messages && log.keeps(Level::Info);
+        log
+    }
+}
+
+/// `--listen` as given, else `PORT` of the environment on all addresses, else 127.0.0.1:8080.
+fn listen_addrs(given: &[String]) -> Result<Vec<ListenAddr>, Failure> {
+    if !given.is_empty() {
+        let parsed = given.iter().map(|addr| addr.parse().map_err(|error| Failure::Usage(format!("--listen {error}"))));
+        return parsed.collect();
+    }
+    let addr = match std::env::var("PORT") {
+        Err(_) => "127.0.0.1:8080".to_owned(),
+        Ok(port) => match port.parse::<u16>() {
+            Ok(port) => format!("0.0.0.0:{port}"),
+            Err(_) => {
+                return Err(Failure::Usage(format!("PORT '{port}' in the environment is no port: give 0 to 65535")));
+            }
+        },
+    };
+    addr.parse().map(|addr| vec![addr]).map_err(Failure::Usage)
+}
+
+fn is_origin(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
+}

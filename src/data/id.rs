@@ -1,0 +1,91 @@
+//! Names of connections and of their peers.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Names one connection, and never another one: an index may be used again, its generation is not.
+///
+/// `node` names the process (host and slot) once several processes share a bus; a process alone is node 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    /// The process that holds the connection.
+    pub node: u32,
+    /// Counts the connections of that process, so that a reused index is told from its former owner.
+    pub generation: u32,
+    /// Place in the process's tables.
+    pub index: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}{:08x}{:08x}", self.node, self.generation, self.index)
+    }
+}
+
+impl fmt::Debug for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who is at the other end, in 18 bytes because every idle connection keeps one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer {
+    octets: [u8; 16],
+    port: [u8; 2],
+}
+
+impl Peer {
+    /// The peer of a unix socket: it has no address.
+    pub const UNIX: Peer = Peer { octets: [0; 16], port: [0; 2] };
+
+    /// The address, `None` for a unix socket. IPv4 addresses come back as IPv4.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        if *self == Peer::UNIX {
+            return None;
+        }
+        let ip = Ipv6Addr::from(self.octets);
+        let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
+        Some(SocketAddr::new(ip, u16::from_be_bytes(self.port)))
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Peer {
+        let ip = match addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Peer { octets: ip.octets(), port: addr.port().to_be_bytes() }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr() {
+            Some(addr) => addr.fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_keeps_its_address() {
+        for text in ["127.0.0.1:8080", "[::1]:9", "[2001:db8::7]:65535"] {
+            let addr: SocketAddr = text.parse().expect("an address");
+            assert_eq!(Peer::from(addr).to_string(), text);
+        }
+        assert_eq!(Peer::UNIX.to_string(), "unix");
+        assert_eq!(size_of::<Peer>(), 18);
+    }
+}

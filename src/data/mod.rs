@@ -1,0 +1,12 @@
+//! Floor 0, plain data: ids, the out queue, the timer wheel, counters, dates.
+//!
+//! Nothing here does input or output, and nothing here reads a clock: a point in time is an argument,
+//! given as the `Duration` since the process began.
+
+pub mod calendar;
+pub mod id;
+pub mod log;
+pub mod pool;
+pub mod queue;
+pub mod stats;
+pub mod wheel;

@@ -1,0 +1,188 @@
+//! The hashed timer wheel: one deadline per connection, armed, moved and cancelled in O(1) with no allocation.
+//!
+//! A slot is a tick of [`TICK`]; a deadline further away than the wheel is round stays in its slot and is passed
+//! over until its round has come. Timers live in one table by connection index, linked through it.
+//!
+//! Invariant: a timer is in exactly one slot's list while armed, the slot of its own deadline, and in none otherwise.
+
+use std::time::Duration;
+
+/// How finely the wheel divides time. A deadline is never early, and late by at most this and one pass of the loop.
+pub const TICK: Duration = Duration::from_millis(32);
+
+const SLOTS: usize = 2048;
+const NONE: u32 = u32::MAX;
+const UNARMED: u32 = u32::MAX;
+
+#[derive(Clone, Copy)]
+struct Timer {
+    next: u32,
+    previous: u32,
+    /// In ticks since the wheel's beginning, or `UNARMED`.
+    deadline: u32,
+}
+
+/// One deadline for each key. Keys are small indices, as a slab gives them.
+pub struct Wheel {
+    heads: Box<[u32]>,
+    /// A bit for each slot that has a timer, so that the next one is found without looking at empty slots.
+    occupied: [u64; SLOTS / 64],
+    timers: Vec<Timer>,
+    /// The last tick that was expired.
+    now: u32,
+}
+
+impl Default for Wheel {
+    fn default() -> Wheel {
+        Wheel::new()
+    }
+}
+
+impl Wheel {
+    /// An empty wheel at time zero.
+    pub fn new() -> Wheel {
+        Wheel { heads: vec![NONE; SLOTS].into(), occupied: [0; SLOTS / 64], timers: Vec::new(), now: 0 }
+    }
+
+    /// Sets the deadline of `key`, in place of an earlier one.
+    pub fn arm(&mut self, key: u32, deadline: Duration) {
+        self.cancel(key);
+        if self.timers.len() <= key as usize {
+            self.timers.resize(key as usize + 1, Timer { next: NONE, previous: NONE, deadline: UNARMED });
+        }
+        // Rounded up, so that no deadline is early; the current tick has been expired already.
+        let tick = deadline.as_nanos().div_ceil(TICK.as_nanos()).min(u128::from(UNARMED - 1)) as u32;
+        let tick = tick.max(self.now + 1);
+        let slot = tick as usize % SLOTS;
+        let head = self.heads[slot];
+        if head != NONE {
+            self.timers[head as usize].previous = key;
+        }
+        self.timers[key as usize] = Timer { next: head, previous: NONE, deadline: tick };
+        self.heads[slot] = key;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
+    }
+
+    /// Forgets the deadline of `key`, if it has one.
+    pub fn cancel(&mut self, key: u32) {
+        let Some(&timer) = self.timers.get(key as usize) else { return };
+        if timer.deadline == UNARMED {
+            return;
+        }
+        let slot = timer.deadline as usize % SLOTS;
+        match timer.previous {
+            NONE => self.heads[slot] = timer.next,
+            previous => self.timers[previous as usize].next = timer.next,
+        }
+        if timer.next != NONE {
+            self.timers[timer.next as usize].previous = timer.previous;
+        }
+        if self.heads[slot] == NONE {
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+        }
+        self.timers[key as usize].deadline = UNARMED;
+    }
+
+    /// Moves time on to `now` and puts every key whose deadline has come at the end of `expired`, unarmed.
+    pub fn advance(&mut self, now: Duration, expired: &mut Vec<u32>) {
+        let tick = (now.as_nanos() / TICK.as_nanos()) as u32;
+        if tick <= self.now {
+            return;
+        }
+        let slots = ((tick - self.now) as usize).min(SLOTS);
+        let first = self.now.wrapping_add(1) as usize;
+        self.now = tick;
+        for slot in (first..first + slots).map(|slot| slot % SLOTS) {
+            let mut key = self.heads[slot];
+            while key != NONE {
+                let timer = self.timers[key as usize];
+                if timer.deadline <= tick {
+                    self.cancel(key);
+                    expired.push(key);
+                }
+                key = timer.next;
+            }
+        }
+    }
+
+    /// When to call [`Wheel::advance`] next: the time of the next occupied slot, `None` when nothing is armed.
+    /// A slot whose timers are for a later round gives a time that turns out too early, once in a round.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let start = (self.now as usize + 1) % SLOTS;
+        let words = self.occupied.len();
+        for step in 0..=words {
+            let index = (start / 64 + step) % words;
+            let mut word = self.occupied[index];
+            if step == 0 {
+                word &= u64::MAX << (start % 64);
+            } else if step == words {
+                word &= !(u64::MAX << (start % 64));
+            }
+            if word != 0 {
+                let slot = index * 64 + word.trailing_zeros() as usize;
+                let ahead = (slot + SLOTS - start) % SLOTS + 1;
+                return Some(TICK * (self.now + ahead as u32));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Against a model: a map of deadlines.
+        #[test]
+        fn a_deadline_comes_once_never_early_and_at_most_a_tick_late(
+            steps in prop::collection::vec((0u32..40, 0u64..400_000, 0u64..90_000, any::<bool>()), 1..120)
+        ) {
+            let mut wheel = Wheel::new();
+            let mut model = BTreeMap::new();
+            let mut now = Duration::ZERO;
+            for (key, ahead, pass, cancel) in steps {
+                if cancel {
+                    wheel.cancel(key);
+                    model.remove(&key);
+                } else {
+                    let deadline = now + Duration::from_millis(ahead);
+                    wheel.arm(key, deadline);
+                    model.insert(key, deadline);
+                }
+                if let Some(next) = wheel.next_deadline() {
+                    let earliest = model.values().min().expect("the model has a deadline as well");
+                    prop_assert!(next <= (*earliest).max(now) + TICK * 2);
+                } else {
+                    prop_assert!(model.is_empty());
+                }
+                now += Duration::from_millis(pass);
+                let mut expired = Vec::new();
+                wheel.advance(now, &mut expired);
+                for key in expired {
+                    let deadline = model.remove(&key);
+                    prop_assert!(deadline.is_some_and(|deadline| deadline <= now), "{key} was early or twice");
+                }
+                for deadline in model.values() {
+                    prop_assert!(*deadline + TICK > now, "a deadline was passed over");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn following_next_deadline_reaches_every_timer() {
+        let mut wheel = Wheel::new();
+        wheel.arm(0, Duration::from_secs(300));
+        wheel.arm(1, Duration::from_secs(1));
+        let (mut expired, mut wakes) = (Vec::new(), 0);
+        while let Some(next) = wheel.next_deadline() {
+            wheel.advance(next, &mut expired);
+            wakes += 1;
+        }
+        assert_eq!(expired, [1, 0]);
+        assert!(wakes <= 7, "once a round for the far one: {wakes}");
+    }
+}

@@ -1,0 +1,66 @@
+//! percore is a WebSocket server (RFC 6455) that is one epoll loop per core, and one process per loop.
+//!
+//! The command `percore serve` runs ready applications. This library is for writing one's own: implement [`App`] and
+//! hand it to a [`Server`].
+//!
+//! ```no_run
+//! use percore::{App, ConnectionId, Message, Outbox, Request, Server};
+//!
+//! /// Answers each text in capitals.
+//! struct Shout;
+//!
+//! impl App for Shout {
+//!     type Connection = ();
+//!
+//!     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) {
+//!         out.send_text(id, &format!("welcome to {}", request.path()));
+//!     }
+//!
+//!     fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
+//!         if let Some(text) = message.text() {
+//!             out.send_text(id, &text.to_uppercase());
+//!         }
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     Server::new(Shout).listen("127.0.0.1:8080")?.run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # In reading order
+//!
+//! ```text
+//! socket bytes ─> reactor ─> session ─> protocol ─> App ─> Outbox ─> queue ─> reactor ─> socket bytes
+//! ```
+//!
+//! * [`App`] is called with connections and messages, and answers through the [`Outbox`].
+//! * [`Server`] takes [`Settings`] for connections and [`ServerOptions`] for the process.
+//! * [`protocol`] turns bytes into messages and back, for servers and for clients, without sockets and clocks.
+//! * [`session`] is all connections of a process without their sockets; [`reactor`] is the loop that owns those.
+//!
+//! One thread runs it all: a handler may keep its state in plain fields, and must not block.
+
+pub mod app;
+pub mod apps;
+pub mod cli;
+pub mod data;
+pub mod os;
+pub mod outbox;
+pub mod protocol;
+pub mod reactor;
+pub mod session;
+
+pub use app::{App, Error};
+pub use data::id::{ConnectionId, Peer};
+pub use data::log::{Level, Log};
+pub use data::stats::Stats;
+pub use outbox::{Delivery, Outbox, SendRules, SlowConsumer};
+pub use protocol::close::CloseReason;
+pub use protocol::http::{Request, Response};
+pub use protocol::message::{Kind, Message};
+pub use protocol::{Role, Violation};
+pub use reactor::{Outcome, Server, ServerOptions};
+pub use session::Settings;
+pub use tungstenite::protocol::frame::coding::CloseCode;

@@ -1,0 +1,176 @@
+//! Listening sockets: TCP with SO_REUSEPORT, and unix sockets.
+
+use super::stream::Stream;
+use crate::data::id::Peer;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token, event::Source};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The kernel asks a silent peer after this time; the heartbeat finds out sooner, but not for HTTP connections.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Where to listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListenAddr {
+    /// `IP:PORT` or `[v6]:PORT`.
+    Tcp(SocketAddr),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddr, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path {
+                "" => Err("unix: needs a path, as in unix:/run/percore.sock".into()),
+                path => Ok(ListenAddr::Unix(path.into())),
+            };
+        }
+        text.parse().map(ListenAddr::Tcp).map_err(|_| {
+            format!("'{text}' is not an address: give IP:PORT (127.0.0.1:8080), [v6]:PORT ([::1]:8080) or unix:PATH")
+        })
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddr::Tcp(addr) => addr.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens. Dropping a unix one removes its file.
+#[derive(Debug)]
+pub enum Listener {
+    /// Over IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A unix socket and its path.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Binds and listens, with room for `backlog` connections that wait to be accepted.
+    ///
+    /// # Errors
+    /// As `bind(2)` and `listen(2)`, with a sentence that names the address.
+    pub fn bind(addr: &ListenAddr, backlog: i32) -> io::Result<Listener> {
+        let bound = match addr {
+            ListenAddr::Tcp(addr) => bind_tcp(*addr, backlog),
+            ListenAddr::Unix(path) => bind_unix(path, backlog),
+        };
+        bound.map_err(|error| {
+            let advice = match error.kind() {
+                io::ErrorKind::AddrInUse => "another process listens there; choose another --listen",
+                io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+                io::ErrorKind::PermissionDenied => "not permitted; ports below 1024 need a privilege",
+                _ => "",
+            };
+            let text = if advice.is_empty() { error.to_string() } else { advice.to_owned() };
+            io::Error::new(error.kind(), format!("cannot listen on {addr}: {text}"))
+        })
+    }
+
+    /// The address, with the port that the kernel chose for port 0.
+    ///
+    /// # Errors
+    /// As `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<ListenAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
+            Listener::Unix(_, path) => Ok(ListenAddr::Unix(path.clone())),
+        }
+    }
+
+    /// Registers for connections that wait.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
+            Listener::Unix(listener, _) => listener.register(registry, token, Interest::READABLE),
+        }
+    }
+
+    /// As `accept4(2)`. What is set on the listener (no delay, keep-alive) holds for the stream as well.
+    ///
+    /// # Errors
+    /// As `accept4(2)`.
+    pub fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, addr)| (Stream::Tcp(stream), Peer::from(addr))),
+            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), Peer::UNIX)),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<Listener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.bind(&addr.into())?;
+    socket.listen(backlog)?;
+    Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
+}
+
+fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
+    let addr = socket2::SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match socket.bind(&addr) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path, &addr)?;
+            socket.bind(&addr)?;
+        }
+        bound => bound?,
+    }
+    socket.listen(backlog)?;
+    Ok(Listener::Unix(UnixListener::from_std(socket.into()), path.to_owned()))
+}
+
+/// Removes a unix socket that nobody listens on any more; one that is alive, or no socket, stays.
+fn remove_stale(path: &Path, addr: &socket2::SockAddr) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is no socket"));
+    }
+    match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(addr) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for good in ["127.0.0.1:8080", "[::1]:0", "unix:/run/x.sock"] {
+            assert_eq!(good.parse::<ListenAddr>().map(|addr| addr.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["8080", "localhost:80", "unix:", "::1:80", "1.2.3.4:99999", ""] {
+            assert!(bad.parse::<ListenAddr>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! The [`Outbox`]: how apps send. It encodes frames into the out queue and minds the backlog.
+
+use crate::data::id::ConnectionId;
+use crate::data::queue::OutQueue;
+use crate::data::stats::Stats;
+use crate::protocol::Role;
+use crate::protocol::deflate::Deflater;
+use crate::protocol::extension::Agreement;
+use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
+use crate::protocol::mask::{self, Mask};
+use crate::protocol::message::{Body, HEADROOM, Kind, Message};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
+
+/// What to do for a connection whose backlog is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SlowConsumer {
+    /// End it.
+    Close,
+    /// Leave out messages until it has caught up.
+    Drop,
+}
+
+/// Bounds and compression of what is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct SendRules {
+    /// Bytes that may wait for one connection's socket. A message is queued while there are fewer, so one message may
+    /// pass the bound.
+    pub max_backlog: usize,
+    /// What happens beyond.
+    pub slow_consumer: SlowConsumer,
+    /// Messages from this size on are compressed, where the client agreed to it.
+    pub deflate_min: usize,
+    /// 1 (fast) to 9 (small).
+    pub deflate_level: u32,
+}
+
+impl Default for SendRules {
+    fn default() -> SendRules {
+        SendRules { max_backlog: 16 << 20, slow_consumer: SlowConsumer::Close, deflate_min: 1024, deflate_level: 1 }
+    }
+}
+
+/// What became of a message given to the [`Outbox`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivery {
+    /// It is in the queue. Whether it reaches the peer, only the peer can say.
+    Queued,
+    /// It was left out, because the backlog is full; counted.
+    Dropped,
+    /// The connection is gone or closing.
+    Closed,
+}
+
+/// What the outbox asks of the sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Demand {
+    /// A Close frame was queued.
+    Closing(CloseCode),
+    /// The backlog is full.
+    Overflow,
+}
+
+/// Bits of `Lane::mode`; the upper four are the window bits for compression, 0 for none.
+const FRAMES: u8 = 1;
+const MASKED: u8 = 2;
+const TAKEOVER: u8 = 4;
+const WINDOW_SHIFT: u32 = 4;
+
+/// Payloads from this size on get, or keep, a buffer of their own instead of a place in the arena.
+const OWN_BUFFER_BYTES: usize = 64 * 1024;
+/// A buffer for compressed messages that grew beyond this is given back.
+const DEFLATED_KEEP_BYTES: usize = 1024 * 1024;
+
+/// Sends to the connections of this process.
+pub struct Outbox {
+    pub(crate) queue: OutQueue,
+    pub(crate) stats: Stats,
+    pub(crate) demands: Vec<(u32, Demand)>,
+    rules: SendRules,
+    node: u32,
+    /// One compressor for each window size, for all connections without context takeover.
+    shared: [Option<Deflater>; 16],
+    /// Compressors of connections with context takeover.
+    own: HashMap<u32, Deflater>,
+    deflated: Vec<u8>,
+    random: StdRng,
+}
+
+impl Outbox {
+    /// An outbox of process `node`. `seed` feeds the masking keys of client connections.
+    pub(crate) fn new(rules: SendRules, node: u32, seed: [u8; 32]) -> Outbox {
+        Outbox {
+            queue: OutQueue::new(),
+            stats: Stats::default(),
+            demands: Vec::new(),
+            rules,
+            node,
+            shared: [const { None }; 16],
+            own: HashMap::new(),
+            deflated: Vec::new(),
+            random: StdRng::from_seed(seed),
+        }
+    }
+
+    /// Sends a text message.
+    pub fn send_text(&mut self, to: ConnectionId, text: &str) -> Delivery {
+        self.send(to, Kind::Text, &[text.as_bytes()])
+    }
+
+    /// Sends a binary message.
+    pub fn send_binary(&mut self, to: ConnectionId, payload: &[u8]) -> Delivery {
+        self.send(to, Kind::Binary, &[payload])
+    }
+
+    /// Sends one message made of `parts`, joined in the queue. Parts of a text message must together be UTF-8.
+    pub fn send(&mut self, to: ConnectionId, kind: Kind, parts: &[&[u8]]) -> Delivery {
+        match self.admit(to) {
+            Ok(mode) => {
+                self.stats.messages_out += 1;
+                self.push_message(to.index, mode, kind, parts);
+                Delivery::Queued
+            }
+            Err(delivery) => delivery,
+        }
+    }
+
+    /// Sends a message back as it came, with the same opcode: the payload is unmasked on its way into the queue, and
+    /// that of a large message is not copied at all.
+    #[inline(always)]
+    pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
+        let mode = match self.admit(to) {
+            Ok(mode) => mode,
+            Err(delivery) => return delivery,
+        };
+        self.stats.messages_out += 1;
+        if let (Body::Masked(payload, mask), FRAMES) = (&message.body, mode) {
+            let space = self.queue.reserve(MAX_HEADER_BYTES + payload.len());
+            let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
+            mask::copy(payload, &mut space[header..header + payload.len()], *mask);
+            self.queue.commit(to.index, header + payload.len());
+            return Delivery::Queued;
+        }
+        self.echo_any(to.index, mode, message);
+        Delivery::Queued
+    }
+
+    fn echo_any(&mut self, key: u32, mode: u8, mut message: Message<'_>) {
+        let (kind, length) = (message.kind, message.len());
+        match message.body {
+            Body::Owned { mut buffer, end }
+                if length >= OWN_BUFFER_BYTES && !self.compresses(mode, length) && mode & MASKED == 0 =>
+            {
+                let mut header = [0; MAX_HEADER_BYTES];
+                let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
+                let start = HEADROOM - header_bytes;
+                buffer[start..HEADROOM].copy_from_slice(&header[..header_bytes]);
+                self.queue.push_owned(key, buffer, start, end);
+            }
+            _ => {
+                self.push_message(key, mode, kind, &[message.payload()]);
+                if let Body::Owned { buffer, .. } = message.body {
+                    self.queue.pool.give(buffer);
+                }
+            }
+        }
+    }
+
+    /// Sends a Ping with up to 125 bytes of payload; more are cut off.
+    pub fn ping(&mut self, to: ConnectionId, payload: &[u8]) -> Delivery {
+        self.control(to, Control::Ping, payload)
+    }
+
+    pub(crate) fn pong(&mut self, to: ConnectionId, payload: &[u8]) -> Delivery {
+        self.control(to, Control::Pong, payload)
+    }
+
+    fn control(&mut self, to: ConnectionId, opcode: Control, payload: &[u8]) -> Delivery {
+        let payload = &payload[..payload.len().min(MAX_CONTROL_BYTES)];
+        match self.admit(to) {
+            Ok(mode) => {
+                self.push_frame(to.index, mode, OpCode::Control(opcode), false, &[payload]);
+                Delivery::Queued
+            }
+            Err(delivery) => delivery,
+        }
+    }
+
+    /// Begins the closing handshake: what is queued is still sent, then a Close frame with `code` and `reason` (cut to
+    /// 123 bytes). Nothing can be sent afterwards.
+    pub fn close(&mut self, to: ConnectionId, code: CloseCode, reason: &str) -> Delivery {
+        if to.node != self.node || self.queue.lane(to.index, to.generation).is_none_or(|lane| lane.mode & FRAMES == 0) {
+            return Delivery::Closed;
+        }
+        self.push_close(to.index, Some((code, reason)));
+        self.demands.push((to.index, Demand::Closing(code)));
+        Delivery::Queued
+    }
+
+    /// Bytes that wait for a connection's socket, 0 when it is gone.
+    pub fn backlog_bytes(&mut self, to: ConnectionId) -> usize {
+        self.queue.lane(to.index, to.generation).map_or(0, |lane| lane.queued_bytes())
+    }
+
+    /// The process's counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Opens the lane for frames, once the handshake's answer is queued.
+    pub(crate) fn begin_frames(&mut self, id: ConnectionId, role: Role, deflate: Option<Agreement>) {
+        let Some(lane) = self.queue.lane(id.index, id.generation) else { return };
+        lane.mode = FRAMES | if role == Role::Client { MASKED } else { 0 };
+        let Some(agreed) = deflate else { return };
+        let (takeover, bits) = match role {
+            Role::Server => (agreed.server_takeover, agreed.server_bits),
+            Role::Client => (agreed.client_takeover, agreed.client_bits),
+        };
+        lane.mode |= bits << WINDOW_SHIFT;
+        if takeover {
+            lane.mode |= TAKEOVER;
+            self.own.insert(id.index, Deflater::new(self.rules.deflate_level, bits, true));
+        }
+    }
+
+    /// Queues a Close frame, after which the lane takes no more frames.
+    pub(crate) fn push_close(&mut self, key: u32, payload: Option<(CloseCode, &str)>) {
+        let mode = std::mem::take(&mut self.queue.lane_mut(key).mode);
+        match payload {
+            None => self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[]),
+            Some((code, reason)) => {
+                let mut cut = reason.len().min(MAX_CONTROL_BYTES - 2);
+                while !reason.is_char_boundary(cut) {
+                    cut -= 1;
+                }
+                let code = u16::from(code).to_be_bytes();
+                self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[&code, &reason.as_bytes()[..cut]]);
+            }
+        }
+    }
+
+    /// Forgets a connection. Says how many bytes it had not sent.
+    pub(crate) fn release(&mut self, key: u32) -> usize {
+        self.own.remove(&key);
+        self.queue.close(key)
+    }
+
+    /// Whether a frame may be queued for `to`; its lane's mode, or why not.
+    #[inline(always)]
+    fn admit(&mut self, to: ConnectionId) -> Result<u8, Delivery> {
+        let node = self.node;
+        match self.queue.lane(to.index, to.generation) {
+            Some(lane) if lane.mode & FRAMES != 0 && to.node == node => {
+                // Only bytes that the socket refused count: those of this pass have not been offered to it.
+                if lane.is_blocked() && lane.queued_bytes() >= self.rules.max_backlog {
+                    return Err(self.overflow(to.index));
+                }
+                Ok(lane.mode)
+            }
+            _ => Err(Delivery::Closed),
+        }
+    }
+
+    #[cold]
+    fn overflow(&mut self, key: u32) -> Delivery {
+        match self.rules.slow_consumer {
+            SlowConsumer::Drop => {
+                self.stats.messages_dropped += 1;
+                Delivery::Dropped
+            }
+            SlowConsumer::Close => {
+                self.queue.lane_mut(key).mode = 0;
+                self.demands.push((key, Demand::Overflow));
+                Delivery::Closed
+            }
+        }
+    }
+
+    fn compresses(&self, mode: u8, payload_bytes: usize) -> bool {
+        mode >> WINDOW_SHIFT != 0 && payload_bytes >= self.rules.deflate_min.max(1)
+    }
+
+    fn push_message(&mut self, key: u32, mode: u8, kind: Kind, parts: &[&[u8]]) {
+        let payload_bytes = parts.iter().map(|part| part.len()).sum();
+        if !self.compresses(mode, payload_bytes) {
+            return self.push_frame(key, mode, kind.opcode(), false, parts);
+        }
+        let mut deflated = std::mem::take(&mut self.deflated);
+        deflated.clear();
+        let bits = mode >> WINDOW_SHIFT;
+        let deflater = match self.own.get_mut(&key).filter(|_| mode & TAKEOVER != 0) {
+            Some(own) => own,
+            None => {
+                let level = self.rules.deflate_level;
+                self.shared[bits as usize].get_or_insert_with(|| Deflater::new(level, bits, false))
+            }
+        };
+        deflater.deflate(parts, &mut deflated);
+        // What does not shrink goes as it is, unless the peer's window must follow ours.
+        if deflated.len() < payload_bytes || mode & TAKEOVER != 0 {
+            self.push_frame(key, mode, kind.opcode(), true, &[&deflated]);
+        } else {
+            self.push_frame(key, mode, kind.opcode(), false, parts);
+        }
+        if deflated.capacity() <= DEFLATED_KEEP_BYTES {
+            self.deflated = deflated;
+        }
+    }
+
+    fn push_frame(&mut self, key: u32, mode: u8, opcode: OpCode, compressed: bool, parts: &[&[u8]]) {
+        let payload_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mask = (mode & MASKED != 0).then(|| self.random.next_u32().to_ne_bytes());
+        if payload_bytes < OWN_BUFFER_BYTES {
+            let space = self.queue.reserve(MAX_HEADER_BYTES + payload_bytes);
+            let end = fill(space, opcode, compressed, payload_bytes, mask, parts);
+            self.queue.commit(key, end);
+        } else {
+            let mut buffer = self.queue.pool.take();
+            if buffer.len() < MAX_HEADER_BYTES + payload_bytes {
+                buffer.resize(MAX_HEADER_BYTES + payload_bytes, 0);
+            }
+            let end = fill(&mut buffer, opcode, compressed, payload_bytes, mask, parts);
+            self.queue.push_owned(key, buffer, 0, end);
+        }
+    }
+}
+
+/// Writes a frame and says how long it is.
+fn fill(
+    space: &mut [u8],
+    opcode: OpCode,
+    compressed: bool,
+    payload_bytes: usize,
+    mask: Option<Mask>,
+    parts: &[&[u8]],
+) -> usize {
+    let start = frame::encode(space, opcode, compressed, payload_bytes, mask);
+    let mut end = start;
+    for part in parts {
+        let target = &mut space[end..end + part.len()];
+        match mask {
+            Some(key) => mask::copy(part, target, mask::rotate(key, end - start)),
+            None => target.copy_from_slice(part),
+        }
+        end += part.len();
+    }
+    end
+}

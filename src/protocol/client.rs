@@ -1,0 +1,181 @@
+//! The client's half of the opening handshake (RFC 6455, section 4.1).
+
+use super::extension::{self, Agreement, DeflateMode};
+use super::http::MAX_HEADERS;
+use super::upgrade::accept_value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt;
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Path and query.
+    pub target: String,
+    /// Value of `Host`.
+    pub host: String,
+    /// Subprotocols in order of preference.
+    pub subprotocols: Vec<String>,
+    /// Compression to ask for.
+    pub deflate: DeflateMode,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A server's answer that makes a WebSocket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// The subprotocol the server chose.
+    pub subprotocol: Option<String>,
+    /// The compression agreed on.
+    pub deflate: Option<Agreement>,
+    /// Length of the answer; what follows is frames.
+    pub head_bytes: usize,
+}
+
+/// A server's answer that does not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HandshakeError {
+    /// Another status than 101.
+    Status(u16),
+    /// The rule that the answer breaks.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandshakeError::Status(status) => write!(f, "the server answered the upgrade with status {status}"),
+            HandshakeError::Invalid(rule) => write!(f, "the server's answer to the upgrade is invalid: {rule}"),
+        }
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+/// A handshake under way: what was asked for, and with which key.
+#[derive(Clone, Debug)]
+pub struct ClientHandshake {
+    key: String,
+    offer: Offer,
+}
+
+impl ClientHandshake {
+    /// `nonce` is 16 random bytes, new for each connection.
+    pub fn new(offer: Offer, nonce: [u8; 16]) -> ClientHandshake {
+        ClientHandshake { key: STANDARD.encode(nonce), offer }
+    }
+
+    /// The request.
+    pub fn request(&self) -> Vec<u8> {
+        let Offer { target, host, subprotocols, deflate, headers } = &self.offer;
+        let mut out = format!(
+            "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n",
+            self.key
+        );
+        if !subprotocols.is_empty() {
+            out.push_str(&format!("Sec-WebSocket-Protocol: {}\r\n", subprotocols.join(", ")));
+        }
+        if let Some(offer) = extension::offer(*deflate) {
+            out.push_str(&format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+        }
+        for (name, value) in headers {
+            out.push_str(&format!("{name}: {value}\r\n"));
+        }
+        out.push_str("\r\n");
+        out.into_bytes()
+    }
+
+    /// Reads the answer at the beginning of `bytes`; `None` when it is not all there.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn read(&self, bytes: &[u8]) -> Result<Option<Opened>, HandshakeError> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        let head_bytes = match response.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) => length,
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(_) => return Err(HandshakeError::Invalid("not HTTP")),
+        };
+        if response.code != Some(101) {
+            return Err(HandshakeError::Status(response.code.unwrap_or_default()));
+        }
+        let values = |name: &'static str| {
+            let matching = response.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+            matching.filter_map(|header| std::str::from_utf8(header.value).ok())
+        };
+        let has_token = |name, token: &str| {
+            values(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+        };
+        if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
+            return Err(HandshakeError::Invalid("Upgrade and Connection do not say websocket"));
+        }
+        if values("sec-websocket-accept").next() != Some(accept_value(&self.key).as_str()) {
+            return Err(HandshakeError::Invalid("Sec-WebSocket-Accept does not belong to our key"));
+        }
+        let subprotocol = values("sec-websocket-protocol").next().map(str::to_owned);
+        if subprotocol.as_ref().is_some_and(|chosen| !self.offer.subprotocols.contains(chosen)) {
+            return Err(HandshakeError::Invalid("a subprotocol that was not offered"));
+        }
+        let deflate = extension::accept(values("sec-websocket-extensions"), self.offer.deflate)
+            .map_err(|_| HandshakeError::Invalid("an extension that was not offered"))?;
+        Ok(Some(Opened { subprotocol, deflate, head_bytes }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::http;
+    use super::super::upgrade::{self, UpgradeRules};
+    use super::*;
+    use crate::data::id::Peer;
+
+    fn handshake() -> ClientHandshake {
+        let offer = Offer {
+            target: "/ws?a=b".into(),
+            host: "h:1".into(),
+            subprotocols: vec!["x".into(), "y".into()],
+            deflate: DeflateMode::Takeover,
+            headers: vec![("X-Test".into(), "1".into())],
+        };
+        ClientHandshake::new(offer, *b"the sample nonce")
+    }
+
+    #[test]
+    fn our_two_halves_agree() {
+        let client = handshake();
+        let request = client.request();
+        let mut headers = [httparse::EMPTY_HEADER; http::MAX_HEADERS];
+        let request = http::parse(&request, &mut headers, Peer::UNIX).expect("our own request");
+        assert_eq!(request.header("x-test"), Some("1"));
+        let rules =
+            UpgradeRules { subprotocols: vec!["y".into()], deflate: DeflateMode::Takeover, ..UpgradeRules::default() };
+        let accepted = upgrade::accept(&request, &rules).expect("accepted");
+        let answer = accepted.encode();
+        for cut in 0..answer.len() {
+            assert_eq!(client.read(&answer[..cut]), Ok(None));
+        }
+        let opened = Opened { subprotocol: Some("y".into()), deflate: accepted.deflate, head_bytes: answer.len() };
+        assert_eq!(client.read(&[&answer, &b"\x81\x00"[..]].concat()), Ok(Some(opened)));
+    }
+
+    #[test]
+    fn bad_answers_are_told_apart() {
+        let good = "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        let read = |head: &str| handshake().read(format!("{head}\r\n").as_bytes());
+        assert!(matches!(read(good), Ok(Some(_))));
+        assert_eq!(read("HTTP/1.1 404 X\r\n"), Err(HandshakeError::Status(404)));
+        for bad in [
+            good.replace("s3p", "S3P"),
+            good.replace("Upgrade: websocket", "Upgrade: x"),
+            format!("{good}Sec-WebSocket-Protocol: z\r\n"),
+            format!("{good}Sec-WebSocket-Extensions: x-other\r\n"),
+        ] {
+            assert!(matches!(read(&bad), Err(HandshakeError::Invalid(_))), "{bad}");
+        }
+        assert!(matches!(handshake().read(b"\x00\x01\x02\x03"), Err(HandshakeError::Invalid(_))));
+    }
+}

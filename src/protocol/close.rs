@@ -1,0 +1,115 @@
+//! Why a connection ends: close codes (RFC 6455, section 7.4) and breaches of the protocol.
+
+use std::fmt;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// What a peer did that ends its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Violation {
+    /// A frame header the RFC forbids; the text says which rule.
+    Protocol(&'static str),
+    /// Text that is not UTF-8 (section 8.1).
+    NotUtf8,
+    /// A message longer than `--max-message`.
+    TooBig {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// Compressed data that does not decompress (RFC 7692).
+    BadDeflate,
+}
+
+impl Violation {
+    /// The code that the peer is told.
+    pub fn code(&self) -> CloseCode {
+        match self {
+            Violation::Protocol(_) => CloseCode::Protocol,
+            Violation::NotUtf8 | Violation::BadDeflate => CloseCode::Invalid,
+            Violation::TooBig { .. } => CloseCode::Size,
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Protocol(rule) => f.write_str(rule),
+            Violation::NotUtf8 => f.write_str("text that is not UTF-8"),
+            Violation::TooBig { limit } => write!(f, "message longer than {limit} bytes"),
+            Violation::BadDeflate => f.write_str("compressed data that does not decompress"),
+        }
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// A Close frame's payload, or what stands for it when none came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CloseReason {
+    /// 1005 when the peer's Close frame had no code, 1006 when no Close frame came (section 7.1.5).
+    pub code: CloseCode,
+    /// The peer's or our text, perhaps empty.
+    pub reason: String,
+    /// Whether both sides sent a Close frame.
+    pub clean: bool,
+}
+
+impl CloseReason {
+    /// The connection went without a Close frame.
+    pub fn abnormal(reason: impl Into<String>) -> CloseReason {
+        CloseReason { code: CloseCode::Abnormal, reason: reason.into(), clean: false }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", u16::from(self.code))?;
+        if !self.reason.is_empty() {
+            write!(f, " {}", self.reason)?;
+        }
+        Ok(())
+    }
+}
+
+/// A Close frame's payload.
+pub type ClosePayload<'a> = Option<(CloseCode, &'a str)>;
+
+/// Reads a Close frame's payload: `None` when it is empty.
+///
+/// # Errors
+/// One byte, a code that must not be sent (section 7.4.1), a reason that is not UTF-8.
+pub fn parse(payload: &[u8]) -> Result<ClosePayload<'_>, Violation> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Violation::Protocol("Close frame with half a code")) };
+    };
+    let code = CloseCode::from(u16::from_be_bytes(*code));
+    if !may_be_sent(code) {
+        return Err(Violation::Protocol("Close frame with a code that must not be sent"));
+    }
+    let reason = simdutf8::basic::from_utf8(reason).map_err(|_| Violation::NotUtf8)?;
+    Ok(Some((code, reason)))
+}
+
+/// Whether `code` may stand in a Close frame: those the RFC or its registry defines, and 3000 to 4999.
+pub fn may_be_sent(code: CloseCode) -> bool {
+    matches!(u16::from(code), 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads() {
+        assert_eq!(parse(b""), Ok(None));
+        assert_eq!(parse(b"\x03\xe8bye"), Ok(Some((CloseCode::Normal, "bye"))));
+        assert_eq!(parse(b"\x03\xe8\xff"), Err(Violation::NotUtf8));
+        for bad in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+            assert!(matches!(parse(&bad.to_be_bytes()), Err(Violation::Protocol(_))), "{bad}");
+        }
+        for good in [1000u16, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
+            assert!(parse(&good.to_be_bytes()).is_ok(), "{good}");
+        }
+        assert!(parse(b"\x03").is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Masking (RFC 6455, section 5.3): exclusive or with a four byte key. The same operation masks and unmasks.
+//!
+//! Written as plain loops over blocks that the compiler turns into vector code; for long payloads a copy of the loop
+//! for the widest registers of the CPU is chosen at run time.
+
+use multiversion::multiversion;
+
+/// Below this a call through a pointer costs more than wide registers give.
+const WIDE_FROM_BYTES: usize = 512;
+const BLOCK: usize = 32;
+/// What is left after the last whole block is done as one such piece, overlapping what came before.
+const TAIL: usize = 16;
+
+/// The masking key of a frame.
+pub type Mask = [u8; 4];
+
+/// The key as it applies from payload offset `by` on.
+#[inline]
+pub fn rotate(mask: Mask, by: usize) -> Mask {
+    u32::from_ne_bytes(mask).to_le().rotate_right(8 * (by % 4) as u32).to_le_bytes()
+}
+
+/// Masks or unmasks `bytes` where they lie.
+#[inline]
+pub fn apply(bytes: &mut [u8], mask: Mask) {
+    if bytes.len() < WIDE_FROM_BYTES {
+        apply_blocks(bytes, mask);
+    } else {
+        apply_wide(bytes, mask);
+    }
+}
+
+/// Masks or unmasks `from` into `to`.
+///
+/// # Panics
+/// When the lengths differ.
+#[inline]
+pub fn copy(from: &[u8], to: &mut [u8], mask: Mask) {
+    assert_eq!(from.len(), to.len());
+    if from.len() < WIDE_FROM_BYTES {
+        copy_blocks(from, to, mask);
+    } else {
+        copy_wide(from, to, mask);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2", "aarch64+neon"))]
+fn apply_wide(bytes: &mut [u8], mask: Mask) {
+    apply_blocks(bytes, mask);
+}
+
+#[multiversion(targets("x86_64+avx2", "aarch64+neon"))]
+fn copy_wide(from: &[u8], to: &mut [u8], mask: Mask) {
+    copy_blocks(from, to, mask);
+}
+
+#[inline(always)]
+fn key_block<const N: usize>(mask: Mask) -> [u8; N] {
+    std::array::from_fn(|i| mask[i % 4])
+}
+
+#[inline(always)]
+fn xor<const N: usize>(bytes: &[u8; N], key: &[u8; N]) -> [u8; N] {
+    std::array::from_fn(|i| bytes[i] ^ key[i])
+}
+
+#[inline(always)]
+fn apply_blocks(bytes: &mut [u8], mask: Mask) {
+    let length = bytes.len();
+    let Some(last) = bytes.last_chunk::<TAIL>() else { return apply_bytes(bytes, mask) };
+    // The last block overlaps the one before it: it is taken first, and written over with the same result.
+    let last = xor(last, &key_block(rotate(mask, length - TAIL)));
+    let key = key_block(mask);
+    let (blocks, rest) = bytes.as_chunks_mut::<BLOCK>();
+    for block in blocks {
+        *block = xor(block, &key);
+    }
+    if let Some(block) = rest.first_chunk_mut::<TAIL>() {
+        *block = xor(block, &key_block(mask));
+    }
+    if let Some(target) = bytes.last_chunk_mut::<TAIL>() {
+        *target = last;
+    }
+}
+
+#[inline(always)]
+fn copy_blocks(from: &[u8], to: &mut [u8], mask: Mask) {
+    let length = from.len();
+    let (Some(last), Some(last_target)) = (from.last_chunk::<TAIL>(), to.last_chunk_mut::<TAIL>()) else {
+        to.copy_from_slice(from);
+        return apply_bytes(to, mask);
+    };
+    *last_target = xor(last, &key_block(rotate(mask, length - TAIL)));
+    let key = key_block(mask);
+    let (from_blocks, from_rest) = from.as_chunks::<BLOCK>();
+    let (to_blocks, to_rest) = to.as_chunks_mut::<BLOCK>();
+    for (from, to) in from_blocks.iter().zip(to_blocks) {
+        *to = xor(from, &key);
+    }
+    if let (Some(from), Some(to)) = (from_rest.first_chunk::<TAIL>(), to_rest.first_chunk_mut::<TAIL>()) {
+        *to = xor(from, &key_block(mask));
+    }
+}
+
+/// For payloads shorter than a vector.
+fn apply_bytes(bytes: &mut [u8], mask: Mask) {
+    for (byte, key) in bytes.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_rfc_byte_by_byte(payload in prop::collection::vec(any::<u8>(), 0..2000), mask: Mask, cut in 0usize..2000) {
+            let want: Vec<u8> = payload.iter().enumerate().map(|(i, byte)| byte ^ mask[i % 4]).collect();
+            let mut copied = vec![0; payload.len()];
+            copy(&payload, &mut copied, mask);
+            prop_assert_eq!(&copied, &want);
+
+            // In two pieces, the key turned to where the second begins.
+            let mut pieces = payload.clone();
+            let cut = cut.min(pieces.len());
+            let (first, second) = pieces.split_at_mut(cut);
+            apply(first, mask);
+            apply(second, rotate(mask, cut));
+            prop_assert_eq!(&pieces, &want);
+        }
+    }
+}

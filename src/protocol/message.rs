@@ -1,0 +1,100 @@
+//! A message as an app gets it.
+
+use super::frame::MAX_UNMASKED_HEADER_BYTES;
+use super::mask::{self, Mask};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+
+/// Space that a message's own buffer keeps in front of the payload, so that the header of an answer fits there.
+pub const HEADROOM: usize = MAX_UNMASKED_HEADER_BYTES;
+
+/// Text or binary (RFC 6455, section 5.6).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl Kind {
+    /// The opcode of a message's first frame.
+    #[inline]
+    pub fn opcode(self) -> OpCode {
+        match self {
+            Kind::Text => OpCode::Data(Data::Text),
+            Kind::Binary => OpCode::Data(Data::Binary),
+        }
+    }
+}
+
+/// A whole message: fragments joined, unmasked, decompressed, and text checked to be UTF-8.
+///
+/// It borrows the process's read buffer, so it is used or copied before the handler returns. Binary payloads are
+/// unmasked when they are first looked at; [`Outbox::echo`](crate::Outbox::echo) unmasks them while it copies.
+pub struct Message<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) body: Body<'a>,
+}
+
+pub(crate) enum Body<'a> {
+    Masked(&'a mut [u8], Mask),
+    Bytes(&'a [u8]),
+    /// Payload from `HEADROOM` to `end` in a buffer of its own.
+    Owned {
+        buffer: Vec<u8>,
+        end: usize,
+    },
+}
+
+impl Message<'_> {
+    /// Text or binary.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether it is text.
+    pub fn is_text(&self) -> bool {
+        self.kind == Kind::Text
+    }
+
+    /// Length of the payload in bytes.
+    pub fn len(&self) -> usize {
+        match &self.body {
+            Body::Masked(bytes, _) => bytes.len(),
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Owned { end, .. } => end - HEADROOM,
+        }
+    }
+
+    /// Whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The payload.
+    pub fn payload(&mut self) -> &[u8] {
+        match &mut self.body {
+            Body::Masked(bytes, mask) => {
+                mask::apply(bytes, std::mem::take(mask));
+                bytes
+            }
+            Body::Bytes(bytes) => bytes,
+            Body::Owned { buffer, end } => &buffer[HEADROOM..*end],
+        }
+    }
+
+    /// The payload of a text message; `None` for a binary one. That it is UTF-8 was checked when it came; the check is
+    /// made again here, in safe code, because it costs less than a copy.
+    pub fn text(&mut self) -> Option<&str> {
+        if self.kind == Kind::Binary {
+            return None;
+        }
+        simdutf8::basic::from_utf8(self.payload()).ok()
+    }
+}
+
+impl std::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message").field("kind", &self.kind).field("len", &self.len()).finish()
+    }
+}

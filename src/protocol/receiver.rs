@@ -1,0 +1,416 @@
+//! The receiving half of a connection: bytes to messages and control frames.
+//!
+//! A frame that is whole in the bytes at hand is taken where it lies. Anything else is put together in an [`Assembly`],
+//! which exists only from a message's or frame's first byte to its last, so that an idle connection holds none.
+//!
+//! Any split of the same bytes gives the same events, and the same violation after them.
+
+use super::Role;
+use super::close::{self, ClosePayload, Violation};
+use super::deflate::Inflater;
+use super::frame::{self, Head, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, Short};
+use super::mask::{self, Mask};
+use super::message::{Body, HEADROOM, Kind, Message};
+use super::utf8::Utf8Stream;
+use crate::data::pool::Pool;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// What comes out of a connection's bytes.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A whole message.
+    Message(Message<'a>),
+    /// A Ping with its payload, to be answered by a Pong with the same.
+    Ping(&'a [u8]),
+    /// A Pong.
+    Pong(&'a [u8]),
+    /// A Close frame. Nothing that comes after it counts.
+    Close(ClosePayload<'a>),
+}
+
+/// What all receivers of a process go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Our end: a server wants masked frames, a client unmasked ones.
+    pub role: Role,
+    /// The longest message in bytes, after decompression.
+    pub max_message: usize,
+}
+
+/// What all receivers of a process share, as only one is at work at a time.
+#[derive(Default)]
+pub struct Scratch {
+    /// For connections whose peer compresses without context takeover.
+    inflater: Option<Inflater>,
+    inflated: Vec<u8>,
+    control: Vec<u8>,
+    /// In boxes as receivers hold them, so that taking one moves a pointer.
+    #[allow(clippy::vec_box)]
+    spare: Vec<Box<Assembly>>,
+}
+
+/// Assemblies kept for the next partial message.
+const SPARE_ASSEMBLIES: usize = 64;
+/// A buffer for decompressed messages that grew beyond this is given back.
+const INFLATED_KEEP_BYTES: usize = 1024 * 1024;
+/// Frames from this size on take a buffer from the pool.
+const POOLED_FROM_BYTES: u64 = 64 * 1024;
+/// First size of a buffer of a smaller message.
+const FIRST_BUFFER_BYTES: usize = 1024;
+
+/// The receiving half of one connection.
+#[derive(Default)]
+pub struct Receiver {
+    assembly: Option<Box<Assembly>>,
+    /// The window of a peer that compresses with context takeover.
+    inflater: Option<Box<Inflater>>,
+    deflate: bool,
+}
+
+/// A message or a frame of which only a part has come.
+#[derive(Default)]
+struct Assembly {
+    /// A beginning of a header, or of a control frame.
+    stash: Vec<u8>,
+    /// The data frame whose payload is under way.
+    frame: Option<DataFrame>,
+    /// The message whose fragments are under way.
+    message: Option<Started>,
+    /// Its payload so far: `buffer[HEADROOM..filled]`.
+    buffer: Vec<u8>,
+    filled: usize,
+    utf8: Utf8Stream,
+}
+
+struct DataFrame {
+    is_final: bool,
+    remaining: u64,
+    mask: Option<Mask>,
+}
+
+#[derive(Clone, Copy)]
+struct Started {
+    kind: Kind,
+    compressed: bool,
+}
+
+type Step<'a> = Result<(usize, Option<Event<'a>>), Violation>;
+
+impl Receiver {
+    /// A receiver without permessage-deflate.
+    pub fn new() -> Receiver {
+        Receiver::default()
+    }
+
+    /// A receiver that takes compressed messages; `inflater` when the peer keeps its window between them.
+    pub fn with_deflate(inflater: Option<Box<Inflater>>) -> Receiver {
+        Receiver { assembly: None, inflater, deflate: true }
+    }
+
+    /// Whether no message and no frame is under way, so that no buffer is held.
+    pub fn is_idle(&self) -> bool {
+        self.assembly.is_none()
+    }
+
+    /// The way of nearly all messages: unfragmented, uncompressed, below 64 KiB, all of it at the beginning of `input`.
+    /// Gives its length with it. `None` sends the caller to [`Receiver::next`], which takes everything.
+    #[inline(always)]
+    pub fn next_short<'a>(&mut self, input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
+        if self.assembly.is_some() {
+            return None;
+        }
+        let Short { first, start, end, mask } = frame::decode_short(input, rules.role == Role::Server)?;
+        if end - start > rules.max_message {
+            return None;
+        }
+        if first == frame::FINAL_BINARY {
+            return Some((end, Message { kind: Kind::Binary, body: Body::Masked(&mut input[start..end], mask) }));
+        }
+        let payload = &mut input[start..end];
+        mask::apply(payload, mask);
+        if simdutf8::basic::from_utf8(payload).is_err() {
+            // Left as it was found.
+            mask::apply(payload, mask);
+            return None;
+        }
+        Some((end, Message { kind: Kind::Text, body: Body::Bytes(payload) }))
+    }
+
+    /// Takes bytes from the beginning of `input` up to and including the next event, and says how many; without an
+    /// event all of them. A payload is unmasked where it lies, so the bytes taken are used up.
+    ///
+    /// # Errors
+    /// The peer broke the protocol; the connection is to be closed with [`Violation::code`].
+    pub fn next<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        rules: &Rules,
+        scratch: &'a mut Scratch,
+        pool: &mut Pool,
+    ) -> Step<'a> {
+        if self.assembly.is_none() {
+            match frame::decode(input)? {
+                Some(head) if input.len() as u64 - head.header_bytes as u64 >= head.payload_bytes => {
+                    self.check(&head, rules)?;
+                    if head.header.is_final {
+                        return self.whole(head, input, rules, scratch);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.in_pieces(input, rules, scratch, pool)
+    }
+
+    /// A control frame or an unfragmented message that is all there, while nothing else is under way.
+    fn whole<'a>(&'a mut self, head: Head, input: &'a mut [u8], rules: &Rules, scratch: &'a mut Scratch) -> Step<'a> {
+        let end = head.header_bytes + head.payload_bytes as usize;
+        let payload = &mut input[head.header_bytes..end];
+        if let Some(mask) = head.header.mask {
+            mask::apply(payload, mask);
+        }
+        let event = match head.header.opcode {
+            OpCode::Control(opcode) => control(opcode, payload)?,
+            opcode => {
+                let kind = if opcode == OpCode::Data(Data::Text) { Kind::Text } else { Kind::Binary };
+                let bytes = if head.header.rsv1 { self.inflate(payload, rules, scratch)? } else { &*payload };
+                Event::Message(checked(kind, bytes)?)
+            }
+        };
+        Ok((end, Some(event)))
+    }
+
+    fn in_pieces<'a>(
+        &'a mut self,
+        input: &mut [u8],
+        rules: &Rules,
+        scratch: &'a mut Scratch,
+        pool: &mut Pool,
+    ) -> Step<'a> {
+        let mut used = 0;
+        loop {
+            let spare = &mut scratch.spare;
+            let assembly = self.assembly.get_or_insert_with(|| spare.pop().unwrap_or_default());
+            let Some(data) = &mut assembly.frame else {
+                let Some(head) = assembly.take_header(input, &mut used)? else { return Ok((used, None)) };
+                self.check(&head, rules)?;
+                if let OpCode::Control(opcode) = head.header.opcode {
+                    if !self.take_control(&head, input, &mut used, scratch) {
+                        return Ok((used, None));
+                    }
+                    return Ok((used, Some(control(opcode, &scratch.control)?)));
+                }
+                self.begin_frame(&head, pool);
+                continue;
+            };
+            let taken = data.remaining.min((input.len() - used) as u64) as usize;
+            data.remaining -= taken as u64;
+            let (remaining, is_final) = (data.remaining, data.is_final);
+            assembly.append(&input[used..used + taken])?;
+            used += taken;
+            if remaining > 0 {
+                return Ok((used, None));
+            }
+            assembly.frame = None;
+            if is_final {
+                return Ok((used, Some(self.finish(rules, scratch, pool)?)));
+            }
+        }
+    }
+
+    /// The rules of RFC 6455, section 5, that a header alone can break.
+    fn check(&self, head: &Head, rules: &Rules) -> Result<(), Violation> {
+        let (header, assembly) = (&head.header, self.assembly.as_deref());
+        let under_way = assembly.is_some_and(|assembly| assembly.message.is_some());
+        let error = |rule| Err(Violation::Protocol(rule));
+        if header.mask.is_some() != (rules.role == Role::Server) {
+            return error(if rules.role == Role::Server {
+                "frame without a mask"
+            } else {
+                "masked frame from a server"
+            });
+        }
+        if header.rsv2 || header.rsv3 || (header.rsv1 && !self.deflate) {
+            return error("frame with a reserved bit set");
+        }
+        match header.opcode {
+            OpCode::Control(_) if !header.is_final => return error("fragmented control frame"),
+            OpCode::Control(_) if head.payload_bytes > MAX_CONTROL_BYTES as u64 => {
+                return error("control frame longer than 125 bytes");
+            }
+            OpCode::Control(_) | OpCode::Data(Data::Continue) if header.rsv1 => {
+                return error("compression bit on a frame that does not begin a message");
+            }
+            OpCode::Control(_) => return Ok(()),
+            OpCode::Data(Data::Continue) if !under_way => return error("continuation of no message"),
+            OpCode::Data(Data::Text | Data::Binary) if under_way => return error("new message within a message"),
+            OpCode::Data(_) => {}
+        }
+        let so_far = assembly.map_or(0, |assembly| assembly.filled.saturating_sub(HEADROOM));
+        if head.payload_bytes > (rules.max_message - so_far.min(rules.max_message)) as u64 {
+            return Err(Violation::TooBig { limit: rules.max_message });
+        }
+        Ok(())
+    }
+
+    /// Moves a control frame's payload to `scratch.control`; false when it is not all there.
+    fn take_control(&mut self, head: &Head, input: &[u8], used: &mut usize, scratch: &mut Scratch) -> bool {
+        let Some(assembly) = &mut self.assembly else { return false };
+        if !assembly.fill_stash(head.header_bytes + head.payload_bytes as usize, input, used) {
+            return false;
+        }
+        scratch.control.clear();
+        scratch.control.extend_from_slice(&assembly.stash[head.header_bytes..]);
+        mask::apply(&mut scratch.control, head.header.mask.unwrap_or_default());
+        assembly.stash.clear();
+        if assembly.message.is_none() {
+            self.release(scratch);
+        }
+        true
+    }
+
+    fn begin_frame(&mut self, head: &Head, pool: &mut Pool) {
+        let Some(assembly) = &mut self.assembly else { return };
+        assembly.stash.clear();
+        let kind = match head.header.opcode {
+            OpCode::Data(Data::Text) => Some(Kind::Text),
+            OpCode::Data(Data::Binary) => Some(Kind::Binary),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            assembly.message = Some(Started { kind, compressed: head.header.rsv1 });
+            assembly.filled = HEADROOM;
+            assembly.utf8 = Utf8Stream::default();
+        }
+        if assembly.buffer.is_empty() && head.payload_bytes >= POOLED_FROM_BYTES {
+            assembly.buffer = pool.take();
+        }
+        assembly.frame =
+            Some(DataFrame { is_final: head.header.is_final, remaining: head.payload_bytes, mask: head.header.mask });
+    }
+
+    /// The last byte of a message has come.
+    fn finish<'a>(
+        &'a mut self,
+        rules: &Rules,
+        scratch: &'a mut Scratch,
+        pool: &mut Pool,
+    ) -> Result<Event<'a>, Violation> {
+        let Some(mut assembly) = self.assembly.take() else {
+            return Err(Violation::Protocol("continuation of no message"));
+        };
+        let Some(message) = assembly.message.take() else {
+            return Err(Violation::Protocol("continuation of no message"));
+        };
+        let mut buffer = std::mem::take(&mut assembly.buffer);
+        let (end, mut utf8) = (assembly.filled, assembly.utf8);
+        assembly.filled = 0;
+        if scratch.spare.len() < SPARE_ASSEMBLIES {
+            scratch.spare.push(assembly);
+        }
+        if !message.compressed {
+            if message.kind == Kind::Text {
+                utf8.finish().map_err(|_| Violation::NotUtf8)?;
+            }
+            if buffer.len() < end {
+                buffer.resize(end, 0);
+            }
+            return Ok(Event::Message(Message { kind: message.kind, body: Body::Owned { buffer, end } }));
+        }
+        let payload = buffer.get(HEADROOM..end).unwrap_or_default();
+        let inflated = self.inflate(payload, rules, scratch);
+        pool.give(buffer);
+        Ok(Event::Message(checked(message.kind, inflated?)?))
+    }
+
+    fn inflate<'a>(&mut self, payload: &[u8], rules: &Rules, scratch: &'a mut Scratch) -> Result<&'a [u8], Violation> {
+        if scratch.inflated.capacity() > INFLATED_KEEP_BYTES {
+            scratch.inflated = Vec::new();
+        }
+        scratch.inflated.clear();
+        let inflater = match &mut self.inflater {
+            Some(own) => own,
+            None => {
+                let shared = scratch.inflater.get_or_insert_with(Inflater::new);
+                shared.reset();
+                shared
+            }
+        };
+        inflater.inflate(payload, &mut scratch.inflated, rules.max_message)?;
+        Ok(&scratch.inflated)
+    }
+
+    fn release(&mut self, scratch: &mut Scratch) {
+        if let Some(assembly) = self.assembly.take()
+            && scratch.spare.len() < SPARE_ASSEMBLIES
+        {
+            scratch.spare.push(assembly);
+        }
+    }
+}
+
+impl Assembly {
+    /// The next header, `None` when `input` ends within it. It stays in the stash.
+    fn take_header(&mut self, input: &[u8], used: &mut usize) -> Result<Option<Head>, Violation> {
+        loop {
+            let wanted = frame::header_bytes_wanted(&self.stash);
+            debug_assert!(wanted <= MAX_HEADER_BYTES);
+            if self.stash.len() >= wanted {
+                return frame::decode(&self.stash);
+            }
+            if !self.fill_stash(wanted, input, used) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Moves bytes to the stash until it holds `wanted`; false when `input` ends before.
+    fn fill_stash(&mut self, wanted: usize, input: &[u8], used: &mut usize) -> bool {
+        let missing = wanted.saturating_sub(self.stash.len());
+        let taken = missing.min(input.len() - *used);
+        self.stash.extend_from_slice(&input[*used..*used + taken]);
+        *used += taken;
+        taken == missing
+    }
+
+    /// Unmasks a piece of payload into the buffer; text is checked as far as it has come.
+    fn append(&mut self, piece: &[u8]) -> Result<(), Violation> {
+        let Some(frame) = &mut self.frame else { return Ok(()) };
+        let (start, end) = (self.filled, self.filled + piece.len());
+        if self.buffer.len() < end {
+            // Doubled as bytes come, not as the header promises: a promise costs its sender nothing.
+            self.buffer.resize(end.max(self.buffer.len() * 2).max(FIRST_BUFFER_BYTES), 0);
+        }
+        let target = &mut self.buffer[start..end];
+        match &mut frame.mask {
+            Some(mask) => {
+                mask::copy(piece, target, *mask);
+                *mask = mask::rotate(*mask, piece.len());
+            }
+            None => target.copy_from_slice(piece),
+        }
+        self.filled = end;
+        match self.message {
+            Some(Started { kind: Kind::Text, compressed: false }) => {
+                self.utf8.push(&self.buffer[start..end]).map_err(|_| Violation::NotUtf8)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn checked(kind: Kind, bytes: &[u8]) -> Result<Message<'_>, Violation> {
+    if kind == Kind::Text {
+        simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NotUtf8)?;
+    }
+    Ok(Message { kind, body: Body::Bytes(bytes) })
+}
+
+fn control(opcode: Control, payload: &[u8]) -> Result<Event<'_>, Violation> {
+    match opcode {
+        Control::Ping => Ok(Event::Ping(payload)),
+        Control::Pong => Ok(Event::Pong(payload)),
+        Control::Close => Ok(Event::Close(close::parse(payload)?)),
+        Control::Reserved(_) => Err(Violation::Protocol("frame with a reserved opcode")),
+    }
+}

@@ -1,0 +1,300 @@
+//! The loop: poll, read what is ready, accept, expire deadlines, write what is dirty, sleep. The time is read once a pass.
+//!
+//! Sockets are edge-triggered and registered once. A short read means that a socket is drained, so there is no read
+//! only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
+
+use super::sockets::{Accepted, SIGNALS, Sockets, Wake, token, wake};
+use crate::app::App;
+use crate::data::log::Level;
+use crate::data::queue::MAX_SLICES;
+use crate::data::stats::Stats;
+use crate::os::clock::Clock;
+use crate::os::listener::Listener;
+use crate::os::log_writer::{LogFormat, write_records};
+use crate::os::signals::Signals;
+use crate::session::{Fate, Sessions};
+use mio::{Events, Poll};
+use std::io::{self, ErrorKind, IoSlice};
+use std::time::Duration;
+
+/// Events taken from the kernel at a time.
+const EVENTS: usize = 1024;
+/// The one read buffer. It and what is queued from it stay within the cache of a core.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// A connection that has more than this goes to the still-ready list, so that the others have their turn.
+const READ_BUDGET_BYTES: usize = 1024 * 1024;
+/// What is queued beyond this is written before more is read, while it is still in the cache.
+const FLUSH_BYTES: usize = 32 * 1024;
+/// Connections accepted in a pass, of each listener.
+const ACCEPT_BURST: usize = 128;
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// After a signal, every connection was told and has gone.
+    Drained(Stats),
+    /// The drain timeout cut off so many connections.
+    Abandoned(usize, Stats),
+    /// A second signal.
+    Interrupted(Stats),
+}
+
+pub(super) struct EventLoop<A: App> {
+    poll: Poll,
+    sessions: Sessions<A>,
+    sockets: Sockets,
+    signals: Option<Signals>,
+    clock: Clock,
+    log_format: LogFormat,
+    drain_timeout: Duration,
+    drain_deadline: Option<Duration>,
+    buffer: Box<[u8]>,
+    /// Connections that may have more to read than they were allowed, with their generations.
+    still_ready: Vec<(u32, u32)>,
+    /// When the pass began.
+    now: Duration,
+}
+
+impl<A: App> EventLoop<A> {
+    pub fn new(
+        sessions: Sessions<A>,
+        listeners: Vec<Listener>,
+        mut signals: Option<Signals>,
+        clock: Clock,
+        drain_timeout: Duration,
+        log_format: LogFormat,
+    ) -> io::Result<EventLoop<A>> {
+        let (poll, mut sockets) = (Poll::new()?, Sockets::new());
+        for listener in listeners {
+            sockets.listen(listener, poll.registry())?;
+        }
+        if let Some(signals) = &mut signals {
+            signals.register(poll.registry(), SIGNALS)?;
+        }
+        Ok(EventLoop {
+            poll,
+            sessions,
+            sockets,
+            signals,
+            clock,
+            log_format,
+            drain_timeout,
+            drain_deadline: None,
+            buffer: vec![0; READ_BUFFER_BYTES].into(),
+            still_ready: Vec::new(),
+            now: Duration::ZERO,
+        })
+    }
+
+    /// Runs until a signal ends it.
+    pub fn run(&mut self) -> io::Result<Outcome> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.now = self.clock.now();
+            self.sessions.begin_pass(self.now);
+            self.read_still_ready();
+            let signals = self.read_events(&events);
+            self.accept();
+            self.sessions.expire();
+            let first_signal = signals > 0 && self.drain_deadline.is_none();
+            if first_signal {
+                self.drain();
+            }
+            self.write_dirty();
+            self.end_pass();
+            let interrupted = signals > usize::from(first_signal);
+            let outcome = if interrupted { Some(Outcome::Interrupted(*self.sessions.stats())) } else { self.drained() };
+            self.write_log();
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// How long to sleep: not at all while someone has more to read or waits to be accepted.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.still_ready.is_empty() || self.sockets.has_waiting() {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [self.sessions.next_deadline(), self.drain_deadline];
+        deadlines.into_iter().flatten().min().map(|deadline| deadline.saturating_sub(self.now))
+    }
+
+    /// Acts on each event; says how many signals came.
+    fn read_events(&mut self, events: &Events) -> usize {
+        let mut signals = 0;
+        for event in events {
+            match wake(event.token()) {
+                Wake::Connection { key, generation } => {
+                    // An event for a former owner of the key is none.
+                    if self.sessions.generation(key) != Some(generation) {
+                        continue;
+                    }
+                    let Some(socket) = self.sockets.get(key) else { continue };
+                    socket.read_closed |= event.is_read_closed();
+                    let mut readable = event.is_readable();
+                    if event.is_writable() {
+                        self.sessions.writable(key);
+                        readable |= std::mem::take(&mut socket.paused);
+                    }
+                    if readable {
+                        self.read_ready(key, generation);
+                    }
+                }
+                Wake::Listener(index) => self.sockets.listener_is_ready(index),
+                Wake::Signals => signals += self.signals.as_mut().map_or(0, Signals::take),
+            }
+        }
+        signals
+    }
+
+    fn read_still_ready(&mut self) {
+        for (key, generation) in std::mem::take(&mut self.still_ready) {
+            if self.sessions.generation(key) == Some(generation) {
+                self.read_ready(key, generation);
+            }
+        }
+    }
+
+    /// Reads from a connection until it is drained, its budget is used up, or it leaves unread what we send.
+    #[inline]
+    fn read_ready(&mut self, key: u32, generation: u32) {
+        let mut budget = READ_BUDGET_BYTES;
+        loop {
+            let Some(socket) = self.sockets.get(key) else { return };
+            match socket.stream.read(&mut self.buffer) {
+                Ok(0) => return self.sessions.end_of_stream(key),
+                Ok(bytes) => {
+                    let drained = bytes < self.buffer.len() && !socket.read_closed;
+                    self.sessions.receive(key, &mut self.buffer[..bytes]);
+                    if self.sessions.queue().pass_bytes() >= FLUSH_BYTES {
+                        self.write_dirty();
+                    }
+                    if drained || self.sessions.generation(key) != Some(generation) {
+                        return;
+                    }
+                    budget = budget.saturating_sub(bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.sessions.socket_error(key, &error),
+            }
+            if !self.sessions.wants_read(key) {
+                // The writable event that ends the pause is still to come.
+                if let Some(socket) = self.sockets.get(key) {
+                    socket.paused = true;
+                }
+                return;
+            }
+            if budget == 0 {
+                self.still_ready.push((key, generation));
+                return;
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let mut from = 0;
+        while let Some(index) = self.sockets.next_waiting(from) {
+            from = index + 1;
+            for _ in 0..ACCEPT_BURST {
+                match self.sockets.accept(index) {
+                    Ok(Accepted::Stream(mut stream, peer)) => {
+                        let Some(key) = self.sessions.accept(peer) else { continue };
+                        let generation = self.sessions.generation(key).unwrap_or_default();
+                        let registered = stream.register(self.poll.registry(), token(key, generation));
+                        self.sockets.insert(key, stream);
+                        if let Err(error) = registered {
+                            self.sessions.socket_error(key, &error);
+                        }
+                    }
+                    Ok(Accepted::Again) => {}
+                    Ok(Accepted::None) => break,
+                    Err(error) => {
+                        self.sessions.stats_mut().accept_errors += 1;
+                        self.log_accept_error(&error);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn log_accept_error(&mut self, error: &io::Error) {
+        let refused = self.sockets.refusals_to_log(self.now);
+        if refused > 0 {
+            self.sessions.stats_mut().refused += refused;
+            let text = format!("accept failed: {error}; {refused} connections refused (raise the limit of open files)");
+            self.sessions.log.push(Level::Error, "accept", &[("refused", &refused)], text);
+        }
+    }
+
+    /// Writes to every connection that something was queued for, once each.
+    fn write_dirty(&mut self) {
+        while let Some(key) = self.sessions.queue().next_dirty() {
+            let Some(socket) = self.sockets.get(key) else { continue };
+            let queue = self.sessions.queue();
+            let (offered, result) = match queue.single(key) {
+                Some(bytes) => (bytes.len(), socket.stream.write(bytes)),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    let count = queue.gather(key, &mut slices);
+                    let offered = slices[..count].iter().map(|slice| slice.len()).sum();
+                    (offered, socket.stream.write_vectored(&slices[..count]))
+                }
+            };
+            match result {
+                Ok(bytes) => queue.sent(key, bytes, bytes < offered),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => queue.sent(key, 0, true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => queue.sent(key, 0, false),
+                Err(error) => self.sessions.socket_error(key, &error),
+            }
+        }
+        self.sessions.queue().end_flush();
+    }
+
+    fn end_pass(&mut self) {
+        let sockets = &mut self.sockets;
+        self.sessions.end_pass(|key, fate| match fate {
+            Fate::ShutdownWrite => {
+                if let Some(socket) = sockets.get(key) {
+                    socket.stream.shutdown_write();
+                }
+            }
+            Fate::Close => sockets.remove(key),
+        });
+    }
+
+    /// The first signal begins the drain.
+    fn drain(&mut self) {
+        let text = format!("stopping: {} connections are told to go", self.sessions.stats().open);
+        self.sessions.log.push(Level::Info, "drain", &[], text);
+        self.sockets.stop_listening();
+        self.sessions.drain();
+        self.drain_deadline = Some(self.now + self.drain_timeout);
+    }
+
+    /// Whether the drain has come to an end.
+    fn drained(&mut self) -> Option<Outcome> {
+        let deadline = self.drain_deadline?;
+        if self.sessions.is_empty() {
+            return Some(Outcome::Drained(*self.sessions.stats()));
+        }
+        if self.now < deadline {
+            return None;
+        }
+        let cut_off = self.sessions.abandon();
+        self.end_pass();
+        Some(Outcome::Abandoned(cut_off, *self.sessions.stats()))
+    }
+
+    fn write_log(&mut self) {
+        if !self.sessions.log.is_empty() {
+            write_records(self.log_format, &self.sessions.log.take());
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The sockets of a process: listeners, and the streams by the same keys as the sessions.
+
+use crate::data::id::Peer;
+use crate::os::listener::Listener;
+use crate::os::stream::Stream;
+use mio::{Registry, Token};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+/// The token of the signals.
+pub(super) const SIGNALS: Token = Token(usize::MAX);
+/// Upper half of a listener's token, which is no connection's generation.
+const LISTENERS: u32 = u32::MAX;
+/// EMFILE and ENFILE.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
+/// Refusals for want of descriptors are logged no more often.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Whom an event is for.
+pub(super) enum Wake {
+    Signals,
+    Listener(usize),
+    Connection { key: u32, generation: u32 },
+}
+
+/// A token holds the generation, so that an event for a former owner of the key is known as such.
+pub(super) fn token(key: u32, generation: u32) -> Token {
+    Token((generation as usize) << 32 | key as usize)
+}
+
+pub(super) fn wake(token: Token) -> Wake {
+    let (high, low) = ((token.0 >> 32) as u32, token.0 as u32);
+    match (token, high) {
+        (SIGNALS, _) => Wake::Signals,
+        (_, LISTENERS) => Wake::Listener(low as usize),
+        _ => Wake::Connection { key: low, generation: high },
+    }
+}
+
+/// A connection's socket.
+pub(super) struct Socket {
+    pub stream: Stream,
+    /// The peer sends no more; reading must go on to the end of the stream, since no further event will come.
+    pub read_closed: bool,
+    /// Nothing is read until what we sent is taken.
+    pub paused: bool,
+}
+
+struct Waiting {
+    listener: Listener,
+    /// Whether connections may wait that were not accepted yet: the event for them came, and comes only once.
+    ready: bool,
+}
+
+/// What became of an accept.
+pub(super) enum Accepted {
+    Stream(Stream, Peer),
+    /// Nobody waits.
+    None,
+    /// One that waited went away, or was refused; others may wait.
+    Again,
+}
+
+#[derive(Default)]
+pub(super) struct Sockets {
+    slots: Vec<Option<Socket>>,
+    listeners: Vec<Waiting>,
+    /// Given up for a moment when there are no descriptors left, so that a connection can be accepted and closed
+    /// rather than wait in the backlog for ever.
+    spare: Option<File>,
+    last_logged: Option<Duration>,
+    /// Refusals for want of descriptors since they were logged last.
+    pub unlogged: u64,
+}
+
+impl Sockets {
+    pub fn new() -> Sockets {
+        Sockets { spare: spare(), ..Sockets::default() }
+    }
+
+    pub fn listen(&mut self, mut listener: Listener, registry: &Registry) -> io::Result<()> {
+        listener.register(registry, token(self.listeners.len() as u32, LISTENERS))?;
+        self.listeners.push(Waiting { listener, ready: true });
+        Ok(())
+    }
+
+    /// Closes every listener.
+    pub fn stop_listening(&mut self) {
+        self.listeners.clear();
+    }
+
+    pub fn listener_is_ready(&mut self, index: usize) {
+        if let Some(waiting) = self.listeners.get_mut(index) {
+            waiting.ready = true;
+        }
+    }
+
+    /// Whether some listener may have connections that wait.
+    pub fn has_waiting(&self) -> bool {
+        self.listeners.iter().any(|waiting| waiting.ready)
+    }
+
+    /// Index of the next listener from `from` on that may have connections that wait.
+    pub fn next_waiting(&self, from: usize) -> Option<usize> {
+        (from..self.listeners.len()).find(|index| self.listeners[*index].ready)
+    }
+
+    /// Accepts from one listener.
+    pub fn accept(&mut self, index: usize) -> io::Result<Accepted> {
+        let waiting = &mut self.listeners[index];
+        let error = match waiting.listener.accept() {
+            Ok((stream, peer)) => return Ok(Accepted::Stream(stream, peer)),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::WouldBlock => {
+                waiting.ready = false;
+                Ok(Accepted::None)
+            }
+            ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => Ok(Accepted::Again),
+            _ if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => {
+                self.refuse_one(index);
+                Err(error)
+            }
+            _ => {
+                waiting.ready = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Uses the spare descriptor to accept a connection and close it.
+    fn refuse_one(&mut self, index: usize) {
+        self.spare = None;
+        let accepted = self.listeners[index].listener.accept();
+        let nobody = accepted.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        self.unlogged += u64::from(accepted.is_ok());
+        drop(accepted);
+        self.spare = spare();
+        // Without a spare this would spin: the next connection's event wakes us.
+        if nobody || self.spare.is_none() {
+            self.listeners[index].ready = false;
+        }
+    }
+
+    /// How many refusals to log now; 0 for not now.
+    pub fn refusals_to_log(&mut self, now: Duration) -> u64 {
+        if self.unlogged == 0 || self.last_logged.is_some_and(|last| now < last + LOG_EVERY) {
+            return 0;
+        }
+        self.last_logged = Some(now);
+        std::mem::take(&mut self.unlogged)
+    }
+
+    pub fn insert(&mut self, key: u32, stream: Stream) {
+        if self.slots.len() <= key as usize {
+            self.slots.resize_with(key as usize + 1, || None);
+        }
+        self.slots[key as usize] = Some(Socket { stream, read_closed: false, paused: false });
+    }
+
+    #[inline]
+    pub fn get(&mut self, key: u32) -> Option<&mut Socket> {
+        self.slots.get_mut(key as usize).and_then(Option::as_mut)
+    }
+
+    /// Closes a connection's socket.
+    pub fn remove(&mut self, key: u32) {
+        self.slots[key as usize] = None;
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}

@@ -1,0 +1,184 @@
+//! An open connection: frames in, heartbeats, and the closing handshake (RFC 6455, sections 5 and 7).
+
+use super::{Phase, Sessions, milliseconds};
+use crate::app::{App, Error};
+use crate::data::id::{ConnectionId, Peer};
+use crate::data::log::{Level, Log, printable};
+use crate::protocol::Violation;
+use crate::protocol::close::CloseReason;
+use crate::protocol::message::Message;
+use crate::protocol::receiver::Event;
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// So much of a message stands in its log line.
+const LOGGED_CHARACTERS: usize = 1024;
+
+/// Why the reading of frames stopped.
+enum Step {
+    /// The bytes are used up.
+    Done,
+    /// An app demanded something through the outbox, after so many bytes.
+    Demands(usize),
+    /// The peer sent a Close frame.
+    Closed(Option<(CloseCode, String)>),
+    /// The peer broke the protocol.
+    Violated(Violation),
+}
+
+impl<A: App> Sessions<A> {
+    /// Frames from a connection that is open or closing.
+    pub(super) fn receive_frames(&mut self, key: u32, input: &mut [u8]) {
+        let mut position = 0;
+        loop {
+            let rest = &mut input[position..];
+            let step = if self.log.messages {
+                self.take_frames::<true>(key, rest)
+            } else {
+                self.take_frames::<false>(key, rest)
+            };
+            match step {
+                Step::Done => return,
+                Step::Demands(used) => position += used,
+                Step::Closed(payload) => return self.peer_closed(key, payload),
+                Step::Violated(violation) => return self.violated(key, violation),
+            }
+            self.settle();
+            if !matches!(self.slab[key as usize].phase, Phase::Open | Phase::Closing) {
+                return;
+            }
+        }
+    }
+
+    /// The way of every message. With `LOG` each gets a line; without, that costs nothing.
+    #[inline(always)]
+    fn take_frames<const LOG: bool>(&mut self, key: u32, input: &mut [u8]) -> Step {
+        let Sessions { slab, outbox, app, scratch, rules, log, settings, .. } = self;
+        let Some(session) = slab.get_mut(key as usize) else { return Step::Done };
+        let id = ConnectionId { node: settings.node, generation: session.generation, index: key };
+        let mut position = 0;
+        while position < input.len() {
+            if let (Phase::Open, Some(state)) = (session.phase, &mut session.state)
+                && let Some((used, mut message)) = session.receiver.next_short(&mut input[position..], rules)
+            {
+                position += used;
+                outbox.stats.messages_in += 1;
+                if LOG {
+                    log_message(log, session.peer, id, &mut message);
+                }
+                app.on_message(id, state, message, outbox);
+                if outbox.demands.is_empty() {
+                    continue;
+                }
+                return Step::Demands(position);
+            }
+            let (used, event) =
+                match session.receiver.next(&mut input[position..], rules, scratch, &mut outbox.queue.pool) {
+                    Ok(step) => step,
+                    Err(violation) => return Step::Violated(violation),
+                };
+            position += used;
+            match event {
+                Some(Event::Message(mut message)) => {
+                    let (Phase::Open, Some(state)) = (session.phase, &mut session.state) else { continue };
+                    outbox.stats.messages_in += 1;
+                    if LOG {
+                        log_message(log, session.peer, id, &mut message);
+                    }
+                    app.on_message(id, state, message, outbox);
+                }
+                Some(Event::Ping(payload)) => {
+                    outbox.pong(id, payload);
+                }
+                Some(Event::Pong(_)) | None => {}
+                Some(Event::Close(payload)) => {
+                    return Step::Closed(payload.map(|(code, reason)| (code, reason.to_owned())));
+                }
+            }
+            if !outbox.demands.is_empty() {
+                return Step::Demands(position);
+            }
+        }
+        Step::Done
+    }
+
+    /// The peer's Close frame: the answer to ours, or to be answered.
+    fn peer_closed(&mut self, key: u32, payload: Option<(CloseCode, String)>) {
+        if self.slab[key as usize].phase == Phase::Open {
+            // The code goes back, the reason need not (section 5.5.1).
+            self.outbox.push_close(key, payload.as_ref().map(|(code, _)| (*code, "")));
+        }
+        let (code, reason) = payload.unwrap_or((CloseCode::Status, String::new()));
+        self.closed(key, CloseReason { code, reason, clean: true });
+        self.enter(key, Phase::Finishing);
+    }
+
+    /// The peer broke the protocol: it is told why, and nothing more is read (section 7.1.7).
+    fn violated(&mut self, key: u32, violation: Violation) {
+        self.outbox.stats.protocol_errors += 1;
+        self.report(key, &Error::Violation(violation));
+        if self.slab[key as usize].phase == Phase::Open && self.outbox.queue.lane_at(key).mode != 0 {
+            self.outbox.push_close(key, Some((violation.code(), &violation.to_string())));
+        }
+        let reason = CloseReason { code: violation.code(), reason: violation.to_string(), clean: false };
+        self.closed(key, reason);
+        self.enter(key, Phase::Lingering);
+    }
+
+    /// Arms the next deadline of an open connection: its Ping, or the end of the peer's silence.
+    pub(super) fn arm_heartbeat(&mut self, key: u32) {
+        let now = milliseconds(self.now);
+        let session = &self.slab[key as usize];
+        let silent = Duration::from_millis(u64::from(now.wrapping_sub(session.heard)));
+        let until_ping = Duration::from_millis(u64::from(session.next_ping.wrapping_sub(now)));
+        let ping = (!self.settings.heartbeat.is_zero()).then_some(until_ping);
+        let timeout = self.settings.heartbeat_timeout;
+        let end = (!timeout.is_zero()).then(|| timeout.saturating_sub(silent));
+        let next = match (ping, end) {
+            (Some(ping), Some(end)) => Some(ping.min(end)),
+            (ping, end) => ping.or(end),
+        };
+        match next {
+            Some(next) => self.wheel.arm(key, self.now + next),
+            None => self.wheel.cancel(key),
+        }
+    }
+
+    /// An open connection's deadline has come.
+    pub(super) fn heartbeat(&mut self, key: u32) {
+        let (now, id) = (milliseconds(self.now), self.id(key));
+        let session = &mut self.slab[key as usize];
+        let silent = Duration::from_millis(u64::from(now.wrapping_sub(session.heard)));
+        let timeout = self.settings.heartbeat_timeout;
+        if !timeout.is_zero() && silent >= timeout {
+            self.outbox.stats.heartbeat_timeouts += 1;
+            let error = Error::HeartbeatTimeout(silent);
+            self.report(key, &error);
+            if self.outbox.queue.lane_at(key).mode != 0 {
+                self.outbox.push_close(key, Some((CloseCode::Error, "heartbeat timeout")));
+            }
+            self.closed(key, CloseReason::abnormal(error.to_string()));
+            self.enter(key, Phase::Finishing);
+            return;
+        }
+        // Due, if it lies not ahead: half of the range is past.
+        if !self.settings.heartbeat.is_zero() && now.wrapping_sub(session.next_ping) < u32::MAX / 2 {
+            session.next_ping = now.wrapping_add(milliseconds(self.settings.heartbeat));
+            self.outbox.ping(id, b"");
+            self.settle();
+        }
+        if self.slab[key as usize].phase == Phase::Open {
+            self.arm_heartbeat(key);
+        }
+    }
+}
+
+fn log_message(log: &mut Log, peer: Peer, id: ConnectionId, message: &mut Message<'_>) {
+    let bytes = message.len();
+    let shown = match message.text() {
+        Some(text) => printable(text, LOGGED_CHARACTERS),
+        None => format!("{bytes} bytes, binary"),
+    };
+    let text = format!("Received message from {peer}: {shown}");
+    log.push(Level::Info, "message", &[("peer", &peer), ("id", &id), ("bytes", &bytes)], text);
+}

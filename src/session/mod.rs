@@ -1,0 +1,443 @@
+//! Floor 3, the sessions: everything that connections are, except their sockets and the clock.
+//!
+//! Sans-IO: the reactor gives bytes, ends and the time in, and takes bytes, deadlines and ended connections out.
+//! So `tests/session_simulation.rs` runs thousands of connections through days of made-up time without a socket.
+//!
+//! One pass: [`Sessions::begin_pass`]; then [`Sessions::accept`], [`Sessions::receive`], [`Sessions::end_of_stream`] as
+//! sockets have it; [`Sessions::expire`]; then whoever has sockets writes what is dirty in the queue; and
+//! [`Sessions::end_pass`] last.
+//!
+//! Invariant: `on_close` is called exactly once for each `on_open`, and a key is used again only after the pass in
+//! which its connection ended.
+
+mod frames;
+mod handshake;
+mod health;
+mod settings;
+
+pub use settings::Settings;
+
+use crate::app::{App, Error};
+use crate::data::calendar::Utc;
+use crate::data::id::{ConnectionId, Peer};
+use crate::data::log::{Level, Log};
+use crate::data::queue::OutQueue;
+use crate::data::stats::Stats;
+use crate::data::wheel::Wheel;
+use crate::outbox::{Demand, Outbox};
+use crate::protocol::Role;
+use crate::protocol::close::CloseReason;
+use crate::protocol::receiver::{Receiver, Rules, Scratch};
+use slab::Slab;
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
+/// does not read fills its own buffers and not ours.
+const READ_PAUSE_BYTES: usize = 256 * 1024;
+/// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
+const EXTRA_CONNECTIONS: usize = 256;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// HTTP requests; perhaps an upgrade.
+    Http,
+    /// Messages both ways.
+    Open,
+    /// Our Close frame is queued or sent, the peer's is awaited.
+    Closing,
+    /// Nothing more to say: once all is written the sending side is shut, and what comes is thrown away until the peer
+    /// ends or the close deadline comes. So the peer reads our last words before it sees a reset.
+    Lingering,
+    /// As soon as all is written, the connection ends.
+    Finishing,
+    /// Over; its place is free after the pass.
+    Ended,
+}
+
+/// What the reactor does with a socket at the end of a pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Shuts down the sending side, and goes on reading.
+    ShutdownWrite,
+    /// Closes it; its key may be used again.
+    Close,
+}
+
+struct Session<S> {
+    generation: u32,
+    /// When bytes came last, in milliseconds since the start (wraps after 49 days, as the reader knows).
+    heard: u32,
+    /// When the next Ping is due, likewise.
+    next_ping: u32,
+    peer: Peer,
+    phase: Phase,
+    /// Whether a request was answered on this connection, so that it idles legitimately.
+    served: bool,
+    /// The part of a request that has come.
+    head: Option<Box<Head>>,
+    receiver: Receiver,
+    /// The app's; there from `on_open` to `on_close`.
+    state: Option<S>,
+}
+
+/// A request of which not all has come.
+#[derive(Default)]
+struct Head {
+    bytes: Vec<u8>,
+    /// How many of them are known to hold no end.
+    seen: usize,
+}
+
+/// All connections of a process, and its app.
+pub struct Sessions<A: App> {
+    /// The application.
+    pub app: A,
+    /// What is to be written.
+    pub outbox: Outbox,
+    /// What is to be logged.
+    pub log: Log,
+    settings: Settings,
+    rules: Rules,
+    slab: Slab<Session<A::Connection>>,
+    scratch: Scratch,
+    wheel: Wheel,
+    expired: Vec<u32>,
+    /// Connections that end, or shut their sending side, once all is written.
+    parting: Vec<u32>,
+    /// Connections that ended in this pass.
+    ended: Vec<u32>,
+    next_generation: u32,
+    next_tick: Option<Duration>,
+    now: Duration,
+    /// Unix time at the start, in seconds.
+    epoch: u64,
+    draining: bool,
+}
+
+/// Milliseconds since the start, modulo 2^32.
+fn milliseconds(time: Duration) -> u32 {
+    time.as_millis() as u32
+}
+
+impl<A: App> Sessions<A> {
+    /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random.
+    pub fn new(app: A, settings: Settings, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
+        let rules = Rules { role: Role::Server, max_message: settings.max_message };
+        Sessions {
+            app,
+            outbox: Outbox::new(settings.send, settings.node, seed),
+            log,
+            settings,
+            rules,
+            slab: Slab::new(),
+            scratch: Scratch::default(),
+            wheel: Wheel::new(),
+            expired: Vec::new(),
+            parting: Vec::new(),
+            ended: Vec::new(),
+            next_generation: 0,
+            next_tick: Some(Duration::ZERO),
+            now: Duration::ZERO,
+            epoch,
+            draining: false,
+        }
+    }
+
+    /// Begins a pass of the loop at `now`, the time since the start.
+    pub fn begin_pass(&mut self, now: Duration) {
+        debug_assert!(now >= self.now, "time goes on");
+        self.now = now;
+    }
+
+    /// How many connections there are, in any phase.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.outbox.stats
+    }
+
+    /// The counters, for what the reactor counts.
+    pub fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.outbox.stats
+    }
+
+    /// The queue, to write from.
+    pub fn queue(&mut self) -> &mut OutQueue {
+        &mut self.outbox.queue
+    }
+
+    /// A socket was accepted. `None` when there are far too many, and it is to be closed.
+    pub fn accept(&mut self, peer: Peer) -> Option<u32> {
+        if self.slab.len() >= self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS) {
+            self.outbox.stats.refused += 1;
+            return None;
+        }
+        self.outbox.stats.accepted += 1;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let generation = self.next_generation;
+        let key = self.slab.insert(Session {
+            generation,
+            heard: milliseconds(self.now),
+            next_ping: 0,
+            peer,
+            phase: Phase::Http,
+            served: false,
+            head: None,
+            receiver: Receiver::new(),
+            state: None,
+        }) as u32;
+        self.outbox.queue.open(key, generation);
+        self.wheel.arm(key, self.now + self.settings.handshake_timeout);
+        Some(key)
+    }
+
+    /// The generation of the connection at `key`; `None` when there is none.
+    pub fn generation(&self, key: u32) -> Option<u32> {
+        self.slab.get(key as usize).filter(|session| session.phase != Phase::Ended).map(|session| session.generation)
+    }
+
+    /// Bytes came from a connection's socket. They are used up.
+    pub fn receive(&mut self, key: u32, input: &mut [u8]) {
+        let now = milliseconds(self.now);
+        let Some(session) = self.slab.get_mut(key as usize) else { return };
+        session.heard = now;
+        match session.phase {
+            Phase::Open | Phase::Closing => self.receive_frames(key, input),
+            Phase::Http => self.receive_requests(key, input),
+            Phase::Lingering | Phase::Finishing | Phase::Ended => {}
+        }
+    }
+
+    /// Whether to read from this connection: not while it leaves unread what we send.
+    pub fn wants_read(&self, key: u32) -> bool {
+        let lane = self.outbox.queue.lane_at(key);
+        !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES
+    }
+
+    /// The socket takes bytes again.
+    pub fn writable(&mut self, key: u32) {
+        self.outbox.queue.unblock(key);
+        // Whoever takes what we send is alive, also while we do not read.
+        if let Some(session) = self.slab.get_mut(key as usize) {
+            session.heard = milliseconds(self.now);
+        }
+    }
+
+    /// The peer sends no more.
+    pub fn end_of_stream(&mut self, key: u32) {
+        let Some(session) = self.slab.get_mut(key as usize) else { return };
+        match session.phase {
+            Phase::Open => self.break_off(key, Error::UnexpectedEof),
+            Phase::Http | Phase::Finishing if self.outbox.queue.lane_at(key).queued_bytes() > 0 => {
+                self.enter(key, Phase::Finishing);
+            }
+            Phase::Closing => self.break_off(key, Error::UnexpectedEof),
+            Phase::Http | Phase::Lingering | Phase::Finishing => self.end(key),
+            Phase::Ended => {}
+        }
+    }
+
+    /// The socket failed.
+    pub fn socket_error(&mut self, key: u32, error: &std::io::Error) {
+        self.break_off(key, Error::Io(error.to_string()));
+    }
+
+    /// Calls `on_tick` and acts on every deadline that has come.
+    pub fn expire(&mut self) {
+        if self.next_tick.is_some_and(|at| at <= self.now) {
+            self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
+            self.settle();
+        }
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.advance(self.now, &mut expired);
+        for key in expired.drain(..) {
+            self.expire_one(key);
+        }
+        self.expired = expired;
+    }
+
+    fn expire_one(&mut self, key: u32) {
+        let Some(session) = self.slab.get(key as usize) else { return };
+        match session.phase {
+            Phase::Open => self.heartbeat(key),
+            Phase::Http => self.handshake_expired(key),
+            Phase::Closing => self.break_off(key, Error::CloseTimeout),
+            Phase::Lingering | Phase::Finishing => self.end(key),
+            Phase::Ended => {}
+        }
+    }
+
+    /// When [`Sessions::expire`] is to be called next.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        match (self.next_tick, self.wheel.next_deadline()) {
+            (Some(tick), Some(timer)) => Some(tick.min(timer)),
+            (tick, timer) => tick.or(timer),
+        }
+    }
+
+    /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
+    pub fn end_pass(&mut self, mut act: impl FnMut(u32, Fate)) {
+        self.settle();
+        let mut parting = std::mem::take(&mut self.parting);
+        parting.retain(|&key| {
+            if self.slab[key as usize].phase == Phase::Ended {
+                return false;
+            }
+            if self.outbox.queue.lane_at(key).queued_bytes() > 0 {
+                return true;
+            }
+            match self.slab[key as usize].phase {
+                Phase::Lingering => act(key, Fate::ShutdownWrite),
+                _ => self.end(key),
+            }
+            false
+        });
+        self.parting = parting;
+        for key in self.ended.drain(..) {
+            self.slab.remove(key as usize);
+            act(key, Fate::Close);
+        }
+    }
+
+    /// Stops: every open connection is told 1001, idle HTTP connections end, and nothing is upgraded any more.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
+        for key in keys {
+            let session = &self.slab[key as usize];
+            match session.phase {
+                Phase::Open => {
+                    let id = self.id(key);
+                    self.outbox.close(id, CloseCode::Away, "server is going away");
+                }
+                Phase::Http if session.head.is_none() && self.outbox.queue.lane_at(key).queued_bytes() == 0 => {
+                    self.end(key);
+                }
+                _ => {}
+            }
+        }
+        self.settle();
+    }
+
+    /// Ends every connection at once, as the drain deadline demands. Says how many there were.
+    pub fn abandon(&mut self) -> usize {
+        let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
+        for &key in &keys {
+            self.break_off(key, Error::CloseTimeout);
+        }
+        keys.len()
+    }
+
+    fn id(&self, key: u32) -> ConnectionId {
+        ConnectionId { node: self.settings.node, generation: self.slab[key as usize].generation, index: key }
+    }
+
+    /// Acts on what apps demanded through the outbox.
+    fn settle(&mut self) {
+        while let Some((key, demand)) = self.outbox.demands.pop() {
+            match demand {
+                Demand::Closing(code) => {
+                    let Some(session) = self.slab.get(key as usize) else { continue };
+                    if session.phase == Phase::Open {
+                        let peer = session.peer;
+                        self.enter(key, Phase::Closing);
+                        self.log.push(
+                            Level::Debug,
+                            "closing",
+                            &[("peer", &peer)],
+                            format!("closing {peer} with {code}"),
+                        );
+                    }
+                }
+                Demand::Overflow => {
+                    self.outbox.stats.slow_consumers_closed += 1;
+                    let backlog_bytes = self.outbox.queue.lane_at(key).queued_bytes();
+                    self.break_off(key, Error::SlowConsumer { backlog_bytes });
+                }
+            }
+        }
+    }
+
+    /// Enters a phase in which the peer has only until the close deadline.
+    fn enter(&mut self, key: u32, phase: Phase) {
+        let session = &mut self.slab[key as usize];
+        session.phase = phase;
+        self.wheel.arm(key, self.now + self.settings.close_timeout);
+        if matches!(phase, Phase::Lingering | Phase::Finishing) {
+            session.head = None;
+            session.receiver = Receiver::new();
+            self.parting.push(key);
+        }
+    }
+
+    /// Ends a connection that did not end by a closing handshake.
+    fn break_off(&mut self, key: u32, error: Error) {
+        let Some(session) = self.slab.get(key as usize) else { return };
+        if session.phase == Phase::Ended {
+            return;
+        }
+        if session.state.is_some() {
+            self.report(key, &error);
+            self.closed(key, CloseReason::abnormal(error.to_string()));
+        }
+        self.end(key);
+    }
+
+    fn end(&mut self, key: u32) {
+        let session = &mut self.slab[key as usize];
+        if session.phase == Phase::Ended {
+            return;
+        }
+        debug_assert!(session.state.is_none(), "on_close comes before the end");
+        session.phase = Phase::Ended;
+        self.wheel.cancel(key);
+        self.outbox.release(key);
+        self.ended.push(key);
+    }
+
+    /// Tells the app and the log of an error.
+    fn report(&mut self, key: u32, error: &Error) {
+        let id = self.id(key);
+        let session = &mut self.slab[key as usize];
+        if self.log.keeps(Level::Warn) {
+            let peer = session.peer;
+            let text = format!("WebSocket error from {peer}: {error}");
+            self.log.push(Level::Warn, "error", &[("peer", &peer), ("id", &id)], text);
+        }
+        if let Some(state) = &mut session.state {
+            self.app.on_error(id, state, error, &mut self.outbox);
+        }
+    }
+
+    /// Tells the app and the log that a connection is over.
+    fn closed(&mut self, key: u32, reason: CloseReason) {
+        let id = self.id(key);
+        let session = &mut self.slab[key as usize];
+        let Some(state) = session.state.take() else { return };
+        self.outbox.queue.lane_mut(key).mode = 0;
+        self.outbox.stats.open -= 1;
+        self.outbox.stats.unclean_closes += u64::from(!reason.clean);
+        if self.log.keeps(Level::Info) {
+            let (peer, code) = (session.peer, u16::from(reason.code));
+            let fields: [(_, &dyn std::fmt::Display); 4] =
+                [("peer", &peer), ("id", &id), ("code", &code), ("reason", &reason.reason)];
+            self.log.push(Level::Info, "close", &fields, format!("WebSocket connection closed: {peer}"));
+        }
+        self.app.on_close(id, state, &reason, &mut self.outbox);
+    }
+
+    /// The value of a Date header now.
+    fn http_date(&self) -> String {
+        Utc::from_unix(self.epoch + self.now.as_secs()).http_date()
+    }
+}
