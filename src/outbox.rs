@@ -6,7 +6,7 @@ use crate::data::stats::Stats;
 use crate::protocol::Role;
 use crate::protocol::deflate::Deflater;
 use crate::protocol::extension::Agreement;
-use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
+use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, MAX_UNMASKED_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
 use crate::protocol::message::{Body, HEADROOM, Kind, Message};
 use rand::rngs::StdRng;
@@ -131,23 +131,26 @@ impl Outbox {
     /// that of a large message is not copied at all.
     #[inline(always)]
     pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
-        let mode = match self.admit(to) {
-            Ok(mode) => mode,
-            Err(delivery) => return delivery,
+        let Some(lane) = self.queue.lane(to.index, to.generation).filter(|_| to.node == self.node) else {
+            return Delivery::Closed;
         };
-        self.stats.messages_out += 1;
-        if let (Body::Masked(payload, mask), FRAMES) = (&message.body, mode) {
-            let space = self.queue.reserve(MAX_HEADER_BYTES + payload.len());
+        if let (Body::Masked(payload, mask), FRAMES, false) = (&message.body, lane.mode, lane.is_blocked()) {
+            self.stats.messages_out += 1;
+            let space = self.queue.reserve(MAX_UNMASKED_HEADER_BYTES + payload.len());
             let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
             mask::copy(payload, &mut space[header..header + payload.len()], *mask);
             self.queue.commit(to.index, header + payload.len());
             return Delivery::Queued;
         }
-        self.echo_any(to.index, mode, message);
-        Delivery::Queued
+        self.echo_any(to, message)
     }
 
-    fn echo_any(&mut self, key: u32, mode: u8, mut message: Message<'_>) {
+    fn echo_any(&mut self, to: ConnectionId, mut message: Message<'_>) -> Delivery {
+        let (key, mode) = match self.admit(to) {
+            Ok(mode) => (to.index, mode),
+            Err(delivery) => return delivery,
+        };
+        self.stats.messages_out += 1;
         let (kind, length) = (message.kind, message.len());
         match message.body {
             Body::Owned { mut buffer, end }
@@ -166,6 +169,7 @@ impl Outbox {
                 }
             }
         }
+        Delivery::Queued
     }
 
     /// Sends a Ping with up to 125 bytes of payload; more are cut off.
@@ -248,7 +252,6 @@ impl Outbox {
     }
 
     /// Whether a frame may be queued for `to`; its lane's mode, or why not.
-    #[inline(always)]
     fn admit(&mut self, to: ConnectionId) -> Result<u8, Delivery> {
         let node = self.node;
         match self.queue.lane(to.index, to.generation) {

@@ -112,30 +112,6 @@ impl Receiver {
         self.assembly.is_none()
     }
 
-    /// The way of nearly all messages: unfragmented, uncompressed, below 64 KiB, all of it at the beginning of `input`.
-    /// Gives its length with it. `None` sends the caller to [`Receiver::next`], which takes everything.
-    #[inline(always)]
-    pub fn next_short<'a>(&mut self, input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
-        if self.assembly.is_some() {
-            return None;
-        }
-        let Short { first, start, end, mask } = frame::decode_short(input, rules.role == Role::Server)?;
-        if end - start > rules.max_message {
-            return None;
-        }
-        if first == frame::FINAL_BINARY {
-            return Some((end, Message { kind: Kind::Binary, body: Body::Masked(&mut input[start..end], mask) }));
-        }
-        let payload = &mut input[start..end];
-        mask::apply(payload, mask);
-        if simdutf8::basic::from_utf8(payload).is_err() {
-            // Left as it was found.
-            mask::apply(payload, mask);
-            return None;
-        }
-        Some((end, Message { kind: Kind::Text, body: Body::Bytes(payload) }))
-    }
-
     /// Takes bytes from the beginning of `input` up to and including the next event, and says how many; without an
     /// event all of them. A payload is unmasked where it lies, so the bytes taken are used up.
     ///
@@ -347,6 +323,28 @@ impl Receiver {
             scratch.spare.push(assembly);
         }
     }
+}
+
+/// The way of nearly all messages: unfragmented, uncompressed, below 64 KiB, all of it at the beginning of `input`,
+/// while nothing is under way ([`Receiver::is_idle`]). Gives the bytes it took with it. `None` sends the caller to
+/// [`Receiver::next`], which takes everything. `MASKED` as for [`frame::decode_short`].
+#[inline(always)]
+pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
+    let Short { first, start, end, mask } = frame::decode_short::<MASKED>(input)?;
+    let payload = &mut input[start..end];
+    if payload.len() > rules.max_message {
+        return None;
+    }
+    if first == frame::FINAL_BINARY {
+        return Some((end, Message { kind: Kind::Binary, body: Body::Masked(payload, mask) }));
+    }
+    mask::apply(payload, mask);
+    if simdutf8::basic::from_utf8(payload).is_err() {
+        // Left as it was found.
+        mask::apply(payload, mask);
+        return None;
+    }
+    Some((end, Message { kind: Kind::Text, body: Body::Bytes(payload) }))
 }
 
 impl Assembly {

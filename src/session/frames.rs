@@ -7,7 +7,7 @@ use crate::data::log::{Level, Log, printable};
 use crate::protocol::Violation;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::Message;
-use crate::protocol::receiver::Event;
+use crate::protocol::receiver::{Event, short_message};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -58,19 +58,23 @@ impl<A: App> Sessions<A> {
         let id = ConnectionId { node: settings.node, generation: session.generation, index: key };
         let mut position = 0;
         while position < input.len() {
-            if let (Phase::Open, Some(state)) = (session.phase, &mut session.state)
-                && let Some((used, mut message)) = session.receiver.next_short(&mut input[position..], rules)
-            {
-                position += used;
-                outbox.stats.messages_in += 1;
-                if LOG {
-                    log_message(log, session.peer, id, &mut message);
+            if let (Phase::Open, Some(state), true) = (session.phase, &mut session.state, session.receiver.is_idle()) {
+                let mut rest = &mut input[position..];
+                while let Some((used, mut message)) = short_message::<true>(rest, rules) {
+                    outbox.stats.messages_in += 1;
+                    if LOG {
+                        log_message(log, session.peer, id, &mut message);
+                    }
+                    app.on_message(id, state, message, outbox);
+                    position += used;
+                    if !outbox.demands.is_empty() {
+                        return Step::Demands(position);
+                    }
+                    rest = &mut input[position..];
                 }
-                app.on_message(id, state, message, outbox);
-                if outbox.demands.is_empty() {
-                    continue;
+                if position == input.len() {
+                    break;
                 }
-                return Step::Demands(position);
             }
             let (used, event) =
                 match session.receiver.next(&mut input[position..], rules, scratch, &mut outbox.queue.pool) {

@@ -21,7 +21,7 @@ use crate::app::{App, Error};
 use crate::data::calendar::Utc;
 use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
-use crate::data::queue::OutQueue;
+use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
 use crate::data::wheel::Wheel;
 use crate::outbox::{Demand, Outbox};
@@ -183,7 +183,7 @@ impl<A: App> Sessions<A> {
             return None;
         }
         self.outbox.stats.accepted += 1;
-        self.next_generation = self.next_generation.wrapping_add(1);
+        self.next_generation = (self.next_generation + 1) % NOBODY;
         let generation = self.next_generation;
         let key = self.slab.insert(Session {
             generation,
