@@ -91,6 +91,16 @@ impl<A: App> Sessions<A> {
                     }
                     app.on_message(id, state, message, outbox);
                 }
+                Some(Event::Piece(piece)) => {
+                    if let Some(payload_bytes) = piece.begins {
+                        outbox.begin_echo(id, payload_bytes);
+                    }
+                    outbox.echo_piece(key, &piece);
+                    if piece.ends {
+                        outbox.end_echo(key);
+                        outbox.stats.messages_in += 1;
+                    }
+                }
                 Some(Event::Ping(payload)) => {
                     outbox.pong(id, payload);
                 }
@@ -108,7 +118,7 @@ impl<A: App> Sessions<A> {
 
     /// The peer's Close frame: the answer to ours, or to be answered.
     fn peer_closed(&mut self, key: u32, payload: Option<(CloseCode, String)>) {
-        if self.slab[key as usize].phase == Phase::Open {
+        if self.outbox.takes_frames(key) {
             // The code goes back, the reason need not (section 5.5.1).
             self.outbox.push_close(key, payload.as_ref().map(|(code, _)| (*code, "")));
         }
@@ -121,7 +131,7 @@ impl<A: App> Sessions<A> {
     fn violated(&mut self, key: u32, violation: Violation) {
         self.outbox.stats.protocol_errors += 1;
         self.report(key, &Error::Violation(violation));
-        if self.slab[key as usize].phase == Phase::Open && self.outbox.queue.lane_at(key).mode != 0 {
+        if self.outbox.takes_frames(key) {
             self.outbox.push_close(key, Some((violation.code(), &violation.to_string())));
         }
         let reason = CloseReason { code: violation.code(), reason: violation.to_string(), clean: false };
@@ -158,7 +168,7 @@ impl<A: App> Sessions<A> {
             self.outbox.stats.heartbeat_timeouts += 1;
             let error = Error::HeartbeatTimeout(silent);
             self.report(key, &error);
-            if self.outbox.queue.lane_at(key).mode != 0 {
+            if self.outbox.takes_frames(key) {
                 self.outbox.push_close(key, Some((CloseCode::Error, "heartbeat timeout")));
             }
             self.closed(key, CloseReason::abnormal(error.to_string()));

@@ -35,6 +35,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 /// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
 /// does not read fills its own buffers and not ours.
 const READ_PAUSE_BYTES: usize = 256 * 1024;
+/// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
+const PIECES_FROM_BYTES: usize = 64 * 1024;
 /// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
 const EXTRA_CONNECTIONS: usize = 256;
 
@@ -124,7 +126,8 @@ fn milliseconds(time: Duration) -> u32 {
 impl<A: App> Sessions<A> {
     /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random.
     pub fn new(app: A, settings: Settings, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
-        let rules = Rules { role: Role::Server, max_message: settings.max_message };
+        let pieces_from = app.echoes_large().then_some(PIECES_FROM_BYTES);
+        let rules = Rules { role: Role::Server, max_message: settings.max_message, pieces_from };
         Sessions {
             app,
             outbox: Outbox::new(settings.send, settings.node, seed),
