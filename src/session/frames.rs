@@ -118,6 +118,7 @@ impl<A: App> Sessions<A> {
 
     /// The peer's Close frame: the answer to ours, or to be answered.
     fn peer_closed(&mut self, key: u32, payload: Option<(CloseCode, String)>) {
+        // Not once our own Close frame is queued, which an app may just have done.
         if self.outbox.takes_frames(key) {
             // The code goes back, the reason need not (section 5.5.1).
             self.outbox.push_close(key, payload.as_ref().map(|(code, _)| (*code, "")));

@@ -239,12 +239,12 @@ impl<A: App> Sessions<A> {
     /// The peer sends no more.
     pub fn end_of_stream(&mut self, key: u32) {
         let Some(session) = self.slab.get_mut(key as usize) else { return };
+        let all_written = self.outbox.queue.lane_at(key).queued_bytes() == 0;
         match session.phase {
-            Phase::Open => self.break_off(key, Error::UnexpectedEof),
-            Phase::Http | Phase::Finishing if self.outbox.queue.lane_at(key).queued_bytes() > 0 => {
-                self.enter(key, Phase::Finishing);
-            }
-            Phase::Closing => self.break_off(key, Error::UnexpectedEof),
+            Phase::Open | Phase::Closing => self.break_off(key, Error::UnexpectedEof),
+            Phase::Http if !all_written => self.enter(key, Phase::Finishing),
+            // The deadline stays, however often a socket says that its stream is at its end.
+            Phase::Lingering | Phase::Finishing if !all_written => session.phase = Phase::Finishing,
             Phase::Http | Phase::Lingering | Phase::Finishing => self.end(key),
             Phase::Ended => {}
         }
@@ -271,6 +271,10 @@ impl<A: App> Sessions<A> {
 
     fn expire_one(&mut self, key: u32) {
         let Some(session) = self.slab.get(key as usize) else { return };
+        // What was done about another deadline may have given this connection a new one.
+        if self.wheel.is_armed(key) {
+            return;
+        }
         match session.phase {
             Phase::Open => self.heartbeat(key),
             Phase::Http => self.handshake_expired(key),
@@ -280,8 +284,11 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// When [`Sessions::expire`] is to be called next.
+    /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
     pub fn next_deadline(&self) -> Option<Duration> {
+        if self.outbox.queue.pass_bytes() > 0 {
+            return Some(self.now);
+        }
         match (self.next_tick, self.wheel.next_deadline()) {
             (Some(tick), Some(timer)) => Some(tick.min(timer)),
             (tick, timer) => tick.or(timer),
