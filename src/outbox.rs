@@ -263,6 +263,11 @@ impl Outbox {
         }
     }
 
+    /// Whether a message is being echoed of which not all has come.
+    pub(crate) fn is_mid_frame(&self, key: u32) -> bool {
+        self.queue.lane_at(key).mode & MID_FRAME != 0
+    }
+
     /// Whether frames may still be queued: no Close frame was, and the backlog did not overflow.
     pub(crate) fn takes_frames(&self, key: u32) -> bool {
         self.queue.lane_at(key).mode & FRAMES != 0

@@ -221,10 +221,11 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Whether to read from this connection: not while it leaves unread what we send.
+    /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being
+    /// echoed is read to its end, since a client may send all of it before it reads.
     pub fn wants_read(&self, key: u32) -> bool {
         let lane = self.outbox.queue.lane_at(key);
-        !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES
+        !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES || self.outbox.is_mid_frame(key)
     }
 
     /// The socket takes bytes again.
