@@ -16,8 +16,12 @@ fn a_connection_closed_while_deadlines_expire_has_time_to_answer() {
 
 fn closes_when_one_falls_silent(silent: usize) -> usize {
     let second = Duration::from_secs(1);
-    let settings =
-        Settings { heartbeat: second, heartbeat_timeout: second * 10, close_timeout: second * 5, ..Settings::default() };
+    let settings = Settings {
+        heartbeat: second,
+        heartbeat_timeout: second * 10,
+        close_timeout: second * 5,
+        ..Settings::default()
+    };
     let mut server = Server::new(settings, |_, open, out| {
         for id in open {
             out.close(*id, CloseCode::Away, "");

@@ -49,7 +49,10 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(settings: Settings, on_close: impl FnMut(ConnectionId, &[ConnectionId], &mut Outbox) + 'static) -> Server {
+    pub fn new(
+        settings: Settings,
+        on_close: impl FnMut(ConnectionId, &[ConnectionId], &mut Outbox) + 'static,
+    ) -> Server {
         let room = Room { open: Vec::new(), closes: Vec::new(), on_close: Box::new(on_close) };
         let sessions = Sessions::new(room, settings, Log::new(None), 0, [0; 32]);
         Server { sessions, full: Vec::new(), written: Vec::new(), fates: Vec::new() }

@@ -2,9 +2,7 @@
 //! others whenever it is called.
 
 use super::random::Random;
-use percore::{
-    App, CloseCode, CloseReason, ConnectionId, Delivery, Error, Message, Outbox, Request,
-};
+use percore::{App, CloseCode, CloseReason, ConnectionId, Delivery, Error, Message, Outbox, Request};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 

@@ -480,7 +480,7 @@ fn settings(random: &mut Random) -> Settings {
             deflate: *random.pick(&[DeflateMode::Off, DeflateMode::NoTakeover, DeflateMode::Takeover]),
             ..UpgradeRules::default()
         },
-        send: SendRules { max_backlog: 200_000, slow_consumer, deflate_min: 64, deflate_level: 1 },
+        send: SendRules { max_backlog: 200_000, slow_consumer, deflate_min: 150, deflate_level: 1 },
         heartbeat,
         heartbeat_timeout: heartbeat * 5 / 2,
         handshake_timeout: random.millis(1_000, 20_000),
