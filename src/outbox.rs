@@ -348,3 +348,6 @@ fn fill(
     }
     end
 }
+
+#[cfg(test)]
+mod tests;
