@@ -406,3 +406,6 @@ fn fill(
     }
     end
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,8 @@ pub struct Client {
     pub violation: Option<u16>,
     sent_close: bool,
     pub heard_close: Option<Option<u16>>,
+    /// The last request was sent, after which the server ends the connection.
+    said_last: bool,
     /// A response came after which nothing comes.
     pub heard_last: bool,
     pub upgraded: bool,
@@ -109,6 +111,7 @@ impl Client {
             violation: None,
             sent_close: false,
             heard_close: None,
+            said_last: false,
             heard_last: false,
             upgraded: false,
             refused: false,
@@ -162,6 +165,7 @@ impl Client {
     }
 
     fn last_request(&mut self) {
+        self.said_last = true;
         let padding = "x".repeat(20_000);
         match self.random.between(0, 6) {
             0 => self.request("GET /healthz HTTP/1.0\r\n\r\n", 200),
@@ -185,10 +189,10 @@ impl Client {
     }
 
     fn message(&mut self) {
-        let length = match self.random.between(0, 199) {
+        let length = match self.random.between(0, 999) {
             0 => self.random.size(60_000, 140_000),
-            1..=9 => self.random.size(2_000, 20_000),
-            10..=19 => 0,
+            1..=19 => self.random.size(2_000, 20_000),
+            20..=99 => 0,
             _ => self.random.size(1, 300),
         };
         let opcode = if self.random.one_in(2) { TEXT } else { BINARY };
@@ -198,7 +202,7 @@ impl Client {
             _ => self.random.bytes(length),
         };
         let payload = if payload.first() == Some(&PUSHED) { vec![0] } else { payload };
-        let compressed = (!self.random.one_in(3)).then(|| self.deflate.as_mut().map(|way| way.compress(&payload)));
+        let compressed = self.random.one_in(3).then(|| self.deflate.as_mut().map(|way| way.compress(&payload)));
         let (bit, body) = match compressed.flatten() {
             Some(body) => (COMPRESSED, body),
             None => (0, payload.clone()),
@@ -275,7 +279,7 @@ impl Client {
                 let busy = status == 503 && (around.draining || (wanted == 101 && around.full));
                 assert!(status == wanted || busy, "status {status} instead of {wanted}");
                 self.refused |= wanted == 101;
-                self.heard_last = matches!(status, 400 | 413 | 414 | 431);
+                self.heard_last = self.said_last && self.statuses.is_empty();
             }
             Heard::Upgraded(extensions) => {
                 assert_eq!(self.statuses.pop_front().map(|(status, _)| status), Some(101));
@@ -349,7 +353,7 @@ fn plan(random: &mut Random) -> Vec<Step> {
             for _ in 0..random.size(0, 12) {
                 steps.push(match random.between(0, 19) {
                     0..=7 => Step::Messages(random.size(1, 5)),
-                    8 => Step::Messages(random.size(50, 400)),
+                    8 => Step::Messages(random.size(20, 200)),
                     9 | 10 => Step::Ping,
                     11 => Step::StopReading,
                     12 => Step::ReadAgain,

@@ -3,5 +3,6 @@
 pub mod client;
 pub mod probe;
 pub mod random;
+pub mod settings;
 pub mod wire;
 pub mod world;

@@ -30,7 +30,11 @@ pub fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     if mask.is_some() {
         out.extend_from_slice(&key);
     }
-    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    let start = out.len();
+    out.extend_from_slice(payload);
+    for (place, byte) in out[start..].iter_mut().enumerate() {
+        *byte ^= key[place % 4];
+    }
     out
 }
 

@@ -1,17 +1,16 @@
 //! The world of a simulation: a made-up clock, the sockets between clients and [`Sessions`], and the passes of a loop
 //! that does with them what the reactor does with real ones. What must always hold is asserted in every pass.
 
-use super::client::{Circumstances, Client, MAX_MESSAGE, Step};
+use super::client::{Circumstances, Client, Step};
 use super::probe::{ASKED, KICKED, Probe};
 use super::random::Random;
+use super::settings::settings;
 use percore::data::id::Peer;
 use percore::data::log::Log;
 use percore::data::queue::MAX_SLICES;
 use percore::data::wheel::TICK;
-use percore::protocol::extension::DeflateMode;
-use percore::protocol::upgrade::UpgradeRules;
 use percore::session::{Fate, Sessions};
-use percore::{ConnectionId, SendRules, Settings, SlowConsumer};
+use percore::{ConnectionId, Settings, SlowConsumer};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::io::{Error, ErrorKind, IoSlice};
@@ -245,8 +244,9 @@ impl World {
         let length = self.random.size(1, longest.min(waiting));
         let mut piece = client.outgoing[client.delivered..client.delivered + length].to_vec();
         client.delivered += length;
-        link.heard = self.now;
-        if client.requests_delivered() {
+        self.hear_of(index);
+        let link = &mut self.links[index];
+        if link.client.requests_delivered() {
             link.requested = self.now;
         }
         self.sessions.receive(link.key, &mut piece);
@@ -271,11 +271,20 @@ impl World {
         }
         link.room = *self.random.pick(&[1, 500, 30_000, 400_000, usize::MAX]);
         link.blocked = false;
-        link.heard = self.now;
+        self.hear_of(index);
+        let link = &mut self.links[index];
         self.sessions.writable(link.key);
         link.paused = false;
         // The event also says that there may be something to read, and says so again at the end of the stream.
         self.deliver(index);
+    }
+
+    /// A connection that is over is not heard of any more.
+    fn hear_of(&mut self, index: usize) {
+        let link = &mut self.links[index];
+        if !self.sessions.app.endings.contains_key(&link.id) {
+            link.heard = self.now;
+        }
     }
 
     /// Writes what is dirty to sockets that take all, some or none of it, or fail.
@@ -435,13 +444,14 @@ impl World {
             assert!(ours || silent || closed == Some(Some(code)) || code == 1005, "{closed:?} is not {code}");
             link.client.judge_end();
         }
-        if let (Some(upgraded), false) = (link.upgraded, link.was_blocked) {
+        let counted = !link.was_blocked && !link.broken && !self.draining;
+        if let (Some(upgraded), true) = (link.upgraded, counted) {
             let until = app.closing.get(&link.id).copied().unwrap_or(ending.at).min(ending.at);
             let open = until.saturating_sub(upgraded);
             let period = self.settings.heartbeat + SLACK;
             let least = (open.as_millis() / period.as_millis()) as u64;
             let most = (open.as_millis() / self.settings.heartbeat.as_millis()) as u64 + 1;
-            assert!(link.broken || (least..=most).contains(&link.client.pings), "{} pings", link.client.pings);
+            assert!((least..=most).contains(&link.client.pings), "{} pings instead of {least}", link.client.pings);
         }
     }
 
@@ -468,24 +478,4 @@ impl World {
 
 fn counts_are_lively(app: &Probe) -> bool {
     app.counts.opened > 50 && app.counts.received > 1_000 && app.counts.errors > 5
-}
-
-fn settings(random: &mut Random) -> Settings {
-    let heartbeat = random.millis(20_000, 120_000);
-    let slow_consumer = *random.pick(&[SlowConsumer::Close, SlowConsumer::Close, SlowConsumer::Drop]);
-    Settings {
-        node: random.next() as u32,
-        max_message: MAX_MESSAGE,
-        upgrade: UpgradeRules {
-            deflate: *random.pick(&[DeflateMode::Off, DeflateMode::NoTakeover, DeflateMode::Takeover]),
-            ..UpgradeRules::default()
-        },
-        send: SendRules { max_backlog: 200_000, slow_consumer, deflate_min: 64, deflate_level: 1 },
-        heartbeat,
-        heartbeat_timeout: heartbeat * 5 / 2,
-        handshake_timeout: random.millis(1_000, 20_000),
-        close_timeout: random.millis(500, 10_000),
-        max_connections: *random.pick(&[60, 1_000_000]),
-        ..Settings::default()
-    }
 }
