@@ -1,6 +1,6 @@
 //! The receiving half of a connection: bytes to messages and control frames.
 //!
-//! A frame that is whole in the bytes at hand is taken where it lies. Anything else is put together in an [`Assembly`],
+//! A frame that is whole in the bytes at hand is taken where it lies. Anything else is put together in an `Assembly`,
 //! which exists only from a message's or frame's first byte to its last, so that an idle connection holds none.
 //!
 //! Any split of the same bytes gives the same events, and the same violation after them.
