@@ -141,7 +141,8 @@ impl<A: App> EventLoop<A> {
                         self.sessions.writable(key);
                         readable |= std::mem::take(&mut socket.paused);
                     }
-                    if readable {
+                    // On the list already, it has had its turn in this pass.
+                    if readable && !socket.still_ready {
                         self.read_ready(key, generation);
                     }
                 }
@@ -155,6 +156,9 @@ impl<A: App> EventLoop<A> {
     fn read_still_ready(&mut self) {
         for (key, generation) in std::mem::take(&mut self.still_ready) {
             if self.sessions.generation(key) == Some(generation) {
+                if let Some(socket) = self.sockets.get(key) {
+                    socket.still_ready = false;
+                }
                 self.read_ready(key, generation);
             }
         }
@@ -191,7 +195,10 @@ impl<A: App> EventLoop<A> {
                 return;
             }
             if budget == 0 {
-                self.still_ready.push((key, generation));
+                if let Some(socket) = self.sockets.get(key) {
+                    socket.still_ready = true;
+                    self.still_ready.push((key, generation));
+                }
                 return;
             }
         }
