@@ -170,6 +170,12 @@ impl<A: App> EventLoop<A> {
         let mut budget = READ_BUDGET_BYTES;
         loop {
             let Some(socket) = self.sockets.get(key) else { return };
+            // Asked before each read: bytes that come in small pieces must not pass it by.
+            if !self.sessions.wants_read(key) {
+                // The writable event that ends the pause is still to come.
+                socket.paused = true;
+                return;
+            }
             match socket.stream.read(&mut self.buffer) {
                 Ok(0) => return self.sessions.end_of_stream(key),
                 Ok(bytes) => {
@@ -186,13 +192,6 @@ impl<A: App> EventLoop<A> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return self.sessions.socket_error(key, &error),
-            }
-            if !self.sessions.wants_read(key) {
-                // The writable event that ends the pause is still to come.
-                if let Some(socket) = self.sockets.get(key) {
-                    socket.paused = true;
-                }
-                return;
             }
             if budget == 0 {
                 if let Some(socket) = self.sockets.get(key) {
