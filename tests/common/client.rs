@@ -3,6 +3,7 @@
 use super::PATIENCE;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// The sample key of RFC 6455, section 1.3, and the value that accepts it.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -94,6 +95,19 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         stream.set_nodelay(true).expect("an option");
         Client::over(stream)
+    }
+
+    /// Reads a frame, if one begins to come within `time`.
+    pub fn frame_within(&mut self, time: Duration) -> Option<Frame> {
+        if self.pending.is_empty() {
+            self.stream.set_read_timeout(Some(time)).expect("an option");
+            let something = self.stream.peek(&mut [0; 1]).is_ok();
+            self.stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+            if !something {
+                return None;
+            }
+        }
+        Some(self.frame())
     }
 
     /// The client's own address, as it stands in the server's log.
