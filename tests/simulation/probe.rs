@@ -141,8 +141,8 @@ impl App for Probe {
         assert_eq!(out.send_text(id, "too late"), Delivery::Closed);
         self.former.push(id);
         match self.random.between(0, 9) {
-            0 => self.kick_someone(out),
-            1..=3 => self.push_to_some(out),
+            0 | 1 => self.kick_someone(out),
+            2..=4 => self.push_to_some(out),
             _ => {}
         }
     }

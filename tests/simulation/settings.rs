@@ -17,9 +17,14 @@ pub fn settings(random: &mut Random) -> Settings {
             deflate: *random.pick(&[DeflateMode::Off, DeflateMode::NoTakeover, DeflateMode::Takeover]),
             ..UpgradeRules::default()
         },
-        send: SendRules { max_backlog: 200_000, slow_consumer, deflate_min: 150, deflate_level: 1 },
+        send: SendRules {
+            max_backlog: *random.pick(&[5_000, 200_000]),
+            slow_consumer,
+            deflate_min: 150,
+            deflate_level: 1,
+        },
         heartbeat,
-        heartbeat_timeout: heartbeat * 5 / 2,
+        heartbeat_timeout: heartbeat * random.between(4, 6) as u32 / 2,
         handshake_timeout: random.millis(1_000, 20_000),
         close_timeout: random.millis(500, 10_000),
         max_connections: *random.pick(&[60, 1_000_000]),

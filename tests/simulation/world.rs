@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// How much later than it wanted the loop may wake.
 const LATENESS: Duration = Duration::from_millis(5);
-/// So much later than its deadline something may happen.
+/// So much later than its deadline something may happen, while the loop is not stalled.
 const SLACK: Duration = Duration::from_millis(TICK.as_millis() as u64 + LATENESS.as_millis() as u64 + 1);
 /// Every so many passes all connections are looked at, not only those something happened to.
 const SWEEP_PASSES: u64 = 50;
@@ -61,6 +61,10 @@ pub struct World {
     links: Vec<Link>,
     by_key: HashMap<u32, usize>,
     touched: BTreeSet<usize>,
+    /// For how long the loop may now and then be held up, so that much happens in one pass.
+    stall: Duration,
+    /// With that, so much later than its deadline something may happen.
+    slack: Duration,
     draining: bool,
     passes: u64,
     refused: u64,
@@ -73,7 +77,10 @@ impl World {
         let settings = settings(&mut random);
         let probe = Probe::new(random.next(), start);
         let sessions = Sessions::new(probe, settings.clone(), Log::new(None), 0, [1; 32]);
+        let stall = *random.pick(&[Duration::ZERO, Duration::from_millis(300)]);
         let mut world = World {
+            stall,
+            slack: SLACK + stall,
             sessions,
             settings,
             random,
@@ -117,7 +124,7 @@ impl World {
         self.flush();
         self.end_pass();
         let Settings { handshake_timeout, close_timeout, .. } = self.settings;
-        let bound = self.now + handshake_timeout + close_timeout + SLACK * 3;
+        let bound = self.now + handshake_timeout + close_timeout + self.slack * 3;
         let abandons = self.random.one_in(4);
         while !self.sessions.is_empty() && !abandons {
             self.pass_at_next();
@@ -135,6 +142,9 @@ impl World {
         let wake = happening.into_iter().chain(self.sessions.next_deadline()).min();
         let late = if self.random.one_in(3) { self.random.between(0, LATENESS.as_micros() as u64) } else { 0 };
         self.now = wake.expect("a tick is always to come").max(self.now) + Duration::from_micros(late);
+        if self.random.one_in(20) {
+            self.now += self.stall;
+        }
         self.pass();
     }
 
@@ -399,7 +409,7 @@ impl World {
         assert!(lane.is_blocked() == link.blocked, "the queue thinks otherwise of a socket");
         assert!(lane.queued_bytes() == 0 || link.blocked || !asleep, "{} bytes are forgotten", lane.queued_bytes());
         let app = &self.sessions.app;
-        let overdue = |since: Duration, timeout: Duration| now > since + timeout + SLACK;
+        let overdue = |since: Duration, timeout: Duration| now > since + timeout + self.slack;
         if let Some(ending) = app.endings.get(&link.id) {
             assert!(!overdue(ending.at, settings.close_timeout), "alive after its close deadline");
         } else if let Some(closing) = app.closing.get(&link.id) {
@@ -407,7 +417,7 @@ impl World {
         } else if app.open.contains(&link.id) {
             assert!(!overdue(link.heard, settings.heartbeat_timeout), "alive after its heartbeat timeout");
         } else {
-            let limit = settings.handshake_timeout + settings.close_timeout + SLACK;
+            let limit = settings.handshake_timeout + settings.close_timeout + self.slack;
             assert!(!overdue(link.requested, limit), "alive after its handshake and close deadlines");
             let told = link.client.heard_last || link.blocked || link.client.ends_stream;
             let late = overdue(link.requested, settings.handshake_timeout);
@@ -427,14 +437,17 @@ impl World {
             }
             return;
         };
-        assert!(now <= ending.at + self.settings.close_timeout + SLACK, "it took too long to close");
+        assert!(now <= ending.at + self.settings.close_timeout + self.slack, "it took too long to close");
         if let Some(closing) = app.closing.get(&link.id) {
-            assert!(ending.at <= *closing + self.settings.close_timeout + SLACK);
+            assert!(ending.at <= *closing + self.settings.close_timeout + self.slack);
             let at_once = ending.reason.reason == "Close frame not answered in time" && !self.draining;
             assert!(!at_once || ending.at >= *closing + self.settings.close_timeout, "no time to answer a Close");
         }
         let silent = ending.reason.reason.starts_with("nothing came");
-        assert!(!silent || ending.at + SLACK >= link.heard + self.settings.heartbeat_timeout, "a timeout came early");
+        assert!(
+            !silent || ending.at + self.slack >= link.heard + self.settings.heartbeat_timeout,
+            "a timeout came early"
+        );
         let code = u16::from(ending.reason.code);
         let told = ending.reason.clean || silent || link.client.violation == Some(code);
         if whole && told {
@@ -448,7 +461,7 @@ impl World {
         if let (Some(upgraded), true) = (link.upgraded, counted) {
             let until = app.closing.get(&link.id).copied().unwrap_or(ending.at).min(ending.at);
             let open = until.saturating_sub(upgraded);
-            let period = self.settings.heartbeat + SLACK;
+            let period = self.settings.heartbeat + self.slack;
             let least = (open.as_millis() / period.as_millis()) as u64;
             let most = (open.as_millis() / self.settings.heartbeat.as_millis()) as u64 + 1;
             assert!((least..=most).contains(&link.client.pings), "{} pings instead of {least}", link.client.pings);
