@@ -36,7 +36,8 @@ struct Listener {
 impl Listener {
     fn new(role: Role, deflate: bool, short: bool) -> Listener {
         let receiver = if deflate { Receiver::with_deflate(None) } else { Receiver::new() };
-        let (rules, scratch, pool) = (Rules { role, max_message: MAX_MESSAGE }, Scratch::default(), Pool::default());
+        let (rules, scratch, pool) =
+            (Rules { role, max_message: MAX_MESSAGE, pieces_from: None }, Scratch::default(), Pool::default());
         Listener { receiver, rules, scratch, pool, short, got: Vec::new() }
     }
 
@@ -83,6 +84,7 @@ fn of_event(event: Event<'_>) -> Got {
         Event::Message(message) => of_message(message),
         Event::Ping(payload) => Got::Ping(payload.to_vec()),
         Event::Pong(payload) => Got::Pong(payload.to_vec()),
+        Event::Piece(piece) => unreachable!("{piece:?} was not asked for"),
         Event::Close(payload) => Got::Close(payload.map(|(code, reason)| (code.into(), reason.to_owned()))),
     }
 }

@@ -142,6 +142,16 @@ impl Receiver {
         self.assembly.is_none()
     }
 
+    /// [`short_message`] for whichever role `rules` name, when nothing is under way.
+    #[inline]
+    pub fn next_short<'a>(&mut self, input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
+        match rules.role {
+            _ if !self.is_idle() => None,
+            Role::Server => short_message::<true>(input, rules),
+            Role::Client => short_message::<false>(input, rules),
+        }
+    }
+
     /// Takes bytes from the beginning of `input` up to and including the next event, and says how many; without an
     /// event all of them. A payload is unmasked where it lies, so the bytes taken are used up.
     ///
