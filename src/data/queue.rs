@@ -154,9 +154,10 @@ impl OutQueue {
         self.arena.resize(target, 0);
     }
 
-    /// Queues the first `bytes` bytes of the space reserved last for `key`.
+    /// Queues the first `bytes` bytes, at least one, of the space reserved last for `key`.
     #[inline(always)]
     pub fn commit(&mut self, key: u32, bytes: usize) {
+        debug_assert!(bytes > 0, "a span of nothing would outlive the pass: a lane with nothing queued is not written");
         let (start, end) = (self.filled, self.filled + bytes);
         self.filled = end;
         let lane = &mut self.lanes[key as usize];
@@ -173,6 +174,9 @@ impl OutQueue {
 
     /// Queues a copy of `bytes`.
     pub fn push(&mut self, key: u32, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         self.reserve(bytes.len()).copy_from_slice(bytes);
         self.commit(key, bytes.len());
     }
@@ -180,6 +184,9 @@ impl OutQueue {
     /// Queues `buffer[start..end]` without copying it. The buffer goes to the pool when it has been sent.
     pub fn push_owned(&mut self, key: u32, buffer: Vec<u8>, start: usize, end: usize) {
         debug_assert!(start <= end && end <= buffer.len());
+        if start == end {
+            return self.pool.give(buffer);
+        }
         self.lanes[key as usize].queued += end - start;
         self.owned_bytes += end - start;
         let source = self.owned.len() as u32;
