@@ -60,7 +60,8 @@ fn help_names_every_flag_and_its_variable() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     let mut named: Vec<&str> = help.lines().filter_map(flag_of).collect();
     let mut wanted = FLAGS.to_vec();
-    (named.sort_unstable(), wanted.sort_unstable());
+    named.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(named, wanted);
     for flag in wanted.iter().filter(|flag| !["help", "version"].contains(flag)) {
         let variable = format!("[env: PERCORE_{}=", flag.to_uppercase().replace('-', "_"));
