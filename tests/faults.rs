@@ -3,11 +3,11 @@
 mod common;
 
 use common::client::{BINARY, CLOSE, PING, PONG, TEXT, frame, upgrade_request};
-use common::{Client, PATIENCE, Server, eventually, percore_after, send_signal, tool};
+use common::{Client, Killed, PATIENCE, Server, eventually, percore_after, send_signal, tool};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -242,22 +242,12 @@ fn pings_come_and_silence_ends_a_connection() {
     assert_eq!(server.count_log("WebSocket error"), 1);
 }
 
-/// A client process of its own, so that it can be stopped.
-struct Websocat(Child);
-
-impl Drop for Websocat {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_stopped_client_is_found_out() {
     let server = Server::start(&["--heartbeat", "200ms", "--heartbeat-timeout", "600ms"]);
     let mut command = Command::new(tool("bin/websocat"));
     command.args(["-n", &server.url("/ws")]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let client = Websocat(command.spawn().expect("websocat starts"));
+    let client = Killed(command.spawn().expect("websocat starts"));
     server.wait_for_log("WebSocket connection opened");
     // The kernel keeps acknowledging for it; only the Pongs are missing.
     send_signal(&client.0, "STOP");

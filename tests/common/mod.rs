@@ -66,6 +66,16 @@ pub fn exit_code(child: &mut Child) -> Option<i32> {
     status.and_then(|status| status.code())
 }
 
+/// A process that is killed when dropped.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[derive(Default)]
 struct LogLines {
     lines: Mutex<(Vec<String>, bool)>,
@@ -74,7 +84,7 @@ struct LogLines {
 
 /// A running server. Dropping it kills it.
 pub struct Server {
-    child: Child,
+    child: Killed,
     /// What `--listen` came to, one for each: `127.0.0.1:1234`, `unix:PATH`.
     pub listen: Vec<String>,
     log: Arc<LogLines>,
@@ -102,7 +112,7 @@ impl Server {
             writer.lines.lock().expect("log").1 = true;
             writer.more.notify_all();
         });
-        let mut server = Server { child, listen: Vec::new(), log };
+        let mut server = Server { child: Killed(child), listen: Vec::new(), log };
         server.wait_for(&format!("{listeners} addresses"), |lines| {
             lines.iter().filter(|line| line.contains("Starting server on ")).count() == listeners
         });
@@ -122,7 +132,7 @@ impl Server {
 
     /// The server's process.
     pub fn child(&self) -> &Child {
-        &self.child
+        &self.child.0
     }
 
     /// A connection that has said nothing yet.
@@ -167,12 +177,12 @@ impl Server {
 
     /// Sends a signal: `TERM`, `INT`.
     pub fn signal(&self, signal: &str) {
-        send_signal(&self.child, signal);
+        send_signal(&self.child.0, signal);
     }
 
     /// Waits for the server to end by itself: its exit code and its whole log.
     pub fn wait(mut self) -> (Option<i32>, Vec<String>) {
-        let code = exit_code(&mut self.child);
+        let code = exit_code(&mut self.child.0);
         let lines = self.log.lines.lock().expect("log");
         let (lines, _) = self.log.more.wait_timeout_while(lines, PATIENCE, |(_, ended)| !*ended).expect("log");
         let log = lines.0.clone();
@@ -190,13 +200,6 @@ impl Server {
     pub fn assert_alive(&self) {
         assert_eq!(self.connect().get("/healthz").status, 200);
         assert_eq!(self.open().echo("alive"), "alive");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
