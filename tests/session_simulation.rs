@@ -10,7 +10,7 @@ use simulation::random::Random;
 use simulation::world::World;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const CLIENTS: usize = 1_200;
+const CLIENTS: usize = 1_000;
 const HOUR: Duration = Duration::from_secs(3600);
 /// The sessions count milliseconds in 32 bits, which begin anew after this time.
 const WRAP: Duration = Duration::from_millis(1 << 32);

@@ -75,11 +75,28 @@ impl Probe {
         }
     }
 
+    /// Closes every connection, as a room does that is over.
+    fn kick_everyone(&mut self, out: &mut Outbox) {
+        for id in self.open.clone() {
+            self.close(id, KICKED, out);
+        }
+    }
+
+    fn push(&mut self, id: ConnectionId, out: &mut Outbox) {
+        let delivery = out.send(id, percore::Kind::Binary, &[&[PUSHED], b"pushed"]);
+        self.count(delivery);
+    }
+
+    fn push_to_everyone(&mut self, out: &mut Outbox) {
+        for id in self.open.clone() {
+            self.push(id, out);
+        }
+    }
+
     fn push_to_some(&mut self, out: &mut Outbox) {
         for _ in 0..self.random.size(1, 4).min(self.open.len()) {
             let id = *self.random.pick(&self.open);
-            let delivery = out.send(id, percore::Kind::Binary, &[&[PUSHED], b"pushed"]);
-            self.count(delivery);
+            self.push(id, out);
         }
         if !self.former.is_empty() {
             let gone = *self.random.pick(&self.former);
@@ -140,9 +157,11 @@ impl App for Probe {
         self.endings.insert(id, Ending { reason: reason.clone(), at: self.now });
         assert_eq!(out.send_text(id, "too late"), Delivery::Closed);
         self.former.push(id);
-        match self.random.between(0, 9) {
-            0 | 1 => self.kick_someone(out),
-            2..=4 => self.push_to_some(out),
+        match self.random.between(0, 99) {
+            0 => self.kick_everyone(out),
+            1..=9 => self.kick_someone(out),
+            10..=19 => self.push_to_everyone(out),
+            20..=39 => self.push_to_some(out),
             _ => {}
         }
     }
