@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_sample_of_the_rfc() {
-        let got = answer(&format!("{GOOD}\r\n"), &UpgradeRules::default());
+        let got = answer(format!("{GOOD}\r\n"), &UpgradeRules::default());
         assert_eq!(
             got,
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -168,8 +168,8 @@ mod tests {
     fn each_rule_has_its_status() {
         let rules =
             UpgradeRules { origins: vec!["https://a.example".into(), "same".into()], ..UpgradeRules::default() };
-        let with = |from: &str, to: &str| answer(&format!("{}\r\n", GOOD.replace(from, to)), &rules);
-        let adding = |line: &str| answer(&format!("{GOOD}{line}\r\n\r\n"), &rules);
+        let with = |from: &str, to: &str| answer(format!("{}\r\n", GOOD.replace(from, to)), &rules);
+        let adding = |line: &str| answer(format!("{GOOD}{line}\r\n\r\n"), &rules);
         for (got, status) in [
             (with("keep-alive, upgrade", "keep-alive"), 400),
             (with("Version: 13", "Version: 8"), 426),
@@ -209,9 +209,9 @@ mod tests {
     #[test]
     fn the_clients_order_decides_on_the_subprotocol() {
         let rules = UpgradeRules { subprotocols: vec!["b".into(), "c".into()], ..UpgradeRules::default() };
-        let got = answer(&format!("{GOOD}Sec-WebSocket-Protocol: a, c\r\nSec-WebSocket-Protocol: b\r\n\r\n"), &rules);
+        let got = answer(format!("{GOOD}Sec-WebSocket-Protocol: a, c\r\nSec-WebSocket-Protocol: b\r\n\r\n"), &rules);
         assert!(got.contains("\r\nSec-WebSocket-Protocol: c\r\n"), "{got}");
-        let got = answer(&format!("{GOOD}Sec-WebSocket-Protocol: x\r\n\r\n"), &rules);
+        let got = answer(format!("{GOOD}Sec-WebSocket-Protocol: x\r\n\r\n"), &rules);
         assert!(got.starts_with("HTTP/1.1 101") && !got.contains("Sec-WebSocket-Protocol"), "{got}");
     }
 }
