@@ -12,22 +12,121 @@ use std::time::Duration;
 /// An application: called by the reactor, one call at a time, from one thread.
 ///
 /// It answers through the [`Outbox`], to the connection it was called for or to any other. What it queues is written
-/// at the end of the pass. A handler that takes long holds up every connection of the process.
+/// after the handler has returned, for each connection in the order in which it was queued. A handler that takes long
+/// holds up every connection of the process; one that panics ends the server.
+///
+/// For each connection the calls are: [`App::on_open`], [`App::on_message`] any number of times, [`App::on_error`] if
+/// it does not end well, and [`App::on_close`].
+///
+/// # State
+///
+/// What belongs to one connection goes into [`App::Connection`]; what belongs to all goes into the app's own fields. A
+/// handler is given the state of its own connection only. An app that sends to others keeps their ids:
+///
+/// ```
+/// use percore::{App, CloseReason, ConnectionId, Delivery, Message, Outbox, Request};
+/// use std::collections::HashSet;
+///
+/// /// Everyone hears what anyone says.
+/// #[derive(Default)]
+/// struct Room(HashSet<ConnectionId>);
+///
+/// impl App for Room {
+///     /// The name of who is connected.
+///     type Connection = String;
+///
+///     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, _: &mut Outbox) -> String {
+///         self.0.insert(id);
+///         request.query_value("name").unwrap_or("someone").to_owned()
+///     }
+///
+///     fn on_message(&mut self, _: ConnectionId, name: &mut String, mut message: Message<'_>, out: &mut Outbox) {
+///         let Some(text) = message.text() else { return };
+///         let line = format!("{name}: {text}");
+///         for &member in &self.0 {
+///             if out.send_text(member, &line) == Delivery::Dropped {
+///                 println!("{member} reads too slowly");
+///             }
+///         }
+///     }
+///
+///     fn on_close(&mut self, id: ConnectionId, _: String, _: &CloseReason, _: &mut Outbox) {
+///         self.0.remove(&id);
+///     }
+/// }
+/// ```
+///
+/// # Sending
+///
+/// Every method of the [`Outbox`] that sends says at once what became of it, as a [`Delivery`](crate::Delivery):
+/// `Queued`, `Dropped` under [`SlowConsumer::Drop`](crate::SlowConsumer::Drop), or `Closed` when the connection is gone
+/// or going. None of them is an error to handle: an app that does not care need not look. [`Outbox::close`] begins the
+/// closing handshake (RFC 6455, section 7.1.2); [`App::on_close`] tells when it is over.
+///
+/// # Tests
+///
+/// [`Sessions`](crate::session::Sessions) drives an app with bytes and without sockets, at any time one likes:
+///
+/// ```
+/// use percore::apps::echo::Echo;
+/// use percore::session::Sessions;
+/// use percore::{Log, Peer, Settings};
+///
+/// let mut sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [0; 32]);
+/// let key = sessions.accept(Peer::UNIX).expect("a place");
+/// let mut input = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+///     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
+///     \x81\x82\0\0\0\0hi".to_vec();
+/// sessions.receive(key, &mut input);
+///
+/// assert_eq!(sessions.queue().next_dirty(), Some(key));
+/// let output = sessions.queue().single(key).expect("one piece");
+/// assert!(output.starts_with(b"HTTP/1.1 101 ") && output.ends_with(b"\r\n\r\n\x81\x02hi"));
+/// ```
 pub trait App {
-    /// What the app keeps for each open connection; `()` costs nothing.
+    /// What the app keeps for each open connection; `()` costs nothing. Made by [`App::on_open`], lent to each handler
+    /// that is called for the connection, and given back to [`App::on_close`].
     type Connection;
 
     /// An HTTP request, before it is upgraded or answered. `Some` is the answer: to serve a route of the app's own, or
-    /// to refuse an upgrade. `None`, the default, leaves it to the server: upgrade on its paths, 404 elsewhere.
+    /// to refuse an upgrade. `None`, the default, leaves it to the server: upgrade on the paths of
+    /// [`UpgradeRules`](crate::UpgradeRules), 404 elsewhere.
+    ///
+    /// Called for each request, whether or not it asks for an upgrade, but for those that the server answers by
+    /// itself: `/healthz`, `/healthcheck`, and a GET or HEAD with content (413).
+    ///
+    /// ```
+    /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
+    /// # struct Private;
+    /// # impl App for Private {
+    /// #     type Connection = ();
+    /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+    /// #     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
+    /// fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
+    ///     match request.path() {
+    ///         "/about" => Some(Response::text(200, "A private server.")),
+    ///         _ if request.query_value("token") == Some("secret") => None,
+    ///         _ => Some(Response::text(403, "Give a token.")),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let _ = (request, out);
         None
     }
 
-    /// A connection is open. What is sent now follows the handshake's answer at once.
+    /// A connection is open: its upgrade was accepted. What is sent now follows the handshake's answer at once.
+    ///
+    /// The request is the one that was upgraded, with [`Request::subprotocol`] as agreed. It is gone after this call, as
+    /// is the peer's address: keep in the connection's state what is wanted later.
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Self::Connection;
 
-    /// A message has come, whole.
+    /// A message has come, whole: fragments joined, unmasked, decompressed, and text checked to be UTF-8 (RFC 6455,
+    /// sections 5.4, 5.6 and 8.1). It has at most [`Settings::max_message`](crate::Settings::max_message) bytes.
+    ///
+    /// It lies in a buffer that is used again after this call, so what is to stay is copied. It is unmasked when it is
+    /// first looked at, which is why looking takes `mut message`. Pings are answered without a call.
     fn on_message(
         &mut self,
         id: ConnectionId,
@@ -36,41 +135,73 @@ pub trait App {
         out: &mut Outbox,
     );
 
-    /// Something went wrong with a connection; [`App::on_close`] follows. A normal close is not an error.
+    /// Whether large binary messages only go back to their sender. Those of 64 KiB and more then do so piece by piece as
+    /// they come, without waiting for the end and without memory for the whole, and `on_message` is not called for
+    /// them. Asked once, at the start; `false` unless implemented.
+    fn echoes_large(&self) -> bool {
+        false
+    }
+
+    /// Something went wrong with a connection; [`App::on_close`] follows in the same pass. A closing handshake, whatever
+    /// its code and whoever began it, is no error. Nothing that is sent to `id` now is certain to arrive.
     fn on_error(&mut self, id: ConnectionId, connection: &mut Self::Connection, error: &Error, out: &mut Outbox) {
         let _ = (id, connection, error, out);
     }
 
-    /// A connection is over. Called once for each [`App::on_open`]; nothing can be sent to `id` any more.
+    /// A connection is over. Called once for each [`App::on_open`], and with its state; nothing can be sent to `id` any
+    /// more, and no other connection is ever called so.
+    ///
+    /// A second SIGTERM or SIGINT, which ends [`Server::run`](crate::Server::run) at once, leaves it out.
     fn on_close(&mut self, id: ConnectionId, connection: Self::Connection, reason: &CloseReason, out: &mut Outbox) {
         let _ = (id, connection, reason, out);
     }
 
     /// Time has come. Called once at the start and then at the time it returns, as the `Duration` since the start;
-    /// `None` for never again.
+    /// `None` for never again. It is never early; it is late by a pass of the loop and the kernel's millisecond. A time
+    /// that is past already means the next pass.
+    ///
+    /// ```
+    /// # use percore::{App, ConnectionId, Message, Outbox, Request};
+    /// # use std::time::Duration;
+    /// # struct Clock(Vec<ConnectionId>);
+    /// # impl App for Clock {
+    /// #     type Connection = ();
+    /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+    /// #     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
+    /// fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
+    ///     for &id in &self.0 {
+    ///         out.send_text(id, &format!("up for {} s", now.as_secs()));
+    ///     }
+    ///     Some(now + Duration::from_secs(5))
+    /// }
+    /// # }
+    /// ```
     fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
         let _ = (now, out);
         None
     }
 }
 
-/// Why a connection ended otherwise than by a closing handshake.
+/// Why a connection ended otherwise than by a closing handshake; given to [`App::on_error`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Error {
     /// The peer broke the protocol. It was told by a Close frame with [`Violation::code`].
     Violation(Violation),
-    /// Nothing at all came for `--heartbeat-timeout`.
+    /// Nothing at all, not even a Pong, came for [`Settings::heartbeat_timeout`](crate::Settings::heartbeat_timeout)
+    /// (`--heartbeat-timeout`); the `Duration` is how long it was. The peer was told 1011.
     HeartbeatTimeout(Duration),
-    /// Its backlog was full (`--max-backlog` with `--slow-consumer close`).
+    /// It took too slowly what was sent: [`SendRules::max_backlog`](crate::SendRules::max_backlog) was reached under
+    /// [`SlowConsumer::Close`](crate::SlowConsumer::Close) (`--max-backlog` with `--slow-consumer close`).
     SlowConsumer {
         /// Bytes that were waiting.
         backlog_bytes: usize,
     },
-    /// It did not answer our Close frame in time.
+    /// It did not answer our Close frame within [`Settings::close_timeout`](crate::Settings::close_timeout), or was cut
+    /// off at the drain deadline.
     CloseTimeout,
-    /// The peer ended the stream without a Close frame.
+    /// The peer ended the stream without a Close frame (RFC 6455, section 7.1.5, close code 1006).
     UnexpectedEof,
-    /// The operating system's word.
+    /// The socket failed; the text is the operating system's, such as `Connection reset by peer`.
     Io(String),
 }
 

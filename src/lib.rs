@@ -41,6 +41,8 @@
 //! * [`session`] is all connections of a process without their sockets; [`reactor`] is the loop that owns those.
 //!
 //! One thread runs it all: a handler may keep its state in plain fields, and must not block.
+//!
+//! Whole programs are in the folder `examples`: an echo, broadcast rooms, and state kept for each connection.
 
 pub mod app;
 pub mod apps;
@@ -56,10 +58,14 @@ pub use app::{App, Error};
 pub use data::id::{ConnectionId, Peer};
 pub use data::log::{Level, Log};
 pub use data::stats::Stats;
+pub use os::listener::ListenAddr;
+pub use os::log_writer::LogFormat;
 pub use outbox::{Delivery, Outbox, SendRules, SlowConsumer};
 pub use protocol::close::CloseReason;
-pub use protocol::http::{Request, Response};
+pub use protocol::extension::DeflateMode;
+pub use protocol::http::{HeadLimits, Request, Response};
 pub use protocol::message::{Kind, Message};
+pub use protocol::upgrade::UpgradeRules;
 pub use protocol::{Role, Violation};
 pub use reactor::{Outcome, Server, ServerOptions};
 pub use session::Settings;

@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&[mode, limit, pieces], stream)) = bytes.split_first_chunk::<3>() else { return };
     let role = if mode & 1 == 0 { Role::Server } else { Role::Client };
     // 0 to 65,025, with many small ones.
-    let rules = Rules { role, max_message: usize::from(limit) * usize::from(limit) };
+    let rules = Rules { role, max_message: usize::from(limit) * usize::from(limit), pieces_from: None };
     let whole = receive(mode, &rules, stream, |rest| rest);
     assert_eq!(whole, receive(mode, &rules, stream, |_| 1), "byte by byte");
     let mut state = u32::from(pieces) + 1;
@@ -59,6 +59,7 @@ fn receive(mode: u8, rules: &Rules, stream: &[u8], mut piece: impl FnMut(usize) 
                     Ok((used, event)) => {
                         seen.extend(event.map(|event| match event {
                             Event::Message(message) => of(message, rules),
+                            Event::Piece(piece) => unreachable!("{piece:?} was not asked for"),
                             Event::Ping(payload) => Seen::Ping(payload.to_vec()),
                             Event::Pong(payload) => Seen::Pong(payload.to_vec()),
                             Event::Close(payload) => Seen::Close(payload.map(|(code, why)| (code.into(), why.into()))),

@@ -35,6 +35,8 @@ pub struct ServerFlags {
     /// Path that upgrades; repeatable [default: / and /ws]
     #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
     path: Vec<String>,
+    // The line is read in a terminal, where brackets around the URL would only be in the way.
+    #[allow(rustdoc::bare_urls)]
     /// Origin that may connect, as in https://example.org, or 'same' for the host itself; repeatable [default: any]
     #[arg(long, env = "PERCORE_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = "Upgrade")]
     origin: Vec<String>,

@@ -1,6 +1,14 @@
 //! Seconds since 1970 as a date: RFC 3339 for logs, IMF-fixdate for HTTP (RFC 9110, section 5.6.7).
 
-/// A moment in UTC.
+/// A moment in UTC, to the second.
+///
+/// ```
+/// use percore::data::calendar::Utc;
+///
+/// let moment = Utc::from_unix(784_111_777);
+/// assert_eq!(moment.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
+/// assert_eq!(moment.rfc3339(42), "1994-11-06T08:49:37.042Z");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Utc {
     year: u64,
@@ -34,7 +42,7 @@ impl Utc {
         }
     }
 
-    /// As in `Sun, 06 Nov 1994 08:49:37 GMT`.
+    /// As in `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
     pub fn http_date(&self) -> String {
         let weekday = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][self.weekday as usize];
         let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -45,7 +53,7 @@ impl Utc {
         )
     }
 
-    /// As in `1994-11-06T08:49:37.042Z`.
+    /// As in `1994-11-06T08:49:37.042Z` (RFC 3339). `milliseconds` is 0 to 999.
     pub fn rfc3339(&self, milliseconds: u32) -> String {
         format!(
             "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{milliseconds:03}Z",

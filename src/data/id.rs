@@ -5,6 +5,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Names one connection, and never another one: an index may be used again, its generation is not.
 ///
+/// It is small, `Copy` and hashable, so an app keeps ids as it likes, also beyond the connection's end: what is sent to
+/// an id whose connection is gone is answered by [`Delivery::Closed`](crate::Delivery::Closed). As text it is 24
+/// hexadecimal digits, as in the log.
+///
 /// `node` names the process (host and slot) once several processes share a bus; a process alone is node 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
@@ -28,7 +32,18 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// Who is at the other end, in 18 bytes because every idle connection keeps one.
+/// Who is at the other end, in 18 bytes because every idle connection keeps one. Behind a proxy that is the proxy; the
+/// client's address is then in a header such as `X-Forwarded-For`.
+///
+/// ```
+/// use percore::Peer;
+/// use std::net::SocketAddr;
+///
+/// let addr: SocketAddr = "192.0.2.7:4711".parse()?;
+/// assert_eq!(Peer::from(addr).addr(), Some(addr));
+/// assert_eq!(Peer::UNIX.addr(), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer {
     octets: [u8; 16],

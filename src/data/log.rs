@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// How much a record matters.
+/// How much a record matters, the most important first: `Error < Debug`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     /// The process cannot do its work.
@@ -43,9 +43,18 @@ pub struct Record {
 /// More records than this in one pass are counted instead of kept.
 const RECORDS_PER_PASS: usize = 4096;
 
-/// The records of a pass.
+/// The records of a pass, and which of them are kept. As a setting of a [`Server`](crate::Server) it is made by
+/// [`Log::new`]:
+///
+/// ```
+/// use percore::{Level, Log};
+///
+/// let mut log = Log::new(Some(Level::Info));
+/// log.messages = true;
+/// assert!(log.keeps(Level::Warn) && !log.keeps(Level::Debug));
+/// ```
 pub struct Log {
-    /// Whether each message gets a line.
+    /// Whether each message that comes gets a line, at [`Level::Info`].
     pub messages: bool,
     level: Option<Level>,
     records: Vec<Record>,
@@ -69,7 +78,7 @@ impl Log {
         self.level.is_some_and(|most| level <= most)
     }
 
-    /// Queues a record, if its level is kept.
+    /// Queues a record, if its level is kept. Beyond 4096 in a pass they are only counted, and the count is logged.
     pub fn push(
         &mut self,
         level: Level,

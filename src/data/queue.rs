@@ -19,6 +19,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// An arena that grew beyond this is given back after the pass.
 const ARENA_KEEP_BYTES: usize = 1024 * 1024;
 const NONE: u32 = u32::MAX;
+/// The generation of no connection.
+pub const NOBODY: u32 = u32::MAX;
 const ARENA: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
@@ -49,7 +51,6 @@ pub struct Lane {
     generation: u32,
     /// Meaning is the owner's.
     pub mode: u8,
-    open: bool,
     dirty: bool,
     blocked: bool,
     queued: usize,
@@ -61,9 +62,8 @@ impl Lane {
     const CLOSED: Lane = Lane {
         first: NONE,
         last: NONE,
-        generation: 0,
+        generation: NOBODY,
         mode: 0,
-        open: false,
         dirty: false,
         blocked: false,
         queued: 0,
@@ -108,8 +108,8 @@ impl OutQueue {
         if self.lanes.len() <= key as usize {
             self.lanes.resize_with(key as usize + 1, || Lane::CLOSED);
         }
-        debug_assert!(!self.lanes[key as usize].open);
-        self.lanes[key as usize] = Lane { generation, open: true, ..Lane::CLOSED };
+        debug_assert!(generation != NOBODY && self.lanes[key as usize].generation == NOBODY);
+        self.lanes[key as usize] = Lane { generation, ..Lane::CLOSED };
     }
 
     /// Closes a lane and throws away what it had not sent. Says how many bytes that were.
@@ -122,9 +122,9 @@ impl OutQueue {
     }
 
     /// The lane of a connection, `None` when that connection is gone.
-    #[inline]
+    #[inline(always)]
     pub fn lane(&mut self, key: u32, generation: u32) -> Option<&mut Lane> {
-        self.lanes.get_mut(key as usize).filter(|lane| lane.generation == generation && lane.open)
+        self.lanes.get_mut(key as usize).filter(|lane| lane.generation == generation)
     }
 
     /// The lane of a connection that is known to be there.
@@ -139,7 +139,7 @@ impl OutQueue {
     }
 
     /// Space for `bytes` bytes at the end of the arena, to be filled and then given to a lane with [`OutQueue::commit`].
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&mut self, bytes: usize) -> &mut [u8] {
         let end = self.filled + bytes;
         if end > self.arena.len() {
@@ -155,7 +155,7 @@ impl OutQueue {
     }
 
     /// Queues the first `bytes` bytes of the space reserved last for `key`.
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, key: u32, bytes: usize) {
         let (start, end) = (self.filled, self.filled + bytes);
         self.filled = end;

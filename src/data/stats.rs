@@ -5,14 +5,15 @@ use std::fmt;
 /// Declares the counters once: field, name and meaning.
 macro_rules! stats {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Counts since the process began, but for `open`, which is a level.
+        /// Counts since the process began, but for `open`, which is a level. Handlers read it by
+        /// [`Outbox::stats`](crate::Outbox::stats), and [`Server::run`](crate::Server::run) ends with it.
         #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
         pub struct Stats {
             $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
         impl Stats {
-            /// Each counter's name and value.
+            /// Each counter's name and value, in the order of the fields.
             pub fn fields(&self) -> Vec<(&'static str, &dyn fmt::Display)> {
                 vec![$((stringify!($name), &self.$name),)+]
             }

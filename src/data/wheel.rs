@@ -23,6 +23,21 @@ struct Timer {
 }
 
 /// One deadline for each key. Keys are small indices, as a slab gives them.
+///
+/// ```
+/// use percore::data::wheel::{TICK, Wheel};
+/// use std::time::Duration;
+///
+/// let (mut wheel, mut expired) = (Wheel::new(), Vec::new());
+/// wheel.arm(7, Duration::from_secs(1));
+/// wheel.arm(8, Duration::from_secs(2));
+/// wheel.cancel(8);
+/// wheel.advance(Duration::from_millis(999), &mut expired);
+/// assert!(expired.is_empty());
+/// wheel.advance(Duration::from_secs(1) + TICK, &mut expired);
+/// assert_eq!(expired, [7]);
+/// assert_eq!(wheel.next_deadline(), None);
+/// ```
 pub struct Wheel {
     heads: Box<[u32]>,
     /// A bit for each slot that has a timer, so that the next one is found without looking at empty slots.
@@ -44,7 +59,8 @@ impl Wheel {
         Wheel { heads: vec![NONE; SLOTS].into(), occupied: [0; SLOTS / 64], timers: Vec::new(), now: 0 }
     }
 
-    /// Sets the deadline of `key`, in place of an earlier one.
+    /// Sets the deadline of `key`, the time since the wheel's beginning, in place of an earlier one. One that is past
+    /// comes with the next tick.
     pub fn arm(&mut self, key: u32, deadline: Duration) {
         self.cancel(key);
         if self.timers.len() <= key as usize {
@@ -81,6 +97,11 @@ impl Wheel {
             self.occupied[slot / 64] &= !(1 << (slot % 64));
         }
         self.timers[key as usize].deadline = UNARMED;
+    }
+
+    /// Whether `key` has a deadline that has not expired.
+    pub fn is_armed(&self, key: u32) -> bool {
+        self.timers.get(key as usize).is_some_and(|timer| timer.deadline != UNARMED)
     }
 
     /// Moves time on to `now` and puts every key whose deadline has come at the end of `expired`, unarmed.

@@ -10,15 +10,15 @@ use std::fmt;
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// Path and query.
+    /// Path and query, as they stand in the request line.
     pub target: String,
-    /// Value of `Host`.
+    /// Value of `Host`: the name, and the port unless it is the scheme's own.
     pub host: String,
     /// Subprotocols in order of preference.
     pub subprotocols: Vec<String>,
     /// Compression to ask for.
     pub deflate: DeflateMode,
-    /// Further headers.
+    /// Further headers: names and values, sent as they are.
     pub headers: Vec<(String, String)>,
 }
 
@@ -54,6 +54,31 @@ impl fmt::Display for HandshakeError {
 impl std::error::Error for HandshakeError {}
 
 /// A handshake under way: what was asked for, and with which key.
+///
+/// ```
+/// use percore::DeflateMode;
+/// use percore::protocol::client::{ClientHandshake, Offer};
+///
+/// let offer = Offer {
+///     target: "/ws?room=1".into(),
+///     host: "example.org".into(),
+///     subprotocols: vec!["chat".into()],
+///     deflate: DeflateMode::Off,
+///     headers: vec![("Authorization".into(), "Bearer token".into())],
+/// };
+/// // For every connection 16 other random bytes.
+/// let handshake = ClientHandshake::new(offer, *b"the sample nonce");
+/// assert!(handshake.request().starts_with(b"GET /ws?room=1 HTTP/1.1\r\nHost: example.org\r\n"));
+///
+/// // The answer, with a first frame right behind it.
+/// let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+///     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n\x81\x02hi";
+/// assert_eq!(handshake.read(&answer[..20])?, None);
+/// let opened = handshake.read(answer)?.expect("the answer is all there");
+/// assert_eq!(opened.subprotocol.as_deref(), Some("chat"));
+/// assert_eq!(&answer[opened.head_bytes..], b"\x81\x02hi");
+/// # Ok::<(), percore::protocol::client::HandshakeError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClientHandshake {
     key: String,

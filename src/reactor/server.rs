@@ -12,16 +12,17 @@ use rand::TryRng;
 use std::io;
 use std::time::Duration;
 
-/// What a server needs beyond its sessions' [`Settings`].
+/// What a server needs beyond its connections' [`Settings`].
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Connections that may wait to be accepted, as `listen(2)` has it; the kernel's `somaxconn` bounds it.
+    /// Connections that may wait to be accepted, as `listen(2)` has it; the kernel's `somaxconn` bounds it. Default 4096.
     pub backlog: i32,
-    /// How long connections have to go after SIGTERM or SIGINT.
+    /// How long connections have to go after SIGTERM or SIGINT; those that are left are cut off. Default 10 s.
     pub drain_timeout: Duration,
-    /// How log lines look.
+    /// How log lines look. What is logged at all is up to [`Server::log`]. Default text.
     pub log_format: LogFormat,
-    /// Whether SIGTERM and SIGINT are taken over, to drain.
+    /// Whether SIGTERM and SIGINT are taken over, to drain. Without, nothing but an error or the end of the process ends
+    /// [`Server::run`]. Default true.
     pub signals: bool,
 }
 
@@ -36,7 +37,8 @@ impl Default for ServerOptions {
     }
 }
 
-/// A server of one app, in one process, on one thread.
+/// A server of one app, in one process, on one thread. For more cores, run more processes on the same port: each listens
+/// with `SO_REUSEPORT`, and the kernel shares the connections out.
 ///
 /// ```no_run
 /// use percore::{App, ConnectionId, Message, Outbox, Request, Server};
@@ -64,22 +66,39 @@ pub struct Server<A: App> {
 
 impl<A: App> Server<A> {
     /// A server with default settings that does not listen yet and logs nothing.
+    ///
+    /// ```no_run
+    /// use percore::{Level, Log, Server, ServerOptions, Settings, apps::echo::Echo};
+    /// use std::time::Duration;
+    ///
+    /// let server = Server::new(Echo)
+    ///     .settings(Settings { max_connections: 5_000, ..Settings::default() })
+    ///     .options(ServerOptions { drain_timeout: Duration::from_secs(3), ..ServerOptions::default() })
+    ///     .log(Log::new(Some(Level::Info)))
+    ///     .listen("127.0.0.1:0")?
+    ///     .listen("unix:/run/echo.sock")?;
+    /// println!("listening on {}", server.local_addrs()?[0]);
+    /// let outcome = server.run()?;
+    /// println!("{outcome:?}");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new(app: A) -> Server<A> {
         let (settings, options) = (Settings::default(), ServerOptions::default());
         Server { app, settings, options, log: Log::new(None), listeners: Vec::new() }
     }
 
-    /// Sets what connections go by.
+    /// Sets what connections go by, in place of the default.
     pub fn settings(self, settings: Settings) -> Server<A> {
         Server { settings, ..self }
     }
 
-    /// Sets what the process goes by. Call it before [`Server::listen`].
+    /// Sets what the process goes by, in place of the default. Call it before [`Server::listen`], which uses the backlog.
     pub fn options(self, options: ServerOptions) -> Server<A> {
         Server { options, ..self }
     }
 
-    /// Sets what is logged to standard error.
+    /// Sets what is logged to standard error: the life of each connection at [`Level::Info`](crate::Level::Info), each
+    /// message as well where [`Log::messages`] is set.
     pub fn log(self, log: Log) -> Server<A> {
         Server { log, ..self }
     }
@@ -88,14 +107,15 @@ impl<A: App> Server<A> {
     /// backlog until [`Server::run`].
     ///
     /// # Errors
-    /// A bad address, or one that cannot be listened on; the error names it.
+    /// A bad address (`InvalidInput`), or one that cannot be listened on, with the kind that `bind(2)` gave it; the error
+    /// names the address.
     pub fn listen(mut self, addr: &str) -> io::Result<Server<A>> {
         let addr: ListenAddr = addr.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         self.listeners.push(Listener::bind(&addr, self.options.backlog)?);
         Ok(self)
     }
 
-    /// Where it listens, with the ports that the kernel chose for port 0.
+    /// Where it listens, in the order of the calls of [`Server::listen`], with the ports that the kernel chose for port 0.
     ///
     /// # Errors
     /// As `getsockname(2)`.
@@ -103,10 +123,14 @@ impl<A: App> Server<A> {
         self.listeners.iter().map(Listener::local_addr).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains.
+    /// Serves until SIGTERM or SIGINT, then drains: stops listening, tells every connection 1001 (RFC 6455, section
+    /// 7.4.1) and waits until all have gone, at most [`ServerOptions::drain_timeout`]. A second signal ends it at once.
+    ///
+    /// Without a listener it only calls [`App::on_tick`].
     ///
     /// # Errors
-    /// What makes the loop impossible: no epoll, no random numbers, no signal handler.
+    /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
+    /// among them: they go to [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
         let Server { app, settings, options, log, listeners } = self;
         let signals = if options.signals { Some(Signals::new()?) } else { None };

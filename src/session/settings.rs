@@ -6,27 +6,49 @@ use crate::protocol::upgrade::UpgradeRules;
 use std::time::Duration;
 
 /// Settings of all connections of a process. The default is that of the command line.
+///
+/// ```
+/// use percore::{DeflateMode, SendRules, Settings, SlowConsumer, UpgradeRules};
+/// use std::time::Duration;
+///
+/// let settings = Settings {
+///     max_message: 64 << 10,
+///     heartbeat: Duration::from_secs(10),
+///     upgrade: UpgradeRules {
+///         paths: vec!["/feed".into()],
+///         origins: vec!["same".into(), "https://example.org".into()],
+///         deflate: DeflateMode::Off,
+///         ..UpgradeRules::default()
+///     },
+///     send: SendRules { max_backlog: 1 << 20, slow_consumer: SlowConsumer::Drop, ..SendRules::default() },
+///     ..Settings::default()
+/// };
+/// assert_eq!(settings.heartbeat_timeout, Duration::from_secs(75));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Names this process in connection ids.
+    /// Names this process in each [`ConnectionId`](crate::ConnectionId); 0 for a process alone. Default 0.
     pub node: u32,
-    /// The longest message, in bytes, after decompression; beyond it the connection is closed with 1009.
+    /// The longest message, in bytes, all fragments together and after decompression; beyond it the connection is closed
+    /// with 1009 (RFC 6455, section 7.4.1). Default 16 MiB.
     pub max_message: usize,
-    /// What is upgraded.
+    /// What is upgraded: paths, origins, subprotocols, compression (RFC 6455, section 4.2). Default `/` and `/ws`, for
+    /// any origin.
     pub upgrade: UpgradeRules,
-    /// Bounds on requests.
+    /// Bounds on requests. Default 8 KiB for the request line (414 beyond), 16 KiB for the whole head (431).
     pub head: HeadLimits,
-    /// What is sent.
+    /// What may wait to be sent, and when it is compressed.
     pub send: SendRules,
-    /// How often an open connection is pinged; zero for never.
+    /// How often an open connection is pinged (RFC 6455, section 5.5.2); zero for never. Default 30 s.
     pub heartbeat: Duration,
-    /// After how long without a byte an open connection is ended; zero for never.
+    /// After how long without a byte an open connection is ended with 1011; zero for never. Any byte counts, and so does
+    /// taking what was sent. Longer than `heartbeat`, or else no Pong can come in time. Default 75 s.
     pub heartbeat_timeout: Duration,
-    /// How long a request may take to come, and an HTTP connection may idle.
+    /// How long a request may take to come (408 beyond), and an HTTP connection may idle. Default 10 s.
     pub handshake_timeout: Duration,
-    /// How long a peer has to answer a Close frame.
+    /// How long a peer has to answer a Close frame, and to take what was queued before it. Default 5 s.
     pub close_timeout: Duration,
-    /// Open WebSocket connections; further upgrades are answered by 503.
+    /// Open WebSocket connections; further upgrades are answered by 503 with `Retry-After`. Default 1,000,000.
     pub max_connections: usize,
 }
 
