@@ -239,6 +239,8 @@ impl OutQueue {
             let lane = &mut self.lanes[key as usize];
             // A lane closed since may have been marked; a new owner of the same key marks anew.
             if !std::mem::take(&mut lane.dirty) || lane.queued == 0 {
+                // Spans of no bytes go with the pass, as all others do.
+                (lane.first, lane.last) = (NONE, NONE);
                 continue;
             }
             if lane.blocked {
@@ -441,6 +443,21 @@ mod tests {
                 prop_assert!(lane.backlog.is_none());
             }
         }
+    }
+
+    /// A lane that had been given nothing kept its place in an arena that was no longer its own.
+    #[test]
+    fn nothing_queued_leaves_nothing_behind() {
+        let mut queue = OutQueue::new();
+        queue.open(0, 1);
+        queue.open(1, 1);
+        queue.push(0, b"");
+        assert_eq!(queue.next_dirty(), None);
+        queue.end_flush();
+        queue.push(1, b"");
+        queue.push(0, b"x");
+        assert_eq!(queue.next_dirty(), Some(0));
+        assert_eq!(write(&mut queue, 0, 9), b"x");
     }
 
     #[test]
