@@ -211,6 +211,10 @@ impl<A: App> Sessions<A> {
 
     /// Bytes came from a connection's socket. They are used up.
     pub fn receive(&mut self, key: u32, input: &mut [u8]) {
+        // What an app demanded of this connection, when another ended, comes before what its peer sends.
+        if !self.outbox.demands.is_empty() {
+            self.settle();
+        }
         let now = milliseconds(self.now);
         let Some(session) = self.slab.get_mut(key as usize) else { return };
         session.heard = now;

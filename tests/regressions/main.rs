@@ -1,6 +1,7 @@
 //! One case for each bug that was found, named after what went wrong.
 
 mod a_close_frame_was_sent_twice;
+mod a_connection_cut_off_counted_as_cleanly_closed;
 mod a_deadline_moved_on_each_end_of_stream;
 mod a_fresh_deadline_counted_as_expired;
 mod a_message_that_compression_made_longer_was_refused;
