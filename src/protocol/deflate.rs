@@ -41,7 +41,8 @@ impl Inflater {
         loop {
             if out.len() == out.capacity() {
                 // One byte more than allowed tells a message at the limit from one beyond.
-                let room = out.len().max(FIRST_OUTPUT_BYTES).min((limit + 1).saturating_sub(out.len())).max(1);
+                let room =
+                    out.len().max(FIRST_OUTPUT_BYTES).min(limit.saturating_add(1).saturating_sub(out.len())).max(1);
                 out.reserve_exact(room);
             }
             let before = self.0.total_in();
