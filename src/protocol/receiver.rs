@@ -275,10 +275,10 @@ impl Receiver {
             OpCode::Data(_) => {}
         }
         let so_far = assembly.map_or(0, |assembly| assembly.filled.saturating_sub(HEADROOM));
-        // What does not shrink grows a little by compression: the limit is on what it decompresses to.
+        // What does not shrink grows, by an eighth where fixed Huffman codes are used: the limit is on what it decompresses to.
         let compressed =
             assembly.and_then(|assembly| assembly.message).map_or(header.rsv1, |started| started.compressed);
-        let slack = if compressed { rules.max_message / 64 + 64 } else { 0 };
+        let slack = if compressed { rules.max_message / 4 + 64 } else { 0 };
         let limit = rules.max_message.saturating_add(slack);
         if head.payload_bytes > (limit - so_far.min(limit)) as u64 {
             return Err(Violation::TooBig { limit: rules.max_message });
