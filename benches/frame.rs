@@ -28,9 +28,9 @@ fn read(c: &mut Criterion) {
         });
         // The short way is for lengths of at most 16 bits.
         if size <= usize::from(u16::MAX) {
-            assert!(decode_short(&bytes, true).is_some());
+            assert!(decode_short::<true>(&bytes).is_some());
             group.bench_with_input(BenchmarkId::new("decode_short", size), &bytes, |b, bytes| {
-                b.iter(|| decode_short(black_box(bytes), true));
+                b.iter(|| decode_short::<true>(black_box(bytes)));
             });
         }
         group.bench_with_input(BenchmarkId::new("tungstenite", size), &bytes, |b, bytes| {

@@ -135,6 +135,13 @@ pub trait App {
         out: &mut Outbox,
     );
 
+    /// Whether large binary messages only go back to their sender. Those of 64 KiB and more then do so piece by piece as
+    /// they come, without waiting for the end and without memory for the whole, and `on_message` is not called for
+    /// them. Asked once, at the start; `false` unless implemented.
+    fn echoes_large(&self) -> bool {
+        false
+    }
+
     /// Something went wrong with a connection; [`App::on_close`] follows in the same pass. A closing handshake, whatever
     /// its code and whoever began it, is no error. Nothing that is sent to `id` now is certain to arrive.
     fn on_error(&mut self, id: ConnectionId, connection: &mut Self::Connection, error: &Error, out: &mut Outbox) {

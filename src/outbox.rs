@@ -6,9 +6,10 @@ use crate::data::stats::Stats;
 use crate::protocol::Role;
 use crate::protocol::deflate::Deflater;
 use crate::protocol::extension::Agreement;
-use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
+use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, MAX_UNMASKED_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
 use crate::protocol::message::{Body, HEADROOM, Kind, Message};
+use crate::protocol::receiver::Piece;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
@@ -68,6 +69,8 @@ const FRAMES: u8 = 1;
 const MASKED: u8 = 2;
 const TAKEOVER: u8 = 4;
 const WINDOW_SHIFT: u32 = 4;
+/// A frame is under way whose payload is still to come, so no other frame may begin.
+const MID_FRAME: u8 = 8;
 
 /// Payloads from this size on get, or keep, a buffer of their own instead of a place in the arena.
 const OWN_BUFFER_BYTES: usize = 64 * 1024;
@@ -86,6 +89,8 @@ pub struct Outbox {
     /// Compressors of connections with context takeover.
     own: HashMap<u32, Deflater>,
     deflated: Vec<u8>,
+    /// Frames that wait for the end of a frame under way, by connection.
+    held: HashMap<u32, Vec<u8>>,
     random: StdRng,
 }
 
@@ -101,6 +106,7 @@ impl Outbox {
             shared: [const { None }; 16],
             own: HashMap::new(),
             deflated: Vec::new(),
+            held: HashMap::new(),
             random: StdRng::from_seed(seed),
         }
     }
@@ -131,23 +137,26 @@ impl Outbox {
     /// that of a large message is not copied at all.
     #[inline(always)]
     pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
-        let mode = match self.admit(to) {
-            Ok(mode) => mode,
-            Err(delivery) => return delivery,
+        let Some(lane) = self.queue.lane(to.index, to.generation).filter(|_| to.node == self.node) else {
+            return Delivery::Closed;
         };
-        self.stats.messages_out += 1;
-        if let (Body::Masked(payload, mask), FRAMES) = (&message.body, mode) {
-            let space = self.queue.reserve(MAX_HEADER_BYTES + payload.len());
+        if let (Body::Masked(payload, mask), FRAMES, false) = (&message.body, lane.mode, lane.is_blocked()) {
+            self.stats.messages_out += 1;
+            let space = self.queue.reserve(MAX_UNMASKED_HEADER_BYTES + payload.len());
             let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
             mask::copy(payload, &mut space[header..header + payload.len()], *mask);
             self.queue.commit(to.index, header + payload.len());
             return Delivery::Queued;
         }
-        self.echo_any(to.index, mode, message);
-        Delivery::Queued
+        self.echo_any(to, message)
     }
 
-    fn echo_any(&mut self, key: u32, mode: u8, mut message: Message<'_>) {
+    fn echo_any(&mut self, to: ConnectionId, mut message: Message<'_>) -> Delivery {
+        let (key, mode) = match self.admit(to) {
+            Ok(mode) => (to.index, mode),
+            Err(delivery) => return delivery,
+        };
+        self.stats.messages_out += 1;
         let (kind, length) = (message.kind, message.len());
         match message.body {
             Body::Owned { mut buffer, end }
@@ -165,6 +174,35 @@ impl Outbox {
                     self.queue.pool.give(buffer);
                 }
             }
+        }
+        Delivery::Queued
+    }
+
+    /// Begins the echo of a message of which not all has come. Until its end, what else is sent there waits.
+    pub(crate) fn begin_echo(&mut self, to: ConnectionId, payload_bytes: usize) {
+        let Ok(mode) = self.admit(to) else { return };
+        let space = self.queue.reserve(MAX_HEADER_BYTES);
+        let mask = (mode & MASKED != 0).then_some([0; 4]);
+        let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, mask);
+        self.queue.commit(to.index, header);
+        self.queue.lane_mut(to.index).mode |= MID_FRAME;
+        self.held.insert(to.index, Vec::new());
+    }
+
+    /// Goes on with the echo that was begun, if it was.
+    pub(crate) fn echo_piece(&mut self, key: u32, piece: &Piece<'_>) {
+        if self.queue.lane_at(key).mode & MID_FRAME != 0 {
+            mask::copy(piece.payload, self.queue.reserve(piece.payload.len()), piece.mask);
+            self.queue.commit(key, piece.payload.len());
+        }
+    }
+
+    /// Ends the echo that was begun, and sends what had to wait for that.
+    pub(crate) fn end_echo(&mut self, key: u32) {
+        if let Some(held) = self.held.remove(&key) {
+            self.stats.messages_out += 1;
+            self.queue.lane_mut(key).mode &= !MID_FRAME;
+            self.queue.push(key, &held);
         }
     }
 
@@ -225,9 +263,21 @@ impl Outbox {
         }
     }
 
+    /// Whether a message is being echoed of which not all has come.
+    pub(crate) fn is_mid_frame(&self, key: u32) -> bool {
+        self.queue.lane_at(key).mode & MID_FRAME != 0
+    }
+
+    /// Whether frames may still be queued: no Close frame was, and the backlog did not overflow.
+    pub(crate) fn takes_frames(&self, key: u32) -> bool {
+        self.queue.lane_at(key).mode & FRAMES != 0
+    }
+
     /// Queues a Close frame, after which the lane takes no more frames.
     pub(crate) fn push_close(&mut self, key: u32, payload: Option<(CloseCode, &str)>) {
-        let mode = std::mem::take(&mut self.queue.lane_mut(key).mode);
+        let lane = self.queue.lane_mut(key);
+        let mode = lane.mode;
+        lane.mode &= MID_FRAME;
         match payload {
             None => self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[]),
             Some((code, reason)) => {
@@ -244,11 +294,11 @@ impl Outbox {
     /// Forgets a connection. Says how many bytes it had not sent.
     pub(crate) fn release(&mut self, key: u32) -> usize {
         self.own.remove(&key);
+        self.held.remove(&key);
         self.queue.close(key)
     }
 
     /// Whether a frame may be queued for `to`; its lane's mode, or why not.
-    #[inline(always)]
     fn admit(&mut self, to: ConnectionId) -> Result<u8, Delivery> {
         let node = self.node;
         match self.queue.lane(to.index, to.generation) {
@@ -312,6 +362,14 @@ impl Outbox {
     fn push_frame(&mut self, key: u32, mode: u8, opcode: OpCode, compressed: bool, parts: &[&[u8]]) {
         let payload_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
         let mask = (mode & MASKED != 0).then(|| self.random.next_u32().to_ne_bytes());
+        if mode & MID_FRAME != 0 {
+            let held = self.held.entry(key).or_default();
+            let start = held.len();
+            held.resize(start + MAX_HEADER_BYTES + payload_bytes, 0);
+            let end = start + fill(&mut held[start..], opcode, compressed, payload_bytes, mask, parts);
+            held.truncate(end);
+            return;
+        }
         if payload_bytes < OWN_BUFFER_BYTES {
             let space = self.queue.reserve(MAX_HEADER_BYTES + payload_bytes);
             let end = fill(space, opcode, compressed, payload_bytes, mask, parts);
@@ -348,3 +406,6 @@ fn fill(
     }
     end
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,10 @@ impl App for Echo {
     fn on_message(&mut self, id: ConnectionId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
         out.echo(id, message);
     }
+
+    fn echoes_large(&self) -> bool {
+        true
+    }
 }
 
 /// Greets, and echoes with `[<hostname>] ` in front, so that one sees which of several instances answered.

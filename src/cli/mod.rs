@@ -7,6 +7,7 @@ pub mod flags;
 mod serve;
 pub mod units;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -27,9 +28,25 @@ enum Command {
 
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Serve(serve) => report(serve::run(serve)),
+    match Cli::try_parse() {
+        Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve)),
+        Err(error) if is_help(error.kind()) => error.exit(),
+        Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }
+}
+
+/// Whether what the parser has to say is not an error but a text that was asked for, or may as well have been.
+fn is_help(kind: ErrorKind) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    matches!(kind, DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// The parser's message without the usage that it appends, on one line as every other error.
+fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let line = said.collect::<Vec<_>>().join(" ");
+    format!("{} (see --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 /// Why a command did not do its work.

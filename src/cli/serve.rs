@@ -44,7 +44,7 @@ fn serve_app<A: App>(app: A, checked: Checked) -> Result<(), Failure> {
     for addr in server.local_addrs().map_err(failed)? {
         log.push(Level::Info, "start", &[("listen", &addr)], format!("Starting server on {addr}..."));
     }
-    write_records(format, &log.take());
+    // The loop writes these lines in its first pass: whoever reads them may send signals, which it takes by then.
     let mut end = log.like();
     let outcome = server.log(log).run().map_err(failed)?;
     let (level, text, stats) = match outcome {

@@ -19,6 +19,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// An arena that grew beyond this is given back after the pass.
 const ARENA_KEEP_BYTES: usize = 1024 * 1024;
 const NONE: u32 = u32::MAX;
+/// The generation of no connection.
+pub const NOBODY: u32 = u32::MAX;
 const ARENA: u32 = u32::MAX;
 
 #[derive(Clone, Copy)]
@@ -49,7 +51,6 @@ pub struct Lane {
     generation: u32,
     /// Meaning is the owner's.
     pub mode: u8,
-    open: bool,
     dirty: bool,
     blocked: bool,
     queued: usize,
@@ -61,9 +62,8 @@ impl Lane {
     const CLOSED: Lane = Lane {
         first: NONE,
         last: NONE,
-        generation: 0,
+        generation: NOBODY,
         mode: 0,
-        open: false,
         dirty: false,
         blocked: false,
         queued: 0,
@@ -108,8 +108,8 @@ impl OutQueue {
         if self.lanes.len() <= key as usize {
             self.lanes.resize_with(key as usize + 1, || Lane::CLOSED);
         }
-        debug_assert!(!self.lanes[key as usize].open);
-        self.lanes[key as usize] = Lane { generation, open: true, ..Lane::CLOSED };
+        debug_assert!(generation != NOBODY && self.lanes[key as usize].generation == NOBODY);
+        self.lanes[key as usize] = Lane { generation, ..Lane::CLOSED };
     }
 
     /// Closes a lane and throws away what it had not sent. Says how many bytes that were.
@@ -122,9 +122,9 @@ impl OutQueue {
     }
 
     /// The lane of a connection, `None` when that connection is gone.
-    #[inline]
+    #[inline(always)]
     pub fn lane(&mut self, key: u32, generation: u32) -> Option<&mut Lane> {
-        self.lanes.get_mut(key as usize).filter(|lane| lane.generation == generation && lane.open)
+        self.lanes.get_mut(key as usize).filter(|lane| lane.generation == generation)
     }
 
     /// The lane of a connection that is known to be there.
@@ -139,7 +139,7 @@ impl OutQueue {
     }
 
     /// Space for `bytes` bytes at the end of the arena, to be filled and then given to a lane with [`OutQueue::commit`].
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&mut self, bytes: usize) -> &mut [u8] {
         let end = self.filled + bytes;
         if end > self.arena.len() {
@@ -154,9 +154,10 @@ impl OutQueue {
         self.arena.resize(target, 0);
     }
 
-    /// Queues the first `bytes` bytes of the space reserved last for `key`.
-    #[inline]
+    /// Queues the first `bytes` bytes, at least one, of the space reserved last for `key`.
+    #[inline(always)]
     pub fn commit(&mut self, key: u32, bytes: usize) {
+        debug_assert!(bytes > 0, "a span of nothing would outlive the pass: a lane with nothing queued is not written");
         let (start, end) = (self.filled, self.filled + bytes);
         self.filled = end;
         let lane = &mut self.lanes[key as usize];
@@ -173,6 +174,9 @@ impl OutQueue {
 
     /// Queues a copy of `bytes`.
     pub fn push(&mut self, key: u32, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         self.reserve(bytes.len()).copy_from_slice(bytes);
         self.commit(key, bytes.len());
     }
@@ -180,6 +184,9 @@ impl OutQueue {
     /// Queues `buffer[start..end]` without copying it. The buffer goes to the pool when it has been sent.
     pub fn push_owned(&mut self, key: u32, buffer: Vec<u8>, start: usize, end: usize) {
         debug_assert!(start <= end && end <= buffer.len());
+        if start == end {
+            return self.pool.give(buffer);
+        }
         self.lanes[key as usize].queued += end - start;
         self.owned_bytes += end - start;
         let source = self.owned.len() as u32;
@@ -232,6 +239,8 @@ impl OutQueue {
             let lane = &mut self.lanes[key as usize];
             // A lane closed since may have been marked; a new owner of the same key marks anew.
             if !std::mem::take(&mut lane.dirty) || lane.queued == 0 {
+                // Spans of no bytes go with the pass, as all others do.
+                (lane.first, lane.last) = (NONE, NONE);
                 continue;
             }
             if lane.blocked {
@@ -434,6 +443,21 @@ mod tests {
                 prop_assert!(lane.backlog.is_none());
             }
         }
+    }
+
+    /// A lane that had been given nothing kept its place in an arena that was no longer its own.
+    #[test]
+    fn nothing_queued_leaves_nothing_behind() {
+        let mut queue = OutQueue::new();
+        queue.open(0, 1);
+        queue.open(1, 1);
+        queue.push(0, b"");
+        assert_eq!(queue.next_dirty(), None);
+        queue.end_flush();
+        queue.push(1, b"");
+        queue.push(0, b"x");
+        assert_eq!(queue.next_dirty(), Some(0));
+        assert_eq!(write(&mut queue, 0, 9), b"x");
     }
 
     #[test]

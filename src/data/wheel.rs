@@ -99,6 +99,11 @@ impl Wheel {
         self.timers[key as usize].deadline = UNARMED;
     }
 
+    /// Whether `key` has a deadline that has not expired.
+    pub fn is_armed(&self, key: u32) -> bool {
+        self.timers.get(key as usize).is_some_and(|timer| timer.deadline != UNARMED)
+    }
+
     /// Moves time on to `now` and puts every key whose deadline has come at the end of `expired`, unarmed.
     pub fn advance(&mut self, now: Duration, expired: &mut Vec<u32>) {
         let tick = (now.as_nanos() / TICK.as_nanos()) as u32;

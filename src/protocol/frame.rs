@@ -79,32 +79,31 @@ pub struct Short {
 }
 
 /// The way of nearly all frames: an unfragmented text or binary message below 64 KiB, all of it there, masked or not
-/// as `masked` says. `None` sends the caller to [`decode`], which sees the same frame and everything else.
+/// as `MASKED` says. `None` sends the caller to [`decode`], which sees the same frame and everything else.
 #[inline(always)]
-pub fn decode_short(bytes: &[u8], masked: bool) -> Option<Short> {
+pub fn decode_short<const MASKED: bool>(bytes: &[u8]) -> Option<Short> {
+    let mask_bytes = if MASKED { 4 } else { 0 };
     let &[first, second] = bytes.first_chunk::<2>()?;
     if first != FINAL_TEXT && first != FINAL_BINARY {
         return None;
     }
     // With the mask bit as it should be this is the length; with the other it is above 127.
-    let length = second ^ if masked { 0x80 } else { 0 };
-    if length < 126 {
-        return short(bytes, masked, first, 2, usize::from(length));
-    }
-    let &[_, _, high, low] = bytes.first_chunk::<4>()?;
-    let extended = usize::from(u16::from_be_bytes([high, low]));
-    if length != 126 || extended < 126 {
+    let length = second ^ if MASKED { 0x80 } else { 0 };
+    let (start, length) = if length < 126 {
+        (2 + mask_bytes, usize::from(length))
+    } else {
+        let &[_, _, high, low] = bytes.first_chunk::<4>()?;
+        let extended = usize::from(u16::from_be_bytes([high, low]));
+        if length != 126 || extended < 126 {
+            return None;
+        }
+        (4 + mask_bytes, extended)
+    };
+    let end = start + length;
+    if end > bytes.len() {
         return None;
     }
-    short(bytes, masked, first, 4, extended)
-}
-
-#[inline(always)]
-fn short(bytes: &[u8], masked: bool, first: u8, length_end: usize, payload_bytes: usize) -> Option<Short> {
-    let start = length_end + if masked { 4 } else { 0 };
-    let end = start + payload_bytes;
-    let whole = bytes.get(..end)?;
-    let mask = if masked { *whole[length_end..].first_chunk::<4>()? } else { [0; 4] };
+    let mask = if MASKED { *bytes[start - 4..].first_chunk::<4>()? } else { [0; 4] };
     Some(Short { first, start, end, mask })
 }
 
@@ -174,7 +173,7 @@ mod tests {
             if let Some(first) = bytes.first_mut() {
                 *first = if text { FINAL_TEXT } else { FINAL_BINARY };
             }
-            if let Some(short) = decode_short(&bytes, masked) {
+            if let Some(short) = if masked { decode_short::<true>(&bytes) } else { decode_short::<false>(&bytes) } {
                 let head = decode(&bytes).expect("valid").expect("whole");
                 prop_assert_eq!(head.header_bytes, short.start);
                 prop_assert_eq!(head.payload_bytes as usize, short.end - short.start);
@@ -195,7 +194,7 @@ mod tests {
             [&[0x82, 126, 0, 125][..], &[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255], &[0x82, 127, 128, 0, 0, 0, 0, 1, 0, 0]]
         {
             assert!(decode(bytes).is_err(), "{bytes:?}");
-            assert_eq!(decode_short(bytes, false), None);
+            assert_eq!(decode_short::<false>(bytes), None);
         }
     }
 }

@@ -60,9 +60,13 @@ impl<'a> Request<'a> {
 
     /// All values of headers of that name, in order.
     pub fn headers<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.raw_values(name).filter_map(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The same, with values that are not UTF-8: for whoever must know that a header is there at all.
+    pub(crate) fn raw_values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         let headers: &'a [Header<'a>] = self.headers;
-        let matching = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-        matching.filter_map(|header| std::str::from_utf8(header.value).ok())
+        headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
     /// Every header, as sent.
@@ -77,9 +81,7 @@ impl<'a> Request<'a> {
 
     /// The subprotocols that the client offers, in its order of preference (RFC 6455, section 4.2.1).
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let request = *self;
-        let values = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("sec-websocket-protocol"));
-        let values = values.filter_map(|header| std::str::from_utf8(header.value).ok());
+        let values = self.headers("sec-websocket-protocol");
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
     }
 
@@ -106,16 +108,17 @@ impl<'a> Request<'a> {
     /// # Errors
     /// Lengths that contradict each other or are no numbers.
     pub fn has_content(&self) -> Result<bool, BadRequest> {
-        if self.headers("transfer-encoding").next().is_some() {
+        if self.raw_values("transfer-encoding").next().is_some() {
             return Ok(true);
         }
-        let mut lengths = self.headers("content-length").flat_map(|value| value.split(',')).map(str::trim);
+        let lengths = self.raw_values("content-length").flat_map(|value| value.split(|byte| *byte == b','));
+        let mut lengths = lengths.map(<[u8]>::trim_ascii);
         let Some(first) = lengths.next() else { return Ok(false) };
-        let digits = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+        let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
         if !digits || lengths.any(|other| other != first) {
             return Err(BadRequest(400, "Content-Length is not one number"));
         }
-        Ok(first.bytes().any(|byte| byte != b'0'))
+        Ok(first.iter().any(|byte| *byte != b'0'))
     }
 }
 
@@ -285,9 +288,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn with<T>(head: &str, check: impl FnOnce(Result<Request<'_>, BadRequest>) -> T) -> T {
+    fn with<T>(head: impl AsRef<[u8]>, check: impl FnOnce(Result<Request<'_>, BadRequest>) -> T) -> T {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        check(parse(head.as_bytes(), &mut headers, Peer::UNIX))
+        check(parse(head.as_ref(), &mut headers, Peer::UNIX))
     }
 
     #[test]
@@ -333,6 +336,14 @@ mod tests {
         ] {
             let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{header}\r\n\r\n");
             assert_eq!(with(&head, |request| request.expect("good").has_content().ok()), want, "{header}");
+        }
+    }
+
+    #[test]
+    fn content_is_seen_where_its_header_is_no_text() {
+        for (header, want) in [(&b"Content-Length: 1\xff"[..], None), (b"Transfer-Encoding: \xff", Some(true))] {
+            let head = [b"GET / HTTP/1.1\r\nHost: h\r\n", header, b"\r\n\r\n"].concat();
+            assert_eq!(with(&head, |request| request.expect("good").has_content().ok()), want, "{header:?}");
         }
     }
 

@@ -34,7 +34,7 @@ pub fn apply(bytes: &mut [u8], mask: Mask) {
 ///
 /// # Panics
 /// When the lengths differ.
-#[inline]
+#[inline(always)]
 pub fn copy(from: &[u8], to: &mut [u8], mask: Mask) {
     assert_eq!(from.len(), to.len());
     if from.len() < WIDE_FROM_BYTES {
@@ -54,14 +54,14 @@ fn copy_wide(from: &[u8], to: &mut [u8], mask: Mask) {
     copy_blocks(from, to, mask);
 }
 
+/// A block, word by word, which becomes a vector operation or two.
 #[inline(always)]
-fn key_block<const N: usize>(mask: Mask) -> [u8; N] {
-    std::array::from_fn(|i| mask[i % 4])
-}
-
-#[inline(always)]
-fn xor<const N: usize>(bytes: &[u8; N], key: &[u8; N]) -> [u8; N] {
-    std::array::from_fn(|i| bytes[i] ^ key[i])
+fn xor<const N: usize>(bytes: &[u8; N], mask: Mask) -> [u8; N] {
+    let mut block = *bytes;
+    for word in block.as_chunks_mut::<4>().0 {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    block
 }
 
 #[inline(always)]
@@ -69,14 +69,13 @@ fn apply_blocks(bytes: &mut [u8], mask: Mask) {
     let length = bytes.len();
     let Some(last) = bytes.last_chunk::<TAIL>() else { return apply_bytes(bytes, mask) };
     // The last block overlaps the one before it: it is taken first, and written over with the same result.
-    let last = xor(last, &key_block(rotate(mask, length - TAIL)));
-    let key = key_block(mask);
+    let last = xor(last, rotate(mask, length - TAIL));
     let (blocks, rest) = bytes.as_chunks_mut::<BLOCK>();
     for block in blocks {
-        *block = xor(block, &key);
+        *block = xor(block, mask);
     }
     if let Some(block) = rest.first_chunk_mut::<TAIL>() {
-        *block = xor(block, &key_block(mask));
+        *block = xor(block, mask);
     }
     if let Some(target) = bytes.last_chunk_mut::<TAIL>() {
         *target = last;
@@ -90,22 +89,22 @@ fn copy_blocks(from: &[u8], to: &mut [u8], mask: Mask) {
         to.copy_from_slice(from);
         return apply_bytes(to, mask);
     };
-    *last_target = xor(last, &key_block(rotate(mask, length - TAIL)));
-    let key = key_block(mask);
+    *last_target = xor(last, rotate(mask, length - TAIL));
     let (from_blocks, from_rest) = from.as_chunks::<BLOCK>();
     let (to_blocks, to_rest) = to.as_chunks_mut::<BLOCK>();
     for (from, to) in from_blocks.iter().zip(to_blocks) {
-        *to = xor(from, &key);
+        *to = xor(from, mask);
     }
     if let (Some(from), Some(to)) = (from_rest.first_chunk::<TAIL>(), to_rest.first_chunk_mut::<TAIL>()) {
-        *to = xor(from, &key_block(mask));
+        *to = xor(from, mask);
     }
 }
 
 /// For payloads shorter than a vector.
+#[inline(never)]
 fn apply_bytes(bytes: &mut [u8], mask: Mask) {
-    for (byte, key) in bytes.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte ^= mask[i % 4];
     }
 }
 

@@ -20,12 +20,27 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 pub enum Event<'a> {
     /// A whole message.
     Message(Message<'a>),
+    /// A part of a large message, where [`Rules::pieces_from`] asks for parts.
+    Piece(Piece<'a>),
     /// A Ping with its payload, to be answered by a Pong with the same.
     Ping(&'a [u8]),
     /// A Pong.
     Pong(&'a [u8]),
     /// A Close frame. Nothing that comes after it counts.
     Close(ClosePayload<'a>),
+}
+
+/// A part of a large binary message, unfragmented and uncompressed, as it comes.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    /// Still masked.
+    pub payload: &'a [u8],
+    /// The key as it applies from this piece's beginning on.
+    pub mask: Mask,
+    /// In the first piece: the length of the whole message.
+    pub begins: Option<usize>,
+    /// Whether it is the last.
+    pub ends: bool,
 }
 
 /// What all receivers of a process go by.
@@ -35,6 +50,9 @@ pub struct Rules {
     pub role: Role,
     /// The longest message in bytes, after decompression.
     pub max_message: usize,
+    /// Unfragmented, uncompressed binary messages from this size on that are not all there are given out in pieces
+    /// instead of being put together; `None` for never.
+    pub pieces_from: Option<usize>,
 }
 
 /// What all receivers of a process share, as only one is at work at a time.
@@ -55,8 +73,8 @@ const SPARE_ASSEMBLIES: usize = 64;
 const INFLATED_KEEP_BYTES: usize = 1024 * 1024;
 /// Frames from this size on take a buffer from the pool.
 const POOLED_FROM_BYTES: u64 = 64 * 1024;
-/// First size of a buffer of a smaller message.
-const FIRST_BUFFER_BYTES: usize = 1024;
+/// What is allocated for a message before it has come.
+const EAGER_BYTES: usize = 256 * 1024;
 
 /// The receiving half of one connection.
 #[derive(Default)]
@@ -86,6 +104,18 @@ struct DataFrame {
     is_final: bool,
     remaining: u64,
     mask: Option<Mask>,
+    pieces: Pieces,
+}
+
+/// How a frame's payload is passed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pieces {
+    /// It is put together.
+    No,
+    /// In pieces, of which none was given out yet.
+    Begin,
+    /// In pieces.
+    GoOn,
 }
 
 #[derive(Clone, Copy)]
@@ -112,28 +142,14 @@ impl Receiver {
         self.assembly.is_none()
     }
 
-    /// The way of nearly all messages: unfragmented, uncompressed, below 64 KiB, all of it at the beginning of `input`.
-    /// Gives its length with it. `None` sends the caller to [`Receiver::next`], which takes everything.
-    #[inline(always)]
+    /// [`short_message`] for whichever role `rules` name, when nothing is under way.
+    #[inline]
     pub fn next_short<'a>(&mut self, input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
-        if self.assembly.is_some() {
-            return None;
+        match rules.role {
+            _ if !self.is_idle() => None,
+            Role::Server => short_message::<true>(input, rules),
+            Role::Client => short_message::<false>(input, rules),
         }
-        let Short { first, start, end, mask } = frame::decode_short(input, rules.role == Role::Server)?;
-        if end - start > rules.max_message {
-            return None;
-        }
-        if first == frame::FINAL_BINARY {
-            return Some((end, Message { kind: Kind::Binary, body: Body::Masked(&mut input[start..end], mask) }));
-        }
-        let payload = &mut input[start..end];
-        mask::apply(payload, mask);
-        if simdutf8::basic::from_utf8(payload).is_err() {
-            // Left as it was found.
-            mask::apply(payload, mask);
-            return None;
-        }
-        Some((end, Message { kind: Kind::Text, body: Body::Bytes(payload) }))
     }
 
     /// Takes bytes from the beginning of `input` up to and including the next event, and says how many; without an
@@ -166,9 +182,11 @@ impl Receiver {
     fn whole<'a>(&'a mut self, head: Head, input: &'a mut [u8], rules: &Rules, scratch: &'a mut Scratch) -> Step<'a> {
         let end = head.header_bytes + head.payload_bytes as usize;
         let payload = &mut input[head.header_bytes..end];
-        if let Some(mask) = head.header.mask {
-            mask::apply(payload, mask);
+        let mask = head.header.mask.unwrap_or_default();
+        if head.header.opcode == OpCode::Data(Data::Binary) && !head.header.rsv1 {
+            return Ok((end, Some(Event::Message(Message { kind: Kind::Binary, body: Body::Masked(payload, mask) }))));
         }
+        mask::apply(payload, mask);
         let event = match head.header.opcode {
             OpCode::Control(opcode) => control(opcode, payload)?,
             opcode => {
@@ -182,7 +200,7 @@ impl Receiver {
 
     fn in_pieces<'a>(
         &'a mut self,
-        input: &mut [u8],
+        input: &'a mut [u8],
         rules: &Rules,
         scratch: &'a mut Scratch,
         pool: &mut Pool,
@@ -200,10 +218,20 @@ impl Receiver {
                     }
                     return Ok((used, Some(control(opcode, &scratch.control)?)));
                 }
-                self.begin_frame(&head, pool);
+                self.begin_frame(&head, rules, pool);
                 continue;
             };
             let taken = data.remaining.min((input.len() - used) as u64) as usize;
+            if data.pieces != Pieces::No {
+                if taken == 0 {
+                    return Ok((used, None));
+                }
+                let piece = data.next_piece(&input[used..used + taken]);
+                if piece.ends {
+                    self.release(scratch);
+                }
+                return Ok((used + taken, Some(Event::Piece(piece))));
+            }
             data.remaining -= taken as u64;
             let (remaining, is_final) = (data.remaining, data.is_final);
             assembly.append(&input[used..used + taken])?;
@@ -247,7 +275,12 @@ impl Receiver {
             OpCode::Data(_) => {}
         }
         let so_far = assembly.map_or(0, |assembly| assembly.filled.saturating_sub(HEADROOM));
-        if head.payload_bytes > (rules.max_message - so_far.min(rules.max_message)) as u64 {
+        // What does not shrink grows a little by compression: the limit is on what it decompresses to.
+        let compressed =
+            assembly.and_then(|assembly| assembly.message).map_or(header.rsv1, |started| started.compressed);
+        let slack = if compressed { rules.max_message / 64 + 64 } else { 0 };
+        let limit = rules.max_message.saturating_add(slack);
+        if head.payload_bytes > (limit - so_far.min(limit)) as u64 {
             return Err(Violation::TooBig { limit: rules.max_message });
         }
         Ok(())
@@ -269,7 +302,7 @@ impl Receiver {
         true
     }
 
-    fn begin_frame(&mut self, head: &Head, pool: &mut Pool) {
+    fn begin_frame(&mut self, head: &Head, rules: &Rules, pool: &mut Pool) {
         let Some(assembly) = &mut self.assembly else { return };
         assembly.stash.clear();
         let kind = match head.header.opcode {
@@ -282,11 +315,17 @@ impl Receiver {
             assembly.filled = HEADROOM;
             assembly.utf8 = Utf8Stream::default();
         }
-        if assembly.buffer.is_empty() && head.payload_bytes >= POOLED_FROM_BYTES {
+        let large = rules.pieces_from.is_some_and(|from| head.payload_bytes >= from as u64);
+        let in_pieces = large && kind == Some(Kind::Binary) && head.header.is_final && !head.header.rsv1;
+        if assembly.buffer.is_empty() && head.payload_bytes >= POOLED_FROM_BYTES && !in_pieces {
             assembly.buffer = pool.take();
         }
-        assembly.frame =
-            Some(DataFrame { is_final: head.header.is_final, remaining: head.payload_bytes, mask: head.header.mask });
+        assembly.frame = Some(DataFrame {
+            is_final: head.header.is_final,
+            remaining: head.payload_bytes,
+            mask: head.header.mask,
+            pieces: if in_pieces { Pieces::Begin } else { Pieces::No },
+        });
     }
 
     /// The last byte of a message has come.
@@ -341,11 +380,47 @@ impl Receiver {
     }
 
     fn release(&mut self, scratch: &mut Scratch) {
-        if let Some(assembly) = self.assembly.take()
+        if let Some(mut assembly) = self.assembly.take()
             && scratch.spare.len() < SPARE_ASSEMBLIES
         {
+            assembly.frame = None;
+            assembly.message = None;
             scratch.spare.push(assembly);
         }
+    }
+}
+
+/// The way of nearly all messages: unfragmented, uncompressed, below 64 KiB, all of it at the beginning of `input`,
+/// while nothing is under way ([`Receiver::is_idle`]). Gives the bytes it took with it. `None` sends the caller to
+/// [`Receiver::next`], which takes everything. `MASKED` as for [`frame::decode_short`].
+#[inline(always)]
+pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
+    let Short { first, start, end, mask } = frame::decode_short::<MASKED>(input)?;
+    let payload = &mut input[start..end];
+    if payload.len() > rules.max_message {
+        return None;
+    }
+    if first == frame::FINAL_BINARY {
+        return Some((end, Message { kind: Kind::Binary, body: Body::Masked(payload, mask) }));
+    }
+    mask::apply(payload, mask);
+    if simdutf8::basic::from_utf8(payload).is_err() {
+        // Left as it was found.
+        mask::apply(payload, mask);
+        return None;
+    }
+    Some((end, Message { kind: Kind::Text, body: Body::Bytes(payload) }))
+}
+
+impl DataFrame {
+    /// Counts `payload` as given out.
+    fn next_piece<'a>(&mut self, payload: &'a [u8]) -> Piece<'a> {
+        let mask = self.mask.unwrap_or_default();
+        let begins = (self.pieces == Pieces::Begin).then_some(self.remaining as usize);
+        self.pieces = Pieces::GoOn;
+        self.remaining -= payload.len() as u64;
+        self.mask = Some(mask::rotate(mask, payload.len()));
+        Piece { payload, mask, begins, ends: self.remaining == 0 }
     }
 }
 
@@ -378,8 +453,14 @@ impl Assembly {
         let Some(frame) = &mut self.frame else { return Ok(()) };
         let (start, end) = (self.filled, self.filled + piece.len());
         if self.buffer.len() < end {
-            // Doubled as bytes come, not as the header promises: a promise costs its sender nothing.
-            self.buffer.resize(end.max(self.buffer.len() * 2).max(FIRST_BUFFER_BYTES), 0);
+            // At once as far as the frame goes, but beyond a bound only as bytes come: a promise costs its sender nothing.
+            let promised = end.saturating_add(frame.remaining as usize);
+            let length = promised.min(EAGER_BYTES.max(self.buffer.len() * 2)).max(end);
+            if self.buffer.is_empty() {
+                self.buffer = vec![0; length];
+            } else {
+                self.buffer.resize(length, 0);
+            }
         }
         let target = &mut self.buffer[start..end];
         match &mut frame.mask {

@@ -102,13 +102,18 @@ pub fn accept<'a>(request: &Request<'a>, rules: &UpgradeRules) -> Result<Accepte
 }
 
 fn origin_is_allowed(request: &Request<'_>, allowed: &[String]) -> bool {
-    let Some(origin) = request.header("origin") else { return true };
+    let mut origins = request.raw_values("origin");
+    let Some(origin) = origins.next() else { return true };
+    if allowed.is_empty() {
+        return true;
+    }
+    // More than one, or one that is no text, comes from no browser and names no origin on the list.
+    let (Ok(origin), None) = (std::str::from_utf8(origin), origins.next()) else { return false };
     let host = request.header("host").unwrap_or_default();
-    allowed.is_empty()
-        || allowed.iter().any(|allowed| match allowed.as_str() {
-            "same" => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
-            exact => origin.eq_ignore_ascii_case(exact),
-        })
+    allowed.iter().any(|allowed| match allowed.as_str() {
+        "same" => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
+        exact => origin.eq_ignore_ascii_case(exact),
+    })
 }
 
 impl Accepted<'_> {
@@ -141,9 +146,9 @@ mod tests {
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: example.org:8080\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n\
                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 
-    fn answer(head: &str, rules: &UpgradeRules) -> String {
+    fn answer(head: impl AsRef<[u8]>, rules: &UpgradeRules) -> String {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let request = http::parse(head.as_bytes(), &mut headers, Peer::UNIX).expect("a request");
+        let request = http::parse(head.as_ref(), &mut headers, Peer::UNIX).expect("a request");
         assert!(is_asked(&request));
         let bytes = accept(&request, rules).map_or_else(|refusal| refusal.encode(true, false, "D"), |yes| yes.encode());
         String::from_utf8(bytes).expect("text")
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_sample_of_the_rfc() {
-        let got = answer(&format!("{GOOD}\r\n"), &UpgradeRules::default());
+        let got = answer(format!("{GOOD}\r\n"), &UpgradeRules::default());
         assert_eq!(
             got,
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -163,8 +168,8 @@ mod tests {
     fn each_rule_has_its_status() {
         let rules =
             UpgradeRules { origins: vec!["https://a.example".into(), "same".into()], ..UpgradeRules::default() };
-        let with = |from: &str, to: &str| answer(&format!("{}\r\n", GOOD.replace(from, to)), &rules);
-        let adding = |line: &str| answer(&format!("{GOOD}{line}\r\n\r\n"), &rules);
+        let with = |from: &str, to: &str| answer(format!("{}\r\n", GOOD.replace(from, to)), &rules);
+        let adding = |line: &str| answer(format!("{GOOD}{line}\r\n\r\n"), &rules);
         for (got, status) in [
             (with("keep-alive, upgrade", "keep-alive"), 400),
             (with("Version: 13", "Version: 8"), 426),
@@ -184,12 +189,29 @@ mod tests {
         }
     }
 
+    /// An `Origin` that could not be read was taken for none.
+    #[test]
+    fn an_origin_must_be_one_and_text() {
+        let rules = UpgradeRules { origins: vec!["https://a.example".into()], ..UpgradeRules::default() };
+        let origin = &b"Origin: https://a.example"[..];
+        for (lines, status) in [
+            (vec![origin], 101),
+            (vec![origin, b"\xff"], 403),
+            (vec![b"Origin: \xff"], 403),
+            (vec![origin, b"\r\n", origin], 403),
+        ] {
+            let head = [GOOD.as_bytes(), &lines.concat(), b"\r\n\r\n"].concat();
+            let got = answer(&head, &rules);
+            assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got}");
+        }
+    }
+
     #[test]
     fn the_clients_order_decides_on_the_subprotocol() {
         let rules = UpgradeRules { subprotocols: vec!["b".into(), "c".into()], ..UpgradeRules::default() };
-        let got = answer(&format!("{GOOD}Sec-WebSocket-Protocol: a, c\r\nSec-WebSocket-Protocol: b\r\n\r\n"), &rules);
+        let got = answer(format!("{GOOD}Sec-WebSocket-Protocol: a, c\r\nSec-WebSocket-Protocol: b\r\n\r\n"), &rules);
         assert!(got.contains("\r\nSec-WebSocket-Protocol: c\r\n"), "{got}");
-        let got = answer(&format!("{GOOD}Sec-WebSocket-Protocol: x\r\n\r\n"), &rules);
+        let got = answer(format!("{GOOD}Sec-WebSocket-Protocol: x\r\n\r\n"), &rules);
         assert!(got.starts_with("HTTP/1.1 101") && !got.contains("Sec-WebSocket-Protocol"), "{got}");
     }
 }

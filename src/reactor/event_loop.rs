@@ -141,7 +141,8 @@ impl<A: App> EventLoop<A> {
                         self.sessions.writable(key);
                         readable |= std::mem::take(&mut socket.paused);
                     }
-                    if readable {
+                    // On the list already, it has had its turn in this pass.
+                    if readable && !socket.still_ready {
                         self.read_ready(key, generation);
                     }
                 }
@@ -155,6 +156,9 @@ impl<A: App> EventLoop<A> {
     fn read_still_ready(&mut self) {
         for (key, generation) in std::mem::take(&mut self.still_ready) {
             if self.sessions.generation(key) == Some(generation) {
+                if let Some(socket) = self.sockets.get(key) {
+                    socket.still_ready = false;
+                }
                 self.read_ready(key, generation);
             }
         }
@@ -166,6 +170,12 @@ impl<A: App> EventLoop<A> {
         let mut budget = READ_BUDGET_BYTES;
         loop {
             let Some(socket) = self.sockets.get(key) else { return };
+            // Asked before each read: bytes that come in small pieces must not pass it by.
+            if !self.sessions.wants_read(key) {
+                // The writable event that ends the pause is still to come.
+                socket.paused = true;
+                return;
+            }
             match socket.stream.read(&mut self.buffer) {
                 Ok(0) => return self.sessions.end_of_stream(key),
                 Ok(bytes) => {
@@ -183,15 +193,11 @@ impl<A: App> EventLoop<A> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return self.sessions.socket_error(key, &error),
             }
-            if !self.sessions.wants_read(key) {
-                // The writable event that ends the pause is still to come.
-                if let Some(socket) = self.sockets.get(key) {
-                    socket.paused = true;
-                }
-                return;
-            }
             if budget == 0 {
-                self.still_ready.push((key, generation));
+                if let Some(socket) = self.sockets.get(key) {
+                    socket.still_ready = true;
+                    self.still_ready.push((key, generation));
+                }
                 return;
             }
         }

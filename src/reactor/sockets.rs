@@ -45,6 +45,8 @@ pub(super) struct Socket {
     pub read_closed: bool,
     /// Nothing is read until what we sent is taken.
     pub paused: bool,
+    /// It stands on the still-ready list, and so only once.
+    pub still_ready: bool,
 }
 
 struct Waiting {
@@ -157,7 +159,7 @@ impl Sockets {
         if self.slots.len() <= key as usize {
             self.slots.resize_with(key as usize + 1, || None);
         }
-        self.slots[key as usize] = Some(Socket { stream, read_closed: false, paused: false });
+        self.slots[key as usize] = Some(Socket { stream, read_closed: false, paused: false, still_ready: false });
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use crate::data::log::{Level, Log, printable};
 use crate::protocol::Violation;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::Message;
-use crate::protocol::receiver::Event;
+use crate::protocol::receiver::{Event, short_message};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -58,19 +58,23 @@ impl<A: App> Sessions<A> {
         let id = ConnectionId { node: settings.node, generation: session.generation, index: key };
         let mut position = 0;
         while position < input.len() {
-            if let (Phase::Open, Some(state)) = (session.phase, &mut session.state)
-                && let Some((used, mut message)) = session.receiver.next_short(&mut input[position..], rules)
-            {
-                position += used;
-                outbox.stats.messages_in += 1;
-                if LOG {
-                    log_message(log, session.peer, id, &mut message);
+            if let (Phase::Open, Some(state), true) = (session.phase, &mut session.state, session.receiver.is_idle()) {
+                let mut rest = &mut input[position..];
+                while let Some((used, mut message)) = short_message::<true>(rest, rules) {
+                    outbox.stats.messages_in += 1;
+                    if LOG {
+                        log_message(log, session.peer, id, &mut message);
+                    }
+                    app.on_message(id, state, message, outbox);
+                    position += used;
+                    if !outbox.demands.is_empty() {
+                        return Step::Demands(position);
+                    }
+                    rest = &mut input[position..];
                 }
-                app.on_message(id, state, message, outbox);
-                if outbox.demands.is_empty() {
-                    continue;
+                if position == input.len() {
+                    break;
                 }
-                return Step::Demands(position);
             }
             let (used, event) =
                 match session.receiver.next(&mut input[position..], rules, scratch, &mut outbox.queue.pool) {
@@ -86,6 +90,16 @@ impl<A: App> Sessions<A> {
                         log_message(log, session.peer, id, &mut message);
                     }
                     app.on_message(id, state, message, outbox);
+                }
+                Some(Event::Piece(piece)) => {
+                    if let Some(payload_bytes) = piece.begins {
+                        outbox.begin_echo(id, payload_bytes);
+                    }
+                    outbox.echo_piece(key, &piece);
+                    if piece.ends {
+                        outbox.end_echo(key);
+                        outbox.stats.messages_in += 1;
+                    }
                 }
                 Some(Event::Ping(payload)) => {
                     outbox.pong(id, payload);
@@ -104,7 +118,8 @@ impl<A: App> Sessions<A> {
 
     /// The peer's Close frame: the answer to ours, or to be answered.
     fn peer_closed(&mut self, key: u32, payload: Option<(CloseCode, String)>) {
-        if self.slab[key as usize].phase == Phase::Open {
+        // Not once our own Close frame is queued, which an app may just have done.
+        if self.outbox.takes_frames(key) {
             // The code goes back, the reason need not (section 5.5.1).
             self.outbox.push_close(key, payload.as_ref().map(|(code, _)| (*code, "")));
         }
@@ -117,7 +132,7 @@ impl<A: App> Sessions<A> {
     fn violated(&mut self, key: u32, violation: Violation) {
         self.outbox.stats.protocol_errors += 1;
         self.report(key, &Error::Violation(violation));
-        if self.slab[key as usize].phase == Phase::Open && self.outbox.queue.lane_at(key).mode != 0 {
+        if self.outbox.takes_frames(key) {
             self.outbox.push_close(key, Some((violation.code(), &violation.to_string())));
         }
         let reason = CloseReason { code: violation.code(), reason: violation.to_string(), clean: false };
@@ -154,7 +169,7 @@ impl<A: App> Sessions<A> {
             self.outbox.stats.heartbeat_timeouts += 1;
             let error = Error::HeartbeatTimeout(silent);
             self.report(key, &error);
-            if self.outbox.queue.lane_at(key).mode != 0 {
+            if self.outbox.takes_frames(key) {
                 self.outbox.push_close(key, Some((CloseCode::Error, "heartbeat timeout")));
             }
             self.closed(key, CloseReason::abnormal(error.to_string()));

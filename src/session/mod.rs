@@ -21,7 +21,7 @@ use crate::app::{App, Error};
 use crate::data::calendar::Utc;
 use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
-use crate::data::queue::OutQueue;
+use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
 use crate::data::wheel::Wheel;
 use crate::outbox::{Demand, Outbox};
@@ -35,6 +35,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 /// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
 /// does not read fills its own buffers and not ours.
 const READ_PAUSE_BYTES: usize = 256 * 1024;
+/// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
+const PIECES_FROM_BYTES: usize = 64 * 1024;
 /// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
 const EXTRA_CONNECTIONS: usize = 256;
 
@@ -124,7 +126,8 @@ fn milliseconds(time: Duration) -> u32 {
 impl<A: App> Sessions<A> {
     /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random.
     pub fn new(app: A, settings: Settings, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
-        let rules = Rules { role: Role::Server, max_message: settings.max_message };
+        let pieces_from = app.echoes_large().then_some(PIECES_FROM_BYTES);
+        let rules = Rules { role: Role::Server, max_message: settings.max_message, pieces_from };
         Sessions {
             app,
             outbox: Outbox::new(settings.send, settings.node, seed),
@@ -183,7 +186,7 @@ impl<A: App> Sessions<A> {
             return None;
         }
         self.outbox.stats.accepted += 1;
-        self.next_generation = self.next_generation.wrapping_add(1);
+        self.next_generation = (self.next_generation + 1) % NOBODY;
         let generation = self.next_generation;
         let key = self.slab.insert(Session {
             generation,
@@ -218,10 +221,11 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Whether to read from this connection: not while it leaves unread what we send.
+    /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being
+    /// echoed is read to its end, since a client may send all of it before it reads.
     pub fn wants_read(&self, key: u32) -> bool {
         let lane = self.outbox.queue.lane_at(key);
-        !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES
+        !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES || self.outbox.is_mid_frame(key)
     }
 
     /// The socket takes bytes again.
@@ -236,12 +240,12 @@ impl<A: App> Sessions<A> {
     /// The peer sends no more.
     pub fn end_of_stream(&mut self, key: u32) {
         let Some(session) = self.slab.get_mut(key as usize) else { return };
+        let all_written = self.outbox.queue.lane_at(key).queued_bytes() == 0;
         match session.phase {
-            Phase::Open => self.break_off(key, Error::UnexpectedEof),
-            Phase::Http | Phase::Finishing if self.outbox.queue.lane_at(key).queued_bytes() > 0 => {
-                self.enter(key, Phase::Finishing);
-            }
-            Phase::Closing => self.break_off(key, Error::UnexpectedEof),
+            Phase::Open | Phase::Closing => self.break_off(key, Error::UnexpectedEof),
+            Phase::Http if !all_written => self.enter(key, Phase::Finishing),
+            // The deadline stays, however often a socket says that its stream is at its end.
+            Phase::Lingering | Phase::Finishing if !all_written => session.phase = Phase::Finishing,
             Phase::Http | Phase::Lingering | Phase::Finishing => self.end(key),
             Phase::Ended => {}
         }
@@ -268,6 +272,10 @@ impl<A: App> Sessions<A> {
 
     fn expire_one(&mut self, key: u32) {
         let Some(session) = self.slab.get(key as usize) else { return };
+        // What was done about another deadline may have given this connection a new one.
+        if self.wheel.is_armed(key) {
+            return;
+        }
         match session.phase {
             Phase::Open => self.heartbeat(key),
             Phase::Http => self.handshake_expired(key),
@@ -277,8 +285,11 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// When [`Sessions::expire`] is to be called next.
+    /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
     pub fn next_deadline(&self) -> Option<Duration> {
+        if self.outbox.queue.pass_bytes() > 0 {
+            return Some(self.now);
+        }
         match (self.next_tick, self.wheel.next_deadline()) {
             (Some(tick), Some(timer)) => Some(tick.min(timer)),
             (tick, timer) => tick.or(timer),

@@ -1,0 +1,236 @@
+//! The command line: help, flags, environment, where it listens, and what it says when that is not possible.
+
+mod common;
+
+use common::client::upgrade_request;
+use common::{Client, PATIENCE, Server, TempDir, percore};
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const FLAGS: [&str; 26] = [
+    "listen",
+    "backlog",
+    "max-connections",
+    "path",
+    "origin",
+    "subprotocol",
+    "max-request-line",
+    "max-headers",
+    "handshake-timeout",
+    "max-message",
+    "max-backlog",
+    "slow-consumer",
+    "deflate",
+    "deflate-min",
+    "deflate-level",
+    "deflate-window",
+    "heartbeat",
+    "heartbeat-timeout",
+    "close-timeout",
+    "drain-timeout",
+    "log-level",
+    "log-format",
+    "log-messages",
+    "hostname-prefix",
+    "help",
+    "version",
+];
+
+/// Exit code, standard output and standard error of a command that ends by itself.
+fn run(mut command: Command) -> (i32, String, String) {
+    let output = command.stdout(Stdio::piped()).output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
+}
+
+/// Asserts that a command fails with this code and one line that says `hint`.
+fn assert_refused(command: Command, code: i32, hint: &str) {
+    let shown = format!("{command:?}");
+    let (got, stdout, stderr) = run(command);
+    assert_eq!((got, stdout.as_str()), (code, ""), "{shown}: {stderr}");
+    let one_line = stderr.starts_with("percore: ") && stderr.ends_with('\n') && stderr.lines().count() == 1;
+    assert!(one_line && stderr.contains(hint), "{shown}: {stderr}");
+}
+
+#[test]
+fn help_names_every_flag_and_its_variable() {
+    let (code, help, stderr) = run(percore(&["serve", "echo", "--help"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let mut named: Vec<&str> = help.lines().filter_map(flag_of).collect();
+    let mut wanted = FLAGS.to_vec();
+    named.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(named, wanted);
+    for flag in wanted.iter().filter(|flag| !["help", "version"].contains(flag)) {
+        let variable = format!("[env: PERCORE_{}=", flag.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "no {variable}");
+    }
+    for group in ["Listening:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Echo:"] {
+        assert!(help.lines().any(|line| line == group), "no group {group}");
+    }
+}
+
+/// The flag that a line of the help is about: `  -h, --help`, `      --listen <ADDR>`.
+fn flag_of(line: &str) -> Option<&str> {
+    let (before, rest) = line.split_once("--")?;
+    let short = before.trim().trim_end_matches(',');
+    let is_entry = before.starts_with("  ") && (short.is_empty() || (short.len() == 2 && short.starts_with('-')));
+    is_entry.then(|| rest.split(['[', '=', ' ', '<']).next().unwrap_or(rest))
+}
+
+#[test]
+fn help_and_version_of_the_command() {
+    let (code, help, _) = run(percore(&["--help"]));
+    assert!(code == 0 && help.contains("serve"), "{help}");
+    let (code, version, _) = run(percore(&["--version"]));
+    assert_eq!((code, version), (0, format!("percore {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line() {
+    for (args, hint) in [
+        (&["serve", "echo", "--nonsense"][..], "--nonsense"),
+        (&["serve", "nonsense"], "nonsense"),
+        (&["serve", "echo", "stray"], "stray"),
+        (&["serve", "echo", "--listen", "8080"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "localhost:80"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "127.0.0.1:99999"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "unix:"], "unix:/"),
+        (&["serve", "echo", "--listen"], "--listen"),
+        (&["serve", "echo", "--heartbeat", "soon"], "30s"),
+        (&["serve", "echo", "--max-message", "big"], "16M"),
+        (&["serve", "echo", "--max-connections", "0"], "--max-connections"),
+        (&["serve", "echo", "--deflate", "gzip"], "no-takeover"),
+        (&["serve", "echo", "--deflate-window", "8"], "9..=15"),
+        (&["serve", "echo", "--path", "ws"], "begins with /"),
+        (&["serve", "echo", "--origin", "good.example"], "SCHEME://HOST"),
+        (&["serve", "echo", "--subprotocol", "a b"], "token"),
+        (&["serve", "echo", "--heartbeat", "60s", "--heartbeat-timeout", "30s"], "--heartbeat-timeout"),
+        (&["serve", "echo", "--close-timeout", "0"], "--close-timeout"),
+    ] {
+        assert_refused(percore(args), 2, hint);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_said_too() {
+    for (name, value, hint) in [
+        ("PORT", "http", "PORT"),
+        ("PORT", "70000", "PORT"),
+        ("PORT", "", "PORT"),
+        ("PERCORE_LISTEN", "nowhere", "IP:PORT"),
+        ("PERCORE_HEARTBEAT", "soon", "30s"),
+        ("PERCORE_LOG_MESSAGES", "perhaps", "--log-messages"),
+    ] {
+        let mut command = percore(&["serve", "echo"]);
+        command.env(name, value);
+        assert_refused(command, 2, hint);
+    }
+}
+
+#[test]
+fn an_address_that_cannot_be_had() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("bound").to_string();
+    assert_refused(percore(&["serve", "echo", "--listen", &addr]), 1, &format!("cannot listen on {addr}: another"));
+    assert_refused(percore(&["serve", "echo", "--listen", "192.0.2.1:0"]), 1, "no such address");
+    // One bad address among good ones is enough, and nothing is announced.
+    let args = ["serve", "echo", "--listen", "127.0.0.1:0", "--listen", &addr];
+    assert_refused(percore(&args), 1, "another process listens there");
+}
+
+#[test]
+fn variables_stand_for_flags_and_flags_win() {
+    let mut command = percore(&["serve", "echo", "--max-message", "10"]);
+    command.env("PERCORE_LISTEN", "127.0.0.1:0,[::1]:0").env("PERCORE_PATH", "/a,/b").env("PORT", "1");
+    command.env("PERCORE_HOSTNAME_PREFIX", "true").env("PERCORE_MAX_MESSAGE", "1");
+    let server = Server::launch(command, 2);
+    assert!(server.listen[1].starts_with("[::1]:"), "{:?}", server.listen);
+    for path in ["/a", "/b"] {
+        let mut client = server.connect();
+        client.send(upgrade_request(path, ""));
+        assert_eq!(client.head_response().status, 101, "{path}");
+        assert!(client.text().ends_with("press ENTER"));
+        assert!(client.echo("0123456789").ends_with("] 0123456789"));
+    }
+}
+
+#[test]
+fn port_in_the_environment_listens_on_all_addresses() {
+    let mut command = percore(&["serve", "echo"]);
+    command.env("PORT", "0");
+    let server = Server::launch(command, 1);
+    let port = server.listen[0].strip_prefix("0.0.0.0:").expect("all addresses");
+    let mut client = Client::connect(format!("127.0.0.1:{port}").parse().expect("an address"));
+    assert_eq!(client.get("/healthz").status, 200);
+}
+
+#[test]
+fn several_addresses_of_all_kinds() {
+    let folder = TempDir::new();
+    let path = folder.path("s");
+    let unix = format!("unix:{}", path.display());
+    let args = ["serve", "echo", "--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--listen", &unix];
+    let server = Server::launch(percore(&args), 3);
+    assert_eq!(server.listen[2], unix);
+    for addr in &server.listen[..2] {
+        let mut client = Client::connect(addr.parse().expect("an address"));
+        client.upgrade("");
+        assert_eq!(client.echo(addr), *addr);
+    }
+    let mut client = unix_client(&path);
+    client.upgrade("");
+    assert_eq!(client.echo("over unix"), "over unix");
+    server.wait_for_log("WebSocket connection opened: unix");
+}
+
+fn unix_client(path: &Path) -> Client<UnixStream> {
+    let stream = UnixStream::connect(path).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+    Client::over(stream)
+}
+
+fn serve_unix(path: &Path) -> Command {
+    percore(&["serve", "echo", "--listen", &format!("unix:{}", path.display())])
+}
+
+#[test]
+fn a_unix_socket_is_removed_at_the_end() {
+    let folder = TempDir::new();
+    let path = folder.path("s");
+    let server = Server::launch(serve_unix(&path), 1);
+    assert_eq!(unix_client(&path).get("/healthz").status, 200);
+    assert_eq!(server.stop().0, Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced() {
+    let folder = TempDir::new();
+    let path = folder.path("s");
+    drop(UnixListener::bind(&path).expect("a socket that nobody listens on any more"));
+    assert!(path.exists());
+    let server = Server::launch(serve_unix(&path), 1);
+    assert_eq!(unix_client(&path).get("/healthz").status, 200);
+    drop(server);
+    // Killed, it leaves its own behind, and the next takes the place.
+    assert!(path.exists());
+    let server = Server::launch(serve_unix(&path), 1);
+    assert_eq!(unix_client(&path).get("/healthz").status, 200);
+    drop(server);
+}
+
+#[test]
+fn a_unix_socket_in_use_and_a_file_are_left_alone() {
+    let folder = TempDir::new();
+    let (path, file) = (folder.path("s"), folder.path("f"));
+    let _server = Server::launch(serve_unix(&path), 1);
+    assert_refused(serve_unix(&path), 1, "another process listens there");
+    assert_eq!(unix_client(&path).get("/healthz").status, 200);
+    std::fs::write(&file, "precious").expect("a file");
+    assert_refused(serve_unix(&file), 1, "no socket");
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
+    assert_refused(serve_unix(&folder.path("no/such/folder")), 1, "cannot listen on unix:");
+}

@@ -1,0 +1,160 @@
+//! Clients that others wrote, in other languages. `tests/run` installs them.
+
+mod common;
+
+use common::{Killed, PATIENCE, Server, eventually, exit_code, tool};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+/// A file of `tests/clients`.
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// Runs a client's script against `percore serve echo` with these flags: what it printed.
+fn run(command: &mut Command, flags: &[&str], compression: &str) -> String {
+    let server = Server::start(flags);
+    let output = command.args([&server.url("/ws"), compression]).output().expect("the client starts (see tests/run)");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}{stderr}\n{}", server.log().join("\n"));
+    // A clean close from the client's side, and from the server's.
+    server.wait_for_log("WebSocket connection closed");
+    assert_eq!(server.count_log("WebSocket error"), 0);
+    stdout.into_owned()
+}
+
+fn python() -> Command {
+    let mut command = Command::new(tool("venv/bin/python"));
+    command.arg(script("echo.py"));
+    command
+}
+
+fn node() -> Command {
+    tool("node_modules/ws/package.json");
+    let mut command = Command::new("node");
+    command.arg(script("echo.js"));
+    command
+}
+
+#[test]
+fn python_websockets() {
+    let said = run(&mut python(), &["--subprotocol", "echo"], "none");
+    assert_eq!(said, "subprotocol: echo\nextensions: []\nclosed: 4321\nelsewhere: 404\n");
+}
+
+#[test]
+fn python_websockets_compressed() {
+    for mode in ["no-takeover", "takeover"] {
+        let said = run(&mut python(), &["--deflate", mode, "--deflate-min", "0"], "deflate");
+        assert_eq!(said, "subprotocol: None\nextensions: ['permessage-deflate']\nclosed: 4321\nelsewhere: 404\n");
+    }
+}
+
+#[test]
+fn node_ws() {
+    let said = run(&mut node(), &["--subprotocol", "echo"], "none");
+    assert_eq!(said, "subprotocol: echo\nextensions: []\nclosed: 4321\nelsewhere: 404\n");
+}
+
+#[test]
+fn node_ws_compressed() {
+    for mode in ["no-takeover", "takeover"] {
+        let flags = ["--deflate", mode, "--deflate-min", "0", "--subprotocol", "echo"];
+        let said = run(&mut node(), &flags, "deflate");
+        assert_eq!(said, "subprotocol: echo\nextensions: [ 'permessage-deflate' ]\nclosed: 4321\nelsewhere: 404\n");
+    }
+}
+
+/// A websocat at work.
+struct Websocat {
+    child: Killed,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Websocat {
+    fn start(args: &[&str]) -> Websocat {
+        let mut command = Command::new(tool("bin/websocat"));
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("websocat starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Websocat { child: Killed(child), lines }
+    }
+
+    fn types(&mut self, line: &str) {
+        writeln!(self.child.0.stdin.as_mut().expect("open"), "{line}").expect("websocat reads");
+    }
+
+    fn shows(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line from websocat")
+    }
+}
+
+#[test]
+fn a_session_with_websocat() {
+    let server = Server::start(&["--hostname-prefix", "--log-messages"]);
+    let mut session = Websocat::start(&["-E", "--ping-interval", "5", "--ping-timeout", "10", &server.url("/ws")]);
+    let greeting = session.shows();
+    let hostname = greeting.strip_suffix(" hello :) type a message and press ENTER").expect("the greeting").to_owned();
+    assert!(hostname.starts_with('[') && hostname.ends_with(']') && hostname.len() > 2, "{hostname}");
+    for typed in ["hello", "h\u{e9}llo \u{1f980}", "bye"] {
+        session.types(typed);
+        assert_eq!(session.shows(), format!("{hostname} {typed}"));
+    }
+    let line = server.wait_for_log("h\u{e9}llo");
+    assert!(line.ends_with(": h\u{e9}llo \u{1f980}"), "the newline is trimmed: {line}");
+    // End of input ends the session (-E), without an error on either side.
+    drop(session.child.0.stdin.take());
+    assert_eq!(exit_code(&mut session.child.0), Some(0));
+    server.wait_for_log("WebSocket connection closed");
+    assert_eq!(server.count_log("WebSocket error"), 0, "{:?}", server.log());
+}
+
+#[test]
+fn websocat_over_a_long_silence() {
+    // Both sides ping; the session lives on for longer than either would wait.
+    let server = Server::start(&["--heartbeat", "200ms", "--heartbeat-timeout", "2s"]);
+    let mut session = Websocat::start(&["-E", "--ping-interval", "1", "--ping-timeout", "2", &server.url("/ws")]);
+    session.types("before");
+    assert_eq!(session.shows(), "before");
+    // As long as it takes until a client that answers nothing is given up twice over.
+    for ended in 1..=2 {
+        let mut silent = server.open();
+        assert_eq!(silent.closed().0, 1011);
+        eventually("its end", || server.count_log("WebSocket error") == ended);
+    }
+    session.types("after");
+    assert_eq!(session.shows(), "after");
+}
+
+#[test]
+fn json_lines_are_json() {
+    let server = Server::start(&["--log-format", "json", "--log-messages", "--log-level", "debug"]);
+    let odd = "quote \" backslash \\ tab \t null \0 \u{7f}\u{85}\u{2028} \u{1f980} \n end";
+    let mut client = server.open();
+    assert_eq!(client.echo(odd), odd);
+    drop(client);
+    let mut stranger = server.connect();
+    assert_eq!(stranger.get("/\"odd\\path").status, 404);
+    server.wait_for_log("WebSocket connection closed");
+    let (_, log) = server.stop();
+    let program = "import json, sys\nfor line in sys.stdin: print(json.loads(line)['event'])";
+    let mut command = Command::new(tool("venv/bin/python"));
+    command.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut python = command.spawn().expect("python starts");
+    python.stdin.take().expect("piped").write_all((log.join("\n") + "\n").as_bytes()).expect("python reads");
+    let mut events = String::new();
+    python.stdout.take().expect("piped").read_to_string(&mut events).expect("UTF-8");
+    assert_eq!(exit_code(&mut python), Some(0), "{log:?}");
+    assert_eq!(events.lines().count(), log.len());
+    for event in ["start", "open", "message", "error", "close", "rejected", "drain", "stop"] {
+        assert!(events.lines().any(|line| line == event), "no {event}: {log:?}");
+    }
+}

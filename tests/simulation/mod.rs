@@ -1,0 +1,8 @@
+//! What a simulation is made of: clients, the app that serves them, and the world they meet in.
+
+pub mod client;
+pub mod probe;
+pub mod random;
+pub mod settings;
+pub mod wire;
+pub mod world;

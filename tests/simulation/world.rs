@@ -1,0 +1,494 @@
+//! The world of a simulation: a made-up clock, the sockets between clients and [`Sessions`], and the passes of a loop
+//! that does with them what the reactor does with real ones. What must always hold is asserted in every pass.
+
+use super::client::{Circumstances, Client, Step};
+use super::probe::{ASKED, KICKED, Probe};
+use super::random::Random;
+use super::settings::settings;
+use percore::data::id::Peer;
+use percore::data::log::Log;
+use percore::data::queue::MAX_SLICES;
+use percore::data::wheel::TICK;
+use percore::session::{Fate, Sessions};
+use percore::{ConnectionId, Settings, SlowConsumer};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::io::{Error, ErrorKind, IoSlice};
+use std::time::Duration;
+
+/// How much later than it wanted the loop may wake.
+const LATENESS: Duration = Duration::from_millis(5);
+/// So much later than its deadline something may happen, while the loop is not stalled.
+const SLACK: Duration = Duration::from_millis(TICK.as_millis() as u64 + LATENESS.as_millis() as u64 + 1);
+/// Every so many passes all connections are looked at, not only those something happened to.
+const SWEEP_PASSES: u64 = 50;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Connect,
+    Step(usize),
+    Deliver(usize),
+    Writable(usize),
+}
+
+/// A connection as the kernel has it.
+struct Link {
+    client: Client,
+    key: u32,
+    id: ConnectionId,
+    /// When bytes of it were last given to the sessions, or its socket took some again.
+    heard: Duration,
+    /// When a request of it was last whole.
+    requested: Duration,
+    upgraded: Option<Duration>,
+    /// Bytes the socket still takes.
+    room: usize,
+    blocked: bool,
+    was_blocked: bool,
+    /// Not read from, until its socket takes bytes again.
+    paused: bool,
+    broken: bool,
+    gone: bool,
+}
+
+pub struct World {
+    sessions: Sessions<Probe>,
+    settings: Settings,
+    random: Random,
+    now: Duration,
+    happenings: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
+    sequence: u64,
+    links: Vec<Link>,
+    by_key: HashMap<u32, usize>,
+    touched: BTreeSet<usize>,
+    /// For how long the loop may now and then be held up, so that much happens in one pass.
+    stall: Duration,
+    /// With that, so much later than its deadline something may happen.
+    slack: Duration,
+    draining: bool,
+    passes: u64,
+    refused: u64,
+}
+
+impl World {
+    /// A world of `clients`, who come within `span` from `start` on.
+    pub fn new(seed: u64, start: Duration, span: Duration, clients: usize) -> World {
+        let mut random = Random::new(seed);
+        let settings = settings(&mut random);
+        let probe = Probe::new(random.next(), start);
+        let sessions = Sessions::new(probe, settings.clone(), Log::new(None), 0, [1; 32]);
+        let stall = *random.pick(&[Duration::ZERO, Duration::from_millis(300)]);
+        let mut world = World {
+            stall,
+            slack: SLACK + stall,
+            sessions,
+            settings,
+            random,
+            now: start,
+            happenings: BinaryHeap::new(),
+            sequence: 0,
+            links: Vec::new(),
+            by_key: HashMap::new(),
+            touched: BTreeSet::new(),
+            draining: false,
+            passes: 0,
+            refused: 0,
+        };
+        let mut left = clients;
+        while left > 0 {
+            let at = world.random.millis(0, span.as_millis() as u64);
+            // Now and then a crowd comes at once.
+            let crowd = if world.random.one_in(60) { world.random.size(1, left.min(300)) } else { 1 };
+            for _ in 0..crowd {
+                let later = world.random.millis(0, 40);
+                world.schedule(at + later, Happening::Connect);
+            }
+            left -= crowd;
+        }
+        world
+    }
+
+    fn schedule(&mut self, after: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.happenings.push(Reverse((self.now + after, self.sequence, happening)));
+    }
+
+    /// Lives until every client has done what it had planned, or until `end`; then drains.
+    pub fn run(&mut self, end: Duration) {
+        while self.happenings.peek().is_some_and(|Reverse((at, ..))| *at < end) {
+            self.pass_at_next();
+        }
+        self.draining = true;
+        self.sessions.begin_pass(self.now);
+        self.sessions.drain();
+        self.flush();
+        self.end_pass();
+        let Settings { handshake_timeout, close_timeout, .. } = self.settings;
+        let bound = self.now + handshake_timeout + close_timeout + self.slack * 3;
+        let abandons = self.random.one_in(4);
+        while !self.sessions.is_empty() && !abandons {
+            self.pass_at_next();
+            assert!(self.now <= bound, "{} connections outlive the drain", self.sessions.len());
+        }
+        self.sessions.abandon();
+        self.flush();
+        self.end_pass();
+        self.check_the_end();
+    }
+
+    /// Sleeps until something happens or the sessions want to be woken, and not beyond.
+    fn pass_at_next(&mut self) {
+        let happening = self.happenings.peek().map(|Reverse((at, ..))| *at);
+        let wake = happening.into_iter().chain(self.sessions.next_deadline()).min();
+        let late = if self.random.one_in(3) { self.random.between(0, LATENESS.as_micros() as u64) } else { 0 };
+        self.now = wake.expect("a tick is always to come").max(self.now) + Duration::from_micros(late);
+        if self.random.one_in(20) {
+            self.now += self.stall;
+        }
+        self.pass();
+    }
+
+    fn pass(&mut self) {
+        self.passes += 1;
+        self.sessions.begin_pass(self.now);
+        self.sessions.app.now = self.now;
+        while let Some(&Reverse((at, _, happening))) = self.happenings.peek() {
+            if at > self.now {
+                break;
+            }
+            self.happenings.pop();
+            self.happen(happening);
+        }
+        self.sessions.expire();
+        assert!(self.sessions.app.next_tick() > self.now, "on_tick was not called");
+        self.flush();
+        self.end_pass();
+        self.check();
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Connect => self.connect(),
+            Happening::Step(link) => self.step(link),
+            Happening::Deliver(link) => self.deliver(link),
+            Happening::Writable(link) => self.writable(link),
+        }
+    }
+
+    fn connect(&mut self) {
+        let Some(key) = self.sessions.accept(Peer::UNIX) else {
+            self.refused += 1;
+            return;
+        };
+        let generation = self.sessions.generation(key).expect("a new connection");
+        let id = ConnectionId { node: self.settings.node, generation, index: key };
+        let link = self.links.len();
+        assert!(self.by_key.insert(key, link).is_none(), "key {key} is in use");
+        let client = Client::new(Random::new(self.random.next()));
+        let (heard, requested) = (self.now, self.now);
+        let room = *self.random.pick(&[2_000, 100_000, usize::MAX, usize::MAX]);
+        self.links.push(Link {
+            client,
+            key,
+            id,
+            heard,
+            requested,
+            upgraded: None,
+            room,
+            blocked: false,
+            was_blocked: false,
+            paused: false,
+            broken: false,
+            gone: false,
+        });
+        self.schedule(Duration::ZERO, Happening::Step(link));
+    }
+
+    fn step(&mut self, index: usize) {
+        let link = &mut self.links[index];
+        if link.gone {
+            return;
+        }
+        let Some(step) = link.client.step() else { return };
+        let mut pause = self.random.millis(0, 60);
+        match step {
+            Step::Wait(time) => pause = time,
+            Step::StopReading => {
+                link.client.reads = false;
+                link.room = link.room.min(20_000);
+            }
+            Step::ReadAgain if !link.client.reads => {
+                link.client.reads = true;
+                self.schedule(Duration::ZERO, Happening::Writable(index));
+            }
+            Step::Reset => {
+                link.broken = true;
+                self.touched.insert(index);
+                let error = Error::from(ErrorKind::ConnectionReset);
+                return self.sessions.socket_error(link.key, &error);
+            }
+            _ => {}
+        }
+        let transit = self.random.millis(0, 30);
+        self.schedule(transit, Happening::Deliver(index));
+        self.schedule(pause, Happening::Step(index));
+    }
+
+    /// Gives the sessions the next piece of what a client sent, as a readable socket does.
+    fn deliver(&mut self, index: usize) {
+        self.touched.insert(index);
+        let link = &mut self.links[index];
+        if link.gone || link.paused || self.sessions.generation(link.key) != Some(link.id.generation) {
+            return;
+        }
+        let client = &mut link.client;
+        let waiting = client.outgoing.len() - client.delivered;
+        if waiting == 0 {
+            if client.ends_stream {
+                self.sessions.end_of_stream(link.key);
+            }
+            return;
+        }
+        // Small pieces are for small amounts, or a run would take hours.
+        let longest = client.piece.max(waiting / 50);
+        let length = self.random.size(1, longest.min(waiting));
+        let mut piece = client.outgoing[client.delivered..client.delivered + length].to_vec();
+        client.delivered += length;
+        self.hear_of(index);
+        let link = &mut self.links[index];
+        if link.client.requests_delivered() {
+            link.requested = self.now;
+        }
+        self.sessions.receive(link.key, &mut piece);
+        if self.sessions.queue().pass_bytes() >= 32 * 1024 && self.random.one_in(2) {
+            self.flush();
+        }
+        let link = &mut self.links[index];
+        if self.sessions.generation(link.key) == Some(link.id.generation) && !self.sessions.wants_read(link.key) {
+            link.paused = true;
+        } else if link.client.delivered < link.client.outgoing.len() || link.client.ends_stream {
+            let gap = if self.random.one_in(4) { self.random.millis(0, 20) } else { Duration::ZERO };
+            self.schedule(gap, Happening::Deliver(index));
+        }
+    }
+
+    /// A client reads, so that its socket takes bytes again.
+    fn writable(&mut self, index: usize) {
+        self.touched.insert(index);
+        let link = &mut self.links[index];
+        if link.gone || !link.client.reads || self.sessions.generation(link.key) != Some(link.id.generation) {
+            return;
+        }
+        link.room = *self.random.pick(&[1, 500, 30_000, 400_000, usize::MAX]);
+        link.blocked = false;
+        self.hear_of(index);
+        let link = &mut self.links[index];
+        self.sessions.writable(link.key);
+        link.paused = false;
+        // The event also says that there may be something to read, and says so again at the end of the stream.
+        self.deliver(index);
+    }
+
+    /// A connection that is over is not heard of any more.
+    fn hear_of(&mut self, index: usize) {
+        let link = &mut self.links[index];
+        if !self.sessions.app.endings.contains_key(&link.id) {
+            link.heard = self.now;
+        }
+    }
+
+    /// Writes what is dirty to sockets that take all, some or none of it, or fail.
+    fn flush(&mut self) {
+        while let Some(key) = self.sessions.queue().next_dirty() {
+            let index = self.by_key[&key];
+            let link = &mut self.links[index];
+            if link.broken || self.random.one_in(3_000) {
+                link.broken = true;
+                self.sessions.socket_error(key, &Error::from(ErrorKind::BrokenPipe));
+                continue;
+            }
+            self.touched.insert(index);
+            let interrupted = self.random.one_in(500);
+            let queue = self.sessions.queue();
+            let offered: Vec<u8> = match queue.single(key) {
+                Some(bytes) => bytes.to_vec(),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    let count = queue.gather(key, &mut slices);
+                    slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect()
+                }
+            };
+            assert!(!offered.is_empty(), "nothing to write on a dirty lane");
+            if interrupted {
+                queue.sent(key, 0, false);
+                continue;
+            }
+            let taken = offered.len().min(link.room);
+            link.room -= taken;
+            link.blocked = taken < offered.len();
+            link.was_blocked |= link.blocked;
+            queue.sent(key, taken, link.blocked);
+            self.hear(index, &offered[..taken]);
+        }
+        self.sessions.queue().end_flush();
+    }
+
+    fn hear(&mut self, index: usize, bytes: &[u8]) {
+        let around = Circumstances {
+            draining: self.draining,
+            drops: self.settings.send.slow_consumer == SlowConsumer::Drop,
+            full: self.settings.max_connections < 1_000,
+        };
+        let link = &mut self.links[index];
+        link.client.hear(bytes, around);
+        if link.client.upgraded && link.upgraded.is_none() {
+            link.upgraded = Some(self.now);
+        }
+        let answers = link.client.delivered < link.client.outgoing.len();
+        if answers && !link.paused {
+            let transit = self.random.millis(1, 200);
+            self.schedule(transit, Happening::Deliver(index));
+        }
+        if self.links[index].blocked && self.links[index].client.reads {
+            let patience = *self.random.pick(&[1, 50, 2_000, 40_000]);
+            let later = self.random.millis(0, patience);
+            self.schedule(later, Happening::Writable(index));
+        }
+    }
+
+    fn end_pass(&mut self) {
+        let mut fates = Vec::new();
+        self.sessions.end_pass(|key, fate| fates.push((key, fate)));
+        for (key, fate) in fates {
+            let index = self.by_key[&key];
+            match fate {
+                Fate::ShutdownWrite => {
+                    assert!(!self.links[index].blocked, "shut before all was written");
+                }
+                Fate::Close => {
+                    self.by_key.remove(&key);
+                    self.links[index].gone = true;
+                    self.check_ending(index);
+                    self.forget(index);
+                }
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let stats = *self.sessions.stats();
+        let counts = &self.sessions.app.counts;
+        assert_eq!(self.sessions.len(), self.by_key.len());
+        assert_eq!(stats.open, counts.opened - counts.closed);
+        assert_eq!(stats.open as usize, self.sessions.app.open.len());
+        assert_eq!(stats.upgrades, counts.opened);
+        assert_eq!(stats.accepted, self.links.len() as u64);
+        assert_eq!(stats.refused, self.refused);
+        assert_eq!((stats.messages_in, stats.messages_out), (counts.received, counts.queued));
+        assert!(stats.messages_dropped >= counts.dropped);
+        let next = self.sessions.next_deadline().expect("a tick is always to come");
+        assert!(self.sessions.queue().pass_bytes() == 0 || next <= self.now, "queued, and asleep until {next:?}");
+        let mut due = std::mem::take(&mut self.touched);
+        if self.passes.is_multiple_of(SWEEP_PASSES) {
+            due.extend(self.by_key.values());
+        }
+        for index in due {
+            if !self.links[index].gone {
+                self.check_alive(index);
+            }
+        }
+        // Nobody sleeps past a deadline.
+        assert!(next <= self.now + Duration::from_secs(3600 * 24), "asleep for {next:?}");
+    }
+
+    /// What holds of a connection that is there after a pass.
+    fn check_alive(&mut self, index: usize) {
+        let (now, settings, link) = (self.now, &self.settings, &self.links[index]);
+        let asleep = self.sessions.next_deadline().is_none_or(|next| next > now);
+        let lane = self.sessions.queue().lane_at(link.key);
+        assert!(lane.is_blocked() == link.blocked, "the queue thinks otherwise of a socket");
+        assert!(lane.queued_bytes() == 0 || link.blocked || !asleep, "{} bytes are forgotten", lane.queued_bytes());
+        let app = &self.sessions.app;
+        let overdue = |since: Duration, timeout: Duration| now > since + timeout + self.slack;
+        if let Some(ending) = app.endings.get(&link.id) {
+            assert!(!overdue(ending.at, settings.close_timeout), "alive after its close deadline");
+        } else if let Some(closing) = app.closing.get(&link.id) {
+            assert!(!overdue(*closing, settings.close_timeout), "alive though it did not answer a Close");
+        } else if app.open.contains(&link.id) {
+            assert!(!overdue(link.heard, settings.heartbeat_timeout), "alive after its heartbeat timeout");
+        } else {
+            let limit = settings.handshake_timeout + settings.close_timeout + self.slack;
+            assert!(!overdue(link.requested, limit), "alive after its handshake and close deadlines");
+            let told = link.client.heard_last || link.blocked || link.client.ends_stream;
+            let late = overdue(link.requested, settings.handshake_timeout);
+            assert!(told || !late || self.draining, "not told that its handshake took too long");
+        }
+    }
+
+    /// What holds of a connection when its socket is closed.
+    fn check_ending(&mut self, index: usize) {
+        let (now, link, app) = (self.now, &self.links[index], &self.sessions.app);
+        assert!(!app.open.contains(&link.id), "closed without on_close");
+        let whole = !link.broken && !link.blocked && !self.draining;
+        let Some(ending) = app.endings.get(&link.id) else {
+            assert_eq!(link.upgraded, None, "upgraded, but on_open and on_close were not called");
+            if whole {
+                link.client.judge_end();
+            }
+            return;
+        };
+        assert!(now <= ending.at + self.settings.close_timeout + self.slack, "it took too long to close");
+        if let Some(closing) = app.closing.get(&link.id) {
+            assert!(ending.at <= *closing + self.settings.close_timeout + self.slack);
+            let at_once = ending.reason.reason == "Close frame not answered in time" && !self.draining;
+            assert!(!at_once || ending.at >= *closing + self.settings.close_timeout, "no time to answer a Close");
+        }
+        let silent = ending.reason.reason.starts_with("nothing came");
+        assert!(
+            !silent || ending.at + self.slack >= link.heard + self.settings.heartbeat_timeout,
+            "a timeout came early"
+        );
+        let code = u16::from(ending.reason.code);
+        let told = ending.reason.clean || silent || link.client.violation == Some(code);
+        if whole && told {
+            let closed = link.client.heard_close;
+            assert!(closed.is_some(), "ended with {code} and no Close frame");
+            let ours = matches!(closed, Some(Some(KICKED | ASKED | 1001 | 1011)));
+            assert!(ours || silent || closed == Some(Some(code)) || code == 1005, "{closed:?} is not {code}");
+            link.client.judge_end();
+        }
+        let counted = !link.was_blocked && !link.broken && !self.draining;
+        if let (Some(upgraded), true) = (link.upgraded, counted) {
+            let until = app.closing.get(&link.id).copied().unwrap_or(ending.at).min(ending.at);
+            let open = until.saturating_sub(upgraded);
+            let period = self.settings.heartbeat + self.slack;
+            let least = (open.as_millis() / period.as_millis()) as u64;
+            let most = (open.as_millis() / self.settings.heartbeat.as_millis()) as u64 + 1;
+            assert!((least..=most).contains(&link.client.pings), "{} pings instead of {least}", link.client.pings);
+        }
+    }
+
+    /// Gives back what only a living connection needs.
+    fn forget(&mut self, index: usize) {
+        let Link { client, .. } = &mut self.links[index];
+        (client.outgoing, client.delivered) = (Vec::new(), 0);
+    }
+
+    fn check_the_end(&mut self) {
+        let counts = &self.sessions.app.counts;
+        assert_eq!(counts.opened, counts.closed, "on_close once for each on_open");
+        assert!(self.sessions.is_empty() && self.by_key.is_empty());
+        assert!(self.links.iter().all(|link| link.gone));
+        assert_eq!(self.sessions.stats().open, 0);
+        assert_eq!(self.sessions.queue().next_dirty(), None);
+        self.sessions.queue().end_flush();
+        assert!(counts_are_lively(&self.sessions.app), "a run in which hardly anything happened");
+        // Empty slots of the wheel wake nobody.
+        let (next, tick) = (self.sessions.next_deadline(), self.sessions.app.next_tick());
+        assert_eq!(next, Some(tick));
+    }
+}
+
+fn counts_are_lively(app: &Probe) -> bool {
+    app.counts.opened > 50 && app.counts.received > 1_000 && app.counts.errors > 5
+}
