@@ -1,4 +1,4 @@
-//! permessage-deflate of a JSON text of 1 KiB: each message by itself, and with the window of those before.
+//! permessage-deflate of JSON texts of 1 KiB: each message by itself, and with the window of those before.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use percore::protocol::deflate::{Deflater, Inflater};
@@ -8,11 +8,12 @@ use std::time::Duration;
 
 const SIZE: usize = 1024;
 const WINDOW_BITS: u8 = 15;
+/// More texts than a window holds, so that none is found there whole.
+const TEXTS: u32 = 64;
 
 /// A list of quotes, no two alike.
-fn json() -> String {
+fn json(mut n: u32) -> String {
     let mut text = String::from("[");
-    let mut n: u32 = 12_345;
     while text.len() < SIZE {
         n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let (id, cents) = (n >> 16, n % 1000);
@@ -23,14 +24,16 @@ fn json() -> String {
 }
 
 fn deflate(c: &mut Criterion) {
-    let text = json();
+    let texts: Vec<String> = (0..TEXTS).map(json).collect();
     let mut group = c.benchmark_group("deflate");
     group.throughput(Throughput::Bytes(SIZE as u64));
     for (name, level, takeover) in [("level_1", 1, false), ("level_6", 6, false), ("level_1_takeover", 1, true)] {
         let (mut deflater, mut out) = (Deflater::new(level, WINDOW_BITS, takeover), Vec::new());
+        let mut texts = texts.iter().cycle();
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
+                let text = texts.next().expect("a cycle has no end");
                 deflater.deflate(&[black_box(text.as_bytes())], &mut out);
             });
         });
@@ -39,7 +42,7 @@ fn deflate(c: &mut Criterion) {
 }
 
 fn inflate(c: &mut Criterion) {
-    let (text, mut small, mut out) = (json(), Vec::new(), Vec::new());
+    let (text, mut small, mut out) = (json(0), Vec::new(), Vec::new());
     Deflater::new(1, WINDOW_BITS, false).deflate(&[text.as_bytes()], &mut small);
     assert!(small.len() < SIZE);
     let mut inflater = Inflater::new();

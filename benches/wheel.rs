@@ -29,7 +29,7 @@ fn wheel(c: &mut Criterion) {
             (0..TIMERS).for_each(|key| wheel.cancel(key));
             wheel
         };
-        b.iter_batched(armed, cancel_all, BatchSize::LargeInput);
+        b.iter_batched(armed, cancel_all, BatchSize::PerIteration);
     });
     group.bench_function("move_one", |b| {
         let (mut wheel, mut key) = (armed(), 0);
