@@ -51,7 +51,7 @@ pub struct Rules {
     /// The longest message in bytes, after decompression.
     pub max_message: usize,
     /// Unfragmented, uncompressed binary messages from this size on that are not all there are given out in pieces
-    /// instead of being put together; `None` for never.
+    /// instead of being put together; `None` for never. At least 1.
     pub pieces_from: Option<usize>,
 }
 
