@@ -22,7 +22,8 @@ const EVENTS: usize = 1024;
 /// The one read buffer. It and what is queued from it stay within the cache of a core.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// A connection that has more than this goes to the still-ready list, so that the others have their turn.
-const READ_BUDGET_BYTES: usize = 1024 * 1024;
+/// Not a round number, so that a message of one, with its header, does not leave its last bytes for the next pass.
+const READ_BUDGET_BYTES: usize = 1024 * 1024 + READ_BUFFER_BYTES / 4;
 /// What is queued beyond this is written before more is read, while it is still in the cache.
 const FLUSH_BYTES: usize = 32 * 1024;
 /// Connections accepted in a pass, of each listener.
