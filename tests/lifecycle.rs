@@ -248,3 +248,12 @@ fn a_signal_right_after_the_start_drains_as_well() {
         assert_eq!(Server::start(&[]).stop().0, Some(0));
     }
 }
+
+#[test]
+fn a_large_message_has_its_line_too() {
+    let server = Server::start(&["--log-messages"]);
+    let mut client = server.open();
+    client.send(frame(BINARY, &[7; 300_000]));
+    assert_eq!(client.frame().payload.len(), 300_000);
+    server.wait_for_log("300000 bytes, binary");
+}

@@ -126,7 +126,8 @@ fn milliseconds(time: Duration) -> u32 {
 impl<A: App> Sessions<A> {
     /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random.
     pub fn new(app: A, settings: Settings, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
-        let pieces_from = app.echoes_large().then_some(PIECES_FROM_BYTES);
+        // A message that gets a log line is put together like any other.
+        let pieces_from = (app.echoes_large() && !log.messages).then_some(PIECES_FROM_BYTES);
         let rules = Rules { role: Role::Server, max_message: settings.max_message, pieces_from };
         Sessions {
             app,
