@@ -17,7 +17,7 @@ pub const MAX_SLICES: usize = 64;
 /// Leftovers are gathered in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// An arena that grew beyond this is given back after the pass.
-const ARENA_KEEP_BYTES: usize = 1024 * 1024;
+const ARENA_KEEP_BYTES: usize = 2 * 1024 * 1024;
 const NONE: u32 = u32::MAX;
 /// The generation of no connection.
 pub const NOBODY: u32 = u32::MAX;

@@ -165,9 +165,19 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Reads from a connection until it is drained, its budget is used up, or it leaves unread what we send.
+    /// Reads from a connection, and writes if much is queued by then: not sooner, because a few large writes wake the
+    /// peer less often than many.
     #[inline]
     fn read_ready(&mut self, key: u32, generation: u32) {
+        self.read_in_turn(key, generation);
+        if self.sessions.queue().pass_bytes() >= FLUSH_BYTES {
+            self.write_dirty();
+        }
+    }
+
+    /// Reads until the connection is drained, its budget is used up, or it leaves unread what we send.
+    #[inline]
+    fn read_in_turn(&mut self, key: u32, generation: u32) {
         let mut budget = READ_BUDGET_BYTES;
         loop {
             let Some(socket) = self.sockets.get(key) else { return };
@@ -182,9 +192,6 @@ impl<A: App> EventLoop<A> {
                 Ok(bytes) => {
                     let drained = bytes < self.buffer.len() && !socket.read_closed;
                     self.sessions.receive(key, &mut self.buffer[..bytes]);
-                    if self.sessions.queue().pass_bytes() >= FLUSH_BYTES {
-                        self.write_dirty();
-                    }
                     if drained || self.sessions.generation(key) != Some(generation) {
                         return;
                     }
