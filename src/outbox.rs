@@ -191,7 +191,7 @@ impl Outbox {
 
     /// Goes on with the echo that was begun, if it was.
     pub(crate) fn echo_piece(&mut self, key: u32, piece: &Piece<'_>) {
-        if self.queue.lane_at(key).mode & MID_FRAME != 0 {
+        if self.is_mid_frame(key) {
             mask::copy(piece.payload, self.queue.reserve(piece.payload.len()), piece.mask);
             self.queue.commit(key, piece.payload.len());
         }

@@ -239,8 +239,6 @@ impl OutQueue {
             let lane = &mut self.lanes[key as usize];
             // A lane closed since may have been marked; a new owner of the same key marks anew.
             if !std::mem::take(&mut lane.dirty) || lane.queued == 0 {
-                // Spans of no bytes go with the pass, as all others do.
-                (lane.first, lane.last) = (NONE, NONE);
                 continue;
             }
             if lane.blocked {
