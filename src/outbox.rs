@@ -137,18 +137,20 @@ impl Outbox {
     /// that of a large message is not copied at all.
     #[inline(always)]
     pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
-        let Some(lane) = self.queue.lane(to.index, to.generation).filter(|_| to.node == self.node) else {
-            return Delivery::Closed;
-        };
-        if let (Body::Masked(payload, mask), FRAMES, false) = (&message.body, lane.mode, lane.is_blocked()) {
-            self.stats.messages_out += 1;
-            let space = self.queue.reserve(MAX_UNMASKED_HEADER_BYTES + payload.len());
-            let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
-            mask::copy(payload, &mut space[header..header + payload.len()], *mask);
-            self.queue.commit(to.index, header + payload.len());
-            return Delivery::Queued;
+        let Body::Masked(payload, mask) = &message.body else { return self.echo_any(to, message) };
+        if !self.queue.is_in_run(to.index, to.generation) || to.node != self.node {
+            let lane = self.queue.lane(to.index, to.generation).filter(|_| to.node == self.node);
+            if lane.is_none_or(|lane| lane.mode != FRAMES || lane.is_blocked()) {
+                return self.echo_any(to, message);
+            }
+            self.queue.begin_run(to.index, to.generation);
         }
-        self.echo_any(to, message)
+        self.stats.messages_out += 1;
+        let space = self.queue.reserve(MAX_UNMASKED_HEADER_BYTES + payload.len());
+        let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
+        mask::copy(payload, &mut space[header..header + payload.len()], *mask);
+        self.queue.commit_to_run(header + payload.len());
+        Delivery::Queued
     }
 
     fn echo_any(&mut self, to: ConnectionId, mut message: Message<'_>) -> Delivery {
@@ -158,10 +160,9 @@ impl Outbox {
         };
         self.stats.messages_out += 1;
         let (kind, length) = (message.kind, message.len());
+        let as_it_is = mode & (MASKED | MID_FRAME) == 0 && !self.compresses(mode, length);
         match message.body {
-            Body::Owned { mut buffer, end }
-                if length >= OWN_BUFFER_BYTES && !self.compresses(mode, length) && mode & MASKED == 0 =>
-            {
+            Body::Owned { mut buffer, end } if length >= OWN_BUFFER_BYTES && as_it_is => {
                 let mut header = [0; MAX_HEADER_BYTES];
                 let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
                 let start = HEADROOM - header_bytes;
@@ -178,22 +179,24 @@ impl Outbox {
         Delivery::Queued
     }
 
-    /// Begins the echo of a message of which not all has come. Until its end, what else is sent there waits.
+    /// Begins a server's echo of a message of which not all has come. Until its end, what else is sent there waits.
     pub(crate) fn begin_echo(&mut self, to: ConnectionId, payload_bytes: usize) {
         let Ok(mode) = self.admit(to) else { return };
+        debug_assert!(mode & MASKED == 0, "clients take messages whole");
         let space = self.queue.reserve(MAX_HEADER_BYTES);
-        let mask = (mode & MASKED != 0).then_some([0; 4]);
-        let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, mask);
+        let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, None);
         self.queue.commit(to.index, header);
-        self.queue.lane_mut(to.index).mode |= MID_FRAME;
+        self.queue.lane_at(to.index).mode |= MID_FRAME;
         self.held.insert(to.index, Vec::new());
     }
 
     /// Goes on with the echo that was begun, if it was.
-    pub(crate) fn echo_piece(&mut self, key: u32, piece: &Piece<'_>) {
+    pub(crate) fn echo_piece(&mut self, key: u32, piece: Piece<'_>) {
         if self.is_mid_frame(key) {
-            mask::copy(piece.payload, self.queue.reserve(piece.payload.len()), piece.mask);
-            self.queue.commit(key, piece.payload.len());
+            mask::apply(piece.payload, piece.mask);
+            if !self.queue.push_in_place(key, piece.payload) {
+                self.queue.push(key, piece.payload);
+            }
         }
     }
 
@@ -201,7 +204,7 @@ impl Outbox {
     pub(crate) fn end_echo(&mut self, key: u32) {
         if let Some(held) = self.held.remove(&key) {
             self.stats.messages_out += 1;
-            self.queue.lane_mut(key).mode &= !MID_FRAME;
+            self.queue.lane_at(key).mode &= !MID_FRAME;
             self.queue.push(key, &held);
         }
     }
@@ -264,18 +267,18 @@ impl Outbox {
     }
 
     /// Whether a message is being echoed of which not all has come.
-    pub(crate) fn is_mid_frame(&self, key: u32) -> bool {
+    pub(crate) fn is_mid_frame(&mut self, key: u32) -> bool {
         self.queue.lane_at(key).mode & MID_FRAME != 0
     }
 
     /// Whether frames may still be queued: no Close frame was, and the backlog did not overflow.
-    pub(crate) fn takes_frames(&self, key: u32) -> bool {
+    pub(crate) fn takes_frames(&mut self, key: u32) -> bool {
         self.queue.lane_at(key).mode & FRAMES != 0
     }
 
     /// Queues a Close frame, after which the lane takes no more frames.
     pub(crate) fn push_close(&mut self, key: u32, payload: Option<(CloseCode, &str)>) {
-        let lane = self.queue.lane_mut(key);
+        let lane = self.queue.lane_at(key);
         let mode = lane.mode;
         lane.mode &= MID_FRAME;
         match payload {
@@ -321,7 +324,7 @@ impl Outbox {
                 Delivery::Dropped
             }
             SlowConsumer::Close => {
-                self.queue.lane_mut(key).mode = 0;
+                self.queue.lane_at(key).mode = 0;
                 self.demands.push((key, Demand::Overflow));
                 Delivery::Closed
             }

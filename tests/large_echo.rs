@@ -31,7 +31,12 @@ impl Connection {
 
     fn receive(&mut self, bytes: &[u8]) {
         self.sessions.begin_pass(self.now);
-        self.sessions.receive(self.key, &mut bytes.to_vec());
+        // As the loop reads: what goes back is queued where it lies.
+        let mut input = self.sessions.queue().lend_input();
+        let space = &mut input.space()[..bytes.len()];
+        space.copy_from_slice(bytes);
+        self.sessions.receive(self.key, space);
+        self.sessions.queue().take_back_input(input, bytes.len());
         self.flush();
     }
 

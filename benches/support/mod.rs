@@ -11,7 +11,7 @@ use percore::{Kind, Log, Peer, Settings};
 use std::io::IoSlice;
 use std::time::Duration;
 
-/// The reactor's read buffer.
+/// So much comes with one read.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// The key of every frame of a load.
 pub const KEY: Mask = [0x37, 0xfa, 0x21, 0x3d];
@@ -47,7 +47,6 @@ pub struct Percore {
     sessions: Sessions<Echo>,
     key: u32,
     input: Vec<u8>,
-    buffer: Vec<u8>,
     answer_bytes: usize,
 }
 
@@ -59,8 +58,7 @@ impl Percore {
         sessions.receive(key, &mut REQUEST.to_vec());
         write_dirty(&mut sessions, |_| {});
         let (input, answer) = (load.frames(Some(KEY)), load.frames(None));
-        let buffer = vec![0; READ_BUFFER_BYTES];
-        let mut percore = Percore { sessions, key, input, buffer, answer_bytes: answer.len() };
+        let mut percore = Percore { sessions, key, input, answer_bytes: answer.len() };
         let mut output = Vec::new();
         percore.read_and_write(|slice| output.extend_from_slice(slice));
         assert!(output == answer, "the echo of {load:?}");
@@ -78,9 +76,11 @@ impl Percore {
     fn read_and_write(&mut self, mut write: impl FnMut(&[u8])) {
         self.sessions.begin_pass(Duration::ZERO);
         for piece in self.input.chunks(READ_BUFFER_BYTES) {
-            let buffer = &mut self.buffer[..piece.len()];
-            buffer.copy_from_slice(piece);
-            self.sessions.receive(self.key, buffer);
+            let mut buffer = self.sessions.queue().lend_input();
+            let space = &mut buffer.space()[..piece.len()];
+            space.copy_from_slice(piece);
+            self.sessions.receive(self.key, space);
+            self.sessions.queue().take_back_input(buffer, piece.len());
             write_dirty(&mut self.sessions, &mut write);
         }
         self.sessions.expire();

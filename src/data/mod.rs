@@ -5,6 +5,7 @@
 
 pub mod calendar;
 pub mod id;
+pub mod input;
 pub mod log;
 pub mod pool;
 pub mod queue;

@@ -3,10 +3,12 @@
 //! What is queued in a pass of the loop goes into one arena; a connection's lane is a list of spans of it, and spans
 //! that touch are one. So an idle connection holds no buffer, a message is copied once, bytes queued for many
 //! connections can be stored once, and a connection costs one write a pass. Only what the socket did not take is
-//! moved to the lane's own backlog. A large message that already has a buffer of its own is queued with it, uncopied.
+//! moved to the lane's own backlog. A large message that already has a buffer of its own is queued with it, uncopied, and
+//! one that lies in the read buffer is queued where it lies ([`Input`]).
 //!
-//! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog, and the arena is empty.
+//! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog, and the arena and the read buffer are empty.
 
+use super::input::{Input, Lent};
 use super::pool::Pool;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -22,11 +24,12 @@ const NONE: u32 = u32::MAX;
 /// The generation of no connection.
 pub const NOBODY: u32 = u32::MAX;
 const ARENA: u32 = u32::MAX;
+const INPUT: u32 = u32::MAX - 1;
 
 #[derive(Clone, Copy)]
 struct Span {
     next: u32,
-    /// `ARENA`, or an index into `owned`.
+    /// `ARENA`, `INPUT`, or an index into `owned`.
     source: u32,
     start: usize,
     end: usize,
@@ -81,15 +84,33 @@ impl Lane {
     }
 }
 
+/// The end of the arena that is being filled for one connection, and is not yet a span of its lane. So what goes to
+/// the same connection as what came before, which is the way of nearly all, touches neither lane nor span.
+#[derive(Clone, Copy)]
+struct Run {
+    key: u32,
+    generation: u32,
+    start: usize,
+}
+
+impl Default for Run {
+    /// No run.
+    fn default() -> Run {
+        Run { key: NONE, generation: NOBODY, start: 0 }
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct OutQueue {
     /// Initialised as far as it is long; `filled` bytes are in use.
     arena: Vec<u8>,
     filled: usize,
+    run: Run,
     spans: Vec<Span>,
     owned: Vec<Vec<u8>>,
     owned_bytes: usize,
+    input: Input,
     lanes: Vec<Lane>,
     dirty: Vec<u32>,
     next_dirty: usize,
@@ -114,6 +135,7 @@ impl OutQueue {
 
     /// Closes a lane and throws away what it had not sent. Says how many bytes that were.
     pub fn close(&mut self, key: u32) -> usize {
+        self.end_run();
         let lane = std::mem::replace(&mut self.lanes[key as usize], Lane::CLOSED);
         for chunk in lane.backlog.into_iter().flat_map(|backlog| backlog.0) {
             self.pool.give(chunk.bytes);
@@ -122,20 +144,59 @@ impl OutQueue {
     }
 
     /// The lane of a connection, `None` when that connection is gone.
-    #[inline(always)]
+    #[inline]
     pub fn lane(&mut self, key: u32, generation: u32) -> Option<&mut Lane> {
+        self.end_run();
         self.lanes.get_mut(key as usize).filter(|lane| lane.generation == generation)
     }
 
     /// The lane of a connection that is known to be there.
-    pub fn lane_mut(&mut self, key: u32) -> &mut Lane {
+    #[inline]
+    pub fn lane_at(&mut self, key: u32) -> &mut Lane {
+        self.end_run();
         &mut self.lanes[key as usize]
     }
 
-    /// The lane of a connection that is known to be there, to look at.
+    /// Whether the last bytes were queued for this connection, and its lane has not been looked at since: whatever was
+    /// found there then holds still.
+    #[inline(always)]
+    pub fn is_in_run(&self, key: u32, generation: u32) -> bool {
+        self.run.key == key && self.run.generation == generation
+    }
+
+    /// Begins a run for a connection that is known to be there.
+    pub fn begin_run(&mut self, key: u32, generation: u32) {
+        self.end_run();
+        self.run = Run { key, generation, start: self.filled };
+    }
+
+    /// Queues the first `bytes` bytes of the space reserved last for the connection of the run.
+    #[inline(always)]
+    pub fn commit_to_run(&mut self, bytes: usize) {
+        debug_assert!(self.run.key != NONE);
+        self.filled += bytes;
+    }
+
+    /// Makes the run a span of its lane.
     #[inline]
-    pub fn lane_at(&self, key: u32) -> &Lane {
-        &self.lanes[key as usize]
+    fn end_run(&mut self) {
+        if self.run.key != NONE {
+            self.link_run();
+        }
+    }
+
+    fn link_run(&mut self) {
+        let Run { key, start, .. } = std::mem::take(&mut self.run);
+        let end = self.filled;
+        if start == end {
+            return;
+        }
+        let lane = &mut self.lanes[key as usize];
+        lane.queued += end - start;
+        match self.spans.get_mut(lane.last as usize) {
+            Some(last) if last.source == ARENA && last.end == start => last.end = end,
+            _ => self.link(key, Span { next: NONE, source: ARENA, start, end }),
+        }
     }
 
     /// Space for `bytes` bytes at the end of the arena, to be filled and then given to a lane with [`OutQueue::commit`].
@@ -154,29 +215,17 @@ impl OutQueue {
         self.arena.resize(target, 0);
     }
 
-    /// Queues the first `bytes` bytes, at least one, of the space reserved last for `key`.
-    #[inline(always)]
+    /// Queues the first `bytes` bytes of the space reserved last for `key`.
+    #[inline]
     pub fn commit(&mut self, key: u32, bytes: usize) {
-        debug_assert!(bytes > 0, "a span of nothing would outlive the pass: a lane with nothing queued is not written");
-        let (start, end) = (self.filled, self.filled + bytes);
-        self.filled = end;
-        let lane = &mut self.lanes[key as usize];
-        lane.queued += bytes;
-        if let Some(last) = self.spans.get_mut(lane.last as usize)
-            && last.source == ARENA
-            && last.end == start
-        {
-            last.end = end;
-            return;
-        }
-        self.link(key, Span { next: NONE, source: ARENA, start, end });
+        self.end_run();
+        self.run = Run { key, generation: NOBODY, start: self.filled };
+        self.filled += bytes;
+        self.link_run();
     }
 
     /// Queues a copy of `bytes`.
     pub fn push(&mut self, key: u32, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
         self.reserve(bytes.len()).copy_from_slice(bytes);
         self.commit(key, bytes.len());
     }
@@ -187,11 +236,42 @@ impl OutQueue {
         if start == end {
             return self.pool.give(buffer);
         }
+        self.end_run();
         self.lanes[key as usize].queued += end - start;
         self.owned_bytes += end - start;
         let source = self.owned.len() as u32;
         self.owned.push(buffer);
         self.link(key, Span { next: NONE, source, start, end });
+    }
+
+    /// The process's read buffer, to read into; [`OutQueue::take_back_input`] comes before anything is written.
+    #[inline]
+    pub fn lend_input(&mut self) -> Lent {
+        self.input.lend()
+    }
+
+    /// The read buffer comes back, `read` bytes of its space used.
+    #[inline]
+    pub fn take_back_input(&mut self, lent: Lent, read: usize) {
+        self.input.take_back(lent, read);
+    }
+
+    /// Queues `bytes` where they lie, if that is in the read buffer that is lent; they are not changed afterwards.
+    /// False when they lie elsewhere, and nothing was queued.
+    pub fn push_in_place(&mut self, key: u32, bytes: &[u8]) -> bool {
+        if bytes.is_empty() {
+            return true;
+        }
+        let Some(start) = self.input.keep(bytes) else { return false };
+        self.end_run();
+        let end = start + bytes.len();
+        let lane = &mut self.lanes[key as usize];
+        lane.queued += bytes.len();
+        match self.spans.get_mut(lane.last as usize) {
+            Some(last) if last.source == INPUT && last.end == start => last.end = end,
+            _ => self.link(key, Span { next: NONE, source: INPUT, start, end }),
+        }
+        true
     }
 
     fn link(&mut self, key: u32, span: Span) {
@@ -216,6 +296,7 @@ impl OutQueue {
 
     /// The socket takes bytes again.
     pub fn unblock(&mut self, key: u32) {
+        self.end_run();
         let lane = &mut self.lanes[key as usize];
         if lane.blocked {
             lane.blocked = false;
@@ -227,12 +308,13 @@ impl OutQueue {
 
     /// Bytes queued since the last flush, of all lanes.
     pub fn pass_bytes(&self) -> usize {
-        self.filled + self.owned_bytes
+        self.filled + self.owned_bytes + self.input.kept_bytes()
     }
 
     /// The next lane that has bytes to write, in the order in which they became so. Every lane that this gives is
     /// written ([`OutQueue::gather`], then [`OutQueue::sent`]) before the next is asked for.
     pub fn next_dirty(&mut self) -> Option<u32> {
+        self.end_run();
         loop {
             let key = *self.dirty.get(self.next_dirty)?;
             self.next_dirty += 1;
@@ -256,7 +338,7 @@ impl OutQueue {
         if lane.first != lane.last || lane.backlog.is_some() {
             return None;
         }
-        self.spans.get(lane.first as usize).map(|span| &self.source(span)[span.start..span.end])
+        self.spans.get(lane.first as usize).map(|span| self.source(span))
     }
 
     /// What `key` has to send, oldest first: the number of slices. What does not fit stays dirty.
@@ -275,7 +357,7 @@ impl OutQueue {
             if count == MAX_SLICES {
                 return count;
             }
-            slices[count] = IoSlice::new(&self.source(span)[span.start..span.end]);
+            slices[count] = IoSlice::new(self.source(span));
             count += 1;
             next = span.next;
         }
@@ -284,8 +366,9 @@ impl OutQueue {
 
     fn source(&self, span: &Span) -> &[u8] {
         match span.source {
-            ARENA => &self.arena,
-            owned => &self.owned[owned as usize],
+            ARENA => &self.arena[span.start..span.end],
+            INPUT => self.input.kept(span.start, span.end),
+            owned => &self.owned[owned as usize][span.start..span.end],
         }
     }
 
@@ -340,12 +423,15 @@ impl OutQueue {
         let chunks = &mut lane.backlog.get_or_insert_default().0;
         while let Some(&span) = self.spans.get(next as usize) {
             next = span.next;
-            if span.source != ARENA {
+            if span.source != ARENA && span.source != INPUT {
                 let bytes = std::mem::take(&mut self.owned[span.source as usize]);
                 chunks.push_back(Chunk { bytes, start: span.start, end: span.end });
                 continue;
             }
-            let bytes = &self.arena[span.start..span.end];
+            let bytes = match span.source {
+                ARENA => &self.arena[span.start..span.end],
+                _ => self.input.kept(span.start, span.end),
+            };
             match chunks.back_mut() {
                 Some(last) if last.end == last.bytes.len() && last.bytes.len() + bytes.len() <= CHUNK_BYTES => {
                     last.bytes.extend_from_slice(bytes);
@@ -364,6 +450,7 @@ impl OutQueue {
         self.spans.clear();
         self.filled = 0;
         self.owned_bytes = 0;
+        self.input.clear();
         if self.arena.len() > ARENA_KEEP_BYTES {
             self.arena = Vec::new();
         }
@@ -374,104 +461,4 @@ impl OutQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn write(queue: &mut OutQueue, key: u32, room: usize) -> Vec<u8> {
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let count = match queue.single(key) {
-            Some(bytes) => {
-                slices[0] = IoSlice::new(bytes);
-                1
-            }
-            None => queue.gather(key, &mut slices),
-        };
-        let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).take(room).collect();
-        let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-        assert!(count == MAX_SLICES || offered == queue.lane_at(key).queued_bytes());
-        queue.sent(key, bytes.len(), bytes.len() < offered);
-        bytes
-    }
-
-    proptest! {
-        /// Whatever is queued for whom, in whatever pieces the sockets take it: each lane's bytes come out in order.
-        #[test]
-        fn every_lane_gets_its_bytes_in_order(
-            passes in prop::collection::vec(
-                (prop::collection::vec((0u32..4, 0usize..3000, any::<bool>()), 0..90), prop::collection::vec(0usize..9000, 4)),
-                1..12,
-            )
-        ) {
-            let mut queue = OutQueue::new();
-            let (mut want, mut got) = (vec![Vec::new(); 4], vec![Vec::new(); 4]);
-            let mut stamp = 0u8;
-            for key in 0..4 {
-                queue.open(key, 1);
-            }
-            for (pushes, rooms) in passes {
-                for (key, len, owned) in pushes {
-                    stamp = stamp.wrapping_add(1);
-                    let bytes = vec![stamp; len];
-                    want[key as usize].extend(&bytes);
-                    if owned {
-                        queue.push_owned(key, [vec![0; 3], bytes].concat(), 3, len + 3);
-                    } else {
-                        queue.push(key, &bytes);
-                    }
-                }
-                while let Some(key) = queue.next_dirty() {
-                    let room = rooms[key as usize];
-                    got[key as usize].extend(write(&mut queue, key, room));
-                }
-                queue.end_flush();
-                for key in 0..4 {
-                    prop_assert_eq!(
-                        queue.lane_at(key).queued_bytes(),
-                        want[key as usize].len() - got[key as usize].len()
-                    );
-                    queue.unblock(key);
-                }
-            }
-            while let Some(key) = queue.next_dirty() {
-                got[key as usize].extend(write(&mut queue, key, usize::MAX));
-            }
-            prop_assert!(got == want);
-            for lane in &queue.lanes {
-                prop_assert!(lane.backlog.is_none());
-            }
-        }
-    }
-
-    /// A lane that had been given nothing kept its place in an arena that was no longer its own.
-    #[test]
-    fn nothing_queued_leaves_nothing_behind() {
-        let mut queue = OutQueue::new();
-        queue.open(0, 1);
-        queue.open(1, 1);
-        queue.push(0, b"");
-        assert_eq!(queue.next_dirty(), None);
-        queue.end_flush();
-        queue.push(1, b"");
-        queue.push(0, b"x");
-        assert_eq!(queue.next_dirty(), Some(0));
-        assert_eq!(write(&mut queue, 0, 9), b"x");
-    }
-
-    #[test]
-    fn spans_that_touch_are_one_and_a_closed_lane_is_passed_over() {
-        let mut queue = OutQueue::new();
-        queue.open(0, 1);
-        queue.open(1, 2);
-        queue.push(0, b"ab");
-        queue.push(0, b"cd");
-        queue.push(1, b"x");
-        assert_eq!(queue.spans.len(), 2);
-        assert_eq!(queue.close(0), 4);
-        assert!(queue.lane(0, 1).is_none());
-        assert_eq!(queue.next_dirty(), Some(1));
-        assert_eq!(write(&mut queue, 1, 9), b"x");
-        assert_eq!(queue.next_dirty(), None);
-        queue.end_flush();
-    }
-}
+mod tests;

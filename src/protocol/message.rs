@@ -37,6 +37,7 @@ pub struct Message<'a> {
 }
 
 pub(crate) enum Body<'a> {
+    /// Where it was read, masked unless the mask is zero.
     Masked(&'a mut [u8], Mask),
     Bytes(&'a [u8]),
     /// Payload from `HEADROOM` to `end` in a buffer of its own.
@@ -75,7 +76,9 @@ impl Message<'_> {
     pub fn payload(&mut self) -> &[u8] {
         match &mut self.body {
             Body::Masked(bytes, mask) => {
-                mask::apply(bytes, std::mem::take(mask));
+                if *mask != [0; 4] {
+                    mask::apply(bytes, std::mem::take(mask));
+                }
                 bytes
             }
             Body::Bytes(bytes) => bytes,

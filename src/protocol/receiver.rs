@@ -34,7 +34,7 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub struct Piece<'a> {
     /// Still masked.
-    pub payload: &'a [u8],
+    pub payload: &'a mut [u8],
     /// The key as it applies from this piece's beginning on.
     pub mask: Mask,
     /// In the first piece: the length of the whole message.
@@ -189,10 +189,13 @@ impl Receiver {
         mask::apply(payload, mask);
         let event = match head.header.opcode {
             OpCode::Control(opcode) => control(opcode, payload)?,
-            opcode => {
+            opcode if head.header.rsv1 => {
                 let kind = if opcode == OpCode::Data(Data::Text) { Kind::Text } else { Kind::Binary };
-                let bytes = if head.header.rsv1 { self.inflate(payload, rules, scratch)? } else { &*payload };
-                Event::Message(checked(kind, bytes)?)
+                Event::Message(checked(kind, self.inflate(payload, rules, scratch)?)?)
+            }
+            _ => {
+                simdutf8::basic::from_utf8(payload).map_err(|_| Violation::NotUtf8)?;
+                Event::Message(Message { kind: Kind::Text, body: Body::Masked(payload, [0; 4]) })
             }
         };
         Ok((end, Some(event)))
@@ -226,7 +229,7 @@ impl Receiver {
                 if taken == 0 {
                     return Ok((used, None));
                 }
-                let piece = data.next_piece(&input[used..used + taken]);
+                let piece = data.next_piece(&mut input[used..used + taken]);
                 if piece.ends {
                     self.release(scratch);
                 }
@@ -409,12 +412,12 @@ pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules)
         mask::apply(payload, mask);
         return None;
     }
-    Some((end, Message { kind: Kind::Text, body: Body::Bytes(payload) }))
+    Some((end, Message { kind: Kind::Text, body: Body::Masked(payload, [0; 4]) }))
 }
 
 impl DataFrame {
     /// Counts `payload` as given out.
-    fn next_piece<'a>(&mut self, payload: &'a [u8]) -> Piece<'a> {
+    fn next_piece<'a>(&mut self, payload: &'a mut [u8]) -> Piece<'a> {
         let mask = self.mask.unwrap_or_default();
         let begins = (self.pieces == Pieces::Begin).then_some(self.remaining as usize);
         self.pieces = Pieces::GoOn;

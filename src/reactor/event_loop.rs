@@ -19,11 +19,9 @@ use std::time::Duration;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
-/// The one read buffer. It and what is queued from it stay within the cache of a core.
-const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// A connection that has more than this goes to the still-ready list, so that the others have their turn.
 /// Not a round number, so that a message of one, with its header, does not leave its last bytes for the next pass.
-const READ_BUDGET_BYTES: usize = 1024 * 1024 + READ_BUFFER_BYTES / 4;
+const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
 /// What is queued beyond this is written before more is read, while it is still in the cache.
 const FLUSH_BYTES: usize = 32 * 1024;
 /// Connections accepted in a pass, of each listener.
@@ -49,7 +47,6 @@ pub(super) struct EventLoop<A: App> {
     log_format: LogFormat,
     drain_timeout: Duration,
     drain_deadline: Option<Duration>,
-    buffer: Box<[u8]>,
     /// Connections that may have more to read than they were allowed, with their generations.
     still_ready: Vec<(u32, u32)>,
     /// When the pass began.
@@ -81,7 +78,6 @@ impl<A: App> EventLoop<A> {
             log_format,
             drain_timeout,
             drain_deadline: None,
-            buffer: vec![0; READ_BUFFER_BYTES].into(),
             still_ready: Vec::new(),
             now: Duration::ZERO,
         })
@@ -165,19 +161,9 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Reads from a connection, and writes if much is queued by then: not sooner, because a few large writes wake the
-    /// peer less often than many.
-    #[inline]
-    fn read_ready(&mut self, key: u32, generation: u32) {
-        self.read_in_turn(key, generation);
-        if self.sessions.queue().pass_bytes() >= FLUSH_BYTES {
-            self.write_dirty();
-        }
-    }
-
     /// Reads until the connection is drained, its budget is used up, or it leaves unread what we send.
     #[inline]
-    fn read_in_turn(&mut self, key: u32, generation: u32) {
+    fn read_ready(&mut self, key: u32, generation: u32) {
         let mut budget = READ_BUDGET_BYTES;
         loop {
             let Some(socket) = self.sockets.get(key) else { return };
@@ -187,11 +173,20 @@ impl<A: App> EventLoop<A> {
                 socket.paused = true;
                 return;
             }
-            match socket.stream.read(&mut self.buffer) {
+            let mut input = self.sessions.queue().lend_input();
+            let space = input.space();
+            let result = socket.stream.read(space);
+            let drained = result.as_ref().is_ok_and(|&bytes| bytes < space.len()) && !socket.read_closed;
+            if let Ok(bytes @ 1..) = result {
+                self.sessions.receive(key, &mut space[..bytes]);
+            }
+            self.sessions.queue().take_back_input(input, result.as_ref().map_or(0, |&bytes| bytes));
+            match result {
                 Ok(0) => return self.sessions.end_of_stream(key),
                 Ok(bytes) => {
-                    let drained = bytes < self.buffer.len() && !socket.read_closed;
-                    self.sessions.receive(key, &mut self.buffer[..bytes]);
+                    if self.sessions.queue().pass_bytes() >= FLUSH_BYTES {
+                        self.write_dirty();
+                    }
                     if drained || self.sessions.generation(key) != Some(generation) {
                         return;
                     }

@@ -95,8 +95,9 @@ impl<A: App> Sessions<A> {
                     if let Some(payload_bytes) = piece.begins {
                         outbox.begin_echo(id, payload_bytes);
                     }
-                    outbox.echo_piece(key, &piece);
-                    if piece.ends {
+                    let ends = piece.ends;
+                    outbox.echo_piece(key, piece);
+                    if ends {
                         outbox.end_echo(key);
                         outbox.stats.messages_in += 1;
                     }

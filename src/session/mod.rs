@@ -228,7 +228,7 @@ impl<A: App> Sessions<A> {
 
     /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being
     /// echoed is read to its end, since a client may send all of it before it reads.
-    pub fn wants_read(&self, key: u32) -> bool {
+    pub fn wants_read(&mut self, key: u32) -> bool {
         let lane = self.outbox.queue.lane_at(key);
         !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES || self.outbox.is_mid_frame(key)
     }
@@ -440,7 +440,7 @@ impl<A: App> Sessions<A> {
         let id = self.id(key);
         let session = &mut self.slab[key as usize];
         let Some(state) = session.state.take() else { return };
-        self.outbox.queue.lane_mut(key).mode = 0;
+        self.outbox.queue.lane_at(key).mode = 0;
         self.outbox.stats.open -= 1;
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
         if self.log.keeps(Level::Info) {
