@@ -56,7 +56,7 @@ impl Input {
     #[inline]
     pub fn keep(&mut self, slice: &[u8]) -> Option<usize> {
         let start = slice.as_ptr().addr().wrapping_sub(self.address);
-        let lies_here = self.address != 0 && start >= self.kept && start + slice.len() <= INPUT_BYTES;
+        let lies_here = self.address != 0 && start >= self.kept && slice.len() <= INPUT_BYTES.saturating_sub(start);
         self.keeps |= lies_here;
         lies_here.then_some(start)
     }

@@ -6,7 +6,8 @@
 //! moved to the lane's own backlog. A large message that already has a buffer of its own is queued with it, uncopied, and
 //! one that lies in the read buffer is queued where it lies ([`Input`]).
 //!
-//! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog, and the arena and the read buffer are empty.
+//! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog; the arena and the read
+//! buffer are empty.
 
 use super::input::{Input, Lent};
 use super::pool::Pool;
@@ -187,16 +188,7 @@ impl OutQueue {
 
     fn link_run(&mut self) {
         let Run { key, start, .. } = std::mem::take(&mut self.run);
-        let end = self.filled;
-        if start == end {
-            return;
-        }
-        let lane = &mut self.lanes[key as usize];
-        lane.queued += end - start;
-        match self.spans.get_mut(lane.last as usize) {
-            Some(last) if last.source == ARENA && last.end == start => last.end = end,
-            _ => self.link(key, Span { next: NONE, source: ARENA, start, end }),
-        }
+        self.append(key, ARENA, start, self.filled);
     }
 
     /// Space for `bytes` bytes at the end of the arena, to be filled and then given to a lane with [`OutQueue::commit`].
@@ -219,9 +211,9 @@ impl OutQueue {
     #[inline]
     pub fn commit(&mut self, key: u32, bytes: usize) {
         self.end_run();
-        self.run = Run { key, generation: NOBODY, start: self.filled };
+        let start = self.filled;
         self.filled += bytes;
-        self.link_run();
+        self.append(key, ARENA, start, self.filled);
     }
 
     /// Queues a copy of `bytes`.
@@ -264,14 +256,22 @@ impl OutQueue {
         }
         let Some(start) = self.input.keep(bytes) else { return false };
         self.end_run();
-        let end = start + bytes.len();
-        let lane = &mut self.lanes[key as usize];
-        lane.queued += bytes.len();
-        match self.spans.get_mut(lane.last as usize) {
-            Some(last) if last.source == INPUT && last.end == start => last.end = end,
-            _ => self.link(key, Span { next: NONE, source: INPUT, start, end }),
-        }
+        self.append(key, INPUT, start, start + bytes.len());
         true
+    }
+
+    /// Gives bytes of the arena or the read buffer to a lane; to its last span, if they go on where that ends.
+    fn append(&mut self, key: u32, source: u32, start: usize, end: usize) {
+        // A span of nothing would outlive the pass: a lane with nothing queued is not written.
+        if start == end {
+            return;
+        }
+        let lane = &mut self.lanes[key as usize];
+        lane.queued += end - start;
+        match self.spans.get_mut(lane.last as usize) {
+            Some(last) if last.source == source && last.end == start => last.end = end,
+            _ => self.link(key, Span { next: NONE, source, start, end }),
+        }
     }
 
     fn link(&mut self, key: u32, span: Span) {
@@ -420,7 +420,8 @@ impl OutQueue {
         let lane = &mut self.lanes[key as usize];
         let mut next = std::mem::replace(&mut lane.first, NONE);
         lane.last = NONE;
-        let chunks = &mut lane.backlog.get_or_insert_default().0;
+        let mut backlog = lane.backlog.take().unwrap_or_default();
+        let chunks = &mut backlog.0;
         while let Some(&span) = self.spans.get(next as usize) {
             next = span.next;
             if span.source != ARENA && span.source != INPUT {
@@ -428,10 +429,7 @@ impl OutQueue {
                 chunks.push_back(Chunk { bytes, start: span.start, end: span.end });
                 continue;
             }
-            let bytes = match span.source {
-                ARENA => &self.arena[span.start..span.end],
-                _ => self.input.kept(span.start, span.end),
-            };
+            let bytes = self.source(&span);
             match chunks.back_mut() {
                 Some(last) if last.end == last.bytes.len() && last.bytes.len() + bytes.len() <= CHUNK_BYTES => {
                     last.bytes.extend_from_slice(bytes);
@@ -440,6 +438,7 @@ impl OutQueue {
                 _ => chunks.push_back(Chunk { bytes: bytes.to_vec(), start: 0, end: bytes.len() }),
             }
         }
+        self.lanes[key as usize].backlog = Some(backlog);
     }
 
     /// Ends a flush: all dirty lanes were written, so the arena begins anew.
