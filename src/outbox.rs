@@ -74,6 +74,8 @@ const MID_FRAME: u8 = 8;
 
 /// Payloads from this size on get, or keep, a buffer of their own instead of a place in the arena.
 const OWN_BUFFER_BYTES: usize = 64 * 1024;
+/// Frames from this size on go back where they lie, if they lie in the read buffer.
+const IN_PLACE_BYTES: usize = 8192;
 /// A buffer for compressed messages that grew beyond this is given back.
 const DEFLATED_KEEP_BYTES: usize = 1024 * 1024;
 
@@ -137,7 +139,11 @@ impl Outbox {
     /// that of a large message is not copied at all.
     #[inline(always)]
     pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
-        let Body::Masked(payload, mask) = &message.body else { return self.echo_any(to, message) };
+        let Body::Masked { frame, start, mask } = &message.body else { return self.echo_any(to, message) };
+        if frame.len() >= IN_PLACE_BYTES {
+            return self.echo_any(to, message);
+        }
+        let payload = &frame[*start..];
         if !self.queue.is_in_run(to.index, to.generation) || to.node != self.node {
             let lane = self.queue.lane(to.index, to.generation).filter(|_| to.node == self.node);
             if lane.is_none_or(|lane| lane.mode != FRAMES || lane.is_blocked()) {
@@ -162,6 +168,19 @@ impl Outbox {
         let (kind, length) = (message.kind, message.len());
         let as_it_is = mode & (MASKED | MID_FRAME) == 0 && !self.compresses(mode, length);
         match message.body {
+            Body::Masked { frame, start, mask } if as_it_is => {
+                if mask != [0; 4] {
+                    mask::apply(&mut frame[start..], mask);
+                }
+                // The answer's header takes the end of the message's: the key, which is longer by nothing else.
+                let mut header = [0; MAX_HEADER_BYTES];
+                let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
+                let begin = start - header_bytes;
+                frame[begin..start].copy_from_slice(&header[..header_bytes]);
+                if !self.queue.push_in_place(key, &frame[begin..]) {
+                    self.queue.push(key, &frame[begin..]);
+                }
+            }
             Body::Owned { mut buffer, end } if length >= OWN_BUFFER_BYTES && as_it_is => {
                 let mut header = [0; MAX_HEADER_BYTES];
                 let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);

@@ -1,4 +1,5 @@
-//! Large binary messages are echoed piece by piece: nothing may get between the pieces, and nothing may get lost.
+//! Large messages are echoed where they were read, binary ones piece by piece: nothing may get between the pieces, and
+//! nothing may get lost.
 
 use percore::apps::echo::Echo;
 use percore::session::{Sessions, Settings};
@@ -70,6 +71,43 @@ fn frame(fill: u8) -> (Vec<u8>, Vec<u8>) {
     let sent = [0x82, 0xff].into_iter().chain(length).chain(mask).chain(masked).collect();
     let echoed = [0x82, 0x7f].into_iter().chain(length).chain(payload.iter().copied()).collect();
     (sent, echoed)
+}
+
+/// A masked frame, and its echo, with the shortest form of the length.
+fn whole(opcode: u8, payload_bytes: usize) -> (Vec<u8>, Vec<u8>) {
+    let mask = [9, 8, 7, 6];
+    let payload: Vec<u8> = (0..payload_bytes).map(|i| b'a' + (i % 23) as u8).collect();
+    let length = match u16::try_from(payload_bytes) {
+        Ok(short @ 0..=125) => vec![short as u8],
+        Ok(short) => [&[126][..], &short.to_be_bytes()].concat(),
+        Err(_) => [&[127][..], &(payload_bytes as u64).to_be_bytes()].concat(),
+    };
+    let masked = payload.iter().enumerate().map(|(i, byte)| byte ^ mask[i % 4]);
+    let sent = [0x80 | opcode, length[0] | 0x80].into_iter().chain(length[1..].to_vec()).chain(mask).chain(masked);
+    let echoed = [&[0x80 | opcode][..], &length, &payload].concat();
+    (sent.collect(), echoed)
+}
+
+#[test]
+fn what_comes_whole_goes_back_from_where_it_was_read() {
+    let mut connection = Connection::open();
+    for payload_bytes in [8191, 8192, 16_384, 65_535, 65_536, 200_000] {
+        for opcode in [1, 2] {
+            let (sent, echoed) = whole(opcode, payload_bytes);
+            connection.receive(&sent);
+            assert!(connection.got == echoed, "{payload_bytes} bytes, opcode {opcode}");
+            connection.got.clear();
+        }
+    }
+}
+
+#[test]
+fn long_and_short_in_one_read_keep_their_order() {
+    let mut connection = Connection::open();
+    let frames = [10, 9001, 10, 11, 70_000, 20_001, 0, 9000].map(|bytes| whole(1 + (bytes % 2) as u8, bytes));
+    connection.receive(&frames.iter().flat_map(|(sent, _)| sent.clone()).collect::<Vec<u8>>());
+    let wanted: Vec<u8> = frames.iter().flat_map(|(_, echoed)| echoed.clone()).collect();
+    assert!(connection.got == wanted);
 }
 
 #[test]

@@ -311,6 +311,11 @@ impl OutQueue {
         self.filled + self.owned_bytes + self.input.kept_bytes()
     }
 
+    /// Whether part of what is queued lies in the read buffer.
+    pub fn keeps_input(&self) -> bool {
+        self.input.kept_bytes() > 0
+    }
+
     /// The next lane that has bytes to write, in the order in which they became so. Every lane that this gives is
     /// written ([`OutQueue::gather`], then [`OutQueue::sent`]) before the next is asked for.
     pub fn next_dirty(&mut self) -> Option<u32> {

@@ -7,6 +7,7 @@ use multiversion::multiversion;
 
 /// Below this a call through a pointer costs more than wide registers give.
 const WIDE_FROM_BYTES: usize = 512;
+const CACHE_LINE: usize = 64;
 const BLOCK: usize = 32;
 /// What is left after the last whole block is done as one such piece, overlapping what came before.
 const TAIL: usize = 16;
@@ -46,7 +47,11 @@ pub fn copy(from: &[u8], to: &mut [u8], mask: Mask) {
 
 #[multiversion(targets("x86_64+avx2", "aarch64+neon"))]
 fn apply_wide(bytes: &mut [u8], mask: Mask) {
-    apply_blocks(bytes, mask);
+    // A vector written across two cache lines costs two writes.
+    let until_aligned = bytes.as_ptr().align_offset(CACHE_LINE).min(bytes.len());
+    let (first, aligned) = bytes.split_at_mut(until_aligned);
+    apply_blocks(first, mask);
+    apply_blocks(aligned, rotate(mask, first.len()));
 }
 
 #[multiversion(targets("x86_64+avx2", "aarch64+neon"))]

@@ -37,8 +37,12 @@ pub struct Message<'a> {
 }
 
 pub(crate) enum Body<'a> {
-    /// Where it was read, masked unless the mask is zero.
-    Masked(&'a mut [u8], Mask),
+    /// Where it was read: a whole frame, of which the payload begins at `start`, masked unless the mask is zero.
+    Masked {
+        frame: &'a mut [u8],
+        start: usize,
+        mask: Mask,
+    },
     Bytes(&'a [u8]),
     /// Payload from `HEADROOM` to `end` in a buffer of its own.
     Owned {
@@ -61,7 +65,7 @@ impl Message<'_> {
     /// Length of the payload in bytes.
     pub fn len(&self) -> usize {
         match &self.body {
-            Body::Masked(bytes, _) => bytes.len(),
+            Body::Masked { frame, start, .. } => frame.len() - start,
             Body::Bytes(bytes) => bytes.len(),
             Body::Owned { end, .. } => end - HEADROOM,
         }
@@ -75,11 +79,12 @@ impl Message<'_> {
     /// The payload.
     pub fn payload(&mut self) -> &[u8] {
         match &mut self.body {
-            Body::Masked(bytes, mask) => {
+            Body::Masked { frame, start, mask } => {
+                let payload = &mut frame[*start..];
                 if *mask != [0; 4] {
-                    mask::apply(bytes, std::mem::take(mask));
+                    mask::apply(payload, std::mem::take(mask));
                 }
-                bytes
+                payload
             }
             Body::Bytes(bytes) => bytes,
             Body::Owned { buffer, end } => &buffer[HEADROOM..*end],

@@ -180,22 +180,21 @@ impl Receiver {
 
     /// A control frame or an unfragmented message that is all there, while nothing else is under way.
     fn whole<'a>(&'a mut self, head: Head, input: &'a mut [u8], rules: &Rules, scratch: &'a mut Scratch) -> Step<'a> {
-        let end = head.header_bytes + head.payload_bytes as usize;
-        let payload = &mut input[head.header_bytes..end];
-        let mask = head.header.mask.unwrap_or_default();
-        if head.header.opcode == OpCode::Data(Data::Binary) && !head.header.rsv1 {
-            return Ok((end, Some(Event::Message(Message { kind: Kind::Binary, body: Body::Masked(payload, mask) }))));
+        let (start, end) = (head.header_bytes, head.header_bytes + head.payload_bytes as usize);
+        let (opcode, compressed) = (head.header.opcode, head.header.rsv1);
+        let kind = if opcode == OpCode::Data(Data::Text) { Kind::Text } else { Kind::Binary };
+        let (frame, mut mask) = (&mut input[..end], head.header.mask.unwrap_or_default());
+        if opcode != OpCode::Data(Data::Binary) || compressed {
+            mask::apply(&mut frame[start..], std::mem::take(&mut mask));
         }
-        mask::apply(payload, mask);
-        let event = match head.header.opcode {
-            OpCode::Control(opcode) => control(opcode, payload)?,
-            opcode if head.header.rsv1 => {
-                let kind = if opcode == OpCode::Data(Data::Text) { Kind::Text } else { Kind::Binary };
-                Event::Message(checked(kind, self.inflate(payload, rules, scratch)?)?)
-            }
+        let event = match opcode {
+            OpCode::Control(opcode) => control(opcode, &frame[start..])?,
+            _ if compressed => Event::Message(checked(kind, self.inflate(&frame[start..], rules, scratch)?)?),
             _ => {
-                simdutf8::basic::from_utf8(payload).map_err(|_| Violation::NotUtf8)?;
-                Event::Message(Message { kind: Kind::Text, body: Body::Masked(payload, [0; 4]) })
+                if kind == Kind::Text {
+                    simdutf8::basic::from_utf8(&frame[start..]).map_err(|_| Violation::NotUtf8)?;
+                }
+                Event::Message(Message { kind, body: Body::Masked { frame, start, mask } })
             }
         };
         Ok((end, Some(event)))
@@ -399,20 +398,21 @@ impl Receiver {
 #[inline(always)]
 pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
     let Short { first, start, end, mask } = frame::decode_short::<MASKED>(input)?;
-    let payload = &mut input[start..end];
-    if payload.len() > rules.max_message {
+    if end - start > rules.max_message {
         return None;
     }
+    let frame = &mut input[..end];
     if first == frame::FINAL_BINARY {
-        return Some((end, Message { kind: Kind::Binary, body: Body::Masked(payload, mask) }));
+        return Some((end, Message { kind: Kind::Binary, body: Body::Masked { frame, start, mask } }));
     }
+    let payload = &mut frame[start..];
     mask::apply(payload, mask);
     if simdutf8::basic::from_utf8(payload).is_err() {
         // Left as it was found.
         mask::apply(payload, mask);
         return None;
     }
-    Some((end, Message { kind: Kind::Text, body: Body::Masked(payload, [0; 4]) }))
+    Some((end, Message { kind: Kind::Text, body: Body::Masked { frame, start, mask: [0; 4] } }))
 }
 
 impl DataFrame {

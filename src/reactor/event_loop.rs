@@ -22,7 +22,8 @@ const EVENTS: usize = 1024;
 /// A connection that has more than this goes to the still-ready list, so that the others have their turn.
 /// Not a round number, so that a message of one, with its header, does not leave its last bytes for the next pass.
 const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
-/// What is queued beyond this is written before more is read, while it is still in the cache.
+/// What is queued beyond this is written before more is read, while it is still in the cache; and what is queued where
+/// it was read is written in any case, so that the next read finds the same part of the buffer, which is in the cache too.
 const FLUSH_BYTES: usize = 32 * 1024;
 /// Connections accepted in a pass, of each listener.
 const ACCEPT_BURST: usize = 128;
@@ -184,7 +185,8 @@ impl<A: App> EventLoop<A> {
             match result {
                 Ok(0) => return self.sessions.end_of_stream(key),
                 Ok(bytes) => {
-                    if self.sessions.queue().pass_bytes() >= FLUSH_BYTES {
+                    let queue = self.sessions.queue();
+                    if queue.keeps_input() || queue.pass_bytes() >= FLUSH_BYTES {
                         self.write_dirty();
                     }
                     if drained || self.sessions.generation(key) != Some(generation) {
