@@ -1,5 +1,6 @@
 //! The limit: an echo of bytes that knows nothing of WebSocket, on the same kind of loop as percore: edge-triggered,
-//! one read and one write for what has arrived, no read only to see `WouldBlock`.
+//! one read and one write for what has arrived, no read only to see `WouldBlock`. What the socket does not take is kept,
+//! and nothing more is read from that connection until it is gone: the rest waits in the kernel, not in memory.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, event::Event};
@@ -9,16 +10,12 @@ use std::io::{self, ErrorKind, Read, Write};
 
 const LISTENER: Token = Token(usize::MAX);
 const READ_BYTES: usize = 512 * 1024;
-/// A connection that leaves more than this unread is not read from until it has taken all of it.
-const MOST_UNSENT_BYTES: usize = 16 * 1024 * 1024;
 
 struct Connection {
     stream: TcpStream,
     /// What the socket did not take, from `sent` on.
     unsent: Vec<u8>,
     sent: usize,
-    /// Reading stopped at the bound; the writable event that ends the pause is still to come.
-    paused: bool,
 }
 
 /// Buffers of the process: one to read into, and those that connections have given back.
@@ -37,20 +34,15 @@ fn ready(result: io::Result<usize>) -> io::Result<Option<usize>> {
 }
 
 impl Connection {
-    /// Echoes until the socket is drained. False when the peer is gone.
+    /// Echoes until the socket is drained, or takes no more. False when the peer is gone.
     fn ready(&mut self, event: &Event, buffers: &mut Buffers) -> io::Result<bool> {
         let mut readable = event.is_readable();
-        if event.is_writable() {
+        if !self.unsent.is_empty() {
             self.write_unsent(buffers)?;
-            if self.unsent.is_empty() {
-                readable |= std::mem::take(&mut self.paused);
-            }
+            // What arrived meanwhile was left where it is.
+            readable = true;
         }
-        while readable {
-            if self.unsent.len() - self.sent > MOST_UNSENT_BYTES {
-                self.paused = true;
-                break;
-            }
+        while readable && self.unsent.is_empty() {
             let Some(bytes) = ready(self.stream.read(&mut buffers.input))? else { break };
             if bytes == 0 {
                 return Ok(false);
@@ -61,14 +53,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// Writes what was read at once, unless something older has to go first; keeps what the socket does not take.
     fn echo(&mut self, bytes: usize, buffers: &mut Buffers) -> io::Result<()> {
         let bytes = &buffers.input[..bytes];
-        let written = if self.unsent.is_empty() { ready(self.stream.write(bytes))?.unwrap_or(0) } else { 0 };
+        let written = ready(self.stream.write(bytes))?.unwrap_or(0);
         if written < bytes.len() {
-            if self.unsent.capacity() == 0 {
-                self.unsent = buffers.spare.pop().unwrap_or_default();
-            }
+            self.unsent = buffers.spare.pop().unwrap_or_default();
             self.unsent.extend_from_slice(&bytes[written..]);
         }
         Ok(())
@@ -81,12 +70,10 @@ impl Connection {
                 None => return Ok(()),
             }
         }
-        if self.sent > 0 {
-            let mut emptied = std::mem::take(&mut self.unsent);
-            emptied.clear();
-            buffers.spare.push(emptied);
-            self.sent = 0;
-        }
+        let mut emptied = std::mem::take(&mut self.unsent);
+        emptied.clear();
+        buffers.spare.push(emptied);
+        self.sent = 0;
         Ok(())
     }
 }
@@ -101,7 +88,7 @@ fn accept(listener: &TcpListener, connections: &mut Slab<Connection>, poll: &Pol
         stream.set_nodelay(true)?;
         let entry = connections.vacant_entry();
         poll.registry().register(&mut stream, Token(entry.key()), Interest::READABLE | Interest::WRITABLE)?;
-        entry.insert(Connection { stream, unsent: Vec::new(), sent: 0, paused: false });
+        entry.insert(Connection { stream, unsent: Vec::new(), sent: 0 });
     }
 }
 
