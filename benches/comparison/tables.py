@@ -1,0 +1,167 @@
+"""The section of benches/README.md that the results fill."""
+
+import os
+
+from comparison import results
+from comparison.grid import all_cells, echo_cells, size_name
+from comparison.servers import ALL, RAW
+
+BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
+
+
+def quantity(number):
+    """Three digits, with k and M: 184k, 4.54M, 2.87k, 443."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if number >= unit * 0.9995:
+            return f"{digits(number / unit)}{name}"
+    return digits(number)
+
+
+def digits(number):
+    """Three significant digits, without an exponent."""
+    return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
+
+
+def with_spread(summary, text):
+    """The median, and beside it the least and the most of all rounds."""
+    return f"{text(summary.median)} ({text(summary.least)} to {text(summary.most)})"
+
+
+def table(head, rows):
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def row(label, summaries, show, text, best):
+    """A row with one value a server, the best of those but raw in bold."""
+    medians = {name: text(summary.median) for name, summary in summaries.items() if summary}
+    rivals = [summary.median for name, summary in summaries.items() if summary and name != RAW]
+    first = text(best(rivals)) if rivals else None
+    shown = []
+    for name, summary in summaries.items():
+        value = show(summary, text) if summary else "–"
+        shown.append(f"**{value}**" if summary and name != RAW and medians[name] == first else value)
+    return [label, *shown]
+
+
+def median_only(summary, text):
+    """The median without the spread."""
+    return text(summary.median)
+
+
+def label_of(cell):
+    """What a row of the grid is called."""
+    return f"{cell.connections:,} × {size_name(cell.size)}, {cell.in_flight} in flight"
+
+
+class Section:
+    """Writes the section from results and machine."""
+
+    def __init__(self, found, machine, plots):
+        self.found, self.machine, self.plots = found, machine, plots
+        self.names = [server.name for server in ALL if server.name in machine["servers"]]
+
+    def measured(self, kind):
+        """The cells of a kind that there are results of."""
+        return [cell for cell in all_cells() if cell.kind == kind and cell.name in self.found]
+
+    def grid(self, kind, names, label, summary, show, text, best):
+        """A table with a row for each cell of a kind."""
+        rows = []
+        for cell in self.measured(kind):
+            values = {name: summary(self.found[cell.name], name) for name in names}
+            rows.append(row(label(cell), values, show, text, best))
+        return table(["", *names], rows) if rows else ""
+
+    def plot(self, name, title):
+        """A plot, where there is one."""
+        return f"![{title}](plots/{name}.svg)" if (self.plots / f"{name}.svg").exists() else ""
+
+    def how(self):
+        """Where and how it was measured."""
+        machine = self.machine
+        versions = table(["server", "version"], [[name, machine["servers"][name]] for name in self.names])
+        left_out = "".join(f" {name} was left out: {why}." for name, why in machine["left_out"].items())
+        cells = echo_cells()[1]
+        too_large = ", ".join(label_of(cell) for cell in cells)
+        return f"""\
+Measured on {machine.get("measured", "an unknown day")}: {machine.get("processor")}, {machine.get("cores")} cores, \
+{machine.get("memory_gib")} GiB, {machine.get("kernel")}, rustc {machine.get("rustc")}.
+The server has one core, the load (`percore bench`, closed loop, binary messages but for deflate) another. All servers
+in turn make a round; {machine.get("rounds")} rounds, {machine.get("seconds")} s each and longer where a turn of all \
+messages takes seconds. A value is the median of the rounds,
+and in parentheses the least and the most. Bold is the best of a row, `raw` not counted: it echoes bytes and knows
+nothing of WebSocket. A dash stands where nothing was measured, or where every round failed.{left_out}
+Not measured, as more than 4 GiB would be under way: {too_large}.
+
+{versions}
+
+The Rust peers are compiled for this processor, percore as it is shipped. Each peer is used as its documentation advises;
+the programs are in [peers](peers)."""
+
+    def failures(self):
+        """Rounds that came to nothing."""
+        lines = []
+        for name, found in self.found.items():
+            for server in self.names:
+                failed = found.failures(server)
+                if failed:
+                    why = " ".join(failed[-1].split())[:200]
+                    lines.append(f"* {name}: {server} failed in {len(failed)} of {len(found.rounds)} rounds ({why})")
+        return "Rounds that failed, which count nowhere:\n\n" + "\n".join(lines) if lines else ""
+
+    def parts(self):
+        """Paragraphs and tables, in order; some may be empty."""
+        peers = [name for name in self.names if name != RAW]
+        deflating = [server.name for server in ALL if server.deflate and server.name in self.names]
+        size = lambda cell: size_name(cell.size)
+        count = lambda cell: f"{cell.connections:,}"
+        micro = lambda seconds: f"{digits(seconds * 1e6)} µs"
+        ratio = lambda number: f"{number:.2f}"
+        of = lambda value: lambda found, name: found.summary(name, value)
+        over_raw = lambda found, name: found.ratios_to_raw(name)
+        yield "### How", self.how()
+        yield "### Echo: messages a second over raw TCP, within the same round", \
+            self.grid("echo", peers, label_of, over_raw, with_spread, ratio, max)
+        yield "", self.plot("echo-100", "100 connections") + "\n" + self.plot("echo-10000", "10,000 connections")
+        yield "### Echo: messages a second", \
+            self.grid("echo", self.names, label_of, of(results.rate), with_spread, quantity, max)
+        yield "### Echo: processor time of the server for a message", \
+            self.grid("echo", self.names, label_of, of(results.cpu), median_only, micro, min)
+        yield "### Resident bytes for each idle connection, after one echo each", \
+            self.grid("idle", peers, count, of(results.memory_per_connection), with_spread, lambda x: f"{x:,.0f}", min)
+        yield "### Handshakes a second, so many connections at a time", \
+            self.grid("handshakes", peers, count, of(results.handshake_rate), with_spread, quantity, max)
+        yield "### Processor time of the server for a handshake", \
+            self.grid("handshakes", peers, count, of(results.cpu_of_handshake), median_only, micro, min)
+        yield "", self.plot("connections", "Idle connections and handshakes")
+        yield "### Messages a second with permessage-deflate, text, level 1, no context takeover", \
+            self.grid("deflate", deflating, size, of(results.rate), with_spread, quantity, max)
+        yield "### Growth: processor time for a message of 125 B, one in flight", \
+            self.grid("growth", self.growing(), count, of(results.cpu), with_spread, micro, min)
+        yield "### Growth: resident memory of the server, MiB", \
+            self.grid("growth", self.growing(), count, of(results.memory), median_only, lambda x: digits(x / 2**20), min)
+        yield "", self.plot("growth", "Processor time and memory from 100 to 19,000 connections")
+        yield "", self.failures()
+
+    def growing(self):
+        """Who takes part in the cells of growth."""
+        return [name for name in self.names if name in (RAW, "percore")]
+
+    def text(self):
+        """The section without its heading."""
+        parts = [f"{head}\n\n{body.strip()}" if head else body.strip() for head, body in self.parts() if body.strip()]
+        return "\n\n".join(parts)
+
+
+def put_into(readme, text):
+    """Replaces what stands between the markers, or adds the section at the end."""
+    old = readme.read_text()
+    if BEGIN not in old:
+        old = f"{old.rstrip()}\n\n## Beside others\n\n{BEGIN}\n{END}\n"
+    before, rest = old.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    new = readme.with_name(readme.name + ".new")
+    new.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    os.replace(new, readme)
