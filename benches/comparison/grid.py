@@ -69,7 +69,12 @@ class Cell:
 
     def described(self):
         """For the file with its results."""
-        return {"name": self.name, **asdict(self)}
+        return asdict(self)
+
+    @classmethod
+    def from_description(cls, described):
+        """A cell from the file with its results."""
+        return cls(**{**described, "servers": tuple(described["servers"])})
 
 
 def echo_cells():

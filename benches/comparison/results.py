@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from statistics import median
 
+from comparison.grid import Cell
 from comparison.servers import RAW
 
 
@@ -15,7 +16,7 @@ class Summary:
 
 
 class CellResults:
-    """The rounds of a cell: each maps a server's name to what the load said, or to {"failed": why}."""
+    """A cell and its rounds: each of those maps a server's name to what the load said, or to {"failed": why}."""
 
     def __init__(self, cell, rounds):
         self.cell, self.rounds = cell, rounds
@@ -85,7 +86,8 @@ def write(folder, name, content):
 
 
 def read(folder):
-    """Results of all cells by name, and the machine."""
-    files = {path.stem: json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))}
+    """Results of all cells, in the order of the tables, and the machine."""
+    files = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
     machine = files.pop("machine", {"servers": {}, "left_out": {}})
-    return {name: CellResults(file["cell"], file["rounds"]) for name, file in files.items()}, machine
+    found = [CellResults(Cell.from_description(file["cell"]), file["rounds"]) for file in files.values()]
+    return sorted(found, key=lambda one: (one.cell.connections, one.cell.in_flight, one.cell.size)), machine

@@ -3,7 +3,7 @@
 import os
 
 from comparison import results
-from comparison.grid import all_cells, echo_cells, size_name
+from comparison.grid import echo_cells, size_name
 from comparison.servers import ALL, RAW
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
@@ -63,15 +63,14 @@ class Section:
         self.names = [server.name for server in ALL if server.name in machine["servers"]]
 
     def measured(self, kind):
-        """The cells of a kind that there are results of."""
-        return [cell for cell in all_cells() if cell.kind == kind and cell.name in self.found]
+        """Results of the cells of a kind."""
+        return [one for one in self.found if one.cell.kind == kind]
 
     def grid(self, kind, names, label, summary, show, text, best):
         """A table with a row for each cell of a kind."""
         rows = []
-        for cell in self.measured(kind):
-            values = {name: summary(self.found[cell.name], name) for name in names}
-            rows.append(row(label(cell), values, show, text, best))
+        for one in self.measured(kind):
+            rows.append(row(label(one.cell), {name: summary(one, name) for name in names}, show, text, best))
         return table(["", *names], rows) if rows else ""
 
     def plot(self, name, title):
@@ -103,12 +102,12 @@ the programs are in [peers](peers)."""
     def failures(self):
         """Rounds that came to nothing."""
         lines = []
-        for name, found in self.found.items():
+        for one in self.found:
             for server in self.names:
-                failed = found.failures(server)
+                failed = one.failures(server)
                 if failed:
                     why = " ".join(failed[-1].split())[:200]
-                    lines.append(f"* {name}: {server} failed in {len(failed)} of {len(found.rounds)} rounds ({why})")
+                    lines.append(f"* {one.cell.name}: {server}, {len(failed)} of {len(one.rounds)} ({why})")
         return "Rounds that failed, which count nowhere:\n\n" + "\n".join(lines) if lines else ""
 
     def parts(self):

@@ -1,0 +1,154 @@
+"""Plots as SVG files, from the results alone: plots.py RESULTS FOLDER. Runs in the environment that has matplotlib."""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+from comparison import results  # noqa: E402
+from comparison.grid import CONNECTIONS, IN_FLIGHT, size_name  # noqa: E402
+from comparison.servers import ALL, RAW  # noqa: E402
+
+# Told apart with every kind of colour vision (Okabe and Ito).
+COLOURS = {
+    RAW: "#999999",
+    "percore": "#0072b2",
+    "uWebSockets": "#d55e00",
+    "fastwebsockets": "#e69f00",
+    "tokio-websockets": "#009e73",
+    "tokio-tungstenite": "#56b4e9",
+    "ws": "#cc79a7",
+    "gorilla": "#8c7a00",
+}
+STYLE = {
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "legend.frameon": False,
+    # Text stays text, and the same data gives the same file.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "percore",
+}
+
+
+def save(figure, folder, name):
+    """Writes a plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def spread_of(summary):
+    """Whiskers from the least to the most of the rounds."""
+    return [[summary.median - summary.least], [summary.most - summary.median]]
+
+
+def echo(found, names, connections, folder):
+    """Messages over raw TCP: a group of bars for each size, a panel for each number in flight."""
+    figure, panels = plt.subplots(len(IN_FLIGHT), 1, figsize=(9, 7.5), sharey=True, layout="constrained")
+    drawn = False
+    for panel, in_flight in zip(panels, IN_FLIGHT):
+        row = [one for one in found if one.cell.kind == "echo"
+               and (one.cell.connections, one.cell.in_flight) == (connections, in_flight)]
+        width = 0.8 / max(len(names), 1)
+        for index, name in enumerate(names):
+            for at, one in enumerate(row):
+                ratio = one.ratios_to_raw(name)
+                if ratio:
+                    drawn = True
+                    place = at + (index - (len(names) - 1) / 2) * width
+                    panel.bar(place, ratio.median, width * 0.92, color=COLOURS[name], label=name,
+                              yerr=spread_of(ratio), error_kw={"elinewidth": 0.8, "ecolor": "#444444"})
+        panel.axhline(1, color="#666666", linewidth=1, linestyle="--")
+        panel.set_xticks(range(len(row)), [size_name(one.cell.size) for one in row])
+        panel.set_title(f"{connections:,} connections, {in_flight} in flight", loc="left")
+        panel.set_ylabel("messages over raw TCP")
+    handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    if drawn:
+        save(figure, folder, f"echo-{connections}")
+
+
+def bars(panel, one, names, value, title, label, logarithmic):
+    """One bar a server, with its value written on it."""
+    pairs = [(name, one.summary(name, value)) for name in names]
+    pairs = [(name, summary) for name, summary in pairs if summary]
+    for at, (name, summary) in enumerate(pairs):
+        panel.barh(at, summary.median, 0.7, color=COLOURS[name], xerr=spread_of(summary),
+                   error_kw={"elinewidth": 0.8, "ecolor": "#444444"})
+        panel.annotate(f"{summary.median:,.0f}", (summary.most, at), xytext=(4, 0), textcoords="offset points",
+                       va="center")
+    panel.set_yticks(range(len(pairs)), [name for name, _ in pairs])
+    panel.invert_yaxis()
+    panel.grid(False)
+    if logarithmic:
+        panel.set_xscale("log")
+    panel.margins(x=0.2)
+    panel.set_title(title, loc="left")
+    panel.set_xlabel(label)
+
+
+def connections(found, names, folder):
+    """Memory of idle connections, and handshakes."""
+    wanted = [("idle", results.memory_per_connection, "Resident bytes for each idle connection", "bytes, logarithmic", True),
+              ("handshakes", results.handshake_rate, "Handshakes a second", "handshakes a second", False)]
+    shown = [(one, *rest) for kind, *rest in wanted for one in found if one.cell.kind == kind]
+    if not shown:
+        return
+    figure, panels = plt.subplots(len(shown), 1, figsize=(9, 3.4 * len(shown)), squeeze=False, layout="constrained")
+    for panel, (one, value, title, label, logarithmic) in zip(panels[:, 0], shown):
+        title = f"{title}, {one.cell.connections:,} connections"
+        bars(panel, one, names, value, title, label, logarithmic)
+    save(figure, folder, "connections")
+
+
+def growth(found, folder):
+    """Processor time for a message, and memory, against the number of connections."""
+    sizes = [one for one in found if one.cell.kind == "growth"]
+    if not sizes:
+        return
+    figure, panels = plt.subplots(2, 1, figsize=(9, 6.5), sharex=True, layout="constrained")
+    wanted = [(results.cpu, 1e6, "µs of processor time for a message"), (results.memory, 2**-20, "resident MiB")]
+    for panel, (value, scale, label) in zip(panels, wanted):
+        for name in ("percore", RAW):
+            points = [(one.cell.connections, one.summary(name, value)) for one in sizes]
+            points = [(count, summary) for count, summary in points if summary]
+            counts = [count for count, _ in points]
+            panel.plot(counts, [summary.median * scale for _, summary in points], "o-", color=COLOURS[name], label=name)
+            panel.fill_between(counts, [summary.least * scale for _, summary in points],
+                               [summary.most * scale for _, summary in points], color=COLOURS[name], alpha=0.15)
+        panel.set_ylim(bottom=0)
+        panel.set_ylabel(label)
+        panel.legend(loc="upper left")
+    panels[0].set_title("Echo of 125 B, one in flight; the band is the spread of the rounds", loc="left")
+    panels[-1].set_xlabel("connections")
+    panels[-1].xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    save(figure, folder, "growth")
+
+
+def main():
+    """Draws what there are results for."""
+    found, machine = results.read(sys.argv[1])
+    folder = Path(sys.argv[2])
+    names = [server.name for server in ALL if server.name in machine["servers"] and server.name != RAW]
+    with plt.rc_context(STYLE):
+        for count in CONNECTIONS:
+            echo(found, names, count, folder)
+        connections(found, names, folder)
+        growth(found, folder)
+
+
+main()
