@@ -46,6 +46,7 @@
 
 pub mod app;
 pub mod apps;
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod os;
