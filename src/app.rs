@@ -3,10 +3,12 @@
 use crate::data::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::Violation;
+use crate::protocol::client::HandshakeError;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Message;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// An application: called by the reactor, one call at a time, from one thread.
@@ -148,6 +150,18 @@ pub trait App {
         let _ = (id, connection, error, out);
     }
 
+    /// A connection that [`Outbox::connect`] ordered with `tag` did not open. Nothing else is called for it; to try again
+    /// is up to the app.
+    fn on_connect_failed(&mut self, tag: u64, error: &ConnectError, out: &mut Outbox) {
+        let _ = (tag, error, out);
+    }
+
+    /// The drain begins, after a signal or [`Outbox::stop`]: every connection is about to be told 1001 (RFC 6455, section
+    /// 7.4.1). What is sent now still goes before that.
+    fn on_drain(&mut self, out: &mut Outbox) {
+        let _ = out;
+    }
+
     /// A connection is over. Called once for each [`App::on_open`], and with its state; nothing can be sent to `id` any
     /// more, and no other connection is ever called so.
     ///
@@ -201,8 +215,8 @@ pub enum Error {
     CloseTimeout,
     /// The peer ended the stream without a Close frame (RFC 6455, section 7.1.5, close code 1006).
     UnexpectedEof,
-    /// The socket failed; the text is the operating system's, such as `Connection reset by peer`.
-    Io(String),
+    /// The socket failed: the kind, and the operating system's text, such as `Connection reset by peer`.
+    Io(io::ErrorKind, String),
 }
 
 impl fmt::Display for Error {
@@ -213,9 +227,35 @@ impl fmt::Display for Error {
             Error::SlowConsumer { backlog_bytes } => write!(f, "reads too slowly: {backlog_bytes} bytes waiting"),
             Error::CloseTimeout => f.write_str("Close frame not answered in time"),
             Error::UnexpectedEof => f.write_str("stream ended without a Close frame"),
-            Error::Io(error) => f.write_str(error),
+            Error::Io(_, error) => f.write_str(error),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Why a connection that was ordered did not open; given to [`App::on_connect_failed`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ConnectError {
+    /// No connection came about, or it broke: the kind, and the operating system's text, such as `Connection refused`.
+    Io(io::ErrorKind, String),
+    /// The server ended the stream before it had answered.
+    UnexpectedEof,
+    /// It was not open within [`Settings::handshake_timeout`](crate::Settings::handshake_timeout).
+    Timeout,
+    /// The server answered, but not by an upgrade (RFC 6455, section 4.1).
+    Handshake(HandshakeError),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Io(_, error) => f.write_str(error),
+            ConnectError::UnexpectedEof => f.write_str("stream ended before the handshake's answer"),
+            ConnectError::Timeout => f.write_str("handshake not answered in time"),
+            ConnectError::Handshake(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}

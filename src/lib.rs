@@ -36,7 +36,7 @@
 //! ```
 //!
 //! * [`App`] is called with connections and messages, and answers through the [`Outbox`].
-//! * [`Server`] takes [`Settings`] for connections and [`ServerOptions`] for the process.
+//! * [`Server`] takes [`Settings`] for connections and [`ServerOptions`] for the process; [`Client`] connects instead.
 //! * [`protocol`] turns bytes into messages and back, for servers and for clients, without sockets and clocks.
 //! * [`session`] is all connections of a process without their sockets; [`reactor`] is the loop that owns those.
 //!
@@ -46,6 +46,7 @@
 
 pub mod app;
 pub mod apps;
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod os;
@@ -54,7 +55,7 @@ pub mod protocol;
 pub mod reactor;
 pub mod session;
 
-pub use app::{App, Error};
+pub use app::{App, ConnectError, Error};
 pub use data::id::{ConnectionId, Peer};
 pub use data::log::{Level, Log};
 pub use data::stats::Stats;
@@ -67,6 +68,6 @@ pub use protocol::http::{HeadLimits, Request, Response};
 pub use protocol::message::{Kind, Message};
 pub use protocol::upgrade::UpgradeRules;
 pub use protocol::{Role, Violation};
-pub use reactor::{Outcome, Server, ServerOptions};
+pub use reactor::{Client, Outcome, Server, ServerOptions, Target};
 pub use session::Settings;
 pub use tungstenite::protocol::frame::coding::CloseCode;

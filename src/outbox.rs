@@ -13,6 +13,7 @@ use crate::protocol::receiver::Piece;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
+use std::time::Duration;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 /// What to do for a connection whose backlog is full.
@@ -64,6 +65,13 @@ pub(crate) enum Demand {
     Overflow,
 }
 
+/// A connection to be opened: to which of the client's targets, and what the app calls it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Order {
+    pub target: usize,
+    pub tag: u64,
+}
+
 /// Bits of `Lane::mode`; the upper four are the window bits for compression, 0 for none.
 const FRAMES: u8 = 1;
 const MASKED: u8 = 2;
@@ -84,6 +92,9 @@ pub struct Outbox {
     pub(crate) queue: OutQueue,
     pub(crate) stats: Stats,
     pub(crate) demands: Vec<(u32, Demand)>,
+    pub(crate) orders: Vec<Order>,
+    pub(crate) stops: bool,
+    pub(crate) now: Duration,
     rules: SendRules,
     node: u32,
     /// One compressor for each window size, for all connections without context takeover.
@@ -103,6 +114,9 @@ impl Outbox {
             queue: OutQueue::new(),
             stats: Stats::default(),
             demands: Vec::new(),
+            orders: Vec::new(),
+            stops: false,
+            now: Duration::ZERO,
             rules,
             node,
             shared: [const { None }; 16],
@@ -257,6 +271,23 @@ impl Outbox {
         self.push_close(to.index, Some((code, reason)));
         self.demands.push((to.index, Demand::Closing(code)));
         Delivery::Queued
+    }
+
+    /// Opens a connection to a target of [`Client`](crate::Client), counted from 0 in the order in which they were given.
+    /// [`App::on_open`](crate::App::on_open) or [`App::on_connect_failed`](crate::App::on_connect_failed) follows, and is
+    /// told `tag`, which is the app's own. Servers have no targets: there nothing follows.
+    pub fn connect(&mut self, target: usize, tag: u64) {
+        self.orders.push(Order { target, tag });
+    }
+
+    /// Stops the process's loop as a first signal would: it drains, and ends.
+    pub fn stop(&mut self) {
+        self.stops = true;
+    }
+
+    /// Time since the start, as it was when the pass of the loop began.
+    pub fn now(&self) -> Duration {
+        self.now
     }
 
     /// Bytes that wait for a connection's socket, 0 when it is gone.

@@ -50,11 +50,16 @@ fn assert_documented(names: &[String]) {
 
 #[test]
 fn every_flag() {
-    let output = Command::new(env!("CARGO_BIN_EXE_percore")).args(["serve", "echo", "--help"]).output();
-    let help = String::from_utf8(output.expect("percore runs").stdout).expect("help is text");
-    let flags = flags(&help);
-    assert!(flags.len() > 20, "the flags are read from the help: {flags:?}");
-    assert_documented(&flags);
+    for (command, at_least) in
+        [("serve echo", 20), ("bench echo", 15), ("bench idle", 10), ("bench connect", 10), ("bench fanout", 15)]
+    {
+        let words = command.split(' ').chain(["--help"]);
+        let output = Command::new(env!("CARGO_BIN_EXE_percore")).args(words).output();
+        let help = String::from_utf8(output.expect("percore runs").stdout).expect("help is text");
+        let flags = flags(&help);
+        assert!(flags.len() >= at_least, "the flags are read from the help of {command}: {flags:?}");
+        assert_documented(&flags);
+    }
 }
 
 #[test]

@@ -126,10 +126,20 @@ enum SlowConsumerFlag {
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
-enum DeflateFlag {
+pub(super) enum DeflateFlag {
     Off,
     NoTakeover,
     Takeover,
+}
+
+impl From<DeflateFlag> for DeflateMode {
+    fn from(flag: DeflateFlag) -> DeflateMode {
+        match flag {
+            DeflateFlag::Off => DeflateMode::Off,
+            DeflateFlag::NoTakeover => DeflateMode::NoTakeover,
+            DeflateFlag::Takeover => DeflateMode::Takeover,
+        }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -196,11 +206,7 @@ impl ServerFlags {
                 paths: if self.path.is_empty() { default.paths } else { self.path.clone() },
                 origins: self.origin.clone(),
                 subprotocols: self.subprotocol.clone(),
-                deflate: match self.deflate {
-                    DeflateFlag::Off => DeflateMode::Off,
-                    DeflateFlag::NoTakeover => DeflateMode::NoTakeover,
-                    DeflateFlag::Takeover => DeflateMode::Takeover,
-                },
+                deflate: self.deflate.into(),
                 deflate_bits: self.deflate_window,
             },
             head: HeadLimits { request_line_bytes: self.max_request_line, head_bytes: self.max_headers },

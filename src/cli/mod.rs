@@ -3,6 +3,7 @@
 //! Raw flags first ([`flags`]), checked settings second; an error says what to type instead. Exit codes: 0 when all
 //! went well, 1 when something failed, 2 when the command line was wrong.
 
+mod bench;
 pub mod flags;
 mod serve;
 pub mod units;
@@ -24,12 +25,16 @@ enum Command {
     /// Serve an application
     #[command(subcommand)]
     Serve(serve::Serve),
+    /// Put load on a WebSocket server, and measure what comes back
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve)),
+        Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
         Err(error) if is_help(error.kind()) => error.exit(),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }

@@ -6,9 +6,10 @@ use crate::data::log::{Record, json_string};
 use std::io::Write;
 
 /// How a line looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum LogFormat {
     /// `2026-01-31T12:00:00.000Z INFO text`
+    #[default]
     Text,
     /// One JSON object a line: `time`, `level`, `event`, `message` and the record's fields.
     Json,

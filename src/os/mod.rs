@@ -1,6 +1,7 @@
 //! Floor 4, the edge of the operating system: listeners, streams, signals, the clock, the log's file descriptor.
 
 pub mod clock;
+pub mod descriptors;
 pub mod hostname;
 pub mod listener;
 pub mod log_writer;

@@ -1,9 +1,15 @@
 //! A connected socket, TCP or unix.
 
+use super::listener::ListenAddr;
+use crate::data::id::Peer;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event::Source};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown, SocketAddr};
+
+/// EINPROGRESS.
+const IN_PROGRESS: i32 = 115;
 
 /// A non-blocking stream.
 #[derive(Debug)]
@@ -15,6 +21,34 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Begins to connect. Once the stream is writable, [`Stream::connect_result`] says what came of it.
+    ///
+    /// # Errors
+    /// As `socket(2)`, `bind(2)` and `connect(2)`.
+    pub fn connect(addr: &ListenAddr, source: Option<IpAddr>) -> io::Result<(Stream, Peer)> {
+        match addr {
+            ListenAddr::Tcp(addr) => Ok((connect_tcp(*addr, source)?, Peer::from(*addr))),
+            ListenAddr::Unix(path) => Ok((Stream::Unix(UnixStream::connect(path)?), Peer::UNIX)),
+        }
+    }
+
+    /// What came of connecting: true when it is done, false while it is under way.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub fn connect_result(&self) -> io::Result<bool> {
+        let (error, peer) = match self {
+            Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+        };
+        match (error, peer) {
+            (Some(error), _) => Err(error),
+            (None, Ok(())) => Ok(true),
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            (None, Err(error)) => Err(error),
+        }
+    }
+
     /// Registers for both directions, edge-triggered, once and for all.
     ///
     /// # Errors
@@ -68,5 +102,17 @@ impl Stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
+    }
+}
+
+fn connect_tcp(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<Stream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
+        _ => Ok(Stream::Tcp(TcpStream::from_std(socket.into()))),
     }
 }

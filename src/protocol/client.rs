@@ -6,6 +6,7 @@ use super::upgrade::accept_value;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -82,18 +83,18 @@ impl std::error::Error for HandshakeError {}
 #[derive(Clone, Debug)]
 pub struct ClientHandshake {
     key: String,
-    offer: Offer,
+    offer: Arc<Offer>,
 }
 
 impl ClientHandshake {
-    /// `nonce` is 16 random bytes, new for each connection.
-    pub fn new(offer: Offer, nonce: [u8; 16]) -> ClientHandshake {
-        ClientHandshake { key: STANDARD.encode(nonce), offer }
+    /// `nonce` is 16 random bytes, new for each connection. The offer may be shared by many.
+    pub fn new(offer: impl Into<Arc<Offer>>, nonce: [u8; 16]) -> ClientHandshake {
+        ClientHandshake { key: STANDARD.encode(nonce), offer: offer.into() }
     }
 
     /// The request.
     pub fn request(&self) -> Vec<u8> {
-        let Offer { target, host, subprotocols, deflate, headers } = &self.offer;
+        let Offer { target, host, subprotocols, deflate, headers } = &*self.offer;
         let mut out = format!(
             "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n",

@@ -29,9 +29,24 @@ pub struct Request<'a> {
     pub(crate) headers: &'a [Header<'a>],
     pub(crate) peer: Peer,
     pub(crate) subprotocol: Option<&'a str>,
+    pub(crate) tag: u64,
 }
 
 impl<'a> Request<'a> {
+    /// A request for `/` that says nothing else.
+    pub(crate) fn bare(peer: Peer) -> Request<'a> {
+        Request {
+            method: "GET",
+            path: "/",
+            query: None,
+            minor_version: 1,
+            headers: &[],
+            peer,
+            subprotocol: None,
+            tag: 0,
+        }
+    }
+
     /// `GET`, in capitals as it was sent.
     pub fn method(&self) -> &'a str {
         self.method
@@ -88,6 +103,11 @@ impl<'a> Request<'a> {
     /// The subprotocol that was agreed on; before the upgrade is accepted, `None`.
     pub fn subprotocol(&self) -> Option<&'a str> {
         self.subprotocol
+    }
+
+    /// What [`Outbox::connect`](crate::Outbox::connect) was told, for a connection that we opened; otherwise 0.
+    pub fn tag(&self) -> u64 {
+        self.tag
     }
 
     /// Whether some header `name`, read as a comma separated list, has `token`, whatever its case.
@@ -176,7 +196,8 @@ pub fn parse<'a>(
         return Err(BadRequest(400, "request cut short"));
     };
     let (path, query) = split_target(target);
-    let request = Request { method, path, query, minor_version, headers: parsed.headers, peer, subprotocol: None };
+    let request =
+        Request { method, path, query, minor_version, headers: parsed.headers, peer, subprotocol: None, tag: 0 };
     // RFC 9112, section 3.2: one Host, unless HTTP/1.0.
     match request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host")).count() {
         1 => Ok(request),

@@ -3,8 +3,9 @@
 //! Sockets are edge-triggered and registered once. A short read means that a socket is drained, so there is no read
 //! only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
 
+use super::client::Target;
 use super::sockets::{Accepted, SIGNALS, Sockets, Wake, token, wake};
-use crate::app::App;
+use crate::app::{App, ConnectError};
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
@@ -12,6 +13,8 @@ use crate::os::clock::Clock;
 use crate::os::listener::Listener;
 use crate::os::log_writer::{LogFormat, write_records};
 use crate::os::signals::Signals;
+use crate::os::stream::Stream;
+use crate::outbox::Order;
 use crate::session::{Fate, Sessions};
 use mio::{Events, Poll};
 use std::io::{self, ErrorKind, IoSlice};
@@ -31,7 +34,7 @@ const ACCEPT_BURST: usize = 128;
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// After a signal, every connection was told and has gone.
+    /// After a signal, or because the app asked, every connection was told and has gone.
     Drained(Stats),
     /// The drain timeout cut off so many connections.
     Abandoned(usize, Stats),
@@ -39,14 +42,26 @@ pub enum Outcome {
     Interrupted(Stats),
 }
 
+/// What a loop has besides its sessions: the part of a server, of a client, and what both have.
+#[derive(Default)]
+pub(super) struct Setup {
+    pub listeners: Vec<Listener>,
+    pub targets: Vec<Target>,
+    /// Whether connections to targets begin with a handshake.
+    pub handshake: bool,
+    pub signals: Option<Signals>,
+    pub drain_timeout: Duration,
+    pub log_format: LogFormat,
+    /// A deadline that is nearer than this is not slept for.
+    pub busy_poll: Duration,
+}
+
 pub(super) struct EventLoop<A: App> {
     poll: Poll,
     sessions: Sessions<A>,
     sockets: Sockets,
-    signals: Option<Signals>,
+    setup: Setup,
     clock: Clock,
-    log_format: LogFormat,
-    drain_timeout: Duration,
     drain_deadline: Option<Duration>,
     /// Connections that may have more to read than they were allowed, with their generations.
     still_ready: Vec<(u32, u32)>,
@@ -55,36 +70,27 @@ pub(super) struct EventLoop<A: App> {
 }
 
 impl<A: App> EventLoop<A> {
-    pub fn new(
-        sessions: Sessions<A>,
-        listeners: Vec<Listener>,
-        mut signals: Option<Signals>,
-        clock: Clock,
-        drain_timeout: Duration,
-        log_format: LogFormat,
-    ) -> io::Result<EventLoop<A>> {
+    pub fn new(sessions: Sessions<A>, mut setup: Setup, clock: Clock) -> io::Result<EventLoop<A>> {
         let (poll, mut sockets) = (Poll::new()?, Sockets::new());
-        for listener in listeners {
+        for listener in std::mem::take(&mut setup.listeners) {
             sockets.listen(listener, poll.registry())?;
         }
-        if let Some(signals) = &mut signals {
+        if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
         }
         Ok(EventLoop {
             poll,
             sessions,
             sockets,
-            signals,
+            setup,
             clock,
-            log_format,
-            drain_timeout,
             drain_deadline: None,
             still_ready: Vec::new(),
             now: Duration::ZERO,
         })
     }
 
-    /// Runs until a signal ends it.
+    /// Runs until a signal or the app ends it.
     pub fn run(&mut self) -> io::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
@@ -98,8 +104,10 @@ impl<A: App> EventLoop<A> {
             let signals = self.read_events(&events);
             self.accept();
             self.sessions.expire();
+            self.connect();
+            let stops = self.sessions.take_stop() || signals > 0;
             let first_signal = signals > 0 && self.drain_deadline.is_none();
-            if first_signal {
+            if stops && self.drain_deadline.is_none() {
                 self.drain();
             }
             self.write_dirty();
@@ -119,7 +127,9 @@ impl<A: App> EventLoop<A> {
             return Some(Duration::ZERO);
         }
         let deadlines = [self.sessions.next_deadline(), self.drain_deadline];
-        deadlines.into_iter().flatten().min().map(|deadline| deadline.saturating_sub(self.now))
+        let sleep = deadlines.into_iter().flatten().min()?.saturating_sub(self.now);
+        // The kernel sleeps whole milliseconds, rounded up.
+        Some(if sleep < self.setup.busy_poll { Duration::ZERO } else { sleep - self.setup.busy_poll })
     }
 
     /// Acts on each event; says how many signals came.
@@ -130,6 +140,9 @@ impl<A: App> EventLoop<A> {
                 Wake::Connection { key, generation } => {
                     // An event for a former owner of the key is none.
                     if self.sessions.generation(key) != Some(generation) {
+                        continue;
+                    }
+                    if self.sockets.get(key).is_some_and(|socket| socket.connecting) && !self.is_connected(key) {
                         continue;
                     }
                     let Some(socket) = self.sockets.get(key) else { continue };
@@ -145,7 +158,7 @@ impl<A: App> EventLoop<A> {
                     }
                 }
                 Wake::Listener(index) => self.sockets.listener_is_ready(index),
-                Wake::Signals => signals += self.signals.as_mut().map_or(0, Signals::take),
+                Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
         }
         signals
@@ -218,7 +231,7 @@ impl<A: App> EventLoop<A> {
                         let Some(key) = self.sessions.accept(peer) else { continue };
                         let generation = self.sessions.generation(key).unwrap_or_default();
                         let registered = stream.register(self.poll.registry(), token(key, generation));
-                        self.sockets.insert(key, stream);
+                        self.sockets.insert(key, stream, false);
                         if let Err(error) = registered {
                             self.sessions.socket_error(key, &error);
                         }
@@ -233,6 +246,51 @@ impl<A: App> EventLoop<A> {
                 }
             }
         }
+    }
+
+    /// Opens the connections that the app ordered.
+    fn connect(&mut self) {
+        for Order { target, tag } in self.sessions.take_orders() {
+            let Some(target) = self.setup.targets.get(target) else { continue };
+            match Stream::connect(&target.addr, target.source) {
+                Ok((mut stream, peer)) => {
+                    let key = self.sessions.connect(peer, self.setup.handshake.then_some(&target.offer), tag);
+                    let generation = self.sessions.generation(key).unwrap_or_default();
+                    let registered = stream.register(self.poll.registry(), token(key, generation));
+                    self.sockets.insert(key, stream, true);
+                    if let Err(error) = registered {
+                        self.sessions.socket_error(key, &error);
+                    }
+                }
+                Err(error) => {
+                    self.sessions.order_failed(tag, &ConnectError::Io(error.kind(), error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// An event came for a socket that was connecting: whether it is connected.
+    #[cold]
+    fn is_connected(&mut self, key: u32) -> bool {
+        let Some(socket) = self.sockets.get(key) else { return false };
+        match socket.stream.connect_result() {
+            Ok(connected) => {
+                socket.connecting = !connected;
+                if connected {
+                    self.sessions.connected(key);
+                }
+                connected
+            }
+            Err(error) => {
+                self.sessions.socket_error(key, &error);
+                false
+            }
+        }
+    }
+
+    /// The app, after [`EventLoop::run`].
+    pub fn into_app(self) -> A {
+        self.sessions.app
     }
 
     fn log_accept_error(&mut self, error: &io::Error) {
@@ -286,7 +344,7 @@ impl<A: App> EventLoop<A> {
         self.sessions.log.push(Level::Info, "drain", &[], text);
         self.sockets.stop_listening();
         self.sessions.drain();
-        self.drain_deadline = Some(self.now + self.drain_timeout);
+        self.drain_deadline = Some(self.now + self.setup.drain_timeout);
     }
 
     /// Whether the drain has come to an end.
@@ -305,7 +363,7 @@ impl<A: App> EventLoop<A> {
 
     fn write_log(&mut self) {
         if !self.sessions.log.is_empty() {
-            write_records(self.log_format, &self.sessions.log.take());
+            write_records(self.setup.log_format, &self.sessions.log.take());
         }
     }
 }

@@ -1,8 +1,20 @@
 //! Floor 5, the reactor: one epoll loop that owns the sockets and drives the [sessions](crate::session).
 
+mod client;
 mod event_loop;
 mod server;
 mod sockets;
 
+pub use client::{Client, Target};
 pub use event_loop::Outcome;
 pub use server::{Server, ServerOptions};
+
+use rand::TryRng;
+use std::io;
+
+/// Random bytes from the operating system.
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
+    Ok(seed)
+}

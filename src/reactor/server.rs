@@ -1,6 +1,7 @@
 //! [`Server`]: an app, its settings and where it listens.
 
-use super::event_loop::{EventLoop, Outcome};
+use super::event_loop::{EventLoop, Outcome, Setup};
+use super::seed;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::{Clock, unix_time};
@@ -8,7 +9,6 @@ use crate::os::listener::{ListenAddr, Listener};
 use crate::os::log_writer::LogFormat;
 use crate::os::signals::Signals;
 use crate::session::{Sessions, Settings};
-use rand::TryRng;
 use std::io;
 use std::time::Duration;
 
@@ -134,10 +134,9 @@ impl<A: App> Server<A> {
     pub fn run(self) -> io::Result<Outcome> {
         let Server { app, settings, options, log, listeners } = self;
         let signals = if options.signals { Some(Signals::new()?) } else { None };
-        let mut seed = [0; 32];
-        rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
-        let sessions = Sessions::new(app, settings, log, unix_time().as_secs(), seed);
-        let clock = Clock::start();
-        EventLoop::new(sessions, listeners, signals, clock, options.drain_timeout, options.log_format)?.run()
+        let sessions = Sessions::new(app, settings, log, unix_time().as_secs(), seed()?);
+        let ServerOptions { drain_timeout, log_format, .. } = options;
+        let setup = Setup { listeners, signals, drain_timeout, log_format, ..Setup::default() };
+        EventLoop::new(sessions, setup, Clock::start())?.run()
     }
 }

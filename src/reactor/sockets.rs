@@ -41,6 +41,8 @@ pub(super) fn wake(token: Token) -> Wake {
 /// A connection's socket.
 pub(super) struct Socket {
     pub stream: Stream,
+    /// We connect, and it is not known yet whether that works.
+    pub connecting: bool,
     /// The peer sends no more; reading must go on to the end of the stream, since no further event will come.
     pub read_closed: bool,
     /// Nothing is read until what we sent is taken.
@@ -155,11 +157,12 @@ impl Sockets {
         std::mem::take(&mut self.unlogged)
     }
 
-    pub fn insert(&mut self, key: u32, stream: Stream) {
+    pub fn insert(&mut self, key: u32, stream: Stream, connecting: bool) {
         if self.slots.len() <= key as usize {
             self.slots.resize_with(key as usize + 1, || None);
         }
-        self.slots[key as usize] = Some(Socket { stream, read_closed: false, paused: false, still_ready: false });
+        self.slots[key as usize] =
+            Some(Socket { stream, connecting, read_closed: false, paused: false, still_ready: false });
     }
 
     #[inline]

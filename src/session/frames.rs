@@ -4,10 +4,10 @@ use super::{Phase, Sessions, milliseconds};
 use crate::app::{App, Error};
 use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log, printable};
-use crate::protocol::Violation;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::Message;
 use crate::protocol::receiver::{Event, short_message};
+use crate::protocol::{Role, Violation};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -32,10 +32,11 @@ impl<A: App> Sessions<A> {
         let mut position = 0;
         loop {
             let rest = &mut input[position..];
-            let step = if self.log.messages {
-                self.take_frames::<true>(key, rest)
-            } else {
-                self.take_frames::<false>(key, rest)
+            let step = match (self.rules.role, self.log.messages) {
+                (Role::Server, false) => self.take_frames::<true, false>(key, rest),
+                (Role::Server, true) => self.take_frames::<true, true>(key, rest),
+                (Role::Client, false) => self.take_frames::<false, false>(key, rest),
+                (Role::Client, true) => self.take_frames::<false, true>(key, rest),
             };
             match step {
                 Step::Done => return,
@@ -50,9 +51,10 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// The way of every message. With `LOG` each gets a line; without, that costs nothing.
+    /// The way of every message. `MASKED` as a server receives them. With `LOG` each gets a line; without, that costs
+    /// nothing.
     #[inline(always)]
-    fn take_frames<const LOG: bool>(&mut self, key: u32, input: &mut [u8]) -> Step {
+    fn take_frames<const MASKED: bool, const LOG: bool>(&mut self, key: u32, input: &mut [u8]) -> Step {
         let Sessions { slab, outbox, app, scratch, rules, log, settings, .. } = self;
         let Some(session) = slab.get_mut(key as usize) else { return Step::Done };
         let id = ConnectionId { node: settings.node, generation: session.generation, index: key };
@@ -60,7 +62,7 @@ impl<A: App> Sessions<A> {
         while position < input.len() {
             if let (Phase::Open, Some(state), true) = (session.phase, &mut session.state, session.receiver.is_idle()) {
                 let mut rest = &mut input[position..];
-                while let Some((used, mut message)) = short_message::<true>(rest, rules) {
+                while let Some((used, mut message)) = short_message::<MASKED>(rest, rules) {
                     outbox.stats.messages_in += 1;
                     if LOG {
                         log_message(log, session.peer, id, &mut message);
@@ -126,7 +128,8 @@ impl<A: App> Sessions<A> {
         }
         let (code, reason) = payload.unwrap_or((CloseCode::Status, String::new()));
         self.closed(key, CloseReason { code, reason, clean: true });
-        self.enter(key, Phase::Finishing);
+        // The server is to be the first to close (section 7.1.1); a client waits for that.
+        self.enter(key, if self.rules.role == Role::Server { Phase::Finishing } else { Phase::Lingering });
     }
 
     /// The peer broke the protocol: it is told why, and nothing more is read (section 7.1.7).

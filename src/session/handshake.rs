@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::data::log::{Level, printable};
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
+use crate::protocol::extension::Agreement;
 use crate::protocol::http::{self, BadRequest, MAX_HEADERS, Request, Response};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::upgrade;
@@ -26,7 +27,7 @@ impl<A: App> Sessions<A> {
             // The way of nearly all: the request is whole, and nothing is kept.
             None => match self.take_requests(key, input, 0) {
                 None => return,
-                Some(used) => Box::new(Head { bytes: input[used..].to_vec(), seen: 0 }),
+                Some(used) => Box::new(Head { bytes: input[used..].to_vec(), ..Head::default() }),
             },
             Some(mut head) => {
                 head.bytes.extend_from_slice(input);
@@ -85,8 +86,8 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Frames that came in the same packet as the request.
-    fn receive_after_upgrade(&mut self, key: u32, rest: &mut [u8]) {
+    /// Frames that came in the same packet as the request, or as the answer to ours.
+    pub(super) fn receive_after_upgrade(&mut self, key: u32, rest: &mut [u8]) {
         self.settle();
         if !rest.is_empty() && self.slab.get(key as usize).is_some_and(|session| session.phase != Phase::Ended) {
             self.receive(key, rest);
@@ -144,18 +145,28 @@ impl<A: App> Sessions<A> {
     }
 
     fn open(&mut self, key: u32, request: &Request<'_>, accepted: &upgrade::Accepted<'_>) {
-        let id = self.id(key);
         self.outbox.queue.push(key, &accepted.encode());
-        self.outbox.begin_frames(id, Role::Server, accepted.deflate);
         self.outbox.stats.upgrades += 1;
+        self.begin_frames(key, request, Role::Server, accepted.deflate);
+    }
+
+    /// The handshake is done: from here on there are frames, of which our end sends those of `role`.
+    pub(super) fn begin_frames(&mut self, key: u32, request: &Request<'_>, role: Role, deflate: Option<Agreement>) {
+        let id = self.id(key);
+        self.outbox.begin_frames(id, role, deflate);
         self.outbox.stats.open += 1;
         let now = milliseconds(self.now);
         let session = &mut self.slab[key as usize];
         session.phase = Phase::Open;
         session.head = None;
+        session.heard = now;
         session.next_ping = now.wrapping_add(milliseconds(self.settings.heartbeat));
-        if let Some(agreed) = accepted.deflate {
-            session.receiver = Receiver::with_deflate(agreed.client_takeover.then(|| Box::new(Inflater::new())));
+        if let Some(agreed) = deflate {
+            let peer_keeps_window = match role {
+                Role::Server => agreed.client_takeover,
+                Role::Client => agreed.server_takeover,
+            };
+            session.receiver = Receiver::with_deflate(peer_keeps_window.then(|| Box::new(Inflater::new())));
         }
         self.arm_heartbeat(key);
         if self.log.keeps(Level::Info) {

@@ -10,6 +10,8 @@
 //! Invariant: `on_close` is called exactly once for each `on_open`, and a key is used again only after the pass in
 //! which its connection ended.
 
+mod connecting;
+mod drain;
 mod frames;
 mod handshake;
 mod health;
@@ -17,7 +19,7 @@ mod settings;
 
 pub use settings::Settings;
 
-use crate::app::{App, Error};
+use crate::app::{App, ConnectError, Error};
 use crate::data::calendar::Utc;
 use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
@@ -28,9 +30,11 @@ use crate::outbox::{Demand, Outbox};
 use crate::protocol::Role;
 use crate::protocol::close::CloseReason;
 use crate::protocol::receiver::{Receiver, Rules, Scratch};
+use connecting::Asked;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use slab::Slab;
 use std::time::Duration;
-use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
 /// does not read fills its own buffers and not ours.
@@ -45,6 +49,8 @@ const EXTRA_CONNECTIONS: usize = 256;
 enum Phase {
     /// HTTP requests; perhaps an upgrade.
     Http,
+    /// A connection that we open: it, or the answer to our request, is awaited.
+    Connecting,
     /// Messages both ways.
     Open,
     /// Our Close frame is queued or sent, the peer's is awaited.
@@ -84,12 +90,14 @@ struct Session<S> {
     state: Option<S>,
 }
 
-/// A request of which not all has come.
+/// A request, or an answer to ours, of which not all has come.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
     /// How many of them are known to hold no end.
     seen: usize,
+    /// Our end of an upgrade that we asked for.
+    asked: Option<Box<Asked>>,
 }
 
 /// All connections of a process, and its app.
@@ -102,6 +110,8 @@ pub struct Sessions<A: App> {
     pub log: Log,
     settings: Settings,
     rules: Rules,
+    /// For the keys of handshakes that we begin.
+    random: StdRng,
     slab: Slab<Session<A::Connection>>,
     scratch: Scratch,
     wheel: Wheel,
@@ -124,12 +134,20 @@ fn milliseconds(time: Duration) -> u32 {
 }
 
 impl<A: App> Sessions<A> {
-    /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random.
+    /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random. Messages that come are masked, as
+    /// a server's are.
     pub fn new(app: A, settings: Settings, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
+        Sessions::with_role(app, settings, Role::Server, log, epoch, seed)
+    }
+
+    /// The same, for connections on which our end is `role`.
+    pub fn with_role(app: A, settings: Settings, role: Role, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
         // A message that gets a log line is put together like any other.
-        let pieces_from = (app.echoes_large() && !log.messages).then_some(PIECES_FROM_BYTES);
-        let rules = Rules { role: Role::Server, max_message: settings.max_message, pieces_from };
+        let in_pieces = role == Role::Server && app.echoes_large() && !log.messages;
+        let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
+        let rules = Rules { role, max_message: settings.max_message, pieces_from };
         Sessions {
+            random: StdRng::from_seed(seed),
             app,
             outbox: Outbox::new(settings.send, settings.node, seed),
             log,
@@ -153,6 +171,7 @@ impl<A: App> Sessions<A> {
     pub fn begin_pass(&mut self, now: Duration) {
         debug_assert!(now >= self.now, "time goes on");
         self.now = now;
+        self.outbox.now = now;
     }
 
     /// How many connections there are, in any phase.
@@ -187,6 +206,10 @@ impl<A: App> Sessions<A> {
             return None;
         }
         self.outbox.stats.accepted += 1;
+        Some(self.insert(peer, Phase::Http))
+    }
+
+    fn insert(&mut self, peer: Peer, phase: Phase) -> u32 {
         self.next_generation = (self.next_generation + 1) % NOBODY;
         let generation = self.next_generation;
         let key = self.slab.insert(Session {
@@ -194,7 +217,7 @@ impl<A: App> Sessions<A> {
             heard: milliseconds(self.now),
             next_ping: 0,
             peer,
-            phase: Phase::Http,
+            phase,
             served: false,
             head: None,
             receiver: Receiver::new(),
@@ -202,7 +225,7 @@ impl<A: App> Sessions<A> {
         }) as u32;
         self.outbox.queue.open(key, generation);
         self.wheel.arm(key, self.now + self.settings.handshake_timeout);
-        Some(key)
+        key
     }
 
     /// The generation of the connection at `key`; `None` when there is none.
@@ -222,6 +245,7 @@ impl<A: App> Sessions<A> {
         match session.phase {
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),
+            Phase::Connecting => self.receive_answer(key, input),
             Phase::Lingering | Phase::Finishing | Phase::Ended => {}
         }
     }
@@ -248,6 +272,7 @@ impl<A: App> Sessions<A> {
         let all_written = self.outbox.queue.lane_at(key).queued_bytes() == 0;
         match session.phase {
             Phase::Open | Phase::Closing => self.break_off(key, Error::UnexpectedEof),
+            Phase::Connecting => self.connect_failed(key, ConnectError::UnexpectedEof),
             Phase::Http if !all_written => self.enter(key, Phase::Finishing),
             // The deadline stays, however often a socket says that its stream is at its end.
             Phase::Lingering | Phase::Finishing if !all_written => session.phase = Phase::Finishing,
@@ -258,7 +283,10 @@ impl<A: App> Sessions<A> {
 
     /// The socket failed.
     pub fn socket_error(&mut self, key: u32, error: &std::io::Error) {
-        self.break_off(key, Error::Io(error.to_string()));
+        if self.slab.get(key as usize).is_some_and(|session| session.phase == Phase::Connecting) {
+            return self.connect_failed(key, ConnectError::Io(error.kind(), error.to_string()));
+        }
+        self.break_off(key, Error::Io(error.kind(), error.to_string()));
     }
 
     /// Calls `on_tick` and acts on every deadline that has come.
@@ -284,6 +312,7 @@ impl<A: App> Sessions<A> {
         match session.phase {
             Phase::Open => self.heartbeat(key),
             Phase::Http => self.handshake_expired(key),
+            Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
             Phase::Closing => self.break_off(key, Error::CloseTimeout),
             Phase::Lingering | Phase::Finishing => self.end(key),
             Phase::Ended => {}
@@ -292,7 +321,7 @@ impl<A: App> Sessions<A> {
 
     /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
     pub fn next_deadline(&self) -> Option<Duration> {
-        if self.outbox.queue.pass_bytes() > 0 {
+        if self.outbox.queue.pass_bytes() > 0 || !self.outbox.orders.is_empty() || self.outbox.stops {
             return Some(self.now);
         }
         match (self.next_tick, self.wheel.next_deadline()) {
@@ -323,35 +352,6 @@ impl<A: App> Sessions<A> {
             self.slab.remove(key as usize);
             act(key, Fate::Close);
         }
-    }
-
-    /// Stops: every open connection is told 1001, idle HTTP connections end, and nothing is upgraded any more.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
-        for key in keys {
-            let session = &self.slab[key as usize];
-            match session.phase {
-                Phase::Open => {
-                    let id = self.id(key);
-                    self.outbox.close(id, CloseCode::Away, "server is going away");
-                }
-                Phase::Http if session.head.is_none() && self.outbox.queue.lane_at(key).queued_bytes() == 0 => {
-                    self.end(key);
-                }
-                _ => {}
-            }
-        }
-        self.settle();
-    }
-
-    /// Ends every connection at once, as the drain deadline demands. Says how many there were.
-    pub fn abandon(&mut self) -> usize {
-        let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
-        for &key in &keys {
-            self.break_off(key, Error::CloseTimeout);
-        }
-        keys.len()
     }
 
     fn id(&self, key: u32) -> ConnectionId {

@@ -29,7 +29,7 @@ proptest! {
         )
     ) {
         let mut queue = OutQueue::new();
-        let (mut want, mut got) = (vec![Vec::new(); 4], vec![Vec::new(); 4]);
+        let (mut want, mut got) = (vec![Vec::<u8>::new(); 4], vec![Vec::new(); 4]);
         let mut stamp = 0u8;
         for key in 0..4 {
             queue.open(key, 1);

@@ -1,0 +1,420 @@
+//! The app that makes the load: opens connections, sends, checks what comes back, and moves from stage to stage.
+
+use super::pace::Pace;
+use super::payload::Payload;
+use super::plan::{Plan, Workload};
+use super::record::Record;
+use super::report::{Progress, Report, Server};
+use super::stage::Stage;
+use super::usage::Usage;
+use crate::app::{App, ConnectError, Error};
+use crate::data::id::ConnectionId;
+use crate::os::clock::Clock;
+use crate::outbox::{Delivery, Outbox};
+use crate::protocol::client::HandshakeError;
+use crate::protocol::close::CloseReason;
+use crate::protocol::http::Request;
+use crate::protocol::message::Message;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// Connections under way at a time, below what servers let wait to be accepted.
+const MOST_CONNECTING: usize = 256;
+/// While connections are opened, or opened again after a failure, this is looked at so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// What is under way on a connection.
+struct Flight {
+    /// None once it has ended.
+    id: Option<ConnectionId>,
+    /// When each message that has no answer yet was sent, or meant to be: nanoseconds since the start.
+    sent_at: VecDeque<u64>,
+    sent: u32,
+    answered: u32,
+}
+
+/// See the module.
+pub struct Load {
+    plan: Arc<Plan>,
+    /// How many addresses connections come from in turn.
+    sources: usize,
+    clock: Clock,
+    payload: Payload,
+    stage: Stage,
+    record: Record,
+    flights: Vec<Flight>,
+    /// Connections ordered so far, and those of them that are neither open nor failed.
+    ordered: usize,
+    connecting: usize,
+    /// Connections open now.
+    open: usize,
+    connect_pace: Option<Pace>,
+    send_pace: Option<Pace>,
+    /// The connection that sends next in an open loop.
+    next_sender: usize,
+    /// Messages published, and how often they were delivered.
+    published: u32,
+    delivered: u64,
+    next_progress: Duration,
+    began: Duration,
+    ended: Duration,
+    before: Usage,
+    at_begin: Usage,
+    at_end: Usage,
+    interrupted: bool,
+}
+
+impl Load {
+    /// Nothing is done yet.
+    ///
+    /// # Errors
+    /// A process of the plan that is not there.
+    pub fn new(plan: Arc<Plan>, clock: Clock) -> io::Result<Load> {
+        let before = Usage::read(&plan.pids)?;
+        Ok(Load {
+            payload: Payload::new(plan.size),
+            stage: Stage::Connecting,
+            record: Record::new(),
+            flights: Vec::with_capacity(plan.connections),
+            ordered: 0,
+            connecting: 0,
+            open: 0,
+            connect_pace: plan.connect_rate.map(|rate| Pace::new(Duration::ZERO, rate)),
+            send_pace: None,
+            next_sender: 0,
+            published: 0,
+            delivered: 0,
+            next_progress: PROGRESS_EVERY,
+            began: Duration::ZERO,
+            ended: Duration::ZERO,
+            before,
+            at_begin: before,
+            at_end: before,
+            interrupted: false,
+            sources: plan.sources().len(),
+            plan,
+            clock,
+        })
+    }
+
+    /// What came of it.
+    pub fn into_report(self) -> Report {
+        let seconds = self.ended.saturating_sub(self.began);
+        let server = (!self.plan.pids.is_empty()).then(|| Server {
+            cpu: self.at_end.cpu.saturating_sub(self.at_begin.cpu),
+            memory_before: self.before.memory,
+            memory_after: self.at_end.memory,
+        });
+        Report {
+            plan: self.plan,
+            connected: self.flights.len(),
+            measured: seconds,
+            record: self.record,
+            server,
+            interrupted: self.interrupted,
+        }
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.clock.now().as_nanos() as u64
+    }
+
+    /// Orders the connections that are due.
+    fn connect(&mut self, now: Duration, out: &mut Outbox) {
+        let again = self.plan.workload == Workload::Connect && self.stage.is_loaded();
+        while self.connecting < MOST_CONNECTING
+            && (self.ordered < self.plan.connections || (again && self.connecting + self.open < self.plan.connections))
+        {
+            if self.connect_pace.as_mut().is_some_and(|pace| pace.take(now).is_none()) {
+                return;
+            }
+            out.connect(self.ordered % self.sources, self.nanoseconds());
+            self.ordered += 1;
+            self.connecting += 1;
+        }
+    }
+
+    /// Begins the load once every connection is open or has failed.
+    fn begin_load(&mut self, out: &mut Outbox) {
+        let now = self.clock.now();
+        if self.open == 0 {
+            return self.end(now, out);
+        }
+        self.stage = Stage::Warmup(now + self.plan.warmup);
+        self.send_pace = self.plan.rate.map(|rate| Pace::new(now, rate));
+        let all = 0..self.flights.len();
+        match self.plan.workload {
+            Workload::Echo if self.send_pace.is_none() => {
+                all.for_each(|flight| {
+                    (0..self.plan.in_flight).for_each(|_| self.send(flight, self.nanoseconds(), out))
+                });
+            }
+            Workload::Idle { echo: true } => all.for_each(|flight| self.send(flight, self.nanoseconds(), out)),
+            Workload::Fanout if self.send_pace.is_none() => self.publish_closed(out),
+            _ => {}
+        }
+    }
+
+    /// Sends a message that was due at `at`.
+    fn send(&mut self, flight: usize, at: u64, out: &mut Outbox) {
+        let Flight { id: Some(id), sent_at, sent, .. } = &mut self.flights[flight] else { return };
+        match out.send(*id, self.plan.kind, &[self.payload.numbered(*sent)]) {
+            Delivery::Queued => {
+                sent_at.push_back(at);
+                *sent = sent.wrapping_add(1);
+            }
+            Delivery::Dropped | Delivery::Closed => {
+                self.record
+                    .error("not sent", || "a connection takes no more: the server reads too slowly, or closes".into());
+            }
+        }
+    }
+
+    fn answered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
+        let now = self.nanoseconds();
+        let Flight { sent_at, answered, .. } = &mut self.flights[flight];
+        let Some(at) = sent_at.pop_front() else {
+            return self.record.error("unasked message", || format!("{} bytes", message.len()));
+        };
+        if message.kind() != self.plan.kind || !self.payload.is(*answered, message.payload()) {
+            let (bytes, number) = (message.len(), *answered);
+            self.record.error("wrong answer", || format!("{bytes} bytes that are not those of message {number}"));
+        }
+        *answered = answered.wrapping_add(1);
+        self.record.answer(now.saturating_sub(at));
+        if self.plan.workload == Workload::Echo && self.send_pace.is_none() && self.stage.is_loaded() {
+            self.send(flight, now, out);
+        }
+    }
+
+    /// Publishes as long as fewer messages than allowed are under way to some subscriber.
+    fn publish_closed(&mut self, out: &mut Outbox) {
+        let subscribers = self.open.saturating_sub(1) as u64;
+        let allowed = subscribers * self.plan.in_flight as u64;
+        while u64::from(self.published) * subscribers < self.delivered + allowed
+            && self.publish(self.nanoseconds(), out)
+        {}
+    }
+
+    fn publish(&mut self, at: u64, out: &mut Outbox) -> bool {
+        let Some(Flight { id: Some(id), .. }) = self.flights.first() else { return false };
+        let message = self.payload.published(self.published, at);
+        if out.send(*id, self.plan.kind, &[message]) != Delivery::Queued {
+            self.record
+                .error("not sent", || "the publisher takes no more: the server reads too slowly, or closes".into());
+            return false;
+        }
+        self.published = self.published.wrapping_add(1);
+        self.record.published += u64::from(self.stage.is_measured());
+        true
+    }
+
+    /// A published message, or something else, came to a subscriber.
+    fn delivered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
+        let now = self.nanoseconds();
+        let Some((number, at)) = self.payload.read_published(message.payload()) else {
+            // Rooms greet, and tell who came.
+            return;
+        };
+        if flight == 0 {
+            return;
+        }
+        let expected = &mut self.flights[flight].answered;
+        if number != *expected {
+            let want = *expected;
+            self.record.error("missing delivery", || format!("message {number} came where {want} was to come"));
+        }
+        *expected = number.wrapping_add(1);
+        self.delivered += 1;
+        self.record.answer(now.saturating_sub(at));
+        if self.send_pace.is_none() && self.stage.is_loaded() {
+            self.publish_closed(out);
+        }
+    }
+
+    /// Sends what is due in an open loop.
+    fn send_due(&mut self, now: Duration, out: &mut Outbox) {
+        while let Some(due) = self.send_pace.as_mut().and_then(|pace| pace.take(now)) {
+            let at = due.as_nanos() as u64;
+            if self.plan.workload == Workload::Fanout {
+                self.publish(at, out);
+            } else {
+                self.send(self.next_sender, at, out);
+                self.next_sender = (self.next_sender + 1) % self.flights.len().max(1);
+            }
+        }
+    }
+
+    fn next_stage(&mut self, now: Duration, out: &mut Outbox) {
+        match self.stage {
+            Stage::Warmup(end) if end <= now => {
+                self.stage = Stage::Measuring(now + self.plan.duration);
+                self.record.begin(now);
+                self.began = now;
+                self.next_progress = now + PROGRESS_EVERY;
+                self.at_begin = self.usage();
+            }
+            Stage::Measuring(end) if end <= now => self.end(now, out),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, now: Duration, out: &mut Outbox) {
+        self.at_end = self.usage();
+        self.ended = now;
+        if self.stage.is_measured() {
+            self.record.end_interval(now);
+        }
+        self.stage = Stage::Over;
+        out.stop();
+    }
+
+    fn usage(&mut self) -> Usage {
+        Usage::read(&self.plan.pids).unwrap_or_else(|error| {
+            self.record.error("server gone", || error.to_string());
+            self.at_begin
+        })
+    }
+
+    fn progress(&mut self, now: Duration) {
+        if now < self.next_progress {
+            return;
+        }
+        self.next_progress = now + PROGRESS_EVERY;
+        let interval = if self.stage.is_measured() { self.record.end_interval(now) } else { None };
+        if !self.plan.quiet {
+            let errors = self.record.error_count();
+            Progress { stage: self.stage, connected: self.open, plan: &self.plan, interval, errors }.print();
+        }
+    }
+
+    fn connection_over(&mut self, now: Duration, out: &mut Outbox) {
+        if self.stage == Stage::Connecting && self.ordered == self.plan.connections && self.connecting == 0 {
+            self.begin_load(out);
+        } else if self.stage.is_loaded() && self.open == 0 && self.plan.workload != Workload::Connect {
+            self.end(now, out);
+        }
+    }
+}
+
+impl App for Load {
+    /// Its place in `flights`.
+    type Connection = usize;
+
+    fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
+        if self.stage == Stage::Over {
+            return None;
+        }
+        if self.stage == Stage::Connecting && self.plan.workload == Workload::Connect {
+            self.stage = Stage::Warmup(now + self.plan.warmup);
+        }
+        self.next_stage(now, out);
+        self.connect(now, out);
+        if self.stage.is_loaded() {
+            self.send_due(now, out);
+        }
+        self.progress(now);
+        let connects = self.stage == Stage::Connecting || self.plan.workload == Workload::Connect;
+        let times = [
+            Some(self.next_progress),
+            self.stage.end(),
+            self.send_pace.map(|pace| pace.next()),
+            connects.then(|| now + LOOK_AGAIN),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> usize {
+        self.connecting -= 1;
+        self.open += 1;
+        let took = self.nanoseconds().saturating_sub(request.tag());
+        self.record.handshake.add(took);
+        if self.plan.workload == Workload::Connect {
+            self.record.answer(took);
+            out.close(id, CloseCode::Normal, "");
+            return 0;
+        }
+        self.flights.push(Flight { id: Some(id), sent_at: VecDeque::new(), sent: 0, answered: 0 });
+        self.connect(self.clock.now(), out);
+        self.connection_over(self.clock.now(), out);
+        self.flights.len() - 1
+    }
+
+    fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
+        self.connecting -= 1;
+        if self.stage != Stage::Over {
+            self.record.error(kind_of_failure(error), || error.to_string());
+            self.connection_over(self.clock.now(), out);
+        }
+    }
+
+    fn on_message(&mut self, _: ConnectionId, flight: &mut usize, mut message: Message<'_>, out: &mut Outbox) {
+        match self.plan.workload {
+            Workload::Echo | Workload::Idle { .. } => self.answered(*flight, &mut message, out),
+            Workload::Fanout => self.delivered(*flight, &mut message, out),
+            Workload::Connect => {}
+        }
+    }
+
+    fn on_close(&mut self, _: ConnectionId, flight: usize, reason: &CloseReason, out: &mut Outbox) {
+        self.open -= 1;
+        if self.plan.workload == Workload::Connect {
+            return self.connect(self.clock.now(), out);
+        }
+        self.flights[flight].id = None;
+        if self.stage != Stage::Over {
+            if reason.clean {
+                self.record.error("closed by the server", || format!("{} {}", u16::from(reason.code), reason.reason));
+            }
+            self.connection_over(self.clock.now(), out);
+        }
+    }
+
+    fn on_error(&mut self, _: ConnectionId, _: &mut usize, error: &Error, _: &mut Outbox) {
+        if self.stage != Stage::Over {
+            self.record.error(kind_of_error(error), || error.to_string());
+        }
+    }
+
+    fn on_drain(&mut self, out: &mut Outbox) {
+        if self.stage != Stage::Over {
+            self.interrupted = true;
+            self.end(self.clock.now(), out);
+        }
+    }
+}
+
+fn kind_of_failure(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Io(kind, _) => kind_of_io(*kind),
+        ConnectError::UnexpectedEof => "ended by the server",
+        ConnectError::Timeout => "handshake timeout",
+        ConnectError::Handshake(HandshakeError::Status(_)) => "upgrade refused",
+        ConnectError::Handshake(HandshakeError::Invalid(_)) => "wrong handshake",
+    }
+}
+
+fn kind_of_error(error: &Error) -> &'static str {
+    match error {
+        Error::Io(kind, _) => kind_of_io(*kind),
+        Error::UnexpectedEof => "ended by the server",
+        Error::Violation(_) => "protocol error",
+        Error::HeartbeatTimeout(_) | Error::CloseTimeout => "close timeout",
+        Error::SlowConsumer { .. } => "backlog full",
+    }
+}
+
+fn kind_of_io(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ConnectionRefused => "refused",
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => "reset",
+        ErrorKind::TimedOut => "timed out",
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => "no port left",
+        ErrorKind::NotFound => "no such socket",
+        _ => "failed",
+    }
+}

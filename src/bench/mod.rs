@@ -1,0 +1,74 @@
+//! Floor 6, the load generator behind `percore bench`: an app on the client's side of the same loop and protocol core.
+//!
+//! [`Plan`] says what to do, [`run`] does it, [`Report`] says what came of it. Answers are checked, not only counted, and
+//! whatever is not as it should be is counted by its kind.
+
+mod load;
+mod pace;
+mod payload;
+mod plan;
+mod plot;
+mod record;
+mod report;
+mod stage;
+mod url;
+mod usage;
+
+pub use plan::{Plan, Workload};
+pub use plot::write_plot;
+pub use report::Report;
+pub use url::Url;
+
+use crate::os::clock::Clock;
+use crate::outbox::SendRules;
+use crate::protocol::client::Offer;
+use crate::reactor::{Client, Target};
+use crate::session::Settings;
+use load::Load;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long connections have to close once all is measured.
+const DRAIN: Duration = Duration::from_secs(3);
+/// In an open loop the next message is waited for without sleep when it is due so soon.
+const BUSY_POLL: Duration = Duration::from_millis(2);
+/// The longest message that is taken from the server.
+const MAX_MESSAGE: usize = 1 << 30;
+
+/// Runs a plan to its end, or to the first SIGINT or SIGTERM.
+///
+/// # Errors
+/// What makes the loop impossible, or a `--pid` that is no process. What goes wrong with connections is in the report.
+pub fn run(plan: Plan) -> io::Result<Report> {
+    let clock = Clock::start();
+    let plan = Arc::new(plan);
+    let load = Load::new(Arc::clone(&plan), clock)?;
+    let offer = Arc::new(Offer {
+        target: plan.url.target.clone(),
+        host: plan.url.host.clone(),
+        subprotocols: plan.subprotocols.clone(),
+        deflate: plan.deflate,
+        headers: plan.headers.clone(),
+    });
+    let settings = Settings {
+        max_message: MAX_MESSAGE,
+        heartbeat: Duration::ZERO,
+        heartbeat_timeout: Duration::ZERO,
+        handshake_timeout: plan.handshake_timeout,
+        send: SendRules { max_backlog: plan.max_backlog(), deflate_min: 1, ..SendRules::default() },
+        ..Settings::default()
+    };
+    let mut client = Client::new(load).settings(settings).clock(clock).drain_timeout(DRAIN);
+    for source in plan.sources() {
+        client = client.target(Target { addr: plan.url.addr.clone(), source, offer: Arc::clone(&offer) });
+    }
+    if !plan.url.handshake {
+        client = client.without_handshake();
+    }
+    if plan.rate.is_some() {
+        client = client.busy_poll(BUSY_POLL);
+    }
+    let (_, load) = client.run()?;
+    Ok(load.into_report())
+}

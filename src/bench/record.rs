@@ -1,0 +1,151 @@
+//! What is counted and timed while a run measures.
+
+use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The longest time a histogram tells from longer ones.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Histograms are right to so many digits.
+const DIGITS: u8 = 3;
+
+/// Times, to a thousandth of themselves.
+#[derive(Clone, Debug)]
+pub struct Times(Histogram<u64>);
+
+impl Times {
+    /// None yet.
+    pub fn new() -> Times {
+        let histogram = Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, DIGITS);
+        Times(histogram.expect("the bounds are apart and the digits few"))
+    }
+
+    /// Adds one, in nanoseconds.
+    #[inline]
+    pub fn add(&mut self, nanoseconds: u64) {
+        self.0.saturating_record(nanoseconds);
+    }
+
+    fn take_from(&mut self, other: &mut Times) {
+        self.0 += &other.0;
+        other.0.reset();
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The time that `percent` of all do not exceed.
+    pub fn percentile(&self, percent: f64) -> Duration {
+        Duration::from_nanos(self.0.value_at_percentile(percent))
+    }
+
+    /// The shortest.
+    pub fn min(&self) -> Duration {
+        Duration::from_nanos(self.0.min())
+    }
+
+    /// The longest.
+    pub fn max(&self) -> Duration {
+        Duration::from_nanos(self.0.max())
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos(self.0.mean() as u64)
+    }
+}
+
+/// A second of a run, or what was left of it at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval {
+    /// Its end, since measuring began.
+    pub end: Duration,
+    /// Its length.
+    pub length: Duration,
+    /// Answers, deliveries or handshakes in it.
+    pub count: u64,
+    /// Half of them took no longer.
+    pub p50: Duration,
+    /// 99 of 100 took no longer.
+    pub p99: Duration,
+}
+
+/// What went wrong, by kind: how often, and what was said the first time.
+pub type Errors = BTreeMap<&'static str, (u64, String)>;
+
+/// See the module.
+pub struct Record {
+    /// Of messages, or of deliveries.
+    pub latency: Times,
+    /// From the order of a connection to its being open.
+    pub handshake: Times,
+    /// Second by second.
+    pub intervals: Vec<Interval>,
+    /// Whatever went wrong, also before measuring began.
+    pub errors: Errors,
+    /// Messages published.
+    pub published: u64,
+    current: Times,
+    began: Duration,
+    interval_began: Duration,
+}
+
+impl Record {
+    /// Empty.
+    pub fn new() -> Record {
+        Record {
+            latency: Times::new(),
+            handshake: Times::new(),
+            intervals: Vec::new(),
+            errors: Errors::new(),
+            published: 0,
+            current: Times::new(),
+            began: Duration::ZERO,
+            interval_began: Duration::ZERO,
+        }
+    }
+
+    /// Measuring begins: what came before was warm-up.
+    pub fn begin(&mut self, now: Duration) {
+        self.current = Times::new();
+        (self.began, self.interval_began) = (now, now);
+    }
+
+    /// An answer came after so long.
+    #[inline]
+    pub fn answer(&mut self, nanoseconds: u64) {
+        self.current.add(nanoseconds);
+    }
+
+    /// Ends an interval, and says what was in it; `None` when no time has passed.
+    pub fn end_interval(&mut self, now: Duration) -> Option<Interval> {
+        let length = now.saturating_sub(self.interval_began);
+        if length.is_zero() {
+            return None;
+        }
+        let interval = Interval {
+            end: now.saturating_sub(self.began),
+            length,
+            count: self.current.count(),
+            p50: self.current.percentile(50.0),
+            p99: self.current.percentile(99.0),
+        };
+        self.interval_began = now;
+        self.latency.take_from(&mut self.current);
+        self.intervals.push(interval);
+        Some(interval)
+    }
+
+    /// Counts what went wrong.
+    #[cold]
+    pub fn error(&mut self, kind: &'static str, said: impl FnOnce() -> String) {
+        self.errors.entry(kind).or_insert_with(|| (0, said())).0 += 1;
+    }
+
+    /// How much went wrong.
+    pub fn error_count(&self) -> u64 {
+        self.errors.values().map(|(count, _)| count).sum()
+    }
+}

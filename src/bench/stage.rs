@@ -1,0 +1,36 @@
+//! The stages of a run.
+
+use std::time::Duration;
+
+/// Where a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Connections are being opened.
+    Connecting,
+    /// Load is on, and not measured yet, until this time.
+    Warmup(Duration),
+    /// It is measured, until this time.
+    Measuring(Duration),
+    /// All is done but the closing.
+    Over,
+}
+
+impl Stage {
+    /// Whether load is to be kept up.
+    pub fn is_loaded(self) -> bool {
+        matches!(self, Stage::Warmup(_) | Stage::Measuring(_))
+    }
+
+    /// Whether what comes counts.
+    pub fn is_measured(self) -> bool {
+        matches!(self, Stage::Measuring(_))
+    }
+
+    /// When it ends by itself.
+    pub fn end(self) -> Option<Duration> {
+        match self {
+            Stage::Warmup(end) | Stage::Measuring(end) => Some(end),
+            Stage::Connecting | Stage::Over => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! `percore bench WORKLOAD URL`.
+
+use super::Failure;
+use super::flags::DeflateFlag;
+use super::units::{bytes, duration};
+use crate::bench::{Plan, Url, Workload, run as run_plan, write_plot};
+use crate::protocol::message::Kind;
+use clap::{Args, Subcommand};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The shortest message that can be told apart once it was published: it bears its number and its time.
+const PUBLISHED_BYTES: usize = 24;
+/// Descriptors that a run needs besides those of its connections.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Bench {
+    /// Send messages on every connection and check that they come back
+    Echo {
+        #[command(flatten)]
+        load: LoadFlags,
+        #[command(flatten)]
+        messages: MessageFlags,
+    },
+    /// Hold connections that say nothing; with --pid, what they cost the server
+    Idle {
+        #[command(flatten)]
+        load: LoadFlags,
+        /// Let each connection send one message and get it back first
+        #[arg(long, env = "PERCORE_BENCH_ECHO", help_heading = "Load")]
+        #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+        #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+        echo: bool,
+    },
+    /// Open and close connections, --connections at a time
+    Connect {
+        #[command(flatten)]
+        load: LoadFlags,
+    },
+    /// Publish on one connection what all others are to get, as in a chat room
+    Fanout {
+        #[command(flatten)]
+        load: LoadFlags,
+        #[command(flatten)]
+        messages: MessageFlags,
+    },
+}
+
+/// Flags of every workload. Each also reads `PERCORE_BENCH_<FLAG>` from the environment.
+#[derive(Args, Debug)]
+pub(super) struct LoadFlags {
+    /// ws://HOST[:PORT][/PATH], unix:SOCKET[:/PATH], or tcp://HOST:PORT for a raw TCP echo
+    #[arg(value_name = "URL")]
+    url: String,
+    /// Connections
+    #[arg(long, short, env = "PERCORE_BENCH_CONNECTIONS", value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
+    connections: u32,
+    /// How long to measure
+    #[arg(long, short, env = "PERCORE_BENCH_DURATION", value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = duration, help_heading = "Load")]
+    duration: Duration,
+    /// Load before that, not measured
+    #[arg(long, env = "PERCORE_BENCH_WARMUP", value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(help_heading = "Load")]
+    warmup: Duration,
+
+    /// Connections opened a second [default: as fast as they open]
+    #[arg(long, env = "PERCORE_BENCH_CONNECT_RATE", value_name = "N", help_heading = "Connections")]
+    #[arg(value_parser = positive)]
+    connect_rate: Option<f64>,
+    /// How long a connection may take to open
+    #[arg(long, env = "PERCORE_BENCH_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = duration, help_heading = "Connections")]
+    handshake_timeout: Duration,
+    /// Address to connect from; repeatable, taken in turn [default: the kernel's choice]
+    #[arg(long, env = "PERCORE_BENCH_SOURCE", value_name = "IP", value_delimiter = ',', help_heading = "Connections")]
+    #[arg(long_help = "Address to connect from; repeatable, taken in turn [default: the kernel's choice; from \
+        127.0.0.1 on as many as the ports of one would not do for, where the server is on the loopback]")]
+    source: Vec<IpAddr>,
+    /// permessage-deflate to ask for
+    #[arg(
+        long,
+        env = "PERCORE_BENCH_DEFLATE",
+        value_name = "MODE",
+        default_value = "off",
+        help_heading = "Connections"
+    )]
+    #[arg(value_enum, num_args = 0..=1, default_missing_value = "no-takeover", require_equals = true)]
+    deflate: DeflateFlag,
+    /// Subprotocol to ask for; repeatable
+    #[arg(long, env = "PERCORE_BENCH_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',')]
+    #[arg(help_heading = "Connections")]
+    subprotocol: Vec<String>,
+    /// Further header of the handshake; repeatable
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", help_heading = "Connections")]
+    #[arg(value_parser = header)]
+    header: Vec<(String, String)>,
+
+    /// Process of the server, whose CPU time and memory are read; repeatable
+    #[arg(long, env = "PERCORE_BENCH_PID", value_name = "PID", value_delimiter = ',', help_heading = "Results")]
+    pid: Vec<u32>,
+    /// Write the results there as JSON as well; - for standard output, instead of the table
+    #[arg(long, env = "PERCORE_BENCH_JSON", value_name = "FILE", help_heading = "Results")]
+    json: Option<PathBuf>,
+    /// Draw latency by percentile and over time, as SVG
+    #[arg(long, env = "PERCORE_BENCH_PLOT", value_name = "FILE", help_heading = "Results")]
+    plot: Option<PathBuf>,
+    /// No progress lines
+    #[arg(long, short, env = "PERCORE_BENCH_QUIET", help_heading = "Results")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct MessageFlags {
+    /// Payload of a message
+    #[arg(long, short, env = "PERCORE_BENCH_SIZE", value_name = "BYTES", default_value = "125", value_parser = bytes)]
+    #[arg(help_heading = "Messages")]
+    size: usize,
+    /// Messages under way at a time: on each connection, or from the publisher
+    #[arg(long, short, env = "PERCORE_BENCH_IN_FLIGHT", value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Messages")]
+    in_flight: u32,
+    /// Messages a second, over all connections, sent whether or not answers have come [default: as fast as answers come]
+    #[arg(long, short, env = "PERCORE_BENCH_RATE", value_name = "N", value_parser = positive, help_heading = "Messages")]
+    #[arg(conflicts_with = "in_flight")]
+    rate: Option<f64>,
+    /// Text messages instead of binary ones
+    #[arg(long, env = "PERCORE_BENCH_TEXT", help_heading = "Messages", overrides_with = "binary")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    text: bool,
+    /// Binary messages, which is the default
+    #[arg(long, help_heading = "Messages")]
+    binary: bool,
+}
+
+/// Runs the load, and writes what came of it.
+pub(super) fn run(bench: Bench) -> Result<(), Failure> {
+    let one = MessageFlags { size: 125, in_flight: 1, rate: None, text: false, binary: true };
+    let (workload, load, messages) = match bench {
+        Bench::Echo { load, messages } => (Workload::Echo, load, messages),
+        Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one),
+        Bench::Connect { load } => (Workload::Connect, load, one),
+        Bench::Fanout { load, messages } => (Workload::Fanout, load, messages),
+    };
+    let (json, plot) = (load.json.clone(), load.plot.clone());
+    let report = run_plan(plan(workload, load, messages)?).map_err(|error| Failure::Run(error.to_string()))?;
+    if json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
+        print!("{report}");
+    }
+    if let Some(path) = json {
+        let text = format!("{:#}\n", report.json());
+        match path.as_os_str() == "-" {
+            true => print!("{text}"),
+            false => std::fs::write(&path, text)
+                .map_err(|error| Failure::Run(format!("cannot write {}: {error}", path.display())))?,
+        }
+    }
+    if let Some(path) = plot {
+        write_plot(&report, &path).map_err(Failure::Run)?;
+    }
+    match report.errors() {
+        0 => Ok(()),
+        count => Err(Failure::Run(format!("{count} errors"))),
+    }
+}
+
+/// Checks what each flag by itself could not.
+fn plan(workload: Workload, load: LoadFlags, messages: MessageFlags) -> Result<Plan, Failure> {
+    let url: Url = load.url.parse().map_err(Failure::Usage)?;
+    if load.duration.is_zero() {
+        return Err(Failure::Usage("--duration must be longer than 0".into()));
+    }
+    if load.handshake_timeout.is_zero() {
+        return Err(Failure::Usage("--handshake-timeout must be longer than 0".into()));
+    }
+    if workload == Workload::Fanout && messages.size < PUBLISHED_BYTES {
+        return Err(Failure::Usage(format!(
+            "--size {} is too short: a published message bears its number and time, in {PUBLISHED_BYTES} bytes",
+            messages.size
+        )));
+    }
+    if workload == Workload::Fanout && load.connections < 2 {
+        return Err(Failure::Usage("--connections 1 leaves no subscriber: give 2 or more".into()));
+    }
+    if let Some(bad) = load.source.iter().find(|source| !can_reach(source, &url)) {
+        return Err(Failure::Usage(format!("--source {bad} cannot reach {}", url.text)));
+    }
+    let needed = u64::from(load.connections) + OTHER_DESCRIPTORS;
+    if let Some(limit) = crate::os::descriptors::descriptor_limit().filter(|limit| *limit < needed) {
+        return Err(Failure::Usage(format!(
+            "--connections {} needs {needed} file descriptors, and this process may have {limit}: raise it by ulimit -n",
+            load.connections
+        )));
+    }
+    Ok(Plan {
+        workload,
+        url,
+        connections: load.connections as usize,
+        in_flight: messages.in_flight as usize,
+        rate: messages.rate,
+        size: messages.size,
+        kind: if messages.text && !messages.binary { Kind::Text } else { Kind::Binary },
+        deflate: load.deflate.into(),
+        subprotocols: load.subprotocol,
+        headers: load.header,
+        duration: load.duration,
+        warmup: load.warmup,
+        connect_rate: load.connect_rate,
+        handshake_timeout: load.handshake_timeout,
+        source: load.source,
+        pids: load.pid,
+        quiet: load.quiet,
+    })
+}
+
+fn can_reach(source: &IpAddr, url: &Url) -> bool {
+    url.ip().is_some_and(|ip| ip.is_ipv4() == source.is_ipv4())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 1e9);
+    number.ok_or_else(|| "give a number above 0, such as 50000".into())
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+    let is_good = |(name, value): &(String, String)| {
+        let of_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        !name.is_empty() && name.chars().all(of_token) && !value.contains(|c: char| c.is_control())
+    };
+    parts.filter(is_good).ok_or_else(|| "give 'Name: value'".into())
+}

@@ -1,0 +1,153 @@
+//! [`Client`]: an app on connections that this process opens.
+
+use super::event_loop::{EventLoop, Outcome, Setup};
+use super::seed;
+use crate::app::App;
+use crate::data::log::Log;
+use crate::os::clock::Clock;
+use crate::os::listener::ListenAddr;
+use crate::os::signals::Signals;
+use crate::protocol::Role;
+use crate::protocol::client::Offer;
+use crate::session::{Sessions, Settings};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a client connects to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The server's address.
+    pub addr: ListenAddr,
+    /// Our own address, for a machine that has several; `None` lets the kernel choose. A unix socket has none.
+    pub source: Option<IpAddr>,
+    /// What is asked for in the handshake.
+    pub offer: Arc<Offer>,
+}
+
+/// A client of one app: the same loop and the same [`App`] as a server's, on connections that the app orders by
+/// [`Outbox::connect`](crate::Outbox::connect). [`App::on_tick`], which is called at the start, is the place for the
+/// first of them.
+///
+/// ```no_run
+/// use percore::protocol::client::Offer;
+/// use percore::{App, Client, CloseReason, ConnectionId, DeflateMode, Message, Outbox, Request, Target};
+/// use std::time::Duration;
+///
+/// /// Asks for an echo, and stops.
+/// struct Once;
+///
+/// impl App for Once {
+///     type Connection = ();
+///     fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
+///         out.connect(0, 1);
+///         None
+///     }
+///     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
+///         out.send_text(id, "hello");
+///     }
+///     fn on_message(&mut self, _: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
+///         println!("{:?}", message.text());
+///         out.stop();
+///     }
+/// }
+///
+/// let offer = Offer {
+///     target: "/".into(),
+///     host: "localhost:8080".into(),
+///     subprotocols: Vec::new(),
+///     deflate: DeflateMode::Off,
+///     headers: Vec::new(),
+/// };
+/// let addr = "127.0.0.1:8080".parse()?;
+/// Client::new(Once).target(Target { addr, source: None, offer: offer.into() }).run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Client<A: App> {
+    app: A,
+    settings: Settings,
+    log: Log,
+    targets: Vec<Target>,
+    handshake: bool,
+    clock: Clock,
+    drain_timeout: Duration,
+    busy_poll: Duration,
+}
+
+impl<A: App> Client<A> {
+    /// A client with default settings, without targets.
+    pub fn new(app: A) -> Client<A> {
+        Client {
+            app,
+            settings: Settings::default(),
+            log: Log::new(None),
+            targets: Vec::new(),
+            handshake: true,
+            clock: Clock::start(),
+            drain_timeout: Duration::from_secs(10),
+            busy_poll: Duration::ZERO,
+        }
+    }
+
+    /// Sets what connections go by, in place of the default.
+    pub fn settings(self, settings: Settings) -> Client<A> {
+        Client { settings, ..self }
+    }
+
+    /// Sets what is logged to standard error; the default is nothing.
+    pub fn log(self, log: Log) -> Client<A> {
+        Client { log, ..self }
+    }
+
+    /// Adds a target.
+    pub fn target(mut self, target: Target) -> Client<A> {
+        self.targets.push(target);
+        self
+    }
+
+    /// Leaves out the handshake: frames begin as soon as a socket is connected, and are expected back masked as they were
+    /// sent, as by a server that echoes bytes and knows nothing of WebSocket.
+    pub fn without_handshake(self) -> Client<A> {
+        Client { handshake: false, ..self }
+    }
+
+    /// Sets the clock that the loop goes by, for an app that reads it as well.
+    pub fn clock(self, clock: Clock) -> Client<A> {
+        Client { clock, ..self }
+    }
+
+    /// How long connections have to go once the app or a signal has stopped the loop. Default 10 s.
+    pub fn drain_timeout(self, drain_timeout: Duration) -> Client<A> {
+        Client { drain_timeout, ..self }
+    }
+
+    /// When the next deadline is nearer than this, the loop does not sleep, so that it is met to the microsecond. Costs a
+    /// core. Default zero: the kernel's millisecond.
+    pub fn busy_poll(self, busy_poll: Duration) -> Client<A> {
+        Client { busy_poll, ..self }
+    }
+
+    /// Runs until [`Outbox::stop`](crate::Outbox::stop), SIGTERM or SIGINT, then closes every connection with 1001 and
+    /// gives the app back.
+    ///
+    /// # Errors
+    /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
+    /// among them: they go to the app.
+    pub fn run(self) -> io::Result<(Outcome, A)> {
+        // A server that sends our own frames back sends them masked, as if we were the server.
+        let role = if self.handshake { Role::Client } else { Role::Server };
+        let sessions = Sessions::with_role(self.app, self.settings, role, self.log, 0, seed()?);
+        let setup = Setup {
+            signals: Some(Signals::new()?),
+            targets: self.targets,
+            handshake: self.handshake,
+            drain_timeout: self.drain_timeout,
+            busy_poll: self.busy_poll,
+            ..Setup::default()
+        };
+        let mut event_loop = EventLoop::new(sessions, setup, self.clock)?;
+        let outcome = event_loop.run()?;
+        Ok((outcome, event_loop.into_app()))
+    }
+}

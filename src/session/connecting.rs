@@ -1,0 +1,108 @@
+//! Connections that we open, up to their first frame: the client's half of the handshake (RFC 6455, section 4.1).
+
+use super::{Head, Phase, Sessions};
+use crate::app::{App, ConnectError};
+use crate::data::id::Peer;
+use crate::outbox::Order;
+use crate::protocol::Role;
+use crate::protocol::client::{ClientHandshake, HandshakeError, Offer};
+use crate::protocol::http::{self, MAX_HEADERS, Request};
+use rand::Rng;
+use std::sync::Arc;
+
+/// What a connection under way was ordered for.
+pub(super) struct Asked {
+    tag: u64,
+    /// None where frames begin at once.
+    handshake: Option<ClientHandshake>,
+}
+
+impl<A: App> Sessions<A> {
+    /// The connections that the app ordered since this was called last. For each comes a call of [`Sessions::connect`]
+    /// or [`Sessions::order_failed`].
+    pub(crate) fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.outbox.orders)
+    }
+
+    /// A socket to `peer` is being connected. Once it is ([`Sessions::connected`]), it asks for an upgrade; without an
+    /// `offer` it is taken for a WebSocket at once.
+    pub fn connect(&mut self, peer: Peer, offer: Option<&Arc<Offer>>, tag: u64) -> u32 {
+        let key = self.insert(peer, Phase::Connecting);
+        let handshake = offer.map(|offer| {
+            let mut nonce = [0; 16];
+            self.random.fill_bytes(&mut nonce);
+            ClientHandshake::new(Arc::clone(offer), nonce)
+        });
+        let asked = Some(Box::new(Asked { tag, handshake }));
+        self.slab[key as usize].head = Some(Box::new(Head { asked, ..Head::default() }));
+        key
+    }
+
+    /// The socket is connected: the request can go out.
+    pub fn connected(&mut self, key: u32) {
+        let Some(asked) = self.asked(key) else { return };
+        match &asked.handshake {
+            Some(handshake) => {
+                let request = handshake.request();
+                self.outbox.queue.push(key, &request);
+            }
+            None => {
+                let request = Request { tag: asked.tag, ..Request::bare(self.slab[key as usize].peer) };
+                self.begin_frames(key, &request, Role::Client, None);
+                self.settle();
+            }
+        }
+    }
+
+    /// No socket came about for an order.
+    pub fn order_failed(&mut self, tag: u64, error: &ConnectError) {
+        self.app.on_connect_failed(tag, error, &mut self.outbox);
+        self.settle();
+    }
+
+    /// Bytes of the server's answer, in whatever pieces.
+    pub(super) fn receive_answer(&mut self, key: u32, input: &mut [u8]) {
+        let Some(mut head) = self.slab[key as usize].head.take() else { return };
+        head.bytes.extend_from_slice(input);
+        let Some(asked) = &head.asked else { return };
+        let Some(handshake) = &asked.handshake else { return };
+        let opened = match handshake.read(&head.bytes) {
+            Ok(None) if head.bytes.len() <= self.settings.head.head_bytes => {
+                self.slab[key as usize].head = Some(head);
+                return;
+            }
+            Ok(None) => Err(HandshakeError::Invalid("headers too long")),
+            Ok(Some(opened)) => Ok(opened),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(opened) => {
+                let (request_bytes, mut headers) = (handshake.request(), [httparse::EMPTY_HEADER; MAX_HEADERS]);
+                let peer = self.slab[key as usize].peer;
+                // What an app put into the offer may be no request; the server took it for one.
+                let mut request =
+                    http::parse(&request_bytes, &mut headers, peer).unwrap_or_else(|_| Request::bare(peer));
+                (request.tag, request.subprotocol) = (asked.tag, opened.subprotocol.as_deref());
+                self.begin_frames(key, &request, Role::Client, opened.deflate);
+                self.receive_after_upgrade(key, &mut head.bytes[opened.head_bytes..]);
+            }
+            Err(error) => {
+                self.slab[key as usize].head = Some(head);
+                self.connect_failed(key, ConnectError::Handshake(error));
+            }
+        }
+    }
+
+    /// A connection does not open.
+    pub(super) fn connect_failed(&mut self, key: u32, error: ConnectError) {
+        if let Some(tag) = self.asked(key).map(|asked| asked.tag) {
+            self.app.on_connect_failed(tag, &error, &mut self.outbox);
+        }
+        self.end(key);
+    }
+
+    fn asked(&self, key: u32) -> Option<&Asked> {
+        let session = self.slab.get(key as usize).filter(|session| session.phase == Phase::Connecting)?;
+        session.head.as_ref()?.asked.as_deref()
+    }
+}

@@ -1,0 +1,295 @@
+//! `percore bench` as a user runs it: against the real server, against servers that answer wrongly, and against none.
+
+mod common;
+
+use common::{Killed, Server, TempDir, exit_code, percore, percore_after, send_signal};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+struct Ended {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(mut command: Command) -> Ended {
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended {
+        code: output.status.code().expect("an exit code"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Runs it for a moment, and reads its JSON.
+fn bench(args: &[&str]) -> (i32, Value) {
+    let mut all = vec!["bench"];
+    all.extend_from_slice(args);
+    all.extend_from_slice(&["--warmup", "50ms", "--json", "-", "--quiet"]);
+    let ended = run(percore(&all));
+    let json = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.stderr));
+    (ended.code, json)
+}
+
+fn number(json: &Value, path: &str) -> f64 {
+    json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} in {json:#}"))
+}
+
+/// A server that answers each handshake rightly, and is then up to `after`.
+fn faulty(after: impl Fn(TcpStream) + Send + Copy + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("ws://{}/", listener.local_addr().expect("bound"));
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if stream.read_exact(&mut byte).is_err() {
+                        return;
+                    }
+                    request.push(byte[0]);
+                }
+                let text = String::from_utf8(request).expect("a request is text");
+                let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+                let accept = percore::protocol::upgrade::accept_value(key);
+                let answer = format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                );
+                if stream.write_all(answer.as_bytes()).is_ok() {
+                    after(stream);
+                }
+            });
+        }
+    });
+    url
+}
+
+fn read_to_end(mut stream: &TcpStream) {
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn echo_is_counted_timed_and_checked() {
+    let server = Server::start(&[]);
+    let pid = server.child().id().to_string();
+    for flags in [&["--in-flight", "8"][..], &["--text", "--size", "70000"], &["--deflate", "--text", "--size", "2K"]] {
+        let url = server.url("/");
+        let mut args = vec!["echo", &url, "-c", "20", "-d", "300ms", "--pid", &pid];
+        args.extend_from_slice(flags);
+        let (code, json) = bench(&args);
+        assert_eq!((code, &json["errors"]), (0, &serde_json::json!({})), "{flags:?}");
+        assert_eq!(number(&json, "/connected"), 20.0);
+        let messages = number(&json, "/messages");
+        assert!(messages >= 20.0, "{messages}");
+        let per_second = messages / number(&json, "/duration_seconds");
+        assert!((number(&json, "/messages_per_second") / per_second - 1.0).abs() < 0.001);
+        let latency: Vec<f64> = ["min", "p50", "p90", "p99", "p99.9", "p99.99", "max"]
+            .map(|name| json["latency_seconds"][name].as_f64().expect(name))
+            .to_vec();
+        assert!(latency.is_sorted() && latency[0] > 0.0, "{latency:?}");
+        assert!(number(&json, "/server/cpu_seconds") > 0.0);
+        let over_time = json["over_time"].as_array().expect("intervals");
+        let counted: f64 = over_time.iter().map(|interval| interval["messages"].as_f64().expect("a number")).sum();
+        assert_eq!(counted, messages);
+    }
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let server = Server::start(&[]);
+    let (code, json) = bench(&["echo", &server.url("/"), "-c", "10", "-d", "1s", "--rate", "2000"]);
+    assert_eq!(code, 0, "{json:#}");
+    // All that is due is sent; what is under way at either end is not much.
+    assert!((1900.0..2100.0).contains(&number(&json, "/messages")), "{json:#}");
+}
+
+#[test]
+fn a_stall_is_not_hidden() {
+    // Says nothing for a while, then echoes.
+    let url = faulty(|mut stream| {
+        thread::sleep(std::time::Duration::from_millis(500));
+        let mut buffer = [0; 65536];
+        while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
+            // Masked frames of six bytes of header and four of payload.
+            for frame in buffer[..bytes].chunks_exact(10) {
+                let payload: Vec<u8> = (0..4).map(|i| frame[6 + i] ^ frame[2 + i]).collect();
+                let _ = stream.write_all(&[&[0x82, 4][..], &payload].concat());
+            }
+        }
+    });
+    let (_, json) = bench(&["echo", &url, "-c", "1", "-d", "1s", "--rate", "100", "--size", "4"]);
+    let (p50, max) = (number(&json, "/latency_seconds/p50"), number(&json, "/latency_seconds/max"));
+    assert!(max > 0.3 && p50 < max, "the messages that were to go during the stall waited for it: {p50} {max}");
+}
+
+#[test]
+fn idle_connections_are_held_and_weighed() {
+    let server = Server::start(&[]);
+    let pid = server.child().id().to_string();
+    let (code, json) = bench(&["idle", &server.url("/"), "-c", "2000", "-d", "200ms", "--echo", "--pid", &pid]);
+    assert_eq!((code, number(&json, "/connected")), (0, 2000.0));
+    let bytes = number(&json, "/server/memory_bytes_per_connection");
+    assert!((50.0..2000.0).contains(&bytes), "{bytes} bytes a connection");
+}
+
+#[test]
+fn connections_are_opened_and_closed() {
+    let server = Server::start(&[]);
+    let (code, json) = bench(&["connect", &server.url("/"), "-c", "8", "-d", "300ms"]);
+    assert_eq!((code, &json["errors"]), (0, &serde_json::json!({})));
+    assert!(number(&json, "/handshakes") > 8.0 && number(&json, "/handshakes_per_second") > 0.0);
+    assert!(server.log().iter().any(|line| line.contains("127.0.0.16:")), "from several addresses");
+}
+
+#[test]
+fn a_publisher_and_its_subscribers() {
+    let room = room();
+    let url = format!("ws://{}/", room.1);
+    for flags in [&["--in-flight", "4"][..], &["--rate", "500"]] {
+        let mut args = vec!["fanout", &url, "-c", "6", "-d", "300ms", "--text", "--size", "100"];
+        args.extend_from_slice(flags);
+        let (code, json) = bench(&args);
+        assert_eq!((code, &json["errors"]), (0, &serde_json::json!({})), "{flags:?}");
+        let (published, delivered) = (number(&json, "/published"), number(&json, "/messages"));
+        assert!(published > 0.0 && delivered >= 5.0 * (published - 8.0), "{published} {delivered}");
+    }
+}
+
+/// The example `room`, and where it listens.
+fn room() -> (Killed, String) {
+    let mut example = std::path::PathBuf::from(env!("CARGO_BIN_EXE_percore"));
+    example.pop();
+    example.push("examples/room");
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let child = Command::new(example).arg(port.to_string()).stderr(Stdio::null()).spawn().expect("the example runs");
+    common::eventually("the room listens", || TcpStream::connect(port).is_ok());
+    (Killed(child), port.to_string())
+}
+
+#[test]
+fn over_a_unix_socket_and_against_a_raw_echo() {
+    let folder = TempDir::new();
+    let listen = format!("unix:{}", folder.path("s").display());
+    let server = Server::launch(percore(&["serve", "echo", "--listen", &listen]), 1);
+    let (code, json) = bench(&["echo", &format!("{listen}:/ws"), "-c", "5", "-d", "100ms"]);
+    assert!(code == 0 && number(&json, "/messages") > 5.0, "{json:#}");
+    drop(server);
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("tcp://{}", listener.local_addr().expect("bound"));
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut reader = stream.try_clone().expect("a copy");
+                std::io::copy(&mut reader, &mut stream)
+            });
+        }
+    });
+    let (code, json) = bench(&["echo", &url, "-c", "3", "-d", "100ms", "--size", "1000", "--in-flight", "4"]);
+    assert!(code == 0 && number(&json, "/messages") > 3.0, "{json:#}");
+}
+
+#[test]
+fn each_fault_is_an_error_of_its_own_kind() {
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let nobody = format!("ws://{nobody}/");
+    let server = Server::start(&[]);
+    let nowhere = server.url("/nowhere");
+    let wrong = faulty(|mut stream| {
+        let _ = stream.write_all(b"\x82\x04oops");
+        read_to_end(&stream);
+    });
+    let masked = faulty(|mut stream| {
+        let _ = stream.write_all(b"\x82\x81\x00\x00\x00\x00x");
+        read_to_end(&stream);
+    });
+    let ends = faulty(drop);
+    let closes = faulty(|mut stream| {
+        let _ = stream.write_all(b"\x88\x02\x03\xe8");
+        read_to_end(&stream);
+    });
+    let missing_socket = "unix:/nonexistent/socket".to_owned();
+    for (url, kind) in [
+        (&nobody, "refused"),
+        (&nowhere, "upgrade refused"),
+        (&wrong, "wrong answer"),
+        (&masked, "protocol error"),
+        (&ends, "ended by the server"),
+        (&closes, "closed by the server"),
+        (&missing_socket, "no such socket"),
+    ] {
+        let (code, json) = bench(&["echo", url, "-c", "2", "-d", "200ms", "--size", "4"]);
+        assert_eq!(code, 1, "{kind}");
+        let count = json["errors"][kind].as_u64();
+        assert!(count.is_some_and(|count| count >= 1), "{kind} in {:#}", json["errors"]);
+    }
+}
+
+#[test]
+fn the_table_the_progress_and_the_plot() {
+    let (server, folder) = (Server::start(&[]), TempDir::new());
+    let (plot, json) = (folder.path("p.svg"), folder.path("r.json"));
+    let mut command = percore(&["bench", "echo", &server.url("/"), "-c", "5", "-d", "1200ms", "--warmup", "0"]);
+    command.arg("--plot").arg(&plot).arg("--json").arg(&json);
+    let ended = run(command);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    for word in ["throughput", "messages/s", "p50", "p99.99", "errors         none", "5 of 5"] {
+        assert!(ended.stdout.contains(word), "{word} in {}", ended.stdout);
+    }
+    assert!(ended.stderr.lines().any(|line| line.contains("5 connected") && line.contains("p99 ")), "{}", ended.stderr);
+    let svg = std::fs::read_to_string(plot).expect("the plot");
+    assert!(svg.starts_with("<svg") && svg.contains("latency by percentile") && svg.contains("polyline"));
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).expect("the JSON")).expect("JSON");
+    assert_eq!(json["workload"], "echo");
+}
+
+#[test]
+fn an_interrupt_ends_it_early_with_the_results_so_far() {
+    let server = Server::start(&[]);
+    let mut command = percore(&["bench", "echo", &server.url("/"), "-c", "5", "-d", "1h", "--warmup", "0"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child: Child = command.spawn().expect("it runs");
+    // The first line of progress that has a rate: it measures.
+    let mut said = String::new();
+    let mut stderr = child.stderr.take().expect("piped");
+    while !said.contains("messages/s") {
+        let mut byte = [0];
+        stderr.read_exact(&mut byte).expect("progress");
+        said.push(char::from(byte[0]));
+    }
+    send_signal(&child, "INT");
+    assert_eq!(exit_code(&mut child), Some(0));
+    let mut table = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut table).expect("the table");
+    assert!(table.contains("interrupted") && table.contains("throughput"), "{table}");
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_done() {
+    for (args, hint) in [
+        (&["bench", "echo", "http://x/"][..], "scheme"),
+        (&["bench", "echo", "wss://x/"], "proxy"),
+        (&["bench", "echo"], "<URL>"),
+        (&["bench", "echo", "ws://127.0.0.1:1/", "-d", "0"], "--duration"),
+        (&["bench", "echo", "ws://127.0.0.1:1/", "--rate", "0"], "above 0"),
+        (&["bench", "echo", "ws://127.0.0.1:1/", "-H", "x"], "Name: value"),
+        (&["bench", "fanout", "ws://127.0.0.1:1/", "-s", "5"], "24 bytes"),
+        (&["bench", "fanout", "ws://127.0.0.1:1/", "-c", "1"], "subscriber"),
+        (&["bench", "echo", "ws://127.0.0.1:1/", "--source", "::1"], "cannot reach"),
+        (&["bench", "nothing", "ws://127.0.0.1:1/"], "nothing"),
+    ] {
+        let ended = run(percore(args));
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(hint) && ended.stderr.lines().count() == 1, "{args:?}: {}", ended.stderr);
+    }
+    let ended = run(percore_after("ulimit -n 100", &["bench", "idle", "ws://127.0.0.1:1/", "-c", "5000"]));
+    assert!(ended.code == 2 && ended.stderr.contains("ulimit -n"), "{}", ended.stderr);
+    let ended = run(percore(&["bench", "idle", "ws://127.0.0.1:1/", "--pid", "4294967295"]));
+    assert!(ended.code == 1 && ended.stderr.contains("4294967295"), "{}", ended.stderr);
+}
