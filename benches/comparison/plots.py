@@ -44,6 +44,11 @@ STYLE = {
 }
 
 
+def with_commas(number, _):
+    """How an axis shows its numbers."""
+    return f"{number:,.0f}"
+
+
 def save(figure, folder, name):
     """Writes a plot."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,9 +99,11 @@ def bars(panel, one, names, value, title, label, logarithmic):
     panel.set_yticks(range(len(pairs)), [name for name, _ in pairs])
     panel.invert_yaxis()
     panel.grid(False)
+    panel.margins(x=0.2)
     if logarithmic:
         panel.set_xscale("log")
-    panel.margins(x=0.2)
+        panel.set_xlim(left=10)
+    panel.xaxis.set_major_formatter(with_commas)
     panel.set_title(title, loc="left")
     panel.set_xlabel(label)
 
@@ -135,7 +142,7 @@ def growth(found, folder):
         panel.legend(loc="upper left")
     panels[0].set_title("Echo of 125 B, one in flight; the band is the spread of the rounds", loc="left")
     panels[-1].set_xlabel("connections")
-    panels[-1].xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    panels[-1].xaxis.set_major_formatter(with_commas)
     save(figure, folder, "growth")
 
 
