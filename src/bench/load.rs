@@ -9,7 +9,6 @@ use super::stage::Stage;
 use super::usage::Usage;
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::ConnectionId;
-use crate::os::clock::Clock;
 use crate::outbox::{Delivery, Outbox};
 use crate::protocol::client::HandshakeError;
 use crate::protocol::close::CloseReason;
@@ -42,7 +41,6 @@ pub struct Load {
     plan: Arc<Plan>,
     /// How many addresses connections come from in turn.
     sources: usize,
-    clock: Clock,
     payload: Payload,
     stage: Stage,
     record: Record,
@@ -73,7 +71,7 @@ impl Load {
     ///
     /// # Errors
     /// A process of the plan that is not there.
-    pub fn new(plan: Arc<Plan>, clock: Clock) -> io::Result<Load> {
+    pub fn new(plan: Arc<Plan>) -> io::Result<Load> {
         let before = Usage::read(&plan.pids)?;
         Ok(Load {
             payload: Payload::new(plan.size),
@@ -97,7 +95,6 @@ impl Load {
             interrupted: false,
             sources: plan.sources().len(),
             plan,
-            clock,
         })
     }
 
@@ -119,10 +116,6 @@ impl Load {
         }
     }
 
-    fn nanoseconds(&self) -> u64 {
-        self.clock.now().as_nanos() as u64
-    }
-
     /// Orders the connections that are due.
     fn connect(&mut self, now: Duration, out: &mut Outbox) {
         let again = self.plan.workload == Workload::Connect && self.stage.is_loaded();
@@ -132,7 +125,7 @@ impl Load {
             if self.connect_pace.as_mut().is_some_and(|pace| pace.take(now).is_none()) {
                 return;
             }
-            out.connect(self.ordered % self.sources, self.nanoseconds());
+            out.connect(self.ordered % self.sources, nanoseconds(out));
             self.ordered += 1;
             self.connecting += 1;
         }
@@ -140,7 +133,7 @@ impl Load {
 
     /// Begins the load once every connection is open or has failed.
     fn begin_load(&mut self, out: &mut Outbox) {
-        let now = self.clock.now();
+        let now = out.now();
         if self.open == 0 {
             return self.end(now, out);
         }
@@ -149,11 +142,9 @@ impl Load {
         let all = 0..self.flights.len();
         match self.plan.workload {
             Workload::Echo if self.send_pace.is_none() => {
-                all.for_each(|flight| {
-                    (0..self.plan.in_flight).for_each(|_| self.send(flight, self.nanoseconds(), out))
-                });
+                all.for_each(|flight| (0..self.plan.in_flight).for_each(|_| self.send(flight, nanoseconds(out), out)));
             }
-            Workload::Idle { echo: true } => all.for_each(|flight| self.send(flight, self.nanoseconds(), out)),
+            Workload::Idle { echo: true } => all.for_each(|flight| self.send(flight, nanoseconds(out), out)),
             Workload::Fanout if self.send_pace.is_none() => self.publish_closed(out),
             _ => {}
         }
@@ -175,7 +166,7 @@ impl Load {
     }
 
     fn answered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
-        let now = self.nanoseconds();
+        let now = nanoseconds(out);
         let Flight { sent_at, answered, .. } = &mut self.flights[flight];
         let Some(at) = sent_at.pop_front() else {
             return self.record.error("unasked message", || format!("{} bytes", message.len()));
@@ -195,9 +186,9 @@ impl Load {
     fn publish_closed(&mut self, out: &mut Outbox) {
         let subscribers = self.open.saturating_sub(1) as u64;
         let allowed = subscribers * self.plan.in_flight as u64;
-        while u64::from(self.published) * subscribers < self.delivered + allowed
-            && self.publish(self.nanoseconds(), out)
-        {}
+        while u64::from(self.published) * subscribers < self.delivered + allowed && self.publish(nanoseconds(out), out)
+        {
+        }
     }
 
     fn publish(&mut self, at: u64, out: &mut Outbox) -> bool {
@@ -215,7 +206,7 @@ impl Load {
 
     /// A published message, or something else, came to a subscriber.
     fn delivered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
-        let now = self.nanoseconds();
+        let now = nanoseconds(out);
         let Some((number, at)) = self.payload.read_published(message.payload()) else {
             // Rooms greet, and tell who came.
             return;
@@ -331,7 +322,7 @@ impl App for Load {
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> usize {
         self.connecting -= 1;
         self.open += 1;
-        let took = self.nanoseconds().saturating_sub(request.tag());
+        let took = nanoseconds(out).saturating_sub(request.tag());
         self.record.handshake.add(took);
         if self.plan.workload == Workload::Connect {
             self.record.answer(took);
@@ -339,8 +330,8 @@ impl App for Load {
             return 0;
         }
         self.flights.push(Flight { id: Some(id), sent_at: VecDeque::new(), sent: 0, answered: 0 });
-        self.connect(self.clock.now(), out);
-        self.connection_over(self.clock.now(), out);
+        self.connect(out.now(), out);
+        self.connection_over(out.now(), out);
         self.flights.len() - 1
     }
 
@@ -348,7 +339,7 @@ impl App for Load {
         self.connecting -= 1;
         if self.stage != Stage::Over {
             self.record.error(kind_of_failure(error), || error.to_string());
-            self.connection_over(self.clock.now(), out);
+            self.connection_over(out.now(), out);
         }
     }
 
@@ -363,14 +354,14 @@ impl App for Load {
     fn on_close(&mut self, _: ConnectionId, flight: usize, reason: &CloseReason, out: &mut Outbox) {
         self.open -= 1;
         if self.plan.workload == Workload::Connect {
-            return self.connect(self.clock.now(), out);
+            return self.connect(out.now(), out);
         }
         self.flights[flight].id = None;
         if self.stage != Stage::Over {
             if reason.clean {
                 self.record.error("closed by the server", || format!("{} {}", u16::from(reason.code), reason.reason));
             }
-            self.connection_over(self.clock.now(), out);
+            self.connection_over(out.now(), out);
         }
     }
 
@@ -383,9 +374,14 @@ impl App for Load {
     fn on_drain(&mut self, out: &mut Outbox) {
         if self.stage != Stage::Over {
             self.interrupted = true;
-            self.end(self.clock.now(), out);
+            self.end(out.now(), out);
         }
     }
+}
+
+/// When the bytes at hand were read, or the pass began.
+fn nanoseconds(out: &Outbox) -> u64 {
+    out.now().as_nanos() as u64
 }
 
 fn kind_of_failure(error: &ConnectError) -> &'static str {

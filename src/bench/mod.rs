@@ -19,7 +19,6 @@ pub use plot::write_plot;
 pub use report::Report;
 pub use url::Url;
 
-use crate::os::clock::Clock;
 use crate::outbox::SendRules;
 use crate::protocol::client::Offer;
 use crate::reactor::{Client, Target};
@@ -41,9 +40,8 @@ const MAX_MESSAGE: usize = 1 << 30;
 /// # Errors
 /// What makes the loop impossible, or a `--pid` that is no process. What goes wrong with connections is in the report.
 pub fn run(plan: Plan) -> io::Result<Report> {
-    let clock = Clock::start();
     let plan = Arc::new(plan);
-    let load = Load::new(Arc::clone(&plan), clock)?;
+    let load = Load::new(Arc::clone(&plan))?;
     let offer = Arc::new(Offer {
         target: plan.url.target.clone(),
         host: plan.url.host.clone(),
@@ -59,7 +57,7 @@ pub fn run(plan: Plan) -> io::Result<Report> {
         send: SendRules { max_backlog: plan.max_backlog(), deflate_min: 1, ..SendRules::default() },
         ..Settings::default()
     };
-    let mut client = Client::new(load).settings(settings).clock(clock).drain_timeout(DRAIN);
+    let mut client = Client::new(load).settings(settings).time_each_read().drain_timeout(DRAIN);
     for source in plan.sources() {
         client = client.target(Target { addr: plan.url.addr.clone(), source, offer: Arc::clone(&offer) });
     }

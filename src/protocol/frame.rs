@@ -113,9 +113,18 @@ pub fn decode_short<const MASKED: bool>(bytes: &[u8]) -> Option<Short> {
 /// When `out` is shorter than the header.
 #[inline(always)]
 pub fn encode(out: &mut [u8], opcode: OpCode, compressed: bool, payload_bytes: usize, mask: Option<Mask>) -> usize {
-    if payload_bytes < 126 && mask.is_none() && !compressed {
-        out[..2].copy_from_slice(&[0x80 | u8::from(opcode), payload_bytes as u8]);
-        return 2;
+    if payload_bytes < 126 && !compressed {
+        let (first, length) = (0x80 | u8::from(opcode), payload_bytes as u8);
+        match mask {
+            None => {
+                out[..2].copy_from_slice(&[first, length]);
+                return 2;
+            }
+            Some([a, b, c, d]) => {
+                out[..6].copy_from_slice(&[first, 0x80 | length, a, b, c, d]);
+                return 6;
+            }
+        }
     }
     encode_any(out, opcode, compressed, payload_bytes, mask)
 }

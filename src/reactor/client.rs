@@ -70,7 +70,7 @@ pub struct Client<A: App> {
     log: Log,
     targets: Vec<Target>,
     handshake: bool,
-    clock: Clock,
+    time_each_read: bool,
     drain_timeout: Duration,
     busy_poll: Duration,
 }
@@ -84,7 +84,7 @@ impl<A: App> Client<A> {
             log: Log::new(None),
             targets: Vec::new(),
             handshake: true,
-            clock: Clock::start(),
+            time_each_read: false,
             drain_timeout: Duration::from_secs(10),
             busy_poll: Duration::ZERO,
         }
@@ -112,9 +112,10 @@ impl<A: App> Client<A> {
         Client { handshake: false, ..self }
     }
 
-    /// Sets the clock that the loop goes by, for an app that reads it as well.
-    pub fn clock(self, clock: Clock) -> Client<A> {
-        Client { clock, ..self }
+    /// Has [`Outbox::now`](crate::Outbox::now) tell when the bytes at hand were read, rather than when the pass of the loop
+    /// began: for an app that measures.
+    pub fn time_each_read(self) -> Client<A> {
+        Client { time_each_read: true, ..self }
     }
 
     /// How long connections have to go once the app or a signal has stopped the loop. Default 10 s.
@@ -144,9 +145,10 @@ impl<A: App> Client<A> {
             handshake: self.handshake,
             drain_timeout: self.drain_timeout,
             busy_poll: self.busy_poll,
+            time_each_read: self.time_each_read,
             ..Setup::default()
         };
-        let mut event_loop = EventLoop::new(sessions, setup, self.clock)?;
+        let mut event_loop = EventLoop::new(sessions, setup, Clock::start())?;
         let outcome = event_loop.run()?;
         Ok((outcome, event_loop.into_app()))
     }

@@ -54,6 +54,8 @@ pub(super) struct Setup {
     pub log_format: LogFormat,
     /// A deadline that is nearer than this is not slept for.
     pub busy_poll: Duration,
+    /// Whether the sessions are told the time of each read.
+    pub time_each_read: bool,
 }
 
 pub(super) struct EventLoop<A: App> {
@@ -192,6 +194,9 @@ impl<A: App> EventLoop<A> {
             let result = socket.stream.read(space);
             let drained = result.as_ref().is_ok_and(|&bytes| bytes < space.len()) && !socket.read_closed;
             if let Ok(bytes @ 1..) = result {
+                if self.setup.time_each_read {
+                    self.sessions.outbox.now = self.clock.now();
+                }
                 self.sessions.receive(key, &mut space[..bytes]);
             }
             self.sessions.queue().take_back_input(input, result.as_ref().map_or(0, |&bytes| bytes));
