@@ -214,6 +214,7 @@ fn each_fault_is_an_error_of_its_own_kind() {
         let _ = stream.write_all(b"\x88\x02\x03\xe8");
         read_to_end(&stream);
     });
+    let silent = faulty(|stream| read_to_end(&stream));
     let missing_socket = "unix:/nonexistent/socket".to_owned();
     for (url, kind) in [
         (&nobody, "refused"),
@@ -222,9 +223,10 @@ fn each_fault_is_an_error_of_its_own_kind() {
         (&masked, "protocol error"),
         (&ends, "ended by the server"),
         (&closes, "closed by the server"),
+        (&silent, "no answer"),
         (&missing_socket, "no such socket"),
     ] {
-        let (code, json) = bench(&["echo", url, "-c", "2", "-d", "200ms", "--size", "4"]);
+        let (code, json) = bench(&["echo", url, "-c", "2", "-d", "1200ms", "--size", "4"]);
         assert_eq!(code, 1, "{kind}");
         let count = json["errors"][kind].as_u64();
         assert!(count.is_some_and(|count| count >= 1), "{kind} in {:#}", json["errors"]);

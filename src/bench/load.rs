@@ -25,6 +25,8 @@ const MOST_CONNECTING: usize = 256;
 /// While connections are opened, or opened again after a failure, this is looked at so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// An answer that has not come for so long when a run ends is missing.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What is under way on a connection.
 struct Flight {
@@ -214,13 +216,12 @@ impl Load {
         if flight == 0 {
             return;
         }
-        let expected = &mut self.flights[flight].answered;
-        if number != *expected {
-            let want = *expected;
-            self.record.error("missing delivery", || format!("message {number} came where {want} was to come"));
-        }
-        *expected = number.wrapping_add(1);
-        self.delivered += 1;
+        let expected = std::mem::replace(&mut self.flights[flight].answered, number.wrapping_add(1));
+        // What was left out will not come any more, and must not be waited for.
+        let missing = u64::from(number.wrapping_sub(expected));
+        self.record
+            .errors("missing delivery", missing, || format!("message {number} came after {expected} was to come"));
+        self.delivered += 1 + missing;
         self.record.answer(now.saturating_sub(at));
         if self.send_pace.is_none() && self.stage.is_loaded() {
             self.publish_closed(out);
@@ -260,6 +261,10 @@ impl Load {
         if self.stage.is_measured() {
             self.record.end_interval(now);
         }
+        let late = now.saturating_sub(LATE).as_nanos() as u64;
+        let waiting = self.flights.iter().filter(|flight| flight.id.is_some()).flat_map(|flight| &flight.sent_at);
+        let missing = waiting.filter(|at| **at < late).count() as u64;
+        self.record.errors("no answer", missing, || format!("none for more than {} s at the end", LATE.as_secs()));
         self.stage = Stage::Over;
         out.stop();
     }

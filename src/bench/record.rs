@@ -139,9 +139,16 @@ impl Record {
     }
 
     /// Counts what went wrong.
-    #[cold]
     pub fn error(&mut self, kind: &'static str, said: impl FnOnce() -> String) {
-        self.errors.entry(kind).or_insert_with(|| (0, said())).0 += 1;
+        self.errors(kind, 1, said);
+    }
+
+    /// Counts what went wrong so often.
+    #[cold]
+    pub fn errors(&mut self, kind: &'static str, count: u64, said: impl FnOnce() -> String) {
+        if count > 0 {
+            self.errors.entry(kind).or_insert_with(|| (0, said())).0 += count;
+        }
     }
 
     /// How much went wrong.

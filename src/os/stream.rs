@@ -32,21 +32,16 @@ impl Stream {
         }
     }
 
-    /// What came of connecting: true when it is done, false while it is under way.
+    /// What came of connecting, once the stream is writable or has failed.
     ///
     /// # Errors
     /// As `connect(2)`.
-    pub fn connect_result(&self) -> io::Result<bool> {
-        let (error, peer) = match self {
-            Stream::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
-            Stream::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+    pub fn connect_result(&self) -> io::Result<()> {
+        let error = match self {
+            Stream::Tcp(stream) => stream.take_error()?,
+            Stream::Unix(stream) => stream.take_error()?,
         };
-        match (error, peer) {
-            (Some(error), _) => Err(error),
-            (None, Ok(())) => Ok(true),
-            (None, Err(error)) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            (None, Err(error)) => Err(error),
-        }
+        error.map_or(Ok(()), Err)
     }
 
     /// Registers for both directions, edge-triggered, once and for all.

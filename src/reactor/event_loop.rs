@@ -144,7 +144,9 @@ impl<A: App> EventLoop<A> {
                     if self.sessions.generation(key) != Some(generation) {
                         continue;
                     }
-                    if self.sockets.get(key).is_some_and(|socket| socket.connecting) && !self.is_connected(key) {
+                    if self.sockets.get(key).is_some_and(|socket| socket.connecting)
+                        && !self.is_connected(key, event.is_writable())
+                    {
                         continue;
                     }
                     let Some(socket) = self.sockets.get(key) else { continue };
@@ -276,21 +278,17 @@ impl<A: App> EventLoop<A> {
 
     /// An event came for a socket that was connecting: whether it is connected.
     #[cold]
-    fn is_connected(&mut self, key: u32) -> bool {
+    fn is_connected(&mut self, key: u32, writable: bool) -> bool {
         let Some(socket) = self.sockets.get(key) else { return false };
-        match socket.stream.connect_result() {
-            Ok(connected) => {
-                socket.connecting = !connected;
-                if connected {
-                    self.sessions.connected(key);
-                }
-                connected
-            }
-            Err(error) => {
-                self.sessions.socket_error(key, &error);
-                false
-            }
+        if let Err(error) = socket.stream.connect_result() {
+            self.sessions.socket_error(key, &error);
+            return false;
         }
+        socket.connecting = !writable;
+        if writable {
+            self.sessions.connected(key);
+        }
+        writable
     }
 
     /// The app, after [`EventLoop::run`].
