@@ -65,6 +65,15 @@ pub(crate) enum Demand {
     Overflow,
 }
 
+/// An echo of a message of which not all has come.
+#[derive(Default)]
+struct UnderWay {
+    /// What else is sent there and has to wait.
+    held: Vec<u8>,
+    /// The connection had much to read already when it began.
+    behind: bool,
+}
+
 /// A connection to be opened: to which of the client's targets, and what the app calls it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Order {
@@ -80,6 +89,9 @@ const WINDOW_SHIFT: u32 = 4;
 /// A frame is under way whose payload is still to come, so no other frame may begin.
 const MID_FRAME: u8 = 8;
 
+/// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
+/// does not read fills its own buffers and not ours.
+const READ_PAUSE_BYTES: usize = 256 * 1024;
 /// Payloads from this size on get, or keep, a buffer of their own instead of a place in the arena.
 const OWN_BUFFER_BYTES: usize = 64 * 1024;
 /// Frames from this size on go back where they lie, if they lie in the read buffer.
@@ -103,7 +115,7 @@ pub struct Outbox {
     own: HashMap<u32, Deflater>,
     deflated: Vec<u8>,
     /// Frames that wait for the end of a frame under way, by connection.
-    held: HashMap<u32, Vec<u8>>,
+    under_way: HashMap<u32, UnderWay>,
     random: StdRng,
 }
 
@@ -122,7 +134,7 @@ impl Outbox {
             shared: [const { None }; 16],
             own: HashMap::new(),
             deflated: Vec::new(),
-            held: HashMap::new(),
+            under_way: HashMap::new(),
             random: StdRng::from_seed(seed),
         }
     }
@@ -219,8 +231,9 @@ impl Outbox {
         let space = self.queue.reserve(MAX_HEADER_BYTES);
         let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, None);
         self.queue.commit(to.index, header);
+        let behind = self.is_behind(to.index);
         self.queue.lane_at(to.index).mode |= MID_FRAME;
-        self.held.insert(to.index, Vec::new());
+        self.under_way.insert(to.index, UnderWay { held: Vec::new(), behind });
     }
 
     /// Goes on with the echo that was begun, if it was.
@@ -235,7 +248,7 @@ impl Outbox {
 
     /// Ends the echo that was begun, and sends what had to wait for that.
     pub(crate) fn end_echo(&mut self, key: u32) {
-        if let Some(held) = self.held.remove(&key) {
+        if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
             self.stats.messages_out += 1;
             self.queue.lane_at(key).mode &= !MID_FRAME;
             self.queue.push(key, &held);
@@ -321,6 +334,19 @@ impl Outbox {
         self.queue.lane_at(key).mode & MID_FRAME != 0
     }
 
+    /// Whether much of what we send waits for the connection's socket.
+    fn is_behind(&mut self, key: u32) -> bool {
+        let lane = self.queue.lane_at(key);
+        lane.is_blocked() && lane.queued_bytes() >= READ_PAUSE_BYTES
+    }
+
+    /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being
+    /// echoed is read to its end, since a client may send all of it before it reads. One that begins behind the pause
+    /// is not: of those a client may send any number.
+    pub(crate) fn wants_read(&mut self, key: u32) -> bool {
+        !self.is_behind(key) || self.under_way.get(&key).is_some_and(|echo| !echo.behind)
+    }
+
     /// Whether frames may still be queued: no Close frame was, and the backlog did not overflow.
     pub(crate) fn takes_frames(&mut self, key: u32) -> bool {
         self.queue.lane_at(key).mode & FRAMES != 0
@@ -347,7 +373,7 @@ impl Outbox {
     /// Forgets a connection. Says how many bytes it had not sent.
     pub(crate) fn release(&mut self, key: u32) -> usize {
         self.own.remove(&key);
-        self.held.remove(&key);
+        self.under_way.remove(&key);
         self.queue.close(key)
     }
 
@@ -416,7 +442,7 @@ impl Outbox {
         let payload_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
         let mask = (mode & MASKED != 0).then(|| self.random.next_u32().to_ne_bytes());
         if mode & MID_FRAME != 0 {
-            let held = self.held.entry(key).or_default();
+            let held = &mut self.under_way.entry(key).or_default().held;
             let start = held.len();
             held.resize(start + MAX_HEADER_BYTES + payload_bytes, 0);
             let end = start + fill(&mut held[start..], opcode, compressed, payload_bytes, mask, parts);

@@ -36,9 +36,6 @@ use rand::rngs::StdRng;
 use slab::Slab;
 use std::time::Duration;
 
-/// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
-/// does not read fills its own buffers and not ours.
-const READ_PAUSE_BYTES: usize = 256 * 1024;
 /// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
 const PIECES_FROM_BYTES: usize = 64 * 1024;
 /// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
@@ -250,11 +247,9 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being
-    /// echoed is read to its end, since a client may send all of it before it reads.
+    /// Whether to read from this connection: not while it leaves unread what we send.
     pub fn wants_read(&mut self, key: u32) -> bool {
-        let lane = self.outbox.queue.lane_at(key);
-        !lane.is_blocked() || lane.queued_bytes() < READ_PAUSE_BYTES || self.outbox.is_mid_frame(key)
+        self.outbox.wants_read(key)
     }
 
     /// The socket takes bytes again.

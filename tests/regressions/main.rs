@@ -1,5 +1,6 @@
 //! One case for each bug that was found, named after what went wrong.
 
+mod a_client_that_pipelined_large_messages_was_cut_off;
 mod a_close_frame_was_sent_twice;
 mod a_connection_cut_off_counted_as_cleanly_closed;
 mod a_deadline_moved_on_each_end_of_stream;
