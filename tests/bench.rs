@@ -281,6 +281,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
         (&["bench", "echo", "ws://127.0.0.1:1/", "-d", "0"], "--duration"),
         (&["bench", "echo", "ws://127.0.0.1:1/", "--rate", "0"], "above 0"),
         (&["bench", "echo", "ws://127.0.0.1:1/", "-H", "x"], "Name: value"),
+        (&["bench", "echo", "ws://127.0.0.1:1/", "--subprotocol", "a b"], "token"),
         (&["bench", "fanout", "ws://127.0.0.1:1/", "-s", "5"], "24 bytes"),
         (&["bench", "fanout", "ws://127.0.0.1:1/", "-c", "1"], "subscriber"),
         (&["bench", "echo", "ws://127.0.0.1:1/", "--source", "::1"], "cannot reach"),

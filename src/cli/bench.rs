@@ -1,7 +1,7 @@
 //! `percore bench WORKLOAD URL`.
 
 use super::Failure;
-use super::flags::DeflateFlag;
+use super::flags::{DeflateFlag, check_subprotocols, is_token};
 use super::units::{bytes, duration};
 use crate::bench::{Plan, Url, Workload, run as run_plan, write_plot};
 use crate::protocol::message::Kind;
@@ -173,6 +173,7 @@ pub(super) fn run(bench: Bench) -> Result<(), Failure> {
 /// Checks what each flag by itself could not.
 fn plan(workload: Workload, load: LoadFlags, messages: MessageFlags) -> Result<Plan, Failure> {
     let url: Url = load.url.parse().map_err(Failure::Usage)?;
+    check_subprotocols(&load.subprotocol)?;
     if load.duration.is_zero() {
         return Err(Failure::Usage("--duration must be longer than 0".into()));
     }
@@ -230,9 +231,6 @@ fn positive(text: &str) -> Result<f64, String> {
 
 fn header(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
-    let is_good = |(name, value): &(String, String)| {
-        let of_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        !name.is_empty() && name.chars().all(of_token) && !value.contains(|c: char| c.is_control())
-    };
+    let is_good = |(name, value): &(String, String)| is_token(name) && !value.contains(|c: char| c.is_control());
     parts.filter(is_good).ok_or_else(|| "give 'Name: value'".into())
 }

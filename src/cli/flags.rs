@@ -174,10 +174,7 @@ impl ServerFlags {
                 "--path '{bad}' is no path: it begins with / and has no ?, # or space"
             )));
         }
-        let bad_token = |name: &&String| name.is_empty() || name.contains(|c: char| !is_token_character(c));
-        if let Some(bad) = self.subprotocol.iter().find(bad_token) {
-            return Err(Failure::Usage(format!("--subprotocol '{bad}' is no token: letters, digits and -._~ only")));
-        }
+        check_subprotocols(&self.subprotocol)?;
         let origin_is_good = |origin: &&String| *origin == "same" || *origin == "null" || is_origin(origin);
         if let Some(bad) = self.origin.iter().find(|origin| !origin_is_good(origin)) {
             return Err(Failure::Usage(format!(
@@ -270,7 +267,16 @@ fn is_origin(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
 }
 
+/// Each is a token (RFC 6455, section 4.1).
+pub(super) fn check_subprotocols(names: &[String]) -> Result<(), Failure> {
+    match names.iter().find(|name| !is_token(name)) {
+        Some(bad) => Err(Failure::Usage(format!("--subprotocol '{bad}' is no token: letters, digits and -._~ only"))),
+        None => Ok(()),
+    }
+}
+
 /// RFC 9110, section 5.6.2.
-fn is_token_character(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
+pub(super) fn is_token(text: &str) -> bool {
+    let is_character = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    !text.is_empty() && text.chars().all(is_character)
 }
