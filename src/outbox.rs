@@ -334,10 +334,11 @@ impl Outbox {
         self.queue.lane_at(key).mode & MID_FRAME != 0
     }
 
-    /// Whether much of what we send waits for the connection's socket.
+    /// Whether much of what we send waits for the connection's socket, and more may.
     fn is_behind(&mut self, key: u32) -> bool {
         let lane = self.queue.lane_at(key);
-        lane.is_blocked() && lane.queued_bytes() >= READ_PAUSE_BYTES
+        // A smaller backlog is met first, and it is full for who sends on.
+        lane.is_blocked() && lane.queued_bytes() >= READ_PAUSE_BYTES && self.rules.max_backlog > READ_PAUSE_BYTES
     }
 
     /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being

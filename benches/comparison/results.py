@@ -56,14 +56,8 @@ def handshake_rate(result):
 
 
 def cpu(result):
-    """Processor time of the server for each message, in seconds."""
+    """Processor time of the server for each message or handshake, in seconds."""
     return (result.get("server") or {}).get("cpu_seconds_per_message")
-
-
-def cpu_of_handshake(result):
-    """Processor time of the server for each handshake, in seconds."""
-    used = (result.get("server") or {}).get("cpu_seconds")
-    return used / result["handshakes"] if used is not None and result.get("handshakes") else None
 
 
 def memory_per_connection(result):

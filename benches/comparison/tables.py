@@ -4,6 +4,7 @@ import os
 
 from comparison import results
 from comparison.grid import echo_cells, size_name
+from comparison.results import CellResults
 from comparison.servers import ALL, RAW
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
@@ -50,6 +51,41 @@ def median_only(summary, text):
     return text(summary.median)
 
 
+def two_places(number):
+    """A ratio."""
+    return f"{number:.2f}"
+
+
+def whole(number):
+    """With commas."""
+    return f"{number:,.0f}"
+
+
+def micro(seconds):
+    """Microseconds."""
+    return f"{digits(seconds * 1e6)} µs"
+
+
+def mib(number):
+    """Bytes as MiB."""
+    return digits(number / 2**20)
+
+
+def summary_of(value):
+    """What gets the summary of a value for a server, from the results of a cell."""
+    return lambda one, server: one.summary(server, value)
+
+
+def size_of(cell):
+    """A row named after the size of messages."""
+    return size_name(cell.size)
+
+
+def count_of(cell):
+    """A row named after the number of connections."""
+    return whole(cell.connections)
+
+
 def label_of(cell):
     """What a row of the grid is called."""
     return f"{cell.connections:,} × {size_name(cell.size)}, {cell.in_flight} in flight"
@@ -83,7 +119,7 @@ class Section:
         versions = table(["server", "version"], [[name, machine["servers"][name]] for name in self.names])
         left_out = "".join(f" {name} was left out: {why}." for name, why in machine["left_out"].items())
         cells = echo_cells()[1]
-        too_large = ", ".join(label_of(cell) for cell in cells)
+        too_large = "; ".join(label_of(cell) for cell in cells)
         return f"""\
 Measured on {machine.get("measured", "an unknown day")}: {machine.get("processor")}, {machine.get("cores")} cores, \
 {machine.get("memory_gib")} GiB, {machine.get("kernel")}, rustc {machine.get("rustc")}.
@@ -114,33 +150,27 @@ the programs are in [peers](peers)."""
         """Paragraphs and tables, in order; some may be empty."""
         peers = [name for name in self.names if name != RAW]
         deflating = [server.name for server in ALL if server.deflate and server.name in self.names]
-        size = lambda cell: size_name(cell.size)
-        count = lambda cell: f"{cell.connections:,}"
-        micro = lambda seconds: f"{digits(seconds * 1e6)} µs"
-        ratio = lambda number: f"{number:.2f}"
-        of = lambda value: lambda found, name: found.summary(name, value)
-        over_raw = lambda found, name: found.ratios_to_raw(name)
         yield "### How", self.how()
         yield "### Echo: messages a second over raw TCP, within the same round", \
-            self.grid("echo", peers, label_of, over_raw, with_spread, ratio, max)
+            self.grid("echo", peers, label_of, CellResults.ratios_to_raw, with_spread, two_places, max)
         yield "", self.plot("echo-100", "100 connections") + "\n" + self.plot("echo-10000", "10,000 connections")
         yield "### Echo: messages a second", \
-            self.grid("echo", self.names, label_of, of(results.rate), with_spread, quantity, max)
+            self.grid("echo", self.names, label_of, summary_of(results.rate), with_spread, quantity, max)
         yield "### Echo: processor time of the server for a message", \
-            self.grid("echo", self.names, label_of, of(results.cpu), median_only, micro, min)
+            self.grid("echo", self.names, label_of, summary_of(results.cpu), median_only, micro, min)
         yield "### Resident bytes for each idle connection, after one echo each", \
-            self.grid("idle", peers, count, of(results.memory_per_connection), with_spread, lambda x: f"{x:,.0f}", min)
+            self.grid("idle", peers, count_of, summary_of(results.memory_per_connection), with_spread, whole, min)
         yield "### Handshakes a second, so many connections at a time", \
-            self.grid("handshakes", peers, count, of(results.handshake_rate), with_spread, quantity, max)
+            self.grid("handshakes", peers, count_of, summary_of(results.handshake_rate), with_spread, quantity, max)
         yield "### Processor time of the server for a handshake", \
-            self.grid("handshakes", peers, count, of(results.cpu_of_handshake), median_only, micro, min)
+            self.grid("handshakes", peers, count_of, summary_of(results.cpu), median_only, micro, min)
         yield "", self.plot("connections", "Idle connections and handshakes")
         yield "### Messages a second with permessage-deflate, text, level 1, no context takeover", \
-            self.grid("deflate", deflating, size, of(results.rate), with_spread, quantity, max)
+            self.grid("deflate", deflating, size_of, summary_of(results.rate), with_spread, quantity, max)
         yield "### Growth: processor time for a message of 125 B, one in flight", \
-            self.grid("growth", self.growing(), count, of(results.cpu), with_spread, micro, min)
+            self.grid("growth", self.growing(), count_of, summary_of(results.cpu), with_spread, micro, min)
         yield "### Growth: resident memory of the server, MiB", \
-            self.grid("growth", self.growing(), count, of(results.memory), median_only, lambda x: digits(x / 2**20), min)
+            self.grid("growth", self.growing(), count_of, summary_of(results.memory), median_only, mib, min)
         yield "", self.plot("growth", "Processor time and memory from 100 to 19,000 connections")
         yield "", self.failures()
 
