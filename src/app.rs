@@ -137,6 +137,37 @@ pub trait App {
         out: &mut Outbox,
     );
 
+    /// A connection's socket has taken all that waited for it. Called once for each
+    /// [`Outbox::when_written`](crate::Outbox::when_written), at the end of the pass of the loop.
+    ///
+    /// ```
+    /// # use percore::{App, ConnectionId, Message, Outbox, Request};
+    /// /// Sends a long series, and never lets more than one part of it wait.
+    /// struct Series;
+    ///
+    /// impl App for Series {
+    ///     /// The next part.
+    ///     type Connection = u32;
+    ///
+    ///     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> u32 {
+    ///         out.when_written(id);
+    ///         0
+    ///     }
+    ///
+    ///     fn on_written(&mut self, id: ConnectionId, next: &mut u32, out: &mut Outbox) {
+    ///         out.send_text(id, &format!("part {next}"));
+    ///         *next += 1;
+    ///         if *next < 1_000_000 {
+    ///             out.when_written(id);
+    ///         }
+    ///     }
+    /// #   fn on_message(&mut self, _: ConnectionId, _: &mut u32, _: Message<'_>, _: &mut Outbox) {}
+    /// }
+    /// ```
+    fn on_written(&mut self, id: ConnectionId, connection: &mut Self::Connection, out: &mut Outbox) {
+        let _ = (id, connection, out);
+    }
+
     /// Whether large binary messages only go back to their sender. Those of 64 KiB and more then do so piece by piece as
     /// they come, without waiting for the end and without memory for the whole, and `on_message` is not called for
     /// them. Asked once, at the start; `false` unless implemented.

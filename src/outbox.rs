@@ -105,6 +105,8 @@ pub struct Outbox {
     pub(crate) stats: Stats,
     pub(crate) demands: Vec<(u32, Demand)>,
     pub(crate) orders: Vec<Order>,
+    /// Connections whose app wants to know when all is written.
+    pub(crate) awaited: Vec<ConnectionId>,
     pub(crate) stops: bool,
     pub(crate) now: Duration,
     rules: SendRules,
@@ -127,6 +129,7 @@ impl Outbox {
             stats: Stats::default(),
             demands: Vec::new(),
             orders: Vec::new(),
+            awaited: Vec::new(),
             stops: false,
             now: Duration::ZERO,
             rules,
@@ -306,6 +309,12 @@ impl Outbox {
     /// Bytes that wait for a connection's socket, 0 when it is gone.
     pub fn backlog_bytes(&mut self, to: ConnectionId) -> usize {
         self.queue.lane(to.index, to.generation).map_or(0, |lane| lane.queued_bytes())
+    }
+
+    /// Has [`App::on_written`](crate::App::on_written) called, once, when a connection's socket has taken all that waits
+    /// for it: the way to send much without letting much wait.
+    pub fn when_written(&mut self, to: ConnectionId) {
+        self.awaited.push(to);
     }
 
     /// The process's counters.

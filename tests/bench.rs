@@ -78,7 +78,12 @@ fn read_to_end(mut stream: &TcpStream) {
 fn echo_is_counted_timed_and_checked() {
     let server = Server::start(&[]);
     let pid = server.child().id().to_string();
-    for flags in [&["--in-flight", "8"][..], &["--text", "--size", "70000"], &["--deflate", "--text", "--size", "2K"]] {
+    for flags in [
+        &["--in-flight", "8"][..],
+        &["--text", "--size", "70000"],
+        &["--in-flight", "16", "--size", "300K"],
+        &["--deflate", "--text", "--size", "2K"],
+    ] {
         let url = server.url("/");
         let mut args = vec!["echo", &url, "-c", "20", "-d", "300ms", "--pid", &pid];
         args.extend_from_slice(flags);
@@ -209,7 +214,10 @@ fn each_fault_is_an_error_of_its_own_kind() {
         let _ = stream.write_all(b"\x82\x81\x00\x00\x00\x00x");
         read_to_end(&stream);
     });
-    let ends = faulty(drop);
+    let ends = faulty(|stream| {
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        read_to_end(&stream);
+    });
     let closes = faulty(|mut stream| {
         let _ = stream.write_all(b"\x88\x02\x03\xe8");
         read_to_end(&stream);

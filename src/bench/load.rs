@@ -25,6 +25,8 @@ const MOST_CONNECTING: usize = 256;
 /// While connections are opened, or opened again after a failure, this is looked at so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// So much is queued for a connection at a time: what is beyond waits as a number, not as bytes.
+const MOST_QUEUED_BYTES: usize = 256 * 1024;
 /// An answer that has not come for so long when a run ends is missing.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,8 @@ struct Flight {
     sent_at: VecDeque<u64>,
     sent: u32,
     answered: u32,
+    /// Messages that are to go once what is queued has been written.
+    owed: usize,
 }
 
 /// See the module.
@@ -144,12 +148,29 @@ impl Load {
         let all = 0..self.flights.len();
         match self.plan.workload {
             Workload::Echo if self.send_pace.is_none() => {
-                all.for_each(|flight| (0..self.plan.in_flight).for_each(|_| self.send(flight, nanoseconds(out), out)));
+                all.for_each(|flight| {
+                    (0..self.plan.in_flight).for_each(|_| self.send_or_owe(flight, nanoseconds(out), out))
+                });
             }
             Workload::Idle { echo: true } => all.for_each(|flight| self.send(flight, nanoseconds(out), out)),
             Workload::Fanout if self.send_pace.is_none() => self.publish_closed(out),
             _ => {}
         }
+    }
+
+    /// Sends one more of the messages of a closed loop, or owes it while much is queued.
+    fn send_or_owe(&mut self, flight: usize, now: u64, out: &mut Outbox) {
+        if self.plan.size.saturating_mul(self.plan.in_flight) > MOST_QUEUED_BYTES {
+            let Flight { id: Some(id), owed, .. } = &mut self.flights[flight] else { return };
+            if out.backlog_bytes(*id) >= MOST_QUEUED_BYTES {
+                if *owed == 0 {
+                    out.when_written(*id);
+                }
+                *owed += 1;
+                return;
+            }
+        }
+        self.send(flight, now, out);
     }
 
     /// Sends a message that was due at `at`.
@@ -180,7 +201,7 @@ impl Load {
         *answered = answered.wrapping_add(1);
         self.record.answer(now.saturating_sub(at));
         if self.plan.workload == Workload::Echo && self.send_pace.is_none() && self.stage.is_loaded() {
-            self.send(flight, now, out);
+            self.send_or_owe(flight, now, out);
         }
     }
 
@@ -334,7 +355,7 @@ impl App for Load {
             out.close(id, CloseCode::Normal, "");
             return 0;
         }
-        self.flights.push(Flight { id: Some(id), sent_at: VecDeque::new(), sent: 0, answered: 0 });
+        self.flights.push(Flight { id: Some(id), sent_at: VecDeque::new(), sent: 0, answered: 0, owed: 0 });
         self.connect(out.now(), out);
         self.connection_over(out.now(), out);
         self.flights.len() - 1
@@ -353,6 +374,13 @@ impl App for Load {
             Workload::Echo | Workload::Idle { .. } => self.answered(*flight, &mut message, out),
             Workload::Fanout => self.delivered(*flight, &mut message, out),
             Workload::Connect => {}
+        }
+    }
+
+    fn on_written(&mut self, _: ConnectionId, flight: &mut usize, out: &mut Outbox) {
+        let owed = std::mem::take(&mut self.flights[*flight].owed);
+        if self.stage.is_loaded() {
+            (0..owed).for_each(|_| self.send_or_owe(*flight, nanoseconds(out), out));
         }
     }
 

@@ -327,6 +327,7 @@ impl<A: App> Sessions<A> {
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
     pub fn end_pass(&mut self, mut act: impl FnMut(u32, Fate)) {
+        self.tell_written();
         self.settle();
         let mut parting = std::mem::take(&mut self.parting);
         parting.retain(|&key| {
@@ -414,6 +415,24 @@ impl<A: App> Sessions<A> {
         self.wheel.cancel(key);
         self.outbox.release(key);
         self.ended.push(key);
+    }
+
+    /// Tells the app of connections that have taken all that was sent to them.
+    fn tell_written(&mut self) {
+        for id in std::mem::take(&mut self.outbox.awaited) {
+            // An earlier one of them may have queued something for this one.
+            match self.outbox.queue.lane(id.index, id.generation).map(|lane| lane.queued_bytes()) {
+                Some(0) => {
+                    if let Some(Session { phase: Phase::Open, state: Some(state), .. }) =
+                        self.slab.get_mut(id.index as usize)
+                    {
+                        self.app.on_written(id, state, &mut self.outbox);
+                    }
+                }
+                Some(_) => self.outbox.awaited.push(id),
+                None => {}
+            }
+        }
     }
 
     /// Tells the app and the log of an error.
