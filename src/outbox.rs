@@ -89,8 +89,7 @@ const WINDOW_SHIFT: u32 = 4;
 /// A frame is under way whose payload is still to come, so no other frame may begin.
 const MID_FRAME: u8 = 8;
 
-/// Bytes waiting for a connection's socket from which on nothing more is read from it, so that a client that sends and
-/// does not read fills its own buffers and not ours.
+/// With so many bytes waiting, nothing more is read: who sends and does not read fills his own buffers and not ours.
 const READ_PAUSE_BYTES: usize = 256 * 1024;
 /// Payloads from this size on get, or keep, a buffer of their own instead of a place in the arena.
 const OWN_BUFFER_BYTES: usize = 64 * 1024;
@@ -234,8 +233,9 @@ impl Outbox {
         let space = self.queue.reserve(MAX_HEADER_BYTES);
         let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, None);
         self.queue.commit(to.index, header);
-        let behind = self.is_behind(to.index);
-        self.queue.lane_at(to.index).mode |= MID_FRAME;
+        let lane = self.queue.lane_at(to.index);
+        let behind = lane.queued_bytes() >= READ_PAUSE_BYTES;
+        lane.mode |= MID_FRAME;
         self.under_way.insert(to.index, UnderWay { held: Vec::new(), behind });
     }
 

@@ -27,7 +27,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// So much is queued for a connection at a time: what is beyond waits as a number, not as bytes.
 const MOST_QUEUED_BYTES: usize = 256 * 1024;
-/// An answer that has not come for so long when a run ends is missing.
+/// An answer that has not come for so long when a run ends, and for twice as long as any that came, is missing.
 const LATE: Duration = Duration::from_secs(1);
 
 /// What is under way on a connection.
@@ -282,10 +282,11 @@ impl Load {
         if self.stage.is_measured() {
             self.record.end_interval(now);
         }
-        let late = now.saturating_sub(LATE).as_nanos() as u64;
+        let late = LATE.max(2 * self.record.latency.max());
+        let late = now.saturating_sub(late).as_nanos() as u64;
         let waiting = self.flights.iter().filter(|flight| flight.id.is_some()).flat_map(|flight| &flight.sent_at);
         let missing = waiting.filter(|at| **at < late).count() as u64;
-        self.record.errors("no answer", missing, || format!("none for more than {} s at the end", LATE.as_secs()));
+        self.record.errors("no answer", missing, || "none came until the end".into());
         self.stage = Stage::Over;
         out.stop();
     }

@@ -294,16 +294,16 @@ impl OutQueue {
         }
     }
 
-    /// The socket takes bytes again.
-    pub fn unblock(&mut self, key: u32) {
+    /// The socket takes bytes again. Says whether there are some that waited for that.
+    pub fn unblock(&mut self, key: u32) -> bool {
         self.end_run();
         let lane = &mut self.lanes[key as usize];
-        if lane.blocked {
-            lane.blocked = false;
-            if lane.queued > 0 {
-                self.mark_dirty(key);
-            }
+        let waited = lane.blocked && lane.queued > 0;
+        lane.blocked = false;
+        if waited {
+            self.mark_dirty(key);
         }
+        waited
     }
 
     /// Bytes queued since the last flush, of all lanes.

@@ -153,11 +153,13 @@ impl<A: App> EventLoop<A> {
                     socket.read_closed |= event.is_read_closed();
                     let mut readable = event.is_readable();
                     if event.is_writable() {
-                        self.sessions.writable(key);
                         readable |= std::mem::take(&mut socket.paused);
+                        if self.sessions.writable(key) {
+                            self.write_ready(key);
+                        }
                     }
                     // On the list already, it has had its turn in this pass.
-                    if readable && !socket.still_ready {
+                    if readable && self.sockets.get(key).is_some_and(|socket| !socket.still_ready) {
                         self.read_ready(key, generation);
                     }
                 }
@@ -308,25 +310,31 @@ impl<A: App> EventLoop<A> {
     /// Writes to every connection that something was queued for, once each.
     fn write_dirty(&mut self) {
         while let Some(key) = self.sessions.queue().next_dirty() {
-            let Some(socket) = self.sockets.get(key) else { continue };
-            let queue = self.sessions.queue();
-            let (offered, result) = match queue.single(key) {
-                Some(bytes) => (bytes.len(), socket.stream.write(bytes)),
-                None => {
-                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                    let count = queue.gather(key, &mut slices);
-                    let offered = slices[..count].iter().map(|slice| slice.len()).sum();
-                    (offered, socket.stream.write_vectored(&slices[..count]))
-                }
-            };
-            match result {
-                Ok(bytes) => queue.sent(key, bytes, bytes < offered),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => queue.sent(key, 0, true),
-                Err(error) if error.kind() == ErrorKind::Interrupted => queue.sent(key, 0, false),
-                Err(error) => self.sessions.socket_error(key, &error),
-            }
+            self.write_ready(key);
         }
         self.sessions.queue().end_flush();
+    }
+
+    /// Writes once to a connection.
+    #[inline(always)]
+    fn write_ready(&mut self, key: u32) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let queue = self.sessions.queue();
+        let (offered, result) = match queue.single(key) {
+            Some(bytes) => (bytes.len(), socket.stream.write(bytes)),
+            None => {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let count = queue.gather(key, &mut slices);
+                let offered = slices[..count].iter().map(|slice| slice.len()).sum();
+                (offered, socket.stream.write_vectored(&slices[..count]))
+            }
+        };
+        match result {
+            Ok(bytes) => queue.sent(key, bytes, bytes < offered),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => queue.sent(key, 0, true),
+            Err(error) if error.kind() == ErrorKind::Interrupted => queue.sent(key, 0, false),
+            Err(error) => self.sessions.socket_error(key, &error),
+        }
     }
 
     fn end_pass(&mut self) {

@@ -252,13 +252,15 @@ impl<A: App> Sessions<A> {
         self.outbox.wants_read(key)
     }
 
-    /// The socket takes bytes again.
-    pub fn writable(&mut self, key: u32) {
-        self.outbox.queue.unblock(key);
+    /// The socket takes bytes again. Says whether there are some that waited for that: they are written before more is
+    /// read, or each such time would let in more than went out.
+    pub fn writable(&mut self, key: u32) -> bool {
+        let waited = self.outbox.queue.unblock(key);
         // Whoever takes what we send is alive, also while we do not read.
         if let Some(session) = self.slab.get_mut(key as usize) {
             session.heard = milliseconds(self.now);
         }
+        waited
     }
 
     /// The peer sends no more.

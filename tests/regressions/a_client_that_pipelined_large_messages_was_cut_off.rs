@@ -50,3 +50,31 @@ fn its_messages_wait_in_its_own_buffers() {
     sessions.writable(key);
     assert!(sessions.wants_read(key), "the pause ends when the client reads");
 }
+
+#[test]
+fn a_socket_that_takes_a_little_lets_in_no_more() {
+    let mut sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [1; 32]);
+    sessions.begin_pass(Duration::ZERO);
+    let key = sessions.accept(Peer::UNIX).expect("there is room");
+    sessions.receive(key, &mut UPGRADE.to_vec());
+    assert!(end_pass(&mut sessions, true));
+
+    let header = [&[0x82, 0xff][..], &(PAYLOAD_BYTES as u64).to_be_bytes(), &[0; 4]].concat();
+    let stream = [header, vec![0; PAYLOAD_BYTES]].concat().repeat(64);
+    let (mut pieces, mut passes) = (stream.chunks(READ_BYTES).peekable(), 0);
+    while pieces.peek().is_some() {
+        // The order of the loop: what waited is written before more is read.
+        if sessions.writable(key) {
+            let queue = sessions.queue();
+            let taken = queue.lane_at(key).queued_bytes().min(100_000);
+            queue.sent(key, taken, true);
+        }
+        if sessions.wants_read(key) {
+            sessions.receive(key, &mut pieces.next().unwrap_or_default().to_vec());
+        }
+        assert!(end_pass(&mut sessions, false), "cut off");
+        let waiting = sessions.queue().lane_at(key).queued_bytes();
+        assert!(waiting < 4 * PAYLOAD_BYTES, "{waiting} bytes wait after {passes} passes");
+        passes += 1;
+    }
+}
