@@ -117,7 +117,8 @@ pub struct Outbox {
     deflated: Vec<u8>,
     /// Frames that wait for the end of a frame under way, by connection.
     under_way: HashMap<u32, UnderWay>,
-    random: StdRng,
+    /// For masking keys; without it they are zero.
+    pub(crate) random: Option<StdRng>,
 }
 
 impl Outbox {
@@ -137,7 +138,7 @@ impl Outbox {
             own: HashMap::new(),
             deflated: Vec::new(),
             under_way: HashMap::new(),
-            random: StdRng::from_seed(seed),
+            random: Some(StdRng::from_seed(seed)),
         }
     }
 
@@ -241,7 +242,7 @@ impl Outbox {
 
     /// Goes on with the echo that was begun, if it was.
     pub(crate) fn echo_piece(&mut self, key: u32, piece: Piece<'_>) {
-        if self.is_mid_frame(key) {
+        if self.queue.lane_at(key).mode & MID_FRAME != 0 {
             mask::apply(piece.payload, piece.mask);
             if !self.queue.push_in_place(key, piece.payload) {
                 self.queue.push(key, piece.payload);
@@ -336,11 +337,6 @@ impl Outbox {
             lane.mode |= TAKEOVER;
             self.own.insert(id.index, Deflater::new(self.rules.deflate_level, bits, true));
         }
-    }
-
-    /// Whether a message is being echoed of which not all has come.
-    pub(crate) fn is_mid_frame(&mut self, key: u32) -> bool {
-        self.queue.lane_at(key).mode & MID_FRAME != 0
     }
 
     /// Whether much of what we send waits for the connection's socket, and more may.
@@ -450,7 +446,8 @@ impl Outbox {
 
     fn push_frame(&mut self, key: u32, mode: u8, opcode: OpCode, compressed: bool, parts: &[&[u8]]) {
         let payload_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
-        let mask = (mode & MASKED != 0).then(|| self.random.next_u32().to_ne_bytes());
+        let mask =
+            (mode & MASKED != 0).then(|| self.random.as_mut().map_or([0; 4], |random| random.next_u32().to_ne_bytes()));
         if mode & MID_FRAME != 0 {
             let held = &mut self.under_way.entry(key).or_default().held;
             let start = held.len();
