@@ -127,8 +127,7 @@ The server has one core, the load (`percore bench`, closed loop, binary messages
 in turn make a round; {machine.get("rounds")} rounds, {machine.get("seconds")} s each and longer where a turn of all \
 messages takes seconds. A value is the median of the rounds,
 and in parentheses the least and the most. Bold is the best of a row, `raw` not counted: it echoes bytes and knows
-nothing of WebSocket. What raw sends back is masked, which gives the load a pass more to do: at large sizes its rate is
-below the limit, and the server's processor time is the better measure. Where the server is idle for a part of the time,
+nothing of WebSocket. Where the server is idle for a part of the time,
 the load is the limit, and servers differ in processor time only. A dash stands where nothing was measured, or where every round failed.{left_out}
 Not measured, as more than 4 GiB would be under way: {too_large}.
 
