@@ -166,6 +166,13 @@ fn a_publisher_and_its_subscribers() {
     }
 }
 
+#[test]
+fn a_server_that_delivers_to_nobody() {
+    let server = Server::start(&[]);
+    let (code, json) = bench(&["fanout", &server.url("/"), "-c", "3", "-d", "100ms"]);
+    assert_eq!((code, &json["errors"]), (1, &serde_json::json!({"no delivery": 1})));
+}
+
 /// The example `room`, and where it listens.
 fn room() -> (Killed, String) {
     let mut example = std::path::PathBuf::from(env!("CARGO_BIN_EXE_percore"));

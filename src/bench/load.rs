@@ -287,6 +287,9 @@ impl Load {
         let waiting = self.flights.iter().filter(|flight| flight.id.is_some()).flat_map(|flight| &flight.sent_at);
         let missing = waiting.filter(|at| **at < late).count() as u64;
         self.record.errors("no answer", missing, || "none came until the end".into());
+        if self.published > 0 && self.delivered == 0 {
+            self.record.error("no delivery", || "the server sends to nobody what the publisher sent".into());
+        }
         self.stage = Stage::Over;
         out.stop();
     }
