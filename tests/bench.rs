@@ -2,37 +2,21 @@
 
 mod common;
 
-use common::{Killed, Server, TempDir, exit_code, percore, percore_after, send_signal};
+use common::{Killed, Server, TempDir, exit_code, percore, percore_after, run, send_signal};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn run(mut command: Command) -> Ended {
-    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Ended {
-        code: output.status.code().expect("an exit code"),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
-}
-
 /// Runs it for a moment, and reads its JSON.
 fn bench(args: &[&str]) -> (i32, Value) {
     let mut all = vec!["bench"];
     all.extend_from_slice(args);
     all.extend_from_slice(&["--warmup", "50ms", "--json", "-", "--quiet"]);
-    let ended = run(percore(&all));
-    let json = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}", ended.stderr));
-    (ended.code, json)
+    let (code, stdout, stderr) = run(percore(&all));
+    let json = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    (code, json)
 }
 
 fn number(json: &Value, path: &str) -> f64 {
@@ -254,12 +238,12 @@ fn the_table_the_progress_and_the_plot() {
     let (plot, json) = (folder.path("p.svg"), folder.path("r.json"));
     let mut command = percore(&["bench", "echo", &server.url("/"), "-c", "5", "-d", "1200ms", "--warmup", "0"]);
     command.arg("--plot").arg(&plot).arg("--json").arg(&json);
-    let ended = run(command);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let (code, stdout, stderr) = run(command);
+    assert_eq!(code, 0, "{}", stderr);
     for word in ["throughput", "messages/s", "p50", "p99.99", "errors         none", "5 of 5"] {
-        assert!(ended.stdout.contains(word), "{word} in {}", ended.stdout);
+        assert!(stdout.contains(word), "{word} in {}", stdout);
     }
-    assert!(ended.stderr.lines().any(|line| line.contains("5 connected") && line.contains("p99 ")), "{}", ended.stderr);
+    assert!(stderr.lines().any(|line| line.contains("5 connected") && line.contains("p99 ")), "{}", stderr);
     let svg = std::fs::read_to_string(plot).expect("the plot");
     assert!(svg.starts_with("<svg") && svg.contains("latency by percentile") && svg.contains("polyline"));
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).expect("the JSON")).expect("JSON");
@@ -302,12 +286,12 @@ fn what_cannot_be_is_said_before_anything_is_done() {
         (&["bench", "echo", "ws://127.0.0.1:1/", "--source", "::1"], "cannot reach"),
         (&["bench", "nothing", "ws://127.0.0.1:1/"], "nothing"),
     ] {
-        let ended = run(percore(args));
-        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{args:?}: {}", ended.stderr);
-        assert!(ended.stderr.contains(hint) && ended.stderr.lines().count() == 1, "{args:?}: {}", ended.stderr);
+        let (code, stdout, stderr) = run(percore(args));
+        assert_eq!((code, stdout.as_str()), (2, ""), "{args:?}: {}", stderr);
+        assert!(stderr.contains(hint) && stderr.lines().count() == 1, "{args:?}: {}", stderr);
     }
-    let ended = run(percore_after("ulimit -n 100", &["bench", "idle", "ws://127.0.0.1:1/", "-c", "5000"]));
-    assert!(ended.code == 2 && ended.stderr.contains("ulimit -n"), "{}", ended.stderr);
-    let ended = run(percore(&["bench", "idle", "ws://127.0.0.1:1/", "--pid", "4294967295"]));
-    assert!(ended.code == 1 && ended.stderr.contains("4294967295"), "{}", ended.stderr);
+    let (code, _, stderr) = run(percore_after("ulimit -n 100", &["bench", "idle", "ws://127.0.0.1:1/", "-c", "5000"]));
+    assert!(code == 2 && stderr.contains("ulimit -n"), "{}", stderr);
+    let (code, _, stderr) = run(percore(&["bench", "idle", "ws://127.0.0.1:1/", "--pid", "4294967295"]));
+    assert!(code == 1 && stderr.contains("4294967295"), "{}", stderr);
 }

@@ -3,11 +3,11 @@
 mod common;
 
 use common::client::upgrade_request;
-use common::{Client, PATIENCE, Server, TempDir, percore};
+use common::{Client, PATIENCE, Server, TempDir, percore, run};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const FLAGS: [&str; 26] = [
     "listen",
@@ -37,13 +37,6 @@ const FLAGS: [&str; 26] = [
     "help",
     "version",
 ];
-
-/// Exit code, standard output and standard error of a command that ends by itself.
-fn run(mut command: Command) -> (i32, String, String) {
-    let output = command.stdout(Stdio::piped()).output().expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
-}
 
 /// Asserts that a command fails with this code and one line that says `hint`.
 fn assert_refused(command: Command, code: i32, hint: &str) {

@@ -41,6 +41,13 @@ fn bare(mut command: Command) -> Command {
     command
 }
 
+/// Exit code, standard output and standard error of a command that ends by itself.
+pub fn run(mut command: Command) -> (i32, String, String) {
+    let output = command.stdout(Stdio::piped()).output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
+}
+
 /// Waits until `condition` holds.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -26,8 +26,8 @@ fn end_pass(sessions: &mut Sessions<Echo>, takes: bool) -> bool {
     open
 }
 
-#[test]
-fn its_messages_wait_in_its_own_buffers() {
+/// A server with an open connection, and the bytes of 64 messages.
+fn open() -> (Sessions<Echo>, u32, Vec<u8>) {
     let mut sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [1; 32]);
     sessions.begin_pass(Duration::ZERO);
     let key = sessions.accept(Peer::UNIX).expect("there is room");
@@ -36,6 +36,12 @@ fn its_messages_wait_in_its_own_buffers() {
 
     let header = [&[0x82, 0xff][..], &(PAYLOAD_BYTES as u64).to_be_bytes(), &[0; 4]].concat();
     let stream = [header, vec![0; PAYLOAD_BYTES]].concat().repeat(64);
+    (sessions, key, stream)
+}
+
+#[test]
+fn its_messages_wait_in_its_own_buffers() {
+    let (mut sessions, key, stream) = open();
     let mut read = 0;
     for piece in stream.chunks(READ_BYTES) {
         if !sessions.wants_read(key) {
@@ -53,14 +59,7 @@ fn its_messages_wait_in_its_own_buffers() {
 
 #[test]
 fn a_socket_that_takes_a_little_lets_in_no_more() {
-    let mut sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [1; 32]);
-    sessions.begin_pass(Duration::ZERO);
-    let key = sessions.accept(Peer::UNIX).expect("there is room");
-    sessions.receive(key, &mut UPGRADE.to_vec());
-    assert!(end_pass(&mut sessions, true));
-
-    let header = [&[0x82, 0xff][..], &(PAYLOAD_BYTES as u64).to_be_bytes(), &[0; 4]].concat();
-    let stream = [header, vec![0; PAYLOAD_BYTES]].concat().repeat(64);
+    let (mut sessions, key, stream) = open();
     let (mut pieces, mut passes) = (stream.chunks(READ_BYTES).peekable(), 0);
     while pieces.peek().is_some() {
         // The order of the loop: what waited is written before more is read.
