@@ -64,8 +64,6 @@ pub struct Load {
     published: u32,
     delivered: u64,
     next_progress: Duration,
-    began: Duration,
-    ended: Duration,
     before: Usage,
     at_begin: Usage,
     at_end: Usage,
@@ -93,8 +91,6 @@ impl Load {
             published: 0,
             delivered: 0,
             next_progress: PROGRESS_EVERY,
-            began: Duration::ZERO,
-            ended: Duration::ZERO,
             before,
             at_begin: before,
             at_end: before,
@@ -106,7 +102,6 @@ impl Load {
 
     /// What came of it.
     pub fn into_report(self) -> Report {
-        let seconds = self.ended.saturating_sub(self.began);
         let server = (!self.plan.pids.is_empty()).then(|| Server {
             cpu: self.at_end.cpu.saturating_sub(self.at_begin.cpu),
             memory_before: self.before.memory,
@@ -115,7 +110,7 @@ impl Load {
         Report {
             plan: self.plan,
             connected: self.flights.len(),
-            measured: seconds,
+            measured: self.record.measured(),
             record: self.record,
             server,
             interrupted: self.interrupted,
@@ -267,7 +262,6 @@ impl Load {
             Stage::Warmup(end) if end <= now => {
                 self.stage = Stage::Measuring(now + self.plan.duration);
                 self.record.begin(now);
-                self.began = now;
                 self.next_progress = now + PROGRESS_EVERY;
                 self.at_begin = self.usage();
             }
@@ -278,7 +272,6 @@ impl Load {
 
     fn end(&mut self, now: Duration, out: &mut Outbox) {
         self.at_end = self.usage();
-        self.ended = now;
         if self.stage.is_measured() {
             self.record.end_interval(now);
         }
@@ -313,11 +306,11 @@ impl Load {
         }
     }
 
-    fn connection_over(&mut self, now: Duration, out: &mut Outbox) {
+    fn connection_over(&mut self, out: &mut Outbox) {
         if self.stage == Stage::Connecting && self.ordered == self.plan.connections && self.connecting == 0 {
             self.begin_load(out);
         } else if self.stage.is_loaded() && self.open == 0 && self.plan.workload != Workload::Connect {
-            self.end(now, out);
+            self.end(out.now(), out);
         }
     }
 }
@@ -361,7 +354,7 @@ impl App for Load {
         }
         self.flights.push(Flight { id: Some(id), sent_at: VecDeque::new(), sent: 0, answered: 0, owed: 0 });
         self.connect(out.now(), out);
-        self.connection_over(out.now(), out);
+        self.connection_over(out);
         self.flights.len() - 1
     }
 
@@ -369,7 +362,7 @@ impl App for Load {
         self.connecting -= 1;
         if self.stage != Stage::Over {
             self.record.error(kind_of_failure(error), || error.to_string());
-            self.connection_over(out.now(), out);
+            self.connection_over(out);
         }
     }
 
@@ -398,7 +391,7 @@ impl App for Load {
             if reason.clean {
                 self.record.error("closed by the server", || format!("{} {}", u16::from(reason.code), reason.reason));
             }
-            self.connection_over(out.now(), out);
+            self.connection_over(out);
         }
     }
 

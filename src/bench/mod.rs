@@ -14,6 +14,7 @@ mod stage;
 mod url;
 mod usage;
 
+pub use payload::PUBLISHED_BYTES;
 pub use plan::{Plan, Workload};
 pub use plot::write_plot;
 pub use report::Report;

@@ -4,7 +4,7 @@
 const NUMBER_BYTES: usize = 8;
 /// Where a published message's time stands, behind the number.
 const TIME_BYTES: usize = 16;
-/// The shortest message that can be published.
+/// The shortest message that can be published: it bears its number and its time.
 pub const PUBLISHED_BYTES: usize = NUMBER_BYTES + TIME_BYTES;
 
 /// What messages are filled with: text such as servers send, which compresses as that does.

@@ -138,6 +138,11 @@ impl Record {
         Some(interval)
     }
 
+    /// How long was measured, up to the end of the last interval.
+    pub fn measured(&self) -> Duration {
+        self.intervals.last().map_or(Duration::ZERO, |interval| interval.end)
+    }
+
     /// Counts what went wrong.
     pub fn error(&mut self, kind: &'static str, said: impl FnOnce() -> String) {
         self.errors(kind, 1, said);

@@ -3,15 +3,13 @@
 use super::Failure;
 use super::flags::{DeflateFlag, check_subprotocols, is_token};
 use super::units::{bytes, duration};
-use crate::bench::{Plan, Url, Workload, run as run_plan, write_plot};
+use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, run as run_plan, write_plot};
 use crate::protocol::message::Kind;
 use clap::{Args, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The shortest message that can be told apart once it was published: it bears its number and its time.
-const PUBLISHED_BYTES: usize = 24;
 /// Descriptors that a run needs besides those of its connections.
 const OTHER_DESCRIPTORS: u64 = 32;
 

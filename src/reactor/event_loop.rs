@@ -151,6 +151,8 @@ impl<A: App> EventLoop<A> {
                     }
                     let Some(socket) = self.sockets.get(key) else { continue };
                     socket.read_closed |= event.is_read_closed();
+                    // On the list already, it has had its turn in this pass.
+                    let had_its_turn = socket.still_ready;
                     let mut readable = event.is_readable();
                     if event.is_writable() {
                         readable |= std::mem::take(&mut socket.paused);
@@ -158,8 +160,7 @@ impl<A: App> EventLoop<A> {
                             self.write_ready(key);
                         }
                     }
-                    // On the list already, it has had its turn in this pass.
-                    if readable && self.sockets.get(key).is_some_and(|socket| !socket.still_ready) {
+                    if readable && !had_its_turn {
                         self.read_ready(key, generation);
                     }
                 }
