@@ -54,6 +54,7 @@ pub mod outbox;
 pub mod protocol;
 pub mod reactor;
 pub mod session;
+pub mod supervisor;
 
 pub use app::{App, ConnectError, Error};
 pub use data::id::{ConnectionId, Peer};
@@ -68,6 +69,6 @@ pub use protocol::http::{HeadLimits, Request, Response};
 pub use protocol::message::{Kind, Message};
 pub use protocol::upgrade::UpgradeRules;
 pub use protocol::{Role, Violation};
-pub use reactor::{Client, Outcome, Server, ServerOptions, Target};
+pub use reactor::{Client, Order, Outcome, READY, Server, ServerOptions, Target};
 pub use session::Settings;
 pub use tungstenite::protocol::frame::coding::CloseCode;

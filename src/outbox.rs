@@ -2,8 +2,9 @@
 
 use crate::data::id::ConnectionId;
 use crate::data::queue::OutQueue;
-use crate::data::stats::Stats;
+use crate::data::stats::{self, Stats};
 use crate::protocol::Role;
+use crate::protocol::close::payload as close_payload;
 use crate::protocol::deflate::Deflater;
 use crate::protocol::extension::Agreement;
 use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, MAX_UNMASKED_HEADER_BYTES};
@@ -156,7 +157,6 @@ impl Outbox {
     pub fn send(&mut self, to: ConnectionId, kind: Kind, parts: &[&[u8]]) -> Delivery {
         match self.admit(to) {
             Ok(mode) => {
-                self.stats.messages_out += 1;
                 self.push_message(to.index, mode, kind, parts);
                 Delivery::Queued
             }
@@ -180,7 +180,7 @@ impl Outbox {
             }
             self.queue.begin_run(to.index, to.generation);
         }
-        self.stats.messages_out += 1;
+        self.stats.send(message.kind.index(), payload.len());
         let space = self.queue.reserve(MAX_UNMASKED_HEADER_BYTES + payload.len());
         let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
         mask::copy(payload, &mut space[header..header + payload.len()], *mask);
@@ -193,11 +193,11 @@ impl Outbox {
             Ok(mode) => (to.index, mode),
             Err(delivery) => return delivery,
         };
-        self.stats.messages_out += 1;
         let (kind, length) = (message.kind, message.len());
         let as_it_is = mode & (MASKED | MID_FRAME) == 0 && !self.compresses(mode, length);
         match message.body {
             Body::Masked { frame, start, mask } if as_it_is => {
+                self.stats.send(kind.index(), length);
                 if mask != [0; 4] {
                     mask::apply(&mut frame[start..], mask);
                 }
@@ -211,6 +211,7 @@ impl Outbox {
                 }
             }
             Body::Owned { mut buffer, end } if length >= OWN_BUFFER_BYTES && as_it_is => {
+                self.stats.send(kind.index(), length);
                 let mut header = [0; MAX_HEADER_BYTES];
                 let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
                 let start = HEADROOM - header_bytes;
@@ -233,6 +234,7 @@ impl Outbox {
         debug_assert!(mode & MASKED == 0, "clients take messages whole");
         let space = self.queue.reserve(MAX_HEADER_BYTES);
         let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, None);
+        self.stats.send(Kind::Binary.index(), payload_bytes);
         self.queue.commit(to.index, header);
         let lane = self.queue.lane_at(to.index);
         let behind = lane.queued_bytes() >= READ_PAUSE_BYTES;
@@ -253,7 +255,6 @@ impl Outbox {
     /// Ends the echo that was begun, and sends what had to wait for that.
     pub(crate) fn end_echo(&mut self, key: u32) {
         if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
-            self.stats.messages_out += 1;
             self.queue.lane_at(key).mode &= !MID_FRAME;
             self.queue.push(key, &held);
         }
@@ -272,6 +273,7 @@ impl Outbox {
         let payload = &payload[..payload.len().min(MAX_CONTROL_BYTES)];
         match self.admit(to) {
             Ok(mode) => {
+                self.stats.send(if opcode == Control::Ping { stats::PING } else { stats::PONG }, payload.len());
                 self.push_frame(to.index, mode, OpCode::Control(opcode), false, &[payload]);
                 Delivery::Queued
             }
@@ -363,17 +365,9 @@ impl Outbox {
         let lane = self.queue.lane_at(key);
         let mode = lane.mode;
         lane.mode &= MID_FRAME;
-        match payload {
-            None => self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[]),
-            Some((code, reason)) => {
-                let mut cut = reason.len().min(MAX_CONTROL_BYTES - 2);
-                while !reason.is_char_boundary(cut) {
-                    cut -= 1;
-                }
-                let code = u16::from(code).to_be_bytes();
-                self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[&code, &reason.as_bytes()[..cut]]);
-            }
-        }
+        let payload = payload.map_or_else(Vec::new, |(code, reason)| close_payload(code, reason));
+        self.stats.send(stats::CLOSE, payload.len());
+        self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[&payload]);
     }
 
     /// Forgets a connection. Says how many bytes it had not sent.
@@ -419,6 +413,7 @@ impl Outbox {
 
     fn push_message(&mut self, key: u32, mode: u8, kind: Kind, parts: &[&[u8]]) {
         let payload_bytes = parts.iter().map(|part| part.len()).sum();
+        self.stats.send(kind.index(), payload_bytes);
         if !self.compresses(mode, payload_bytes) {
             return self.push_frame(key, mode, kind.opcode(), false, parts);
         }

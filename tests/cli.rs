@@ -9,7 +9,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 26] = [
+const FLAGS: [&str; 30] = [
+    "workers",
+    "pin",
+    "admin",
+    "ready-fd",
     "listen",
     "backlog",
     "max-connections",
@@ -60,7 +64,7 @@ fn help_names_every_flag_and_its_variable() {
         let variable = format!("[env: PERCORE_{}=", flag.to_uppercase().replace('-', "_"));
         assert!(help.contains(&variable), "no {variable}");
     }
-    for group in ["Listening:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Echo:"] {
+    for group in ["Listening:", "Workers:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Echo:"] {
         assert!(help.lines().any(|line| line == group), "no group {group}");
     }
 }

@@ -71,6 +71,14 @@ fn every_counter() {
 }
 
 #[test]
+fn every_metric() {
+    let stats = percore::Stats::default();
+    let metrics: Vec<String> = stats.metrics().iter().map(|(metric, _)| metric.name.to_owned()).collect();
+    assert!(metrics.len() > 10);
+    assert_documented(&metrics);
+}
+
+#[test]
 fn every_close_code() {
     assert_documented(&CLOSE_CODES.map(str::to_owned));
 }

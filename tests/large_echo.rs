@@ -119,7 +119,7 @@ fn pieces_make_one_frame() {
     }
     assert!(connection.got == echoed);
     let stats = connection.sessions.stats();
-    assert_eq!((stats.messages_in, stats.messages_out), (1, 1));
+    assert_eq!((stats.messages_in(), stats.messages_out()), (1, 1));
 }
 
 #[test]

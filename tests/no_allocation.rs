@@ -163,7 +163,7 @@ fn an_echoed_message_allocates_nothing() {
                 server.pass(&one);
                 server.pass(&many);
             }
-            let (before, written) = (server.sessions.stats().messages_out, server.written);
+            let (before, written) = (server.sessions.stats().messages_out(), server.written);
             let passes = if length < 10_000 { 200 } else { 50 };
             let counted = allocations(|| {
                 for _ in 0..passes {
@@ -171,7 +171,7 @@ fn an_echoed_message_allocates_nothing() {
                     server.pass(&many);
                 }
             });
-            let messages = server.sessions.stats().messages_out - before;
+            let messages = server.sessions.stats().messages_out() - before;
             assert_eq!(messages, passes * 50);
             assert!(server.written - written > messages as usize * length);
             assert_eq!(counted, 0, "{messages} messages of {length} bytes, opcode {:x}", first & 0xf);

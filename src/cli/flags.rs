@@ -11,6 +11,7 @@ use crate::protocol::http::HeadLimits;
 use crate::protocol::upgrade::UpgradeRules;
 use crate::reactor::ServerOptions;
 use crate::session::Settings;
+use crate::supervisor::ListenPattern;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
@@ -18,10 +19,13 @@ use std::time::Duration;
 /// several values there, separated by commas.
 #[derive(Args, Debug, Clone)]
 pub struct ServerFlags {
-    /// Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable
+    /// Where to listen: IP:PORT, [v6]:PORT or unix:PATH, '{worker}' for a worker's number; repeatable
     #[arg(long, env = "PERCORE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Listening")]
-    #[arg(long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable \
-        [default: 127.0.0.1:8080, or 0.0.0.0:$PORT where PORT is set]")]
+    #[arg(
+        long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' in it stands for the number \
+        of a worker, from 0: each then has an address of its own; else they share a port by SO_REUSEPORT \
+        [default: 127.0.0.1:8080, or 0.0.0.0:$PORT where PORT is set]"
+    )]
     listen: Vec<String>,
     /// Connections that may wait to be accepted (the kernel's somaxconn bounds it)
     #[arg(long, env = "PERCORE_BACKLOG", value_name = "N", default_value_t = 4096, help_heading = "Listening")]
@@ -31,6 +35,26 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
     max_connections: u32,
+
+    /// Worker processes: a number, or 'auto' for one per core; 1 is a plain process without a supervisor
+    #[arg(long, env = "PERCORE_WORKERS", value_name = "N", default_value = "1", value_parser = workers)]
+    #[arg(help_heading = "Workers")]
+    workers: Workers,
+    /// Whether each worker keeps to a core of its own
+    #[arg(long, env = "PERCORE_PIN", value_name = "WHEN", default_value = "auto", help_heading = "Workers")]
+    #[arg(value_enum)]
+    #[arg(
+        long_help = "Whether each worker keeps to a core of its own; auto: if there is a worker for each core that this \
+        process may use, and no control group grants less time than these have"
+    )]
+    pin: PinFlag,
+    /// Where /healthz, /readyz and /metrics are served, or 'off' [default: 127.0.0.1:9464 with --workers, else off]
+    #[arg(long, env = "PERCORE_ADMIN", value_name = "ADDR", value_parser = admin, help_heading = "Workers")]
+    admin: Option<Admin>,
+    /// Descriptor that gets a line and is closed once every listener listens
+    #[arg(long, env = "PERCORE_READY_FD", value_name = "FD", help_heading = "Workers")]
+    #[arg(value_parser = clap::value_parser!(i32).range(3..))]
+    ready_fd: Option<i32>,
 
     /// Path that upgrades; repeatable [default: / and /ws]
     #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
@@ -142,6 +166,47 @@ impl From<DeflateFlag> for DeflateMode {
     }
 }
 
+/// How many processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Workers {
+    /// This one, without a supervisor.
+    Plain,
+    /// So many, supervised.
+    Number(usize),
+    /// One per core, supervised.
+    Auto,
+}
+
+fn workers(text: &str) -> Result<Workers, String> {
+    match text.parse::<usize>() {
+        _ if text == "auto" => Ok(Workers::Auto),
+        Ok(1) => Ok(Workers::Plain),
+        Ok(number @ 2..=1024) => Ok(Workers::Number(number)),
+        _ => Err("give 1 to 1024, or auto".into()),
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PinFlag {
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Debug)]
+enum Admin {
+    On(ListenAddr),
+    Off,
+}
+
+fn admin(text: &str) -> Result<Admin, String> {
+    if text == "off" { Ok(Admin::Off) } else { text.parse().map(Admin::On) }
+}
+
+fn default_admin() -> ListenAddr {
+    ListenAddr::Tcp((std::net::Ipv4Addr::LOCALHOST, 9464).into())
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum LevelFlag {
     Off,
@@ -159,7 +224,11 @@ enum FormatFlag {
 
 /// What the flags come to.
 pub(super) struct Checked {
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<ListenPattern>,
+    pub workers: Workers,
+    pub pin: PinFlag,
+    pub admin: Option<ListenAddr>,
+    pub ready_fd: Option<i32>,
     pub settings: Settings,
     pub options: ServerOptions,
     pub log: Log,
@@ -191,7 +260,14 @@ impl ServerFlags {
         if let Some((flag, _)) = too_short.iter().find(|(_, time)| time.is_zero()) {
             return Err(Failure::Usage(format!("--{flag} must be longer than 0")));
         }
-        Ok(Checked { listen, settings: self.settings(), options: self.options(), log: self.log() })
+        let admin = match &self.admin {
+            Some(Admin::On(addr)) => Some(addr.clone()),
+            Some(Admin::Off) => None,
+            None => (self.workers != Workers::Plain).then(default_admin),
+        };
+        let (workers, pin, ready_fd) = (self.workers, self.pin, self.ready_fd);
+        let (settings, options, log) = (self.settings(), self.options(), self.log());
+        Ok(Checked { listen, workers, pin, admin, ready_fd, settings, options, log })
     }
 
     fn settings(&self) -> Settings {
@@ -246,7 +322,7 @@ impl ServerFlags {
 }
 
 /// `--listen` as given, else `PORT` of the environment on all addresses, else 127.0.0.1:8080.
-fn listen_addrs(given: &[String]) -> Result<Vec<ListenAddr>, Failure> {
+fn listen_addrs(given: &[String]) -> Result<Vec<ListenPattern>, Failure> {
     if !given.is_empty() {
         let parsed = given.iter().map(|addr| addr.parse().map_err(|error| Failure::Usage(format!("--listen {error}"))));
         return parsed.collect();

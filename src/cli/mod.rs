@@ -10,6 +10,7 @@ pub mod units;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use serve::Part;
 use std::process::ExitCode;
 
 /// A WebSocket server: one epoll loop per core, one process per loop.
@@ -25,6 +26,9 @@ enum Command {
     /// Serve an application
     #[command(subcommand)]
     Serve(serve::Serve),
+    /// What a supervisor runs
+    #[command(subcommand, hide = true)]
+    Worker(serve::Serve),
     /// Put load on a WebSocket server, and measure what comes back
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -33,7 +37,8 @@ enum Command {
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
-        Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve)),
+        Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve, Part::Main)),
+        Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
         Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
         Err(error) if is_help(error.kind()) => error.exit(),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),

@@ -1,14 +1,23 @@
-//! `percore serve APP`.
+//! `percore serve APP`: one plain process, or a supervisor and its workers.
 
 use super::Failure;
-use super::flags::{Checked, ServerFlags};
+use super::flags::{Checked, PinFlag, ServerFlags, Workers};
 use crate::app::App;
 use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::data::log::Level;
+use crate::data::stats::Stats;
+use crate::os::cpus;
 use crate::os::hostname::hostname;
 use crate::os::log_writer::write_records;
+use crate::os::shared_words::SharedWords;
 use crate::reactor::{Outcome, Server};
+use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
+use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all};
 use clap::{Args, Subcommand};
+use std::collections::BTreeSet;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Serve {
@@ -27,26 +36,40 @@ pub(super) struct EchoFlags {
     server: ServerFlags,
 }
 
-pub(super) fn run(serve: Serve) -> Result<(), Failure> {
-    let Serve::Echo(flags) = serve;
-    let checked = flags.server.check()?;
-    if flags.hostname_prefix { serve_app(PrefixedEcho::new(&hostname()), checked) } else { serve_app(Echo, checked) }
+/// What a process is to the service.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it, or its supervisor.
+    Main,
+    /// One of its workers.
+    Worker,
 }
 
-fn serve_app<A: App>(app: A, checked: Checked) -> Result<(), Failure> {
-    let Checked { listen, settings, options, mut log } = checked;
-    let failed = |error: std::io::Error| Failure::Run(error.to_string());
-    let format = options.log_format;
-    let mut server = Server::new(app).settings(settings).options(options);
-    for addr in &listen {
-        server = server.listen(&addr.to_string()).map_err(failed)?;
+pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
+    let Serve::Echo(flags) = serve;
+    let checked = flags.server.check()?;
+    if part == Part::Main && checked.workers != Workers::Plain {
+        return supervise(checked).map_err(failed);
     }
-    for addr in server.local_addrs().map_err(failed)? {
-        log.push(Level::Info, "start", &[("listen", &addr)], format!("Starting server on {addr}..."));
+    if flags.hostname_prefix {
+        serve_app(PrefixedEcho::new(&hostname()), checked, part)
+    } else {
+        serve_app(Echo, checked, part)
     }
-    // The loop writes these lines in its first pass: whoever reads them may send signals, which it takes by then.
-    let mut end = log.like();
-    let outcome = server.log(log).run().map_err(failed)?;
+}
+
+fn failed(error: io::Error) -> Failure {
+    Failure::Run(error.to_string())
+}
+
+/// Serves in this process.
+fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
+    let (format, mut end) = (checked.options.log_format, checked.log.like());
+    let (server, name) = match part {
+        Part::Main => (plain(app, checked), String::new()),
+        Part::Worker => worker(app, checked),
+    };
+    let outcome = server.and_then(Server::run).map_err(failed)?;
     let (level, text, stats) = match outcome {
         Outcome::Drained(stats) => (Level::Info, "stopped".to_owned(), stats),
         Outcome::Abandoned(cut_off, stats) => {
@@ -56,10 +79,112 @@ fn serve_app<A: App>(app: A, checked: Checked) -> Result<(), Failure> {
             (Level::Warn, format!("stopped by a second signal with {} connections open", stats.open), stats)
         }
     };
-    end.push(level, "stop", &stats.fields(), format!("{text}; {stats}"));
+    let counted = stats.fields();
+    let fields: Vec<(_, &dyn std::fmt::Display)> = counted.iter().map(|(name, count)| (*name, count as _)).collect();
+    end.push(level, "stop", &fields, format!("{name}{text}; {stats}"));
     write_records(format, &end.take());
     match outcome {
         Outcome::Interrupted(_) => Err(Failure::Run("stopped at once by a second signal".into())),
         _ => Ok(()),
     }
+}
+
+/// A process without a supervisor.
+fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
+    let Checked { listen, admin, ready_fd, settings, options, mut log, .. } = checked;
+    let mut ready = Ready::new(ready_fd)?;
+    let backlog = options.backlog;
+    let mut server = Server::new(app).settings(settings).options(options);
+    for listener in listen_all(&listen, 1, backlog)?.into_iter().flatten() {
+        let listener = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a listener that is shared"))?;
+        server = server.listener(listener);
+    }
+    for addr in server.local_addrs()? {
+        log.push(Level::Info, "start", &[("listen", &addr)], format!("Starting server on {addr}..."));
+    }
+    if let Some(addr) = admin {
+        let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
+        let only = SlotView { live: vec![Arc::clone(&counters)], up: true, ..SlotView::default() };
+        let board = SharedBoard::default();
+        *board.lock().unwrap_or_else(PoisonError::into_inner) =
+            Board { slots: vec![only], ready: true, ..Board::default() };
+        let addr = admin::serve(&addr, board)?;
+        log.push(Level::Info, "admin", &[("listen", &addr)], format!("admin listener on {addr}"));
+        server = server.counters(counters);
+    }
+    // Connections wait in the backlog from now on; the loop writes the log in its first pass, when it takes signals.
+    ready.serving();
+    Ok(server.log(log))
+}
+
+/// A worker of a supervisor; and its name, for its last log line.
+fn worker<A: App>(app: A, checked: Checked) -> (io::Result<Server<A>>, String) {
+    let Checked { mut settings, options, mut log, .. } = checked;
+    let Assignment { slot, control, counters, listeners } = match Assignment::receive() {
+        Ok(assignment) => assignment,
+        Err(error) => return (Err(error), String::new()),
+    };
+    settings.node = slot as u32;
+    let mut server = Server::new(app).settings(settings).options(options).control(control);
+    for listener in listeners {
+        server = server.listener(listener);
+    }
+    match counters {
+        Some(counters) => server = server.counters(counters),
+        None => {
+            let text =
+                format!("worker {slot} is of another version than its supervisor, which cannot show its metrics");
+            log.push(Level::Warn, "metrics", &[("worker", &slot)], text);
+        }
+    }
+    (Ok(server.log(log)), format!("worker {slot} "))
+}
+
+/// Runs workers.
+fn supervise(checked: Checked) -> io::Result<()> {
+    let Checked { listen, workers, pin, admin, ready_fd, settings: _, options, mut log } = checked;
+    let ready = Ready::new(ready_fd)?;
+    let slots = match workers {
+        Workers::Plain => 1,
+        Workers::Number(number) => number,
+        Workers::Auto => cpus::usable(),
+    };
+    let listeners = listen_all(&listen, slots, options.backlog)?;
+    let board = SharedBoard::default();
+    let addrs: BTreeSet<String> = listeners
+        .iter()
+        .flatten()
+        .map(|listener| listener.local_addr().map(|addr| addr.to_string()))
+        .collect::<Result<_, _>>()?;
+    for addr in addrs {
+        let text = format!("Starting server on {addr}... ({slots} workers)");
+        log.push(Level::Info, "start", &[("listen", &addr), ("workers", &slots)], text);
+    }
+    if let Some(addr) = admin {
+        let addr = admin::serve(&addr, Arc::clone(&board))?;
+        log.push(Level::Info, "admin", &[("listen", &addr)], format!("admin listener on {addr}"));
+    }
+    let plan = Plan {
+        program: Program { path: std::env::current_exe()?, arguments: std::env::args_os().skip(2).collect() },
+        listeners,
+        cpus: places(slots, pin)?,
+        drain_timeout: options.drain_timeout,
+        board,
+        ready,
+        log,
+        log_format: options.log_format,
+    };
+    Supervisor::new(plan)?.run()
+}
+
+/// The processor for each slot.
+fn places(slots: usize, pin: PinFlag) -> io::Result<Vec<Option<usize>>> {
+    let allowed = cpus::allowed()?;
+    let pins = match pin {
+        PinFlag::On => true,
+        PinFlag::Off => false,
+        // Else several services would crowd the same few processors.
+        PinFlag::Auto => slots == allowed.len() && slots == cpus::usable(),
+    };
+    Ok((0..slots).map(|slot| allowed.get(slot % allowed.len().max(1)).copied().filter(|_| pins)).collect())
 }

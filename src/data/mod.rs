@@ -4,9 +4,11 @@
 //! given as the `Duration` since the process began.
 
 pub mod calendar;
+pub mod histogram;
 pub mod id;
 pub mod input;
 pub mod log;
+pub mod metrics;
 pub mod pool;
 pub mod queue;
 pub mod stats;

@@ -1,21 +1,152 @@
-//! Counters of a process. Whatever is refused, cut short or thrown away is counted here.
+//! Counters of a process: whatever is received, sent, refused, cut short or thrown away is counted here.
+//!
+//! Each is declared once, with its name in the log and its metric: name by Prometheus's conventions, label, help.
 
-use std::fmt;
+use super::histogram::Histogram;
+use std::fmt::{self, Write};
 
-/// Declares the counters once: field, name and meaning.
+/// Index of the counters of an opcode.
+pub const TEXT: usize = 0;
+/// Index of the counters of an opcode.
+pub const BINARY: usize = 1;
+/// Index of the counters of an opcode.
+pub const CLOSE: usize = 2;
+/// Index of the counters of an opcode.
+pub const PING: usize = 3;
+/// Index of the counters of an opcode.
+pub const PONG: usize = 4;
+
+/// The opcodes as label values, by index.
+pub const OPCODES: [&str; 5] = ["text", "binary", "close", "ping", "pong"];
+
+/// Statuses with which requests are refused, as label values; the last is any other.
+const STATUSES: [&str; 15] =
+    ["400", "403", "404", "405", "408", "413", "414", "417", "426", "429", "431", "500", "501", "503", "other"];
+
+/// Close codes as label values (RFC 6455, section 7.4); the last is any other.
+const CODES: [&str; 14] =
+    ["1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013", "other"];
+
+/// What a metric is, in Prometheus's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetricKind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations by bucket, in seconds.
+    Histogram,
+}
+
+/// A metric's name, help and labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// By Prometheus's conventions.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: MetricKind,
+    /// What it counts.
+    pub help: &'static str,
+    /// The label that tells its values apart, empty for a single value.
+    pub label: &'static str,
+    /// The label's values.
+    pub values: &'static [&'static str],
+}
+
+/// A counter, or several that differ in a label: `u64` words in a row.
+trait Words {
+    fn words(&self) -> &[u64];
+    fn words_mut(&mut self) -> &mut [u64];
+}
+
+impl Words for u64 {
+    fn words(&self) -> &[u64] {
+        std::slice::from_ref(self)
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        std::slice::from_mut(self)
+    }
+}
+
+impl<const N: usize> Words for [u64; N] {
+    fn words(&self) -> &[u64] {
+        self
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        self
+    }
+}
+
+impl Words for Histogram {
+    fn words(&self) -> &[u64] {
+        &self.0
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.0
+    }
+}
+
+/// Declares the counters once.
 macro_rules! stats {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Counts since the process began, but for `open`, which is a level. Handlers read it by
+    ($(
+        #[doc = $help:literal]
+        $field:ident: $type:ty = $kind:ident $name:literal $($label:literal $values:expr)?;
+    )+) => {
+        /// Counts since the process began, but for what is a level: `open` and `draining`. Handlers read it by
         /// [`Outbox::stats`](crate::Outbox::stats), and [`Server::run`](crate::Server::run) ends with it.
         #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
         pub struct Stats {
-            $($(#[doc = $doc])+ pub $name: u64,)+
+            $(#[doc = $help] pub $field: $type,)+
         }
 
         impl Stats {
-            /// Each counter's name and value, in the order of the fields.
-            pub fn fields(&self) -> Vec<(&'static str, &dyn fmt::Display)> {
-                vec![$((stringify!($name), &self.$name),)+]
+            /// Words in [`Stats::words`].
+            pub const WORDS: usize = size_of::<Stats>() / size_of::<u64>();
+
+            /// Each counter's name and value, in the order of the fields: the sum, where a label tells several apart, and
+            /// the number of observations of a histogram.
+            pub fn fields(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), total(MetricKind::$kind, self.$field.words())),)+]
+            }
+
+            /// Each metric with its words, in the order of the fields.
+            pub fn metrics(&self) -> Vec<(Metric, &[u64])> {
+                vec![$((
+                    Metric {
+                        name: $name,
+                        kind: MetricKind::$kind,
+                        help: $help.trim_ascii(),
+                        label: concat!($($label)?),
+                        values: values(&[$(&$values)?]),
+                    },
+                    self.$field.words(),
+                ),)+]
+            }
+
+            /// Every number, in the order of the fields.
+            pub fn words(&self) -> impl Iterator<Item = u64> {
+                [$(self.$field.words(),)+].into_iter().flatten().copied()
+            }
+
+            /// The counters of which these are the [`Stats::words`]; what is missing is 0.
+            pub fn from_words(words: &[u64]) -> Stats {
+                let (mut stats, mut words) = (Stats::default(), words.iter());
+                $(for word in stats.$field.words_mut() {
+                    *word = words.next().copied().unwrap_or_default();
+                })+
+                stats
+            }
+
+            /// Adds what another process counted; levels are left alone, since a process that has ended has none.
+            pub fn add(&mut self, other: &Stats) {
+                $(if MetricKind::$kind != MetricKind::Gauge {
+                    for (word, more) in self.$field.words_mut().iter_mut().zip(other.$field.words()) {
+                        *word += more;
+                    }
+                })+
             }
         }
     };
@@ -23,42 +154,117 @@ macro_rules! stats {
 
 stats! {
     /// Connections accepted from a listener.
-    accepted,
+    accepted: u64 = Counter "percore_connections_accepted_total";
     /// Connections accepted and closed at once: out of descriptors, or far beyond `--max-connections`.
-    refused,
+    refused: u64 = Counter "percore_connections_refused_total";
     /// Accept calls that failed for want of descriptors (EMFILE, ENFILE).
-    accept_errors,
+    accept_errors: u64 = Counter "percore_accept_errors_total";
     /// WebSocket connections open now.
-    open,
+    open: u64 = Gauge "percore_connections_open";
+    /// Whether the process is draining: 1 from then on.
+    draining: u64 = Gauge "percore_draining";
     /// Upgrades answered with 101.
-    upgrades,
+    upgrades: u64 = Counter "percore_upgrades_total";
     /// Requests answered with a status of 400 or more.
-    rejected,
-    /// Messages received.
-    messages_in,
-    /// Messages queued for sending.
-    messages_out,
-    /// Connections ended because nothing came for the heartbeat timeout.
-    heartbeat_timeouts,
-    /// Connections that did not finish their request in time.
-    handshake_timeouts,
-    /// Connections ended because their backlog was full (`--slow-consumer close`).
-    slow_consumers_closed,
-    /// Messages not queued because a backlog was full (`--slow-consumer drop`).
-    messages_dropped,
-    /// Connections ended for breaking the protocol.
-    protocol_errors,
+    rejected: [u64; STATUSES.len()] = Counter "percore_requests_rejected_total" "status" STATUSES;
+    /// Messages and control frames received.
+    received: [u64; OPCODES.len()] = Counter "percore_messages_received_total" "opcode" OPCODES;
+    /// Payload bytes of what was received, after decompression.
+    received_bytes: [u64; OPCODES.len()] = Counter "percore_received_bytes_total" "opcode" OPCODES;
+    /// Messages and control frames queued for sending.
+    sent: [u64; OPCODES.len()] = Counter "percore_messages_sent_total" "opcode" OPCODES;
+    /// Payload bytes of what was queued for sending, before compression.
+    sent_bytes: [u64; OPCODES.len()] = Counter "percore_sent_bytes_total" "opcode" OPCODES;
+    /// WebSocket connections that ended, by close code: 1005 for a Close frame without one, 1006 for no Close frame.
+    closes: [u64; CODES.len()] = Counter "percore_closes_total" "code" CODES;
     /// Connections that ended without a closing handshake.
-    unclean_closes,
+    unclean_closes: u64 = Counter "percore_unclean_closes_total";
+    /// Connections ended because nothing came for the heartbeat timeout.
+    heartbeat_timeouts: u64 = Counter "percore_heartbeat_timeouts_total";
+    /// Connections that did not finish their request in time.
+    handshake_timeouts: u64 = Counter "percore_handshake_timeouts_total";
+    /// Connections ended because their backlog was full (`--slow-consumer close`).
+    slow_consumers_closed: u64 = Counter "percore_slow_consumers_closed_total";
+    /// Messages not queued because a backlog was full (`--slow-consumer drop`).
+    messages_dropped: u64 = Counter "percore_messages_dropped_total";
+    /// Connections ended for breaking the protocol.
+    protocol_errors: u64 = Counter "percore_protocol_errors_total";
+    /// Time that a pass of the loop took, sleep left out.
+    passes: Histogram = Histogram "percore_loop_pass_seconds";
+    /// Time from the wake-up that found a message to the end of the writing that followed.
+    message_latency: Histogram = Histogram "percore_message_latency_seconds";
+}
+
+impl Stats {
+    /// Tells apart what [`Stats::words`] mean to different versions.
+    pub fn layout() -> u64 {
+        let mut names = String::new();
+        for (metric, words) in Stats::default().metrics() {
+            let _ = write!(names, "{} {} {};", metric.name, metric.values.join(" "), words.len());
+        }
+        // FNV-1a: the same in every version, as the standard library's hashes are not.
+        names.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    }
+
+    /// Text and binary messages received.
+    pub fn messages_in(&self) -> u64 {
+        self.received[TEXT] + self.received[BINARY]
+    }
+
+    /// Text and binary messages queued for sending.
+    pub fn messages_out(&self) -> u64 {
+        self.sent[TEXT] + self.sent[BINARY]
+    }
+
+    /// A message or control frame came, of so many bytes.
+    #[inline(always)]
+    pub(crate) fn receive(&mut self, opcode: usize, bytes: usize) {
+        self.received[opcode] += 1;
+        self.received_bytes[opcode] += bytes as u64;
+    }
+
+    /// A message or control frame is queued, of so many bytes.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, opcode: usize, bytes: usize) {
+        self.sent[opcode] += 1;
+        self.sent_bytes[opcode] += bytes as u64;
+    }
+
+    /// A request is answered with a status of 400 or more.
+    pub(crate) fn reject(&mut self, status: u16) {
+        self.rejected[index_of(&STATUSES, status)] += 1;
+    }
+
+    /// A WebSocket connection ended.
+    pub(crate) fn close(&mut self, code: u16) {
+        self.closes[index_of(&CODES, code)] += 1;
+    }
+}
+
+/// Where a number stands among label values, of which the last is any other.
+fn index_of(values: &[&str], number: u16) -> usize {
+    values.iter().position(|value| value.parse() == Ok(number)).unwrap_or(values.len() - 1)
+}
+
+fn total(kind: MetricKind, words: &[u64]) -> u64 {
+    match kind {
+        MetricKind::Histogram => Histogram::count(words),
+        MetricKind::Counter | MetricKind::Gauge => words.iter().sum(),
+    }
+}
+
+/// The one list of label values, or none.
+fn values(lists: &[&'static [&'static str]]) -> &'static [&'static str] {
+    lists.first().copied().unwrap_or_default()
 }
 
 impl fmt::Display for Stats {
     /// What was counted at all, for a line of the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} connections, {} messages in, {} out", self.upgrades, self.messages_in, self.messages_out)?;
+        write!(f, "{} connections, {} messages in, {} out", self.upgrades, self.messages_in(), self.messages_out())?;
         let losses = [
             (self.refused, "connections refused"),
-            (self.rejected, "requests rejected"),
+            (self.rejected.iter().sum(), "requests rejected"),
             (self.handshake_timeouts, "handshake timeouts"),
             (self.heartbeat_timeouts, "heartbeat timeouts"),
             (self.protocol_errors, "protocol errors"),
@@ -70,5 +276,33 @@ impl fmt::Display for Stats {
             write!(f, ", {count} {what}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_back() {
+        let mut stats = Stats { open: 3, ..Stats::default() };
+        stats.receive(BINARY, 125);
+        stats.reject(426);
+        stats.reject(402);
+        stats.close(1001);
+        stats.close(4711);
+        stats.passes.observe(1_000, 2);
+        let words: Vec<u64> = stats.words().collect();
+        assert_eq!(words.len(), Stats::WORDS);
+        assert_eq!(Stats::from_words(&words), stats);
+        assert_eq!(Stats::from_words(&[]), Stats::default());
+        assert_eq!((stats.rejected[8], stats.rejected[14], stats.closes[1], stats.closes[13]), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn levels_end_with_their_process() {
+        let mut sum = Stats { open: 1, upgrades: 1, ..Stats::default() };
+        sum.add(&Stats { open: 5, upgrades: 5, ..Stats::default() });
+        assert_eq!((sum.open, sum.upgrades), (1, 6));
     }
 }

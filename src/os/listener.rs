@@ -8,6 +8,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -50,13 +51,13 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// A socket that listens. Dropping a unix one removes its file.
+/// A socket that listens. Dropping a unix one that was bound here removes its file.
 #[derive(Debug)]
 pub enum Listener {
     /// Over IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A unix socket and its path.
-    Unix(UnixListener, PathBuf),
+    /// A unix socket, and its path where it is ours to remove.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
@@ -88,8 +89,28 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<ListenAddr> {
         match self {
             Listener::Tcp(listener) => listener.local_addr().map(ListenAddr::Tcp),
-            Listener::Unix(_, path) => Ok(ListenAddr::Unix(path.clone())),
+            Listener::Unix(listener, _) => {
+                let addr = listener.local_addr()?;
+                Ok(ListenAddr::Unix(addr.as_pathname().unwrap_or(Path::new("(unnamed)")).to_owned()))
+            }
         }
+    }
+
+    /// Takes over a socket that listens already, from whoever started this process.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a descriptor that is no listening stream socket.
+    pub fn adopt(descriptor: OwnedFd) -> io::Result<Listener> {
+        let socket = Socket::from(descriptor);
+        if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor that is no listening stream socket"));
+        }
+        socket.set_nonblocking(true)?;
+        if socket.domain()? == Domain::UNIX {
+            return Ok(Listener::Unix(UnixListener::from_std(socket.into()), None));
+        }
+        set_options(&socket)?;
+        Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
     }
 
     /// Registers for connections that wait.
@@ -115,9 +136,18 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+        if let Listener::Unix(_, Some(path)) = self {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -127,11 +157,16 @@ fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    set_options(&socket)?;
     socket.bind(&addr.into())?;
     socket.listen(backlog)?;
     Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
+}
+
+/// What each accepted stream takes over from its listener.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
 
 fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
@@ -145,7 +180,7 @@ fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
         bound => bound?,
     }
     socket.listen(backlog)?;
-    Ok(Listener::Unix(UnixListener::from_std(socket.into()), path.to_owned()))
+    Ok(Listener::Unix(UnixListener::from_std(socket.into()), Some(path.to_owned())))
 }
 
 /// Removes a unix socket that nobody listens on any more; one that is alive, or no socket, stays.

@@ -1,9 +1,13 @@
 //! Floor 4, the edge of the operating system: listeners, streams, signals, the clock, the log's file descriptor.
 
 pub mod clock;
+pub mod control;
+pub mod cpus;
 pub mod descriptors;
 pub mod hostname;
+pub mod inherited;
 pub mod listener;
 pub mod log_writer;
+pub mod shared_words;
 pub mod signals;
 pub mod stream;

@@ -1,5 +1,6 @@
 //! Why a connection ends: close codes (RFC 6455, section 7.4) and breaches of the protocol.
 
+use super::frame::MAX_CONTROL_BYTES;
 use std::fmt;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -59,6 +60,16 @@ impl CloseReason {
     pub fn abnormal(reason: impl Into<String>) -> CloseReason {
         CloseReason { code: CloseCode::Abnormal, reason: reason.into(), clean: false }
     }
+}
+
+/// The payload of a Close frame: the code, and as much of the reason as a control frame takes (section 5.5.1).
+pub fn payload(code: CloseCode, reason: &str) -> Vec<u8> {
+    let mut cut = reason.len().min(MAX_CONTROL_BYTES - 2);
+    while !reason.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let code = u16::from(code).to_be_bytes();
+    [&code, &reason.as_bytes()[..cut]].concat()
 }
 
 impl fmt::Display for CloseReason {

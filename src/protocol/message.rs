@@ -2,6 +2,7 @@
 
 use super::frame::MAX_UNMASKED_HEADER_BYTES;
 use super::mask::{self, Mask};
+use crate::data::stats;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 /// Space that a message's own buffer keeps in front of the payload, so that the header of an answer fits there.
@@ -11,12 +12,18 @@ pub const HEADROOM: usize = MAX_UNMASKED_HEADER_BYTES;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// UTF-8.
-    Text,
+    Text = stats::TEXT as isize,
     /// Any bytes.
-    Binary,
+    Binary = stats::BINARY as isize,
 }
 
 impl Kind {
+    /// Index of its counters.
+    #[inline(always)]
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
     /// The opcode of a message's first frame.
     #[inline]
     pub fn opcode(self) -> OpCode {

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::Clock;
 use crate::os::listener::ListenAddr;
-use crate::os::signals::Signals;
+use crate::os::signals::{self, Signals};
 use crate::protocol::Role;
 use crate::protocol::client::Offer;
 use crate::session::{Sessions, Settings};
@@ -144,7 +144,7 @@ impl<A: App> Client<A> {
             sessions.outbox.random = None;
         }
         let setup = Setup {
-            signals: Some(Signals::new()?),
+            signals: Some(Signals::new(&signals::ENDING)?),
             targets: self.targets,
             handshake: self.handshake,
             drain_timeout: self.drain_timeout,

@@ -4,12 +4,14 @@
 //! only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
 
 use super::client::Target;
-use super::sockets::{Accepted, SIGNALS, Sockets, Wake, token, wake};
+use super::sockets::{Accepted, CONTROL, SIGNALS, Sockets, Wake, token, wake};
+use super::supervised::{Order as Command, Published, READY, next_order};
 use crate::app::{App, ConnectError};
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
 use crate::os::clock::Clock;
+use crate::os::control::Control;
 use crate::os::listener::Listener;
 use crate::os::log_writer::{LogFormat, write_records};
 use crate::os::signals::Signals;
@@ -50,6 +52,10 @@ pub(super) struct Setup {
     /// Whether connections to targets begin with a handshake.
     pub handshake: bool,
     pub signals: Option<Signals>,
+    /// The line to a supervisor.
+    pub control: Option<Control>,
+    /// Where the counters are shown.
+    pub published: Option<Published>,
     pub drain_timeout: Duration,
     pub log_format: LogFormat,
     /// A deadline that is nearer than this is not slept for.
@@ -65,6 +71,8 @@ pub(super) struct EventLoop<A: App> {
     setup: Setup,
     clock: Clock,
     drain_deadline: Option<Duration>,
+    /// Signals so far.
+    signals: usize,
     /// Connections that may have more to read than they were allowed, with their generations.
     still_ready: Vec<(u32, u32)>,
     /// When the pass began.
@@ -80,6 +88,11 @@ impl<A: App> EventLoop<A> {
         if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
         }
+        if let Some(control) = &setup.control {
+            control.set_nonblocking()?;
+            control.register(poll.registry(), CONTROL)?;
+            control.send(READY, &[])?;
+        }
         Ok(EventLoop {
             poll,
             sessions,
@@ -87,6 +100,7 @@ impl<A: App> EventLoop<A> {
             setup,
             clock,
             drain_deadline: None,
+            signals: 0,
             still_ready: Vec::new(),
             now: Duration::ZERO,
         })
@@ -107,15 +121,18 @@ impl<A: App> EventLoop<A> {
             self.accept();
             self.sessions.expire();
             self.connect();
-            let stops = self.sessions.take_stop() || signals > 0;
-            let first_signal = signals > 0 && self.drain_deadline.is_none();
-            if stops && self.drain_deadline.is_none() {
+            self.signals += signals;
+            if self.sessions.take_stop() || signals > 0 {
                 self.drain();
             }
             self.write_dirty();
             self.end_pass();
-            let interrupted = signals > usize::from(first_signal);
-            let outcome = if interrupted { Some(Outcome::Interrupted(*self.sessions.stats())) } else { self.drained() };
+            if let Some(published) = &mut self.setup.published {
+                let took = self.clock.now().saturating_sub(self.now);
+                published.pass(took, self.sessions.stats_mut());
+            }
+            let outcome =
+                if self.signals > 1 { Some(Outcome::Interrupted(*self.sessions.stats())) } else { self.drained() };
             self.write_log();
             if let Some(outcome) = outcome {
                 return Ok(outcome);
@@ -165,6 +182,7 @@ impl<A: App> EventLoop<A> {
                     }
                 }
                 Wake::Listener(index) => self.sockets.listener_is_ready(index),
+                Wake::Control => self.obey(),
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
         }
@@ -350,13 +368,46 @@ impl<A: App> EventLoop<A> {
         });
     }
 
-    /// The first signal begins the drain.
+    /// Acts on what the supervisor says; without one nobody would restart or end this process, so it drains.
+    fn obey(&mut self) {
+        while let Some(control) = &self.setup.control {
+            match next_order(control) {
+                Some(Some(Command::Drain)) => self.drain(),
+                Some(Some(Command::Retire)) => self.retire(),
+                Some(None) => return,
+                None => {
+                    self.setup.control = None;
+                    let text = "the supervisor is gone: this worker goes too".to_owned();
+                    self.sessions.log.push(Level::Warn, "orphan", &[], text);
+                    self.drain();
+                }
+            }
+        }
+    }
+
+    /// Everyone is told to go; begun by the first signal, an order or the app.
     fn drain(&mut self) {
+        if self.sessions.is_draining() {
+            return;
+        }
         let text = format!("stopping: {} connections are told to go", self.sessions.stats().open);
         self.sessions.log.push(Level::Info, "drain", &[], text);
         self.sockets.stop_listening();
         self.sessions.drain();
-        self.drain_deadline = Some(self.now + self.setup.drain_timeout);
+        self.drain_deadline.get_or_insert(self.now + self.setup.drain_timeout);
+    }
+
+    /// A successor serves: everyone is told to go, one after another, with the last of the time for their answers.
+    fn retire(&mut self) {
+        if self.drain_deadline.is_some() {
+            return;
+        }
+        let (all, answers) = (self.setup.drain_timeout, self.setup.drain_timeout / 4);
+        let text = format!("retiring: {} connections are told to go, over {all:?}", self.sessions.stats().open);
+        self.sessions.log.push(Level::Info, "retire", &[], text);
+        self.sockets.stop_listening();
+        self.sessions.retire(all - answers);
+        self.drain_deadline = Some(self.now + all);
     }
 
     /// Whether the drain has come to an end.

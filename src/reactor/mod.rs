@@ -4,10 +4,12 @@ mod client;
 mod event_loop;
 mod server;
 mod sockets;
+mod supervised;
 
 pub use client::{Client, Target};
 pub use event_loop::Outcome;
 pub use server::{Server, ServerOptions};
+pub use supervised::{Order, READY};
 
 use rand::TryRng;
 use std::io;

@@ -2,14 +2,18 @@
 
 use super::event_loop::{EventLoop, Outcome, Setup};
 use super::seed;
+use super::supervised::Published;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::{Clock, unix_time};
+use crate::os::control::Control;
 use crate::os::listener::{ListenAddr, Listener};
 use crate::os::log_writer::LogFormat;
-use crate::os::signals::Signals;
+use crate::os::shared_words::SharedWords;
+use crate::os::signals::{self, Signals};
 use crate::session::{Sessions, Settings};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a server needs beyond its connections' [`Settings`].
@@ -62,6 +66,8 @@ pub struct Server<A: App> {
     options: ServerOptions,
     log: Log,
     listeners: Vec<Listener>,
+    control: Option<Control>,
+    counters: Option<Arc<SharedWords>>,
 }
 
 impl<A: App> Server<A> {
@@ -84,7 +90,7 @@ impl<A: App> Server<A> {
     /// ```
     pub fn new(app: A) -> Server<A> {
         let (settings, options) = (Settings::default(), ServerOptions::default());
-        Server { app, settings, options, log: Log::new(None), listeners: Vec::new() }
+        Server { app, settings, options, log: Log::new(None), listeners: Vec::new(), control: None, counters: None }
     }
 
     /// Sets what connections go by, in place of the default.
@@ -115,6 +121,23 @@ impl<A: App> Server<A> {
         Ok(self)
     }
 
+    /// Listens by a socket that listens already, such as one that was inherited.
+    pub fn listener(mut self, listener: Listener) -> Server<A> {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Takes [orders](super::Order) over this line, and drains when it ends. Says [`READY`](super::READY) over it at the
+    /// beginning of [`Server::run`].
+    pub fn control(self, control: Control) -> Server<A> {
+        Server { control: Some(control), ..self }
+    }
+
+    /// Shows the counters there, as [`Stats::words`](crate::Stats::words), after each pass of the loop.
+    pub fn counters(self, counters: Arc<SharedWords>) -> Server<A> {
+        Server { counters: Some(counters), ..self }
+    }
+
     /// Where it listens, in the order of the calls of [`Server::listen`], with the ports that the kernel chose for port 0.
     ///
     /// # Errors
@@ -132,11 +155,12 @@ impl<A: App> Server<A> {
     /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
     /// among them: they go to [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
-        let Server { app, settings, options, log, listeners } = self;
-        let signals = if options.signals { Some(Signals::new()?) } else { None };
+        let Server { app, settings, options, log, listeners, control, counters } = self;
+        let signals = if options.signals { Some(Signals::new(&signals::ENDING)?) } else { None };
         let sessions = Sessions::new(app, settings, log, unix_time().as_secs(), seed()?);
         let ServerOptions { drain_timeout, log_format, .. } = options;
-        let setup = Setup { listeners, signals, drain_timeout, log_format, ..Setup::default() };
+        let published = counters.map(Published::new);
+        let setup = Setup { listeners, signals, control, published, drain_timeout, log_format, ..Setup::default() };
         EventLoop::new(sessions, setup, Clock::start())?.run()
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The token of the signals.
 pub(super) const SIGNALS: Token = Token(usize::MAX);
+/// The token of the line to a supervisor.
+pub(super) const CONTROL: Token = Token(usize::MAX - 1);
 /// Upper half of a listener's token, which is no connection's generation.
 const LISTENERS: u32 = u32::MAX;
 /// EMFILE and ENFILE.
@@ -20,6 +22,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Whom an event is for.
 pub(super) enum Wake {
     Signals,
+    Control,
     Listener(usize),
     Connection { key: u32, generation: u32 },
 }
@@ -33,6 +36,7 @@ pub(super) fn wake(token: Token) -> Wake {
     let (high, low) = ((token.0 >> 32) as u32, token.0 as u32);
     match (token, high) {
         (SIGNALS, _) => Wake::Signals,
+        (CONTROL, _) => Wake::Control,
         (_, LISTENERS) => Wake::Listener(low as usize),
         _ => Wake::Connection { key: low, generation: high },
     }

@@ -1,8 +1,27 @@
-//! The end of a process: every connection is told, and has until the drain deadline to go.
+//! The end of a process: every connection is told, at once or one after another, and has until the drain deadline to go.
 
 use super::{Phase, Sessions};
 use crate::app::{App, ConnectError, Error};
+use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
+
+/// A process that goes while a successor serves: its connections are told one after another, so that they do not all
+/// come back at once.
+pub(super) struct Retirement {
+    /// The connections that were open when it began, with their generations, and how many of them have had their turn.
+    order: Vec<(u32, u32)>,
+    told: usize,
+    begin: Duration,
+    over: Duration,
+}
+
+impl Retirement {
+    /// When the next connection is to be told; at the end, all that came later.
+    pub fn next_deadline(&self) -> Duration {
+        let share = if self.order.is_empty() { 1.0 } else { self.told as f64 / self.order.len() as f64 };
+        self.begin + self.over.mul_f64(share)
+    }
+}
 
 impl<A: App> Sessions<A> {
     /// Whether the app asked for an end since this was called last.
@@ -10,10 +29,45 @@ impl<A: App> Sessions<A> {
         std::mem::take(&mut self.outbox.stops)
     }
 
+    /// Whether [`Sessions::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Retires: the open connections are told 1001 one after another, the last of them after `over`. Until then requests
+    /// are served and upgraded like ever, on connections that were accepted before; then comes [`Sessions::drain`].
+    pub fn retire(&mut self, over: Duration) {
+        if self.draining || self.retirement.is_some() {
+            return;
+        }
+        self.outbox.stats.draining = 1;
+        self.app.on_drain(&mut self.outbox);
+        self.settle();
+        let open = self.slab.iter().filter(|(_, session)| session.phase == Phase::Open);
+        let order = open.map(|(key, session)| (key as u32, session.generation)).collect();
+        self.retirement = Some(Retirement { order, told: 0, begin: self.now, over });
+    }
+
+    /// Tells those whose turn has come.
+    pub(super) fn retire_due(&mut self) {
+        while let Some(retirement) = self.retirement.as_mut().filter(|due| due.next_deadline() <= self.now) {
+            let Some(&(key, generation)) = retirement.order.get(retirement.told) else { return self.drain() };
+            retirement.told += 1;
+            if self.slab.get(key as usize).is_some_and(|now| now.generation == generation && now.phase == Phase::Open) {
+                let id = self.id(key);
+                self.outbox.close(id, CloseCode::Away, "server is going away");
+                self.settle();
+            }
+        }
+    }
+
     /// Stops: every open connection is told 1001, idle HTTP connections end, and nothing is upgraded any more.
     pub fn drain(&mut self) {
         self.draining = true;
-        self.app.on_drain(&mut self.outbox);
+        self.outbox.stats.draining = 1;
+        if self.retirement.take().is_none() {
+            self.app.on_drain(&mut self.outbox);
+        }
         let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
         for key in keys {
             let session = &self.slab[key as usize];

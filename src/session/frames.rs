@@ -4,6 +4,7 @@ use super::{Phase, Sessions, milliseconds};
 use crate::app::{App, Error};
 use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log, printable};
+use crate::data::stats;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::Message;
 use crate::protocol::receiver::{Event, short_message};
@@ -63,7 +64,7 @@ impl<A: App> Sessions<A> {
             if let (Phase::Open, Some(state), true) = (session.phase, &mut session.state, session.receiver.is_idle()) {
                 let mut rest = &mut input[position..];
                 while let Some((used, mut message)) = short_message::<MASKED>(rest, rules) {
-                    outbox.stats.messages_in += 1;
+                    outbox.stats.receive(message.kind.index(), message.len());
                     if LOG {
                         log_message(log, session.peer, id, &mut message);
                     }
@@ -87,7 +88,7 @@ impl<A: App> Sessions<A> {
             match event {
                 Some(Event::Message(mut message)) => {
                     let (Phase::Open, Some(state)) = (session.phase, &mut session.state) else { continue };
-                    outbox.stats.messages_in += 1;
+                    outbox.stats.receive(message.kind.index(), message.len());
                     if LOG {
                         log_message(log, session.peer, id, &mut message);
                     }
@@ -98,17 +99,22 @@ impl<A: App> Sessions<A> {
                         outbox.begin_echo(id, payload_bytes);
                     }
                     let ends = piece.ends;
+                    outbox.stats.received_bytes[stats::BINARY] += piece.payload.len() as u64;
                     outbox.echo_piece(key, piece);
                     if ends {
                         outbox.end_echo(key);
-                        outbox.stats.messages_in += 1;
+                        outbox.stats.received[stats::BINARY] += 1;
                     }
                 }
                 Some(Event::Ping(payload)) => {
+                    outbox.stats.receive(stats::PING, payload.len());
                     outbox.pong(id, payload);
                 }
-                Some(Event::Pong(_)) | None => {}
+                Some(Event::Pong(payload)) => outbox.stats.receive(stats::PONG, payload.len()),
+                None => {}
                 Some(Event::Close(payload)) => {
+                    let bytes = payload.as_ref().map_or(0, |(_, reason)| 2 + reason.len());
+                    outbox.stats.receive(stats::CLOSE, bytes);
                     return Step::Closed(payload.map(|(code, reason)| (code, reason.to_owned())));
                 }
             }

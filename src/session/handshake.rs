@@ -111,7 +111,7 @@ impl<A: App> Sessions<A> {
                 }
             },
         };
-        let keep_alive = request.keeps_alive() && !has_content && !self.draining;
+        let keep_alive = request.keeps_alive() && !has_content && self.outbox.stats.draining == 0;
         self.respond(key, &response, keep_alive, request.method() == "HEAD", printable(request.path(), 256));
         Ok(if keep_alive { Answered::KeepAlive } else { Answered::Last })
     }
@@ -180,7 +180,7 @@ impl<A: App> Sessions<A> {
 
     fn respond(&mut self, key: u32, response: &Response, keep_alive: bool, head_only: bool, path: String) {
         if response.status() >= 400 {
-            self.outbox.stats.rejected += 1;
+            self.outbox.stats.reject(response.status());
             let (peer, status) = (self.slab[key as usize].peer, response.status());
             let fields: [(_, &dyn std::fmt::Display); 3] = [("peer", &peer), ("status", &status), ("path", &path)];
             let text = format!("request for {path} from {peer} answered with {status}");

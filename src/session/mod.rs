@@ -31,6 +31,7 @@ use crate::protocol::Role;
 use crate::protocol::close::CloseReason;
 use crate::protocol::receiver::{Receiver, Rules, Scratch};
 use connecting::Asked;
+use drain::Retirement;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slab::Slab;
@@ -123,6 +124,7 @@ pub struct Sessions<A: App> {
     /// Unix time at the start, in seconds.
     epoch: u64,
     draining: bool,
+    retirement: Option<Retirement>,
 }
 
 /// Milliseconds since the start, modulo 2^32.
@@ -161,6 +163,7 @@ impl<A: App> Sessions<A> {
             now: Duration::ZERO,
             epoch,
             draining: false,
+            retirement: None,
         }
     }
 
@@ -292,6 +295,7 @@ impl<A: App> Sessions<A> {
             self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
             self.settle();
         }
+        self.retire_due();
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(self.now, &mut expired);
         for key in expired.drain(..) {
@@ -321,10 +325,8 @@ impl<A: App> Sessions<A> {
         if self.outbox.queue.pass_bytes() > 0 || !self.outbox.orders.is_empty() || self.outbox.stops {
             return Some(self.now);
         }
-        match (self.next_tick, self.wheel.next_deadline()) {
-            (Some(tick), Some(timer)) => Some(tick.min(timer)),
-            (tick, timer) => tick.or(timer),
-        }
+        let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
+        [self.next_tick, self.wheel.next_deadline(), retirement].into_iter().flatten().min()
     }
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
@@ -459,6 +461,7 @@ impl<A: App> Sessions<A> {
         self.outbox.queue.lane_at(key).mode = 0;
         self.outbox.stats.open -= 1;
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
+        self.outbox.stats.close(reason.code.into());
         if self.log.keeps(Level::Info) {
             let (peer, code) = (session.peer, u16::from(reason.code));
             let fields: [(_, &dyn std::fmt::Display); 4] =

@@ -384,7 +384,7 @@ impl World {
         assert_eq!(stats.upgrades, counts.opened);
         assert_eq!(stats.accepted, self.links.len() as u64);
         assert_eq!(stats.refused, self.refused);
-        assert_eq!((stats.messages_in, stats.messages_out), (counts.received, counts.queued));
+        assert_eq!((stats.messages_in(), stats.messages_out()), (counts.received, counts.queued));
         assert!(stats.messages_dropped >= counts.dropped);
         let next = self.sessions.next_deadline().expect("a tick is always to come");
         assert!(self.sessions.queue().pass_bytes() == 0 || next <= self.now, "queued, and asleep until {next:?}");

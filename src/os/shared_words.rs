@@ -1,0 +1,114 @@
+//! Words of memory that processes share: one of them writes, any may read.
+//!
+//! The memory is an anonymous file (`memfd_create(2)`), sealed in its size, so that no process can make another one's
+//! access fault. It goes to another process as a descriptor.
+//!
+//! Invariant: the mapping has `words` words, is aligned to a page, and lives as long as the value.
+#![allow(unsafe_code)]
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+
+/// A run of words in shared memory, all zero at first.
+#[derive(Debug)]
+pub struct SharedWords {
+    memory: NonNull<AtomicU64>,
+    words: usize,
+    file: OwnedFd,
+}
+
+// SAFETY: the memory is reached as atomics only, and belongs to no thread.
+unsafe impl Send for SharedWords {}
+// SAFETY: likewise; `&SharedWords` gives nothing but `&[AtomicU64]`.
+unsafe impl Sync for SharedWords {}
+
+impl SharedWords {
+    /// Makes so many words. `name` stands in `/proc/PID/maps`.
+    ///
+    /// # Errors
+    /// As `memfd_create(2)`, `ftruncate(2)` and `mmap(2)`; `InvalidInput` for no words.
+    pub fn create(name: &str, words: usize) -> io::Result<SharedWords> {
+        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&file, (words * size_of::<u64>()) as u64)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        SharedWords::map(file, words)
+    }
+
+    /// Maps words that another process made.
+    ///
+    /// # Errors
+    /// `InvalidData` when the file is not of that size, or could still shrink; as `mmap(2)`.
+    pub fn open(file: OwnedFd, words: usize) -> io::Result<SharedWords> {
+        let same_size = fstat(&file)?.st_size == (words * size_of::<u64>()) as i64;
+        if !same_size || !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "shared memory of another size"));
+        }
+        SharedWords::map(file, words)
+    }
+
+    fn map(file: OwnedFd, words: usize) -> io::Result<SharedWords> {
+        let (bytes, protection) = (words * size_of::<u64>(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+        let memory = unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &file, 0) }?;
+        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(SharedWords { memory, words, file })
+    }
+}
+
+impl Deref for SharedWords {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: by the invariant there are so many words, mapped as long as `self` lives; the file is sealed, so none
+        // of them can go away, and who else maps them reaches them as atomics too.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.words) }
+    }
+}
+
+impl AsFd for SharedWords {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for SharedWords {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours and of that size, and no slice of it outlives `self`.
+        let _ = unsafe { munmap(self.memory.as_ptr().cast(), self.words * size_of::<u64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    #[test]
+    fn what_one_writes_the_other_reads() {
+        let ours = SharedWords::create("percore-test", 1000).expect("memory");
+        let theirs =
+            SharedWords::open(ours.as_fd().try_clone_to_owned().expect("a descriptor"), 1000).expect("the same");
+        assert!(theirs.iter().all(|word| word.load(Relaxed) == 0));
+        ours[999].store(7, Relaxed);
+        assert_eq!(theirs[999].load(Relaxed), 7);
+        drop(ours);
+        assert_eq!((theirs.len(), theirs[999].load(Relaxed)), (1000, 7));
+    }
+
+    #[test]
+    fn only_memory_of_the_right_size_that_stays_so() {
+        let ours = SharedWords::create("percore-test", 10).expect("memory");
+        let file = || ours.as_fd().try_clone_to_owned().expect("a descriptor");
+        assert!(SharedWords::open(file(), 11).is_err());
+        assert!(ftruncate(file(), 8).is_err(), "sealed");
+        let unsealed = memfd_create("percore-test", MemfdFlags::CLOEXEC).expect("a file");
+        ftruncate(&unsealed, 80).expect("a size");
+        assert!(SharedWords::open(unsealed, 10).is_err());
+        assert!(SharedWords::create("percore-test", 0).is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! The admin listener: `/healthz`, `/readyz` and `/metrics`, served by a percore loop of its own on a thread of its own.
+//! Counters are read where workers show them, so that no worker wakes for a scrape.
+
+use super::worker::counted;
+use crate::app::App;
+use crate::data::id::ConnectionId;
+use crate::data::metrics::Exposition;
+use crate::data::stats::{MetricKind, Stats};
+use crate::os::listener::ListenAddr;
+use crate::os::shared_words::SharedWords;
+use crate::outbox::Outbox;
+use crate::protocol::http::{Request, Response};
+use crate::protocol::message::Message;
+use crate::protocol::upgrade::UpgradeRules;
+use crate::reactor::{Server, ServerOptions};
+use crate::session::Settings;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the admin listener shows of one slot.
+#[derive(Default)]
+pub struct SlotView {
+    /// What its ended workers had counted.
+    pub past: Stats,
+    /// The counters of its workers: the one that serves, and those that retire.
+    pub live: Vec<Arc<SharedWords>>,
+    /// Whether one serves.
+    pub up: bool,
+    /// Times that a worker died and another took its place.
+    pub restarts: u64,
+}
+
+/// What the admin listener shows.
+#[derive(Default)]
+pub struct Board {
+    /// By slot.
+    pub slots: Vec<SlotView>,
+    /// Whether all listeners listened, once.
+    pub ready: bool,
+    /// Whether the service is ending.
+    pub draining: bool,
+    /// Reloads that succeeded, and that failed.
+    pub reloads: [u64; 2],
+}
+
+/// A board that one thread changes and another shows.
+pub type SharedBoard = Arc<Mutex<Board>>;
+
+impl Board {
+    fn is_ready(&self) -> bool {
+        self.ready && !self.draining && self.slots.iter().any(|slot| slot.up && !slot.drains())
+    }
+
+    fn metrics(&self) -> String {
+        let labelled = |value: &dyn Fn(&SlotView) -> u64| -> Vec<(String, u64)> {
+            let slots = self.slots.iter().enumerate();
+            slots.map(|(number, slot)| (format!("worker=\"{number}\""), value(slot))).collect()
+        };
+        let mut out = Exposition::default();
+        let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+        out.family(MetricKind::Gauge, "percore_build_info", "The version, as a label.", &[(version, 1)]);
+        let up = labelled(&|slot| slot.up.into());
+        out.family(MetricKind::Gauge, "percore_worker_up", "Whether a worker serves.", &up);
+        let (name, help) = ("percore_worker_restarts_total", "Workers that died and were replaced.");
+        out.family(MetricKind::Counter, name, help, &labelled(&|slot| slot.restarts));
+        let reloads = [("success", self.reloads[0]), ("failure", self.reloads[1])];
+        let reloads = reloads.map(|(result, count)| (format!("result=\"{result}\""), count));
+        out.family(MetricKind::Counter, "percore_reloads_total", "Reloads of all workers, by result.", &reloads);
+        let stats = self.slots.iter().enumerate().map(|(number, slot)| (number.to_string(), slot.total()));
+        out.workers(&stats.collect::<Vec<_>>());
+        out.into_text()
+    }
+}
+
+impl SlotView {
+    fn drains(&self) -> bool {
+        self.live.first().is_some_and(|words| counted(words).draining > 0)
+    }
+
+    /// The sum of what all its workers counted; levels are those of the living.
+    fn total(&self) -> Stats {
+        let mut sum = self.past;
+        for stats in self.live.iter().map(|words| counted(words)) {
+            sum.add(&stats);
+            sum.open += stats.open;
+            sum.draining = sum.draining.max(stats.draining);
+        }
+        sum
+    }
+}
+
+struct Admin(SharedBoard);
+
+impl App for Admin {
+    type Connection = ();
+
+    fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
+        let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let response = match request.path() {
+            "/metrics" => Response::new(200).content(Exposition::MEDIA_TYPE, board.metrics()),
+            "/readyz" if board.is_ready() => Response::text(200, "ready"),
+            "/readyz" if board.draining => Response::text(503, "draining"),
+            "/readyz" => Response::text(503, "not ready"),
+            _ => return None,
+        };
+        let reads = matches!(request.method(), "GET" | "HEAD");
+        Some(if reads {
+            response
+        } else {
+            Response::text(405, "This path takes GET, HEAD.").header("Allow", "GET, HEAD")
+        })
+    }
+
+    fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+
+    fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
+}
+
+/// Serves a board on a thread of its own, which ends with the process. Says where.
+///
+/// # Errors
+/// As `bind(2)`, with a sentence that names the address; as `pthread_create(3)`.
+pub fn serve(addr: &ListenAddr, board: SharedBoard) -> io::Result<ListenAddr> {
+    let nobody = UpgradeRules { paths: Vec::new(), ..UpgradeRules::default() };
+    let server = Server::new(Admin(board))
+        .settings(Settings { upgrade: nobody, ..Settings::default() })
+        .options(ServerOptions { signals: false, ..ServerOptions::default() })
+        .listen(&addr.to_string())
+        .map_err(|error| io::Error::new(error.kind(), format!("{error} (--admin; 'off' for none)")))?;
+    let bound = server.local_addrs()?.remove(0);
+    std::thread::Builder::new().name("admin".into()).spawn(move || server.run())?;
+    Ok(bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    fn words(stats: &Stats) -> Arc<SharedWords> {
+        let shared = SharedWords::create("percore-test", Stats::WORDS).expect("memory");
+        shared.iter().zip(stats.words()).for_each(|(word, value)| word.store(value, Relaxed));
+        Arc::new(shared)
+    }
+
+    #[test]
+    fn a_slot_adds_up_over_its_workers() {
+        let past = Stats { upgrades: 10, ..Stats::default() };
+        let serving = words(&Stats { upgrades: 5, open: 4, ..Stats::default() });
+        let retiring = words(&Stats { upgrades: 7, open: 2, draining: 1, ..Stats::default() });
+        let slot = SlotView { past, live: vec![serving, retiring], up: true, restarts: 1 };
+        let mut board = Board { slots: vec![slot, SlotView::default()], ready: true, ..Board::default() };
+        let text = board.metrics();
+        for line in [
+            "percore_upgrades_total{worker=\"0\"} 22",
+            "percore_connections_open{worker=\"0\"} 6",
+            "percore_worker_up{worker=\"1\"} 0",
+            "percore_worker_restarts_total{worker=\"0\"} 1",
+            "percore_reloads_total{result=\"failure\"} 0",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+        }
+        assert!(board.is_ready());
+        board.slots[0].live.remove(0);
+        assert!(!board.is_ready(), "who retires takes nobody on");
+    }
+}

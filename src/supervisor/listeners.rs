@@ -1,0 +1,82 @@
+//! Which worker listens where: a listener of its own on the same port, or one that all share.
+
+use crate::os::inherited;
+use crate::os::listener::{ListenAddr, Listener};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::str::FromStr;
+
+/// Stands for the number of a worker's slot.
+const WORKER: &str = "{worker}";
+
+/// An address to listen on, the same for all workers or with `{worker}` in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListenPattern(String);
+
+impl FromStr for ListenPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenPattern, String> {
+        let pattern = ListenPattern(text.to_owned());
+        text.replace(WORKER, "0").parse::<ListenAddr>().map(|_| pattern)
+    }
+}
+
+impl fmt::Display for ListenPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ListenPattern {
+    /// The address for a slot.
+    ///
+    /// # Errors
+    /// When it is none for that slot, such as a port with too many digits.
+    pub fn for_slot(&self, slot: usize) -> io::Result<ListenAddr> {
+        let text = self.0.replace(WORKER, &slot.to_string());
+        text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+
+    fn is_shared(&self) -> bool {
+        !self.0.contains(WORKER)
+    }
+}
+
+/// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `patterns`, and all slots share it.
+/// Else each slot has a socket of its own, with SO_REUSEPORT where they share a port; a unix socket without `{worker}` is
+/// shared too.
+///
+/// # Errors
+/// As [`Listener::bind`].
+pub fn listen_all(patterns: &[ListenPattern], slots: usize, backlog: i32) -> io::Result<Vec<Vec<Rc<Listener>>>> {
+    let mut by_slot = vec![Vec::new(); slots];
+    let passed = sd_notify::listen_fds().map_or_else(|_| Vec::new(), Iterator::collect);
+    for &number in &passed {
+        share(&mut by_slot, inherited::take(number).and_then(Listener::adopt)?);
+    }
+    if !passed.is_empty() {
+        return Ok(by_slot);
+    }
+    for pattern in patterns {
+        let first = Listener::bind(&pattern.for_slot(0)?, backlog)?;
+        let addr = first.local_addr()?;
+        if pattern.is_shared() && matches!(addr, ListenAddr::Unix(_)) {
+            share(&mut by_slot, first);
+            continue;
+        }
+        by_slot[0].push(Rc::new(first));
+        for (slot, own) in by_slot.iter_mut().enumerate().skip(1) {
+            // The port that the kernel chose for the first is that of all.
+            let addr = if pattern.is_shared() { addr.clone() } else { pattern.for_slot(slot)? };
+            own.push(Rc::new(Listener::bind(&addr, backlog)?));
+        }
+    }
+    Ok(by_slot)
+}
+
+fn share(by_slot: &mut [Vec<Rc<Listener>>], listener: Listener) {
+    let listener = Rc::new(listener);
+    by_slot.iter_mut().for_each(|own| own.push(Rc::clone(&listener)));
+}

@@ -1,0 +1,417 @@
+//! Floor 6, the supervisor: one worker process per slot, each with listeners of its own.
+//!
+//! It holds no connection. It binds every listener and keeps it open, so that a worker that dies or is replaced loses no
+//! connection that waits to be accepted. A worker is the same program, run anew with [`WORKER_COMMAND`]; it learns of
+//! its supervisor's end, whatever the cause, by the end of its standard input, and then drains.
+//!
+//! Invariant: a slot has at most one worker that serves; those that were replaced are among the retiring ones.
+
+pub mod admin;
+mod backoff;
+mod listeners;
+mod ready;
+mod worker;
+
+pub use listeners::{ListenPattern, listen_all};
+pub use ready::Ready;
+pub use worker::{Assignment, Program, WORKER_COMMAND};
+
+use crate::data::log::{Level, Log};
+use crate::data::stats::Stats;
+use crate::os::clock::Clock;
+use crate::os::listener::Listener;
+use crate::os::log_writer::{LogFormat, write_records};
+use crate::os::signals::{self, SIGCHLD, SIGHUP, Signals};
+use crate::reactor::Order;
+use admin::{SharedBoard, SlotView};
+use backoff::{Backoff, MOST_AT_ONCE};
+use mio::{Events, Poll, Token};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::rc::Rc;
+use std::sync::PoisonError;
+use std::time::Duration;
+use worker::Worker;
+
+const ENDING: Token = Token(0);
+const HANG_UP: Token = Token(1);
+const CHILD: Token = Token(2);
+/// New workers that do not serve by then count as not starting.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long beyond the drain timeout a worker may take to end.
+const KILL_AFTER: Duration = Duration::from_secs(2);
+
+/// What a supervisor goes by.
+pub struct Plan {
+    /// What workers run.
+    pub program: Program,
+    /// By slot.
+    pub listeners: Vec<Vec<Rc<Listener>>>,
+    /// By slot: the processor to run on; none for any.
+    pub cpus: Vec<Option<usize>>,
+    /// How long workers have to drain, as they know themselves.
+    pub drain_timeout: Duration,
+    /// What the admin listener shows.
+    pub board: SharedBoard,
+    /// Whom to tell of readiness.
+    pub ready: Ready,
+    /// Log records that are written once all workers serve.
+    pub log: Log,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+#[derive(Default)]
+struct Slot {
+    worker: Option<Worker>,
+    backoff: Backoff,
+    /// When the next worker is to start.
+    due: Option<Duration>,
+    past: Stats,
+    restarts: u64,
+}
+
+/// Workers of which all are to serve before any takes over.
+struct Reload {
+    fresh: Vec<Worker>,
+    deadline: Duration,
+}
+
+/// Runs workers until the service ends.
+pub struct Supervisor {
+    plan: Plan,
+    poll: Poll,
+    clock: Clock,
+    now: Duration,
+    slots: Vec<Slot>,
+    retiring: Vec<Worker>,
+    reload: Option<Reload>,
+    reloads: [u64; 2],
+    /// Whether all served once, and whether that was said.
+    ready: bool,
+    announced: bool,
+    stopping: bool,
+    signals: usize,
+    /// Why the service ends, if not because it was told to.
+    failure: Option<String>,
+    log: Log,
+}
+
+impl Supervisor {
+    /// A supervisor that has started no worker yet.
+    ///
+    /// # Errors
+    /// As `epoll_create(2)`.
+    pub fn new(plan: Plan) -> io::Result<Supervisor> {
+        let (slots, log) = (plan.listeners.iter().map(|_| Slot::default()).collect(), plan.log.like());
+        Ok(Supervisor {
+            plan,
+            poll: Poll::new()?,
+            clock: Clock::start(),
+            now: Duration::ZERO,
+            slots,
+            retiring: Vec::new(),
+            reload: None,
+            reloads: [0; 2],
+            ready: false,
+            announced: false,
+            stopping: false,
+            signals: 0,
+            failure: None,
+            log,
+        })
+    }
+
+    /// Runs until SIGTERM or SIGINT and the end of all workers.
+    ///
+    /// # Errors
+    /// When workers die at once again and again, when a second signal came, and when there is no supervising at all: no
+    /// epoll, no signal handler.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut kinds = [
+            (ENDING, Signals::new(&signals::ENDING)?),
+            (HANG_UP, Signals::new(&[SIGHUP])?),
+            (CHILD, Signals::new(&[SIGCHLD])?),
+        ];
+        for (token, signals) in &mut kinds {
+            signals.register(self.poll.registry(), *token)?;
+        }
+        self.slots.iter_mut().for_each(|slot| slot.due = Some(Duration::ZERO));
+        let mut events = Events::with_capacity(64);
+        loop {
+            self.now = self.clock.now();
+            self.pass();
+            self.show();
+            self.announce();
+            let records = self.log.take();
+            write_records(self.plan.log_format, &records);
+            if self.stopping && self.workers().next().is_none() {
+                return self.failure.map_or(Ok(()), |failure| Err(io::Error::other(failure)));
+            }
+            let sleep = self.next_deadline().map(|at| at.saturating_sub(self.now));
+            match self.poll.poll(&mut events, sleep) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.now = self.clock.now();
+            let [ending, hang_up, _] = kinds.each_mut().map(|(_, signals)| signals.take());
+            if ending > 0 {
+                self.told_to_end(ending);
+            }
+            if hang_up > 0 {
+                self.reload();
+            }
+        }
+    }
+
+    /// Looks after every worker. There are few, so none is looked up by its event.
+    fn pass(&mut self) {
+        for worker in self.slots.iter_mut().filter_map(|slot| slot.worker.as_mut()) {
+            worker.listen();
+        }
+        self.bury();
+        self.go_on_reloading();
+        self.kill_late();
+        self.start_due();
+        self.ready |= self.slots.iter().all(|slot| slot.worker.as_ref().is_some_and(|worker| worker.ready));
+    }
+
+    /// Says that the service serves, once, when the board does.
+    fn announce(&mut self) {
+        if self.ready && !std::mem::replace(&mut self.announced, true) {
+            write_records(self.plan.log_format, &self.plan.log.take());
+            self.plan.ready.serving();
+        }
+    }
+
+    fn workers(&mut self) -> impl Iterator<Item = &mut Worker> {
+        let fresh = self.reload.iter_mut().flat_map(|reload| &mut reload.fresh);
+        self.slots.iter_mut().filter_map(|slot| slot.worker.as_mut()).chain(&mut self.retiring).chain(fresh)
+    }
+
+    fn next_deadline(&mut self) -> Option<Duration> {
+        let due = self.slots.iter().filter_map(|slot| slot.due).min();
+        let reload = self.reload.as_ref().map(|reload| reload.deadline);
+        let late = self.workers().filter_map(|worker| worker.deadline).min();
+        [due, reload, late].into_iter().flatten().min()
+    }
+
+    fn start(&mut self, slot: usize) -> io::Result<Worker> {
+        let place = (slot, self.plan.cpus[slot]);
+        Worker::start(&self.plan.program, place, &self.plan.listeners[slot], self.poll.registry(), self.now)
+    }
+
+    fn start_due(&mut self) {
+        for number in 0..self.slots.len() {
+            if self.stopping || self.slots[number].due.is_none_or(|due| due > self.now) {
+                continue;
+            }
+            self.slots[number].due = None;
+            match self.start(number) {
+                Ok(worker) => {
+                    let (pid, text) = (worker.pid(), format!("worker {number} is process {}", worker.pid()));
+                    self.log.push(Level::Debug, "worker", &[("worker", &number), ("pid", &pid)], text);
+                    self.slots[number].worker = Some(worker);
+                }
+                Err(error) => self.died(number, Duration::ZERO, false, &error.to_string()),
+            }
+        }
+    }
+
+    /// Takes leave of workers that have ended.
+    fn bury(&mut self) {
+        for number in 0..self.slots.len() {
+            let slot = &mut self.slots[number];
+            let Some((worker, status)) =
+                slot.worker.as_mut().and_then(|worker| worker.ended().map(|end| (worker, end)))
+            else {
+                continue;
+            };
+            slot.past.add(&worker.stats());
+            let (lived, served, pid) = (self.now.saturating_sub(worker.started), worker.ready, worker.pid());
+            slot.worker = None;
+            if !self.stopping {
+                self.died(number, lived, served, &format!("process {pid} {}", cause(status)));
+            }
+        }
+        let mut retiring = std::mem::take(&mut self.retiring);
+        retiring.retain_mut(|worker| {
+            let ended = worker.ended();
+            if ended.is_some() {
+                self.slots[worker.slot].past.add(&worker.stats());
+            }
+            if let Some(status) = ended.filter(|status| !status.success()) {
+                let text = format!("worker {}, which was retiring, {}", worker.slot, cause(status));
+                self.log.push(Level::Warn, "worker", &[("worker", &worker.slot)], text);
+            }
+            ended.is_none()
+        });
+        self.retiring = retiring;
+    }
+
+    /// A worker died, or did not start: another takes its place, or the service stops.
+    fn died(&mut self, number: usize, lived: Duration, served: bool, how: &str) {
+        let slot = &mut self.slots[number];
+        let fields: [(_, &dyn std::fmt::Display); 2] = [("worker", &number), ("cause", &how)];
+        match slot.backoff.died(lived, served) {
+            Some(wait) => {
+                slot.restarts += 1;
+                slot.due = Some(self.now + wait);
+                let when = if wait.is_zero() { "now".to_owned() } else { format!("in {wait:?}") };
+                let text = format!("worker {number} died: {how}; another starts {when}");
+                self.log.push(Level::Error, "worker", &fields, text);
+            }
+            None => {
+                let text =
+                    format!("worker {number} died at once {MOST_AT_ONCE} times, at last: {how}; the service stops");
+                self.log.push(Level::Error, "worker", &fields, text.clone());
+                self.failure = Some(text);
+                self.stop();
+            }
+        }
+    }
+
+    fn told_to_end(&mut self, times: usize) {
+        self.signals += times;
+        if self.signals > 1 {
+            self.failure = Some("stopped at once by a second signal".into());
+            self.workers().for_each(Worker::kill);
+        }
+        self.stop();
+    }
+
+    /// Every worker drains. New connections are refused from now on, so that clients turn elsewhere.
+    fn stop(&mut self) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        self.plan.ready.stopping();
+        self.plan.listeners.iter_mut().for_each(Vec::clear);
+        let deadline = self.now + self.plan.drain_timeout + KILL_AFTER;
+        self.workers().for_each(|worker| worker.order(Order::Drain, deadline));
+        if let Some(reload) = self.reload.take() {
+            self.retiring.extend(reload.fresh);
+        }
+        self.slots.iter_mut().for_each(|slot| slot.due = None);
+        self.log.push(Level::Info, "drain", &[], format!("stopping {} workers", self.slots.len()));
+    }
+
+    /// Starts new workers of the program that is on disk now; they take over once all of them serve.
+    fn reload(&mut self) {
+        if self.stopping || self.reload.is_some() {
+            self.log.push(Level::Warn, "reload", &[], "not reloading: a reload, or the end, is under way".into());
+            return;
+        }
+        self.plan.ready.reloading();
+        self.log.push(Level::Info, "reload", &[], format!("reloading: starting {} new workers", self.slots.len()));
+        let mut reload = Reload { fresh: Vec::new(), deadline: self.now + START_TIMEOUT };
+        let failed = (0..self.slots.len()).find_map(|number| match self.start(number) {
+            Ok(worker) => {
+                reload.fresh.push(worker);
+                None
+            }
+            Err(error) => Some(error.to_string()),
+        });
+        self.reload = Some(reload);
+        if let Some(error) = failed {
+            self.reload_failed(&error);
+        }
+    }
+
+    fn go_on_reloading(&mut self) {
+        let Some(reload) = &mut self.reload else { return };
+        reload.fresh.iter_mut().for_each(|worker| {
+            worker.listen();
+        });
+        let ended = reload.fresh.iter_mut().find_map(|worker| worker.ended().map(|status| (worker.slot, status)));
+        if let Some((slot, status)) = ended {
+            return self.reload_failed(&format!("new worker {slot} {}", cause(status)));
+        }
+        if reload.deadline <= self.now {
+            let text = format!("not all new workers serve after {START_TIMEOUT:?}");
+            return self.reload_failed(&text);
+        }
+        if reload.fresh.iter().all(|worker| worker.ready) {
+            self.take_over();
+        }
+    }
+
+    /// The new workers serve: the old ones retire.
+    fn take_over(&mut self) {
+        let Some(reload) = self.reload.take() else { return };
+        let deadline = self.now + self.plan.drain_timeout + KILL_AFTER;
+        for worker in reload.fresh {
+            let slot = &mut self.slots[worker.slot];
+            slot.due = None;
+            slot.backoff = Backoff::default();
+            if let Some(mut old) = slot.worker.replace(worker) {
+                old.order(Order::Retire, deadline);
+                self.retiring.push(old);
+            }
+        }
+        self.reloads[0] += 1;
+        let text = format!("reloaded: {} new workers serve, the old ones retire", self.slots.len());
+        self.log.push(Level::Info, "reload", &[], text);
+        self.plan.ready.serving();
+    }
+
+    /// The old workers go on. New ones that serve already may hold connections, so they drain.
+    fn reload_failed(&mut self, why: &str) {
+        let Some(reload) = self.reload.take() else { return };
+        let deadline = self.now + self.plan.drain_timeout + KILL_AFTER;
+        for mut worker in reload.fresh {
+            if worker.ready {
+                worker.order(Order::Drain, deadline);
+            } else {
+                worker.kill();
+            }
+            self.retiring.push(worker);
+        }
+        self.reloads[1] += 1;
+        let text = format!("reload failed: {why}; the old workers go on");
+        self.log.push(Level::Error, "reload", &[("cause", &why)], text);
+        self.plan.ready.serving();
+    }
+
+    fn kill_late(&mut self) {
+        let now = self.now;
+        let mut late = Vec::new();
+        for worker in self.workers().filter(|worker| worker.deadline.is_some_and(|deadline| deadline <= now)) {
+            worker.kill();
+            worker.deadline = None;
+            late.push(worker.slot);
+        }
+        for slot in late {
+            let text = format!("worker {slot} did not end within --drain-timeout: killed");
+            self.log.push(Level::Error, "worker", &[("worker", &slot)], text);
+        }
+    }
+
+    /// Brings the board up to date.
+    fn show(&mut self) {
+        let mut board = self.plan.board.lock().unwrap_or_else(PoisonError::into_inner);
+        board.slots.resize_with(self.slots.len(), SlotView::default);
+        for (slot, view) in self.slots.iter().zip(&mut board.slots) {
+            view.past = slot.past;
+            view.restarts = slot.restarts;
+            view.up = slot.worker.as_ref().is_some_and(|worker| worker.ready);
+            view.live = slot.worker.iter().map(|worker| worker.counters.clone()).collect();
+        }
+        let fresh = self.reload.iter().flat_map(|reload| &reload.fresh);
+        for worker in self.retiring.iter().chain(fresh) {
+            board.slots[worker.slot].live.push(worker.counters.clone());
+        }
+        (board.ready, board.draining, board.reloads) = (self.ready, self.stopping, self.reloads);
+    }
+}
+
+/// Why a process ended, in words.
+fn cause(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) if status.core_dumped() => format!("was ended by signal {signal}, with a core dump"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => format!("ended: {status}"),
+    }
+}
