@@ -34,6 +34,10 @@ stats! {
     upgrades,
     /// Requests answered with a status of 400 or more.
     rejected,
+    /// Connections closed because they did not begin with a PROXY protocol header that we take (`--proxy-protocol`).
+    proxy_errors,
+    /// Upgrades answered with 429, beyond `--max-connections-per-ip`.
+    limited_per_ip,
     /// Messages received.
     messages_in,
     /// Messages queued for sending.
@@ -59,6 +63,8 @@ impl fmt::Display for Stats {
         let losses = [
             (self.refused, "connections refused"),
             (self.rejected, "requests rejected"),
+            (self.proxy_errors, "PROXY headers missing"),
+            (self.limited_per_ip, "upgrades beyond the limit per address"),
             (self.handshake_timeouts, "handshake timeouts"),
             (self.heartbeat_timeouts, "heartbeat timeouts"),
             (self.protocol_errors, "protocol errors"),
