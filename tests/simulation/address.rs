@@ -11,9 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 /// How the server gets to know a client's address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
-    BySocket,
-    ByProxyHeader,
-    ByForwardedFor,
+    Socket,
+    ProxyHeader,
+    ForwardedFor,
 }
 
 /// Who a client is.
@@ -29,27 +29,27 @@ impl Who {
     pub fn new(random: &mut Random, proxy_protocol: bool) -> Who {
         let (client, host, port) = (random.between(1, 6), random.between(1, 3), random.between(1, 60_000));
         let text = match random.between(0, 9) {
-            0 if proxy_protocol => return Who { address: Peer::UNKNOWN, told: Told::ByProxyHeader },
-            0 => return Who { address: Peer::UNIX, told: Told::BySocket },
+            0 if proxy_protocol => return Who { address: Peer::UNKNOWN, told: Told::ProxyHeader },
+            0 => return Who { address: Peer::UNIX, told: Told::Socket },
             1..=6 => format!("203.0.113.{client}:{port}"),
             _ => format!("[2001:db8:0:{client}::{host}]:{port}"),
         };
         let told = match (proxy_protocol, random.one_in(2)) {
-            (true, _) => Told::ByProxyHeader,
-            (false, true) => Told::ByForwardedFor,
-            (false, false) => Told::BySocket,
+            (true, _) => Told::ProxyHeader,
+            (false, true) => Told::ForwardedFor,
+            (false, false) => Told::Socket,
         };
         Who { address: Peer::from(text.parse::<SocketAddr>().expect("an address")), told }
     }
 
     /// The peer of the socket.
     pub fn connects(&self) -> Peer {
-        if self.told == Told::BySocket { self.address } else { Peer::from(PROXY) }
+        if self.told == Told::Socket { self.address } else { Peer::from(PROXY) }
     }
 
     /// The PROXY protocol header, of either version, that its connection begins with, if it does.
     pub fn proxy_header(&self, random: &mut Random) -> Vec<u8> {
-        if self.told != Told::ByProxyHeader {
+        if self.told != Told::ProxyHeader {
             return Vec::new();
         }
         let Some(addr) = self.address.addr() else { return b"PROXY UNKNOWN\r\n".to_vec() };
@@ -67,7 +67,7 @@ impl Who {
 
     /// Header lines that tell the address, with others that the client made up further left, if they do.
     pub fn forwarded_for(&self, random: &mut Random) -> String {
-        if self.told != Told::ByForwardedFor {
+        if self.told != Told::ForwardedFor {
             return "X-Forwarded-For: 198.51.100.66\r\n".to_owned();
         }
         let made_up = *random.pick(&["", "198.51.100.66, ", "nonsense, ", "198.51.100.66\r\nX-Forwarded-For: "]);
