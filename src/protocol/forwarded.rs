@@ -68,9 +68,6 @@ impl ProxyRules {
 
 /// Replaces a request's peer by the client for whom it was sent, if the peer is trusted and tells.
 pub fn resolve(request: &mut Request<'_>, rules: &ProxyRules) {
-    if !rules.trusts(request.peer) {
-        return;
-    }
     let client = client(request.peer, request.raw_values(rules.header.name()), rules);
     if client != request.peer {
         request.proxy = Some(request.peer);
