@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 30] = [
+const FLAGS: [&str; 34] = [
     "workers",
     "pin",
     "admin",
@@ -17,6 +17,10 @@ const FLAGS: [&str; 30] = [
     "listen",
     "backlog",
     "max-connections",
+    "trusted-proxy",
+    "forwarded-header",
+    "proxy-protocol",
+    "max-connections-per-ip",
     "path",
     "origin",
     "subprotocol",
@@ -64,7 +68,7 @@ fn help_names_every_flag_and_its_variable() {
         let variable = format!("[env: PERCORE_{}=", flag.to_uppercase().replace('-', "_"));
         assert!(help.contains(&variable), "no {variable}");
     }
-    for group in ["Listening:", "Workers:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Echo:"] {
+    for group in ["Listening:", "Workers:", "Proxies:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Echo:"] {
         assert!(help.lines().any(|line| line == group), "no group {group}");
     }
 }
@@ -99,6 +103,10 @@ fn what_is_wrong_is_said_in_one_line() {
         (&["serve", "echo", "--heartbeat", "soon"], "30s"),
         (&["serve", "echo", "--max-message", "big"], "16M"),
         (&["serve", "echo", "--max-connections", "0"], "--max-connections"),
+        (&["serve", "echo", "--trusted-proxy", "10.0.0.1/8"], "give 10.0.0.0/8"),
+        (&["serve", "echo", "--trusted-proxy", "nginx"], "an address, a block such as"),
+        (&["serve", "echo", "--forwarded-header", "x-real-ip"], "x-forwarded-for"),
+        (&["serve", "echo", "--max-connections-per-ip", "many"], "--max-connections-per-ip"),
         (&["serve", "echo", "--deflate", "gzip"], "no-takeover"),
         (&["serve", "echo", "--deflate-window", "8"], "9..=15"),
         (&["serve", "echo", "--path", "ws"], "begins with /"),

@@ -3,10 +3,12 @@
 use super::Failure;
 use super::units::{bytes, duration};
 use crate::data::log::{Level, Log};
+use crate::data::network::Network;
 use crate::os::listener::ListenAddr;
 use crate::os::log_writer::LogFormat;
 use crate::outbox::{SendRules, SlowConsumer};
 use crate::protocol::extension::DeflateMode;
+use crate::protocol::forwarded::{ForwardedHeader, ProxyRules};
 use crate::protocol::http::HeadLimits;
 use crate::protocol::upgrade::UpgradeRules;
 use crate::reactor::ServerOptions;
@@ -55,6 +57,23 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_READY_FD", value_name = "FD", help_heading = "Workers")]
     #[arg(value_parser = clap::value_parser!(i32).range(3..))]
     ready_fd: Option<i32>,
+
+    /// Proxy that tells its client's address: IP, CIDR or 'unix'; repeatable [default: none]
+    #[arg(long, env = "PERCORE_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', help_heading = "Proxies")]
+    trusted_proxy: Vec<Network>,
+    /// The header in which trusted proxies tell it; the other is not read, since they may pass on a client's own
+    #[arg(long, env = "PERCORE_FORWARDED_HEADER", value_name = "NAME", default_value = "x-forwarded-for")]
+    #[arg(value_enum, help_heading = "Proxies")]
+    forwarded_header: ForwardedFlag,
+    /// Connections begin with a PROXY protocol header, v1 or v2, of a trusted proxy (or of anyone without --trusted-proxy)
+    #[arg(long, env = "PERCORE_PROXY_PROTOCOL", help_heading = "Proxies")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    proxy_protocol: bool,
+    /// Open WebSocket connections of one client (IPv4 address or IPv6 /64); then 429; 0 for no limit
+    #[arg(long, env = "PERCORE_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
+    #[arg(help_heading = "Proxies")]
+    max_connections_per_ip: u32,
 
     /// Path that upgrades; repeatable [default: / and /ws]
     #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
@@ -139,6 +158,13 @@ pub struct ServerFlags {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     log_messages: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum ForwardedFlag {
+    XForwardedFor,
+    /// As in RFC 7239
+    Forwarded,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -297,6 +323,15 @@ impl ServerFlags {
             handshake_timeout: self.handshake_timeout,
             close_timeout: self.close_timeout,
             max_connections: self.max_connections as usize,
+            max_connections_per_ip: self.max_connections_per_ip,
+            proxies: ProxyRules {
+                trusted: self.trusted_proxy.clone(),
+                header: match self.forwarded_header {
+                    ForwardedFlag::XForwardedFor => ForwardedHeader::XForwardedFor,
+                    ForwardedFlag::Forwarded => ForwardedHeader::Forwarded,
+                },
+                proxy_protocol: self.proxy_protocol,
+            },
         }
     }
 

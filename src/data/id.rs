@@ -32,8 +32,10 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// Who is at the other end, in 18 bytes because every idle connection keeps one. Behind a proxy that is the proxy; the
-/// client's address is then in a header such as `X-Forwarded-For`.
+/// Who is at the other end, in 18 bytes because every idle connection keeps one. Behind a proxy that is trusted
+/// ([`ProxyRules`](crate::ProxyRules)) that is the client, as the proxy tells; behind any other it is the proxy.
+///
+/// Where only an address is told and no port, the port is 0 and left out of the text.
 ///
 /// ```
 /// use percore::Peer;
@@ -54,9 +56,12 @@ impl Peer {
     /// The peer of a unix socket: it has no address.
     pub const UNIX: Peer = Peer { octets: [0; 16], port: [0; 2] };
 
-    /// The address, `None` for a unix socket. IPv4 addresses come back as IPv4.
+    /// A client that came through a proxy which did not tell its address. No socket's peer is `[::]:1`.
+    pub const UNKNOWN: Peer = Peer { octets: [0; 16], port: [0, 1] };
+
+    /// The address, `None` for a unix socket and for one unknown. IPv4 addresses come back as IPv4.
     pub fn addr(&self) -> Option<SocketAddr> {
-        if *self == Peer::UNIX {
+        if matches!(*self, Peer::UNIX | Peer::UNKNOWN) {
             return None;
         }
         let ip = Ipv6Addr::from(self.octets);
@@ -78,8 +83,10 @@ impl From<SocketAddr> for Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.addr() {
+            Some(addr) if addr.port() == 0 => addr.ip().fmt(f),
             Some(addr) => addr.fmt(f),
-            None => f.write_str("unix"),
+            None if *self == Peer::UNIX => f.write_str("unix"),
+            None => f.write_str("unknown"),
         }
     }
 }
@@ -101,6 +108,10 @@ mod tests {
             assert_eq!(Peer::from(addr).to_string(), text);
         }
         assert_eq!(Peer::UNIX.to_string(), "unix");
+        assert_eq!(Peer::UNKNOWN.to_string(), "unknown");
+        assert_eq!((Peer::UNIX.addr(), Peer::UNKNOWN.addr()), (None, None));
+        assert_eq!(Peer::from(SocketAddr::from(([203, 0, 113, 7], 0))).to_string(), "203.0.113.7");
+        assert_eq!(Peer::from(SocketAddr::from(([1, 2, 3, 4, 5, 6, 7, 8], 0))).to_string(), "1:2:3:4:5:6:7:8");
         assert_eq!(size_of::<Peer>(), 18);
     }
 }

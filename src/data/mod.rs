@@ -1,4 +1,4 @@
-//! Floor 0, plain data: ids, the out queue, the timer wheel, counters, dates.
+//! Floor 0, plain data: ids, the out queue, the timer wheel, counters, networks, dates.
 //!
 //! Nothing here does input or output, and nothing here reads a clock: a point in time is an argument,
 //! given as the `Duration` since the process began.
@@ -9,7 +9,9 @@ pub mod id;
 pub mod input;
 pub mod log;
 pub mod metrics;
+pub mod network;
 pub mod pool;
 pub mod queue;
 pub mod stats;
+pub mod tally;
 pub mod wheel;

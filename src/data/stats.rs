@@ -167,6 +167,10 @@ stats! {
     upgrades: u64 = Counter "percore_upgrades_total";
     /// Requests answered with a status of 400 or more.
     rejected: [u64; STATUSES.len()] = Counter "percore_requests_rejected_total" "status" STATUSES;
+    /// Upgrades answered with 429, beyond `--max-connections-per-ip`.
+    limited_per_ip: u64 = Counter "percore_limited_per_ip_total";
+    /// Connections closed because they did not begin with a PROXY protocol header that we take (`--proxy-protocol`).
+    proxy_errors: u64 = Counter "percore_proxy_errors_total";
     /// Messages and control frames received.
     received: [u64; OPCODES.len()] = Counter "percore_messages_received_total" "opcode" OPCODES;
     /// Payload bytes of what was received, after decompression.
@@ -265,6 +269,8 @@ impl fmt::Display for Stats {
         let losses = [
             (self.refused, "connections refused"),
             (self.rejected.iter().sum(), "requests rejected"),
+            (self.proxy_errors, "PROXY headers missing"),
+            (self.limited_per_ip, "upgrades beyond the limit per address"),
             (self.handshake_timeouts, "handshake timeouts"),
             (self.heartbeat_timeouts, "heartbeat timeouts"),
             (self.protocol_errors, "protocol errors"),

@@ -28,6 +28,7 @@ pub struct Request<'a> {
     pub(crate) minor_version: u8,
     pub(crate) headers: &'a [Header<'a>],
     pub(crate) peer: Peer,
+    pub(crate) proxy: Option<Peer>,
     pub(crate) subprotocol: Option<&'a str>,
     pub(crate) tag: u64,
 }
@@ -42,6 +43,7 @@ impl<'a> Request<'a> {
             minor_version: 1,
             headers: &[],
             peer,
+            proxy: None,
             subprotocol: None,
             tag: 0,
         }
@@ -79,7 +81,7 @@ impl<'a> Request<'a> {
     }
 
     /// The same, with values that are not UTF-8: for whoever must know that a header is there at all.
-    pub(crate) fn raw_values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    pub(crate) fn raw_values<'n>(&self, name: &'n str) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
         let headers: &'a [Header<'a>] = self.headers;
         headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
@@ -89,9 +91,14 @@ impl<'a> Request<'a> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
-    /// Who sent it.
+    /// Who sent it: behind a trusted proxy ([`ProxyRules`](crate::ProxyRules)) the client, as the proxy tells.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// The proxy that passed it on to us, where [`Request::peer`] is taken from its header.
+    pub fn proxy(&self) -> Option<Peer> {
+        self.proxy
     }
 
     /// The subprotocols that the client offers, in its order of preference (RFC 6455, section 4.2.1).
@@ -196,8 +203,8 @@ pub fn parse<'a>(
         return Err(BadRequest(400, "request cut short"));
     };
     let (path, query) = split_target(target);
-    let request =
-        Request { method, path, query, minor_version, headers: parsed.headers, peer, subprotocol: None, tag: 0 };
+    let headers: &[Header<'_>] = parsed.headers;
+    let request = Request { method, path, query, minor_version, headers, ..Request::bare(peer) };
     // RFC 9112, section 3.2: one Host, unless HTTP/1.0.
     match request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host")).count() {
         1 => Ok(request),

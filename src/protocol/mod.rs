@@ -1,4 +1,4 @@
-//! Floor 1, the protocol: HTTP upgrade, frames, messages, permessage-deflate, for a server and for a client.
+//! Floor 1, the protocol: what proxies tell, HTTP upgrade, frames, messages, permessage-deflate, for a server and for a client.
 //!
 //! Sans-IO: bytes in, events and bytes out. Nothing here knows a socket or a clock, so all of it is tested with byte
 //! strings. Nothing here allocates for a message that arrives whole and uncompressed.
@@ -7,10 +7,12 @@ pub mod client;
 pub mod close;
 pub mod deflate;
 pub mod extension;
+pub mod forwarded;
 pub mod frame;
 pub mod http;
 pub mod mask;
 pub mod message;
+pub mod proxy_header;
 pub mod receiver;
 pub mod upgrade;
 pub mod utf8;

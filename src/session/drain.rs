@@ -77,7 +77,9 @@ impl<A: App> Sessions<A> {
                     self.outbox.close(id, CloseCode::Away, "server is going away");
                 }
                 Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
-                Phase::Http if session.head.is_none() && self.outbox.queue.lane_at(key).queued_bytes() == 0 => {
+                Phase::Preface | Phase::Http
+                    if session.head.is_none() && self.outbox.queue.lane_at(key).queued_bytes() == 0 =>
+                {
                     self.end(key);
                 }
                 _ => {}

@@ -3,9 +3,11 @@
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
 use crate::data::log::{Level, printable};
+use crate::data::tally::Tally;
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
 use crate::protocol::extension::Agreement;
+use crate::protocol::forwarded;
 use crate::protocol::http::{self, BadRequest, MAX_HEADERS, Request, Response};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::upgrade;
@@ -21,6 +23,11 @@ enum Answered {
 }
 
 impl<A: App> Sessions<A> {
+    /// Who has how many connections open, where [`Settings::max_connections_per_ip`](super::Settings) bounds that.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Bytes of requests, in whatever pieces.
     pub(super) fn receive_requests(&mut self, key: u32, input: &mut [u8]) {
         let mut head = match self.slab[key as usize].head.take() {
@@ -98,6 +105,7 @@ impl<A: App> Sessions<A> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let peer = self.slab[key as usize].peer;
         let mut request = http::parse(head, &mut headers, peer)?;
+        forwarded::resolve(&mut request, &self.settings.proxies);
         // What follows the head is taken for the next request, so content cannot stay unread.
         let has_content = request.has_content()?;
         let response = match self.route(&request, has_content) {
@@ -112,7 +120,7 @@ impl<A: App> Sessions<A> {
             },
         };
         let keep_alive = request.keeps_alive() && !has_content && self.outbox.stats.draining == 0;
-        self.respond(key, &response, keep_alive, request.method() == "HEAD", printable(request.path(), 256));
+        self.respond(key, &response, keep_alive, &request);
         Ok(if keep_alive { Answered::KeepAlive } else { Answered::Last })
     }
 
@@ -138,6 +146,11 @@ impl<A: App> Sessions<A> {
             "GET" if self.outbox.stats.open >= self.settings.max_connections as u64 => {
                 Some(unavailable("There are too many connections."))
             }
+            "GET" if self.tally.is_full(request.peer()) => {
+                self.outbox.stats.limited_per_ip += 1;
+                let line = "There are too many connections from this address.";
+                Some(Response::text(429, line).header("Retry-After", "5"))
+            }
             "GET" => None,
             "HEAD" => Some(upgrade::required()),
             _ => Some(health::wrong_method("GET")),
@@ -156,7 +169,9 @@ impl<A: App> Sessions<A> {
         self.outbox.begin_frames(id, role, deflate);
         self.outbox.stats.open += 1;
         let now = milliseconds(self.now);
+        self.tally.enter(request.peer());
         let session = &mut self.slab[key as usize];
+        session.peer = request.peer();
         session.phase = Phase::Open;
         session.head = None;
         session.heard = now;
@@ -178,21 +193,22 @@ impl<A: App> Sessions<A> {
         self.slab[key as usize].state = Some(state);
     }
 
-    fn respond(&mut self, key: u32, response: &Response, keep_alive: bool, head_only: bool, path: String) {
+    fn respond(&mut self, key: u32, response: &Response, keep_alive: bool, request: &Request<'_>) {
         if response.status() >= 400 {
             self.outbox.stats.reject(response.status());
-            let (peer, status) = (self.slab[key as usize].peer, response.status());
+            let (peer, status, path) = (request.peer(), response.status(), printable(request.path(), 256));
             let fields: [(_, &dyn std::fmt::Display); 3] = [("peer", &peer), ("status", &status), ("path", &path)];
             let text = format!("request for {path} from {peer} answered with {status}");
             self.log.push(Level::Debug, "rejected", &fields, text);
         }
-        let bytes = response.encode(keep_alive, head_only, &self.http_date());
+        let bytes = response.encode(keep_alive, request.method() == "HEAD", &self.http_date());
         self.outbox.queue.push(key, &bytes);
     }
 
     /// Answers what is no request, or not one that can be served, and ends the connection.
     fn refuse(&mut self, key: u32, BadRequest(status, line): BadRequest) {
-        self.respond(key, &Response::text(status, line), false, false, "?".to_owned());
+        let unread = Request { path: "?", ..Request::bare(self.slab[key as usize].peer) };
+        self.respond(key, &Response::text(status, line), false, &unread);
         self.enter(key, Phase::Lingering);
     }
 

@@ -15,6 +15,7 @@ mod drain;
 mod frames;
 mod handshake;
 mod health;
+mod preface;
 mod settings;
 
 pub use settings::Settings;
@@ -25,6 +26,7 @@ use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
 use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
+use crate::data::tally::Tally;
 use crate::data::wheel::Wheel;
 use crate::outbox::{Demand, Outbox};
 use crate::protocol::Role;
@@ -45,6 +47,8 @@ const EXTRA_CONNECTIONS: usize = 256;
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
+    /// A PROXY protocol header, where one is to come first.
+    Preface,
     /// HTTP requests; perhaps an upgrade.
     Http,
     /// A connection that we open: it, or the answer to our request, is awaited.
@@ -88,7 +92,7 @@ struct Session<S> {
     state: Option<S>,
 }
 
-/// A request, or an answer to ours, of which not all has come.
+/// A PROXY protocol header, a request, or an answer to ours, of which not all has come.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
@@ -110,6 +114,8 @@ pub struct Sessions<A: App> {
     rules: Rules,
     /// For the keys of handshakes that we begin.
     random: StdRng,
+    /// Open connections by client.
+    tally: Tally,
     slab: Slab<Session<A::Connection>>,
     scratch: Scratch,
     wheel: Wheel,
@@ -150,6 +156,7 @@ impl<A: App> Sessions<A> {
             app,
             outbox: Outbox::new(settings.send, settings.node, seed),
             log,
+            tally: Tally::new(settings.max_connections_per_ip),
             settings,
             rules,
             slab: Slab::new(),
@@ -199,14 +206,16 @@ impl<A: App> Sessions<A> {
         &mut self.outbox.queue
     }
 
-    /// A socket was accepted. `None` when there are far too many, and it is to be closed.
+    /// A socket was accepted. `None` when it is to be closed: there are far too many, or it is of no trusted proxy where
+    /// only those may connect.
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
         if self.slab.len() >= self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS) {
             self.outbox.stats.refused += 1;
             return None;
         }
+        let phase = self.first_phase(peer)?;
         self.outbox.stats.accepted += 1;
-        Some(self.insert(peer, Phase::Http))
+        Some(self.insert(peer, phase))
     }
 
     fn insert(&mut self, peer: Peer, phase: Phase) -> u32 {
@@ -245,6 +254,7 @@ impl<A: App> Sessions<A> {
         match session.phase {
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),
+            Phase::Preface => self.receive_preface(key, input),
             Phase::Connecting => self.receive_answer(key, input),
             Phase::Lingering | Phase::Finishing | Phase::Ended => {}
         }
@@ -276,7 +286,7 @@ impl<A: App> Sessions<A> {
             Phase::Http if !all_written => self.enter(key, Phase::Finishing),
             // The deadline stays, however often a socket says that its stream is at its end.
             Phase::Lingering | Phase::Finishing if !all_written => session.phase = Phase::Finishing,
-            Phase::Http | Phase::Lingering | Phase::Finishing => self.end(key),
+            Phase::Preface | Phase::Http | Phase::Lingering | Phase::Finishing => self.end(key),
             Phase::Ended => {}
         }
     }
@@ -313,6 +323,7 @@ impl<A: App> Sessions<A> {
         match session.phase {
             Phase::Open => self.heartbeat(key),
             Phase::Http => self.handshake_expired(key),
+            Phase::Preface => self.preface_expired(key),
             Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
             Phase::Closing => self.break_off(key, Error::CloseTimeout),
             Phase::Lingering | Phase::Finishing => self.end(key),
@@ -460,6 +471,7 @@ impl<A: App> Sessions<A> {
         let Some(state) = session.state.take() else { return };
         self.outbox.queue.lane_at(key).mode = 0;
         self.outbox.stats.open -= 1;
+        self.tally.leave(session.peer);
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
         self.outbox.stats.close(reason.code.into());
         if self.log.keeps(Level::Info) {

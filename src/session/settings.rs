@@ -1,6 +1,7 @@
 //! What a server is set to, checked and in units.
 
 use crate::outbox::SendRules;
+use crate::protocol::forwarded::ProxyRules;
 use crate::protocol::http::HeadLimits;
 use crate::protocol::upgrade::UpgradeRules;
 use std::time::Duration;
@@ -50,6 +51,12 @@ pub struct Settings {
     pub close_timeout: Duration,
     /// Open WebSocket connections; further upgrades are answered by 503 with `Retry-After`. Default 1,000,000.
     pub max_connections: usize,
+    /// Open WebSocket connections of one client: of one IPv4 address, or of one IPv6 /64. Further upgrades are answered by
+    /// 429 with `Retry-After`. Clients without an address (of unix sockets, or unknown) are not counted. Default 0, for no
+    /// limit.
+    pub max_connections_per_ip: u32,
+    /// Whom we believe about the addresses of clients. Default nobody.
+    pub proxies: ProxyRules,
 }
 
 impl Default for Settings {
@@ -65,6 +72,8 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             max_connections: 1_000_000,
+            max_connections_per_ip: 0,
+            proxies: ProxyRules::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One simulated client: a plan of what it does, and a judgement on all it hears.
 
+use super::address::Who;
 use super::probe::{ASKED, KICKED, PUSHED};
 use super::random::Random;
 use super::wire::{BINARY, CLOSE, COMPRESSED, Deflate, Ear, FINAL, Heard, PING, PONG, TEXT, frame};
@@ -34,6 +35,7 @@ pub enum Step {
 
 pub struct Client {
     plan: Vec<Step>,
+    pub who: Who,
     pub random: Random,
     /// Bytes on their way to the server, of which `delivered` have come there.
     pub outgoing: Vec<u8>,
@@ -64,7 +66,7 @@ pub struct Client {
     /// A response came after which nothing comes.
     pub heard_last: bool,
     pub upgraded: bool,
-    /// An upgrade was answered by 503, so that frames sent ahead are no requests.
+    /// An upgrade was answered by 503 or 429, so that frames sent ahead are no requests.
     refused: bool,
     pub pings: u64,
 }
@@ -76,10 +78,12 @@ pub struct Circumstances {
     /// Messages may be left out of the echo.
     pub drops: bool,
     pub full: bool,
+    /// Connections are limited for each address.
+    pub limited: bool,
 }
 
 impl Client {
-    pub fn new(mut random: Random) -> Client {
+    pub fn new(mut random: Random, who: Who) -> Client {
         let offers = [
             None,
             None,
@@ -93,8 +97,9 @@ impl Client {
         let (mute, stubborn, offer) = (random.one_in(8), random.one_in(8), *random.pick(&offers));
         Client {
             plan: plan(&mut random),
+            outgoing: who.proxy_header(&mut random),
+            who,
             random,
-            outgoing: Vec::new(),
             delivered: 0,
             piece,
             ends_stream: false,
@@ -139,7 +144,8 @@ impl Client {
                 let extensions = self.offer.map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n"));
                 let head = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-                self.request(&format!("{head}{}\r\n", extensions.unwrap_or_default()), 101);
+                let forwarded = self.who.forwarded_for(&mut self.random);
+                self.request(&format!("{head}{}{forwarded}\r\n", extensions.unwrap_or_default()), 101);
             }
             Step::Messages(count) => (0..count).for_each(|_| self.message()),
             Step::Ping => {
@@ -277,7 +283,8 @@ impl Client {
                 }
                 let (wanted, _) = self.statuses.pop_front().unwrap_or_else(|| panic!("status {status} to no request"));
                 let busy = status == 503 && (around.draining || (wanted == 101 && around.full));
-                assert!(status == wanted || busy, "status {status} instead of {wanted}");
+                let limited = status == 429 && wanted == 101 && around.limited && self.who.address.addr().is_some();
+                assert!(status == wanted || busy || limited, "status {status} instead of {wanted}");
                 self.refused |= wanted == 101;
                 self.heard_last = self.said_last && self.statuses.is_empty();
             }

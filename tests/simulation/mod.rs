@@ -1,5 +1,6 @@
 //! What a simulation is made of: clients, the app that serves them, and the world they meet in.
 
+pub mod address;
 pub mod client;
 pub mod probe;
 pub mod random;

@@ -2,7 +2,7 @@
 //! others whenever it is called.
 
 use super::random::Random;
-use percore::{App, CloseCode, CloseReason, ConnectionId, Delivery, Error, Message, Outbox, Request};
+use percore::{App, CloseCode, CloseReason, ConnectionId, Delivery, Error, Message, Outbox, Peer, Request};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -29,10 +29,19 @@ pub struct Counts {
     pub errors: u64,
 }
 
+impl Counts {
+    /// Whether enough happened for a run to show anything.
+    pub fn are_lively(&self) -> bool {
+        self.opened > 50 && self.received > 1_000 && self.errors > 5
+    }
+}
+
 pub struct Probe {
     pub now: Duration,
     pub counts: Counts,
     pub open: Vec<ConnectionId>,
+    /// Whose connections are open.
+    pub peers: HashMap<ConnectionId, Peer>,
     pub endings: HashMap<ConnectionId, Ending>,
     /// When the app began to close a connection.
     pub closing: HashMap<ConnectionId, Duration>,
@@ -48,6 +57,7 @@ impl Probe {
             now: start,
             counts: Counts::default(),
             open: Vec::new(),
+            peers: HashMap::new(),
             endings: HashMap::new(),
             closing: HashMap::new(),
             generations: HashSet::new(),
@@ -122,6 +132,7 @@ impl App for Probe {
         assert!(self.generations.insert(id.generation), "generation {} was used before", id.generation);
         assert_eq!(request.path(), "/ws");
         self.open.push(id);
+        self.peers.insert(id, request.peer());
         self.counts.opened += 1;
         match self.random.between(0, 99) {
             0 => self.close(id, KICKED, out),
@@ -153,6 +164,7 @@ impl App for Probe {
         assert_eq!(id, state);
         let place = self.open.iter().position(|open| *open == id).expect("on_close once for each on_open");
         self.open.swap_remove(place);
+        self.peers.remove(&id);
         self.counts.closed += 1;
         self.endings.insert(id, Ending { reason: reason.clone(), at: self.now });
         assert_eq!(out.send_text(id, "too late"), Delivery::Closed);

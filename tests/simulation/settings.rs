@@ -4,9 +4,13 @@ use super::client::MAX_MESSAGE;
 use super::random::Random;
 use percore::protocol::extension::DeflateMode;
 use percore::protocol::upgrade::UpgradeRules;
-use percore::{SendRules, Settings, SlowConsumer};
+use percore::{ProxyRules, SendRules, Settings, SlowConsumer};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Settings that a run chooses: short and long deadlines, both policies, every way of compression.
+/// Through this proxy come all but those that connect themselves.
+pub const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 4711);
+
+/// Settings that a run chooses: short and long deadlines, both policies, every way of compression and to tell addresses.
 pub fn settings(random: &mut Random) -> Settings {
     let heartbeat = random.millis(20_000, 120_000);
     let slow_consumer = *random.pick(&[SlowConsumer::Close, SlowConsumer::Close, SlowConsumer::Drop]);
@@ -28,6 +32,12 @@ pub fn settings(random: &mut Random) -> Settings {
         handshake_timeout: random.millis(1_000, 20_000),
         close_timeout: random.millis(500, 10_000),
         max_connections: *random.pick(&[60, 1_000_000]),
+        max_connections_per_ip: *random.pick(&[0, 1, 3, 20]),
+        proxies: ProxyRules {
+            trusted: vec![PROXY.ip().to_string().parse().expect("an address")],
+            proxy_protocol: random.one_in(2),
+            ..ProxyRules::default()
+        },
         ..Settings::default()
     }
 }

@@ -1,11 +1,11 @@
 //! The world of a simulation: a made-up clock, the sockets between clients and [`Sessions`], and the passes of a loop
 //! that does with them what the reactor does with real ones. What must always hold is asserted in every pass.
 
+use super::address::{Who, check_tally};
 use super::client::{Circumstances, Client, Step};
 use super::probe::{ASKED, KICKED, Probe};
 use super::random::Random;
 use super::settings::settings;
-use percore::data::id::Peer;
 use percore::data::log::Log;
 use percore::data::queue::MAX_SLICES;
 use percore::data::wheel::TICK;
@@ -176,7 +176,8 @@ impl World {
     }
 
     fn connect(&mut self) {
-        let Some(key) = self.sessions.accept(Peer::UNIX) else {
+        let who = Who::new(&mut self.random, self.settings.proxies.proxy_protocol);
+        let Some(key) = self.sessions.accept(who.connects()) else {
             self.refused += 1;
             return;
         };
@@ -184,7 +185,7 @@ impl World {
         let id = ConnectionId { node: self.settings.node, generation, index: key };
         let link = self.links.len();
         assert!(self.by_key.insert(key, link).is_none(), "key {key} is in use");
-        let client = Client::new(Random::new(self.random.next()));
+        let client = Client::new(Random::new(self.random.next()), who);
         let (heard, requested) = (self.now, self.now);
         let room = *self.random.pick(&[2_000, 100_000, usize::MAX, usize::MAX]);
         self.links.push(Link {
@@ -338,6 +339,7 @@ impl World {
             draining: self.draining,
             drops: self.settings.send.slow_consumer == SlowConsumer::Drop,
             full: self.settings.max_connections < 1_000,
+            limited: self.settings.max_connections_per_ip > 0,
         };
         let link = &mut self.links[index];
         link.client.hear(bytes, around);
@@ -391,6 +393,7 @@ impl World {
         let mut due = std::mem::take(&mut self.touched);
         if self.passes.is_multiple_of(SWEEP_PASSES) {
             due.extend(self.by_key.values());
+            check_tally(&self.sessions, self.settings.max_connections_per_ip);
         }
         for index in due {
             if !self.links[index].gone {
@@ -409,6 +412,7 @@ impl World {
         assert!(lane.is_blocked() == link.blocked, "the queue thinks otherwise of a socket");
         assert!(lane.queued_bytes() == 0 || link.blocked || !asleep, "{} bytes are forgotten", lane.queued_bytes());
         let app = &self.sessions.app;
+        assert!(app.peers.get(&link.id).is_none_or(|peer| *peer == link.client.who.address), "taken for another");
         let overdue = |since: Duration, timeout: Duration| now > since + timeout + self.slack;
         if let Some(ending) = app.endings.get(&link.id) {
             assert!(!overdue(ending.at, settings.close_timeout), "alive after its close deadline");
@@ -482,15 +486,12 @@ impl World {
         assert!(self.sessions.is_empty() && self.by_key.is_empty());
         assert!(self.links.iter().all(|link| link.gone));
         assert_eq!(self.sessions.stats().open, 0);
+        assert_eq!(self.sessions.tally().clients(), 0, "a client is counted that has no connection");
         assert_eq!(self.sessions.queue().next_dirty(), None);
         self.sessions.queue().end_flush();
-        assert!(counts_are_lively(&self.sessions.app), "a run in which hardly anything happened");
+        assert!(self.sessions.app.counts.are_lively(), "a run in which hardly anything happened");
         // Empty slots of the wheel wake nobody.
         let (next, tick) = (self.sessions.next_deadline(), self.sessions.app.next_tick());
         assert_eq!(next, Some(tick));
     }
-}
-
-fn counts_are_lively(app: &Probe) -> bool {
-    app.counts.opened > 50 && app.counts.received > 1_000 && app.counts.errors > 5
 }
