@@ -2,6 +2,7 @@
 //! and, where a test names them, limits and timers.
 
 use super::{Client, PATIENCE, TempDir, eventually, run, send_signal};
+use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -160,12 +161,26 @@ impl Nginx {
         client
     }
 
-    /// `nginx -s reload`.
+    /// A connection from an address that nothing else has, which has said nothing yet.
+    pub fn connect_from_own_ip(&self) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((own_ips()[1], 0)).into()).expect("an address");
+        socket.connect(&self.files.addr.into()).expect("nginx accepts");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+        Client::over(socket.into())
+    }
+
+    /// `nginx -s reload`, until the old workers accept nothing more.
     pub fn reload(&self) {
+        let pid = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its workers");
         let mut command = self.files.command(&["-s", "reload"]);
         command.stderr(Stdio::piped());
         let (code, _, stderr) = run(command);
         assert_eq!(code, 0, "{stderr}");
+        let title = |pid: &str| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_leaving = |pid: &str| title(pid).is_empty() || title(pid).contains("shutting down");
+        eventually("the old workers", || children.split_whitespace().all(is_leaving));
     }
 
     /// What it wrote to the access log.
