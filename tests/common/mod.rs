@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod nginx;
 pub mod process;
 
 pub use client::Client;
