@@ -5,11 +5,13 @@ mod common;
 use common::client::upgrade_request;
 use common::{Client, PATIENCE, Server, TempDir, percore, run};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 34] = [
+const FLAGS: [&str; 35] = [
+    "unix-mode",
     "workers",
     "pin",
     "admin",
@@ -209,6 +211,17 @@ fn a_unix_socket_is_removed_at_the_end() {
     assert_eq!(unix_client(&path).get("/healthz").status, 200);
     assert_eq!(server.stop().0, Some(0));
     assert!(!path.exists());
+}
+
+#[test]
+fn a_unix_socket_has_the_permissions_asked_for() {
+    let folder = TempDir::new();
+    let path = folder.path("mode.sock");
+    let mut command = serve_unix(&path);
+    command.args(["--unix-mode", "606"]);
+    let _server = Server::launch(command, 1);
+    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o606);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The flags that every `serve` command has, as typed, and what they come to once checked.
 
 use super::Failure;
-use super::units::{bytes, duration};
+use super::units::{bytes, duration, mode};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
 use crate::os::listener::ListenAddr;
@@ -33,6 +33,9 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_BACKLOG", value_name = "N", default_value_t = 4096, help_heading = "Listening")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..=65535))]
     backlog: i32,
+    /// Permissions of unix sockets, as in 660: who may write may connect [default: what the umask leaves]
+    #[arg(long, env = "PERCORE_UNIX_MODE", value_name = "MODE", value_parser = mode, help_heading = "Listening")]
+    unix_mode: Option<u32>,
     /// Open WebSocket connections; further upgrades get 503 with Retry-After
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
@@ -340,7 +343,13 @@ impl ServerFlags {
             FormatFlag::Text => LogFormat::Text,
             FormatFlag::Json => LogFormat::Json,
         };
-        ServerOptions { backlog: self.backlog, drain_timeout: self.drain_timeout, log_format, signals: true }
+        ServerOptions {
+            backlog: self.backlog,
+            unix_mode: self.unix_mode,
+            drain_timeout: self.drain_timeout,
+            log_format,
+            signals: true,
+        }
     }
 
     fn log(&self) -> Log {

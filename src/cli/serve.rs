@@ -93,9 +93,9 @@ fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure
 fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let Checked { listen, admin, ready_fd, settings, options, mut log, .. } = checked;
     let mut ready = Ready::new(ready_fd)?;
-    let backlog = options.backlog;
+    let bind = options.bind();
     let mut server = Server::new(app).settings(settings).options(options);
-    for listener in listen_all(&listen, 1, backlog)?.into_iter().flatten() {
+    for listener in listen_all(&listen, 1, bind)?.into_iter().flatten() {
         let listener = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a listener that is shared"))?;
         server = server.listener(listener);
     }
@@ -149,7 +149,7 @@ fn supervise(checked: Checked) -> io::Result<()> {
         Workers::Number(number) => number,
         Workers::Auto => cpus::usable(),
     };
-    let listeners = listen_all(&listen, slots, options.backlog)?;
+    let listeners = listen_all(&listen, slots, options.bind())?;
     let board = SharedBoard::default();
     let addrs: BTreeSet<String> = listeners
         .iter()

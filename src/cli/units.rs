@@ -27,6 +27,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads permissions as chmod takes them: `660`, `0600`.
+///
+/// # Errors
+/// A sentence that says what may be typed.
+pub fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("give permissions in octal, such as 660".into()),
+    }
+}
+
 /// Reads `65536`, `64K`, `64KiB`, `16M` or `1G`: multiples of 1024.
 ///
 /// # Errors
@@ -73,6 +84,10 @@ mod tests {
         }
         for bad in ["", "K", "-1", "1.5M", "1T", "99999999999999999999", "9999999G"] {
             assert!(bytes(bad).is_err(), "{bad}");
+        }
+        assert_eq!((mode("660"), mode("0600")), (Ok(0o660), Ok(0o600)));
+        for bad in ["", "888", "1777", "-1", "rw"] {
+            assert!(mode(bad).is_err(), "{bad}");
         }
     }
 }

@@ -6,10 +6,11 @@ use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token, event::Source};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fmt;
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -51,6 +52,15 @@ impl fmt::Display for ListenAddr {
     }
 }
 
+/// How to listen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BindOptions {
+    /// Connections that may wait to be accepted.
+    pub backlog: i32,
+    /// Permissions of a unix socket's file; `None` leaves them to the umask.
+    pub unix_mode: Option<u32>,
+}
+
 /// A socket that listens. Dropping a unix one that was bound here removes its file.
 #[derive(Debug)]
 pub enum Listener {
@@ -61,14 +71,14 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// Binds and listens, with room for `backlog` connections that wait to be accepted.
+    /// Binds and listens. A unix socket's file gets the permissions `options` name before anyone can connect.
     ///
     /// # Errors
     /// As `bind(2)` and `listen(2)`, with a sentence that names the address.
-    pub fn bind(addr: &ListenAddr, backlog: i32) -> io::Result<Listener> {
+    pub fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
         let bound = match addr {
-            ListenAddr::Tcp(addr) => bind_tcp(*addr, backlog),
-            ListenAddr::Unix(path) => bind_unix(path, backlog),
+            ListenAddr::Tcp(addr) => bind_tcp(*addr, options.backlog),
+            ListenAddr::Unix(path) => bind_unix(path, options),
         };
         bound.map_err(|error| {
             let advice = match error.kind() {
@@ -169,7 +179,7 @@ fn set_options(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
 
-fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
+fn bind_unix(path: &Path, options: BindOptions) -> io::Result<Listener> {
     let addr = socket2::SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match socket.bind(&addr) {
@@ -179,7 +189,10 @@ fn bind_unix(path: &Path, backlog: i32) -> io::Result<Listener> {
         }
         bound => bound?,
     }
-    socket.listen(backlog)?;
+    if let Some(mode) = options.unix_mode {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    socket.listen(options.backlog)?;
     Ok(Listener::Unix(UnixListener::from_std(socket.into()), Some(path.to_owned())))
 }
 

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
-use crate::os::listener::{ListenAddr, Listener};
+use crate::os::listener::{BindOptions, ListenAddr, Listener};
 use crate::os::log_writer::LogFormat;
 use crate::os::shared_words::SharedWords;
 use crate::os::signals::{self, Signals};
@@ -21,6 +21,9 @@ use std::time::Duration;
 pub struct ServerOptions {
     /// Connections that may wait to be accepted, as `listen(2)` has it; the kernel's `somaxconn` bounds it. Default 4096.
     pub backlog: i32,
+    /// Permissions of a unix socket's file, such as `0o660`: who may write to it may connect. Default `None`: what the umask
+    /// leaves.
+    pub unix_mode: Option<u32>,
     /// How long connections have to go after SIGTERM or SIGINT; those that are left are cut off. Default 10 s.
     pub drain_timeout: Duration,
     /// How log lines look. What is logged at all is up to [`Server::log`]. Default text.
@@ -34,10 +37,17 @@ impl Default for ServerOptions {
     fn default() -> ServerOptions {
         ServerOptions {
             backlog: 4096,
+            unix_mode: None,
             drain_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
             signals: true,
         }
+    }
+}
+
+impl ServerOptions {
+    pub(crate) fn bind(&self) -> BindOptions {
+        BindOptions { backlog: self.backlog, unix_mode: self.unix_mode }
     }
 }
 
@@ -98,7 +108,7 @@ impl<A: App> Server<A> {
         Server { settings, ..self }
     }
 
-    /// Sets what the process goes by, in place of the default. Call it before [`Server::listen`], which uses the backlog.
+    /// Sets what the process goes by, in place of the default. Call it before [`Server::listen`], which uses them.
     pub fn options(self, options: ServerOptions) -> Server<A> {
         Server { options, ..self }
     }
@@ -117,7 +127,7 @@ impl<A: App> Server<A> {
     /// names the address.
     pub fn listen(mut self, addr: &str) -> io::Result<Server<A>> {
         let addr: ListenAddr = addr.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        self.listeners.push(Listener::bind(&addr, self.options.backlog)?);
+        self.listeners.push(Listener::bind(&addr, self.options.bind())?);
         Ok(self)
     }
 

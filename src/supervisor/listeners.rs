@@ -1,7 +1,7 @@
 //! Which worker listens where: a listener of its own on the same port, or one that all share.
 
 use crate::os::inherited;
-use crate::os::listener::{ListenAddr, Listener};
+use crate::os::listener::{BindOptions, ListenAddr, Listener};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -50,7 +50,11 @@ impl ListenPattern {
 ///
 /// # Errors
 /// As [`Listener::bind`].
-pub fn listen_all(patterns: &[ListenPattern], slots: usize, backlog: i32) -> io::Result<Vec<Vec<Rc<Listener>>>> {
+pub fn listen_all(
+    patterns: &[ListenPattern],
+    slots: usize,
+    options: BindOptions,
+) -> io::Result<Vec<Vec<Rc<Listener>>>> {
     let mut by_slot = vec![Vec::new(); slots];
     let passed = sd_notify::listen_fds().map_or_else(|_| Vec::new(), Iterator::collect);
     for &number in &passed {
@@ -60,7 +64,7 @@ pub fn listen_all(patterns: &[ListenPattern], slots: usize, backlog: i32) -> io:
         return Ok(by_slot);
     }
     for pattern in patterns {
-        let first = Listener::bind(&pattern.for_slot(0)?, backlog)?;
+        let first = Listener::bind(&pattern.for_slot(0)?, options)?;
         let addr = first.local_addr()?;
         if pattern.is_shared() && matches!(addr, ListenAddr::Unix(_)) {
             share(&mut by_slot, first);
@@ -70,7 +74,7 @@ pub fn listen_all(patterns: &[ListenPattern], slots: usize, backlog: i32) -> io:
         for (slot, own) in by_slot.iter_mut().enumerate().skip(1) {
             // The port that the kernel chose for the first is that of all.
             let addr = if pattern.is_shared() { addr.clone() } else { pattern.for_slot(slot)? };
-            own.push(Rc::new(Listener::bind(&addr, backlog)?));
+            own.push(Rc::new(Listener::bind(&addr, options)?));
         }
     }
     Ok(by_slot)
