@@ -49,6 +49,7 @@ impl<A: App> Sessions<A> {
     }
 
     /// Tells those whose turn has come.
+    #[cold]
     pub(super) fn retire_due(&mut self) {
         while let Some(retirement) = self.retirement.as_mut().filter(|due| due.next_deadline() <= self.now) {
             let Some(&(key, generation)) = retirement.order.get(retirement.told) else { return self.drain() };

@@ -305,7 +305,9 @@ impl<A: App> Sessions<A> {
             self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
             self.settle();
         }
-        self.retire_due();
+        if self.retirement.is_some() {
+            self.retire_due();
+        }
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(self.now, &mut expired);
         for key in expired.drain(..) {
