@@ -45,15 +45,15 @@ CMD ["nginx", "-g", "daemon off;"]
 """
 
 
-def eventually(what, condition, patience=PATIENCE):
+def eventually(what, condition, every=0.1):
     """Waits until `condition` gives something true, and gives that."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + PATIENCE
     while True:
         if result := condition():
             return result
         if time.monotonic() > end:
             raise AssertionError(f"in vain waited for: {what}")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def run(*command, check=True, quiet=True, **options):

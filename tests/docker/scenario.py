@@ -22,6 +22,9 @@ GREETING = re.compile(r"\[(\w+)\] hello :\) type a message and press ENTER")
 # The image of the quick build; the one that README.md speaks of is smaller.
 MOST_IMAGE_BYTES = 6_000_000
 
+# Seconds between requests for hosts.
+POLL = 0.5
+
 
 class Client:
     """A connection, and the host that greeted it."""
@@ -46,7 +49,8 @@ class Client:
 
 
 def hosts(count):
-    """The hosts of so many new connections, which are all open at a time."""
+    """The hosts of so many new connections, which are all open at a time. More often than once in POLL seconds, and
+    nginx limits the rate of their requests."""
     clients = [Client() for _ in range(count)]
     for client in clients:
         client.echo()
@@ -133,13 +137,13 @@ def composed():
                 client.close()
         assert hosts(6) == {names[1]}, "the killed one is passed over"
         compose("start", "ws-backend-1")
-        eventually("the killed one to be back", lambda: names[0] in hosts(4))
+        eventually("the killed one to be back", lambda: names[0] in hosts(4), every=POLL)
 
         # One crashes, and is started again by Docker.
         restarts = inspect(both[0])["RestartCount"]
         os.kill(inspect(both[0])["State"]["Pid"], 9)
         eventually("a restart", lambda: inspect(both[0])["RestartCount"] > restarts)
-        eventually("the crashed one to be back", lambda: names[0] in hosts(4))
+        eventually("the crashed one to be back", lambda: names[0] in hosts(4), every=POLL)
 
         # Both are stopped: every client is told, and they end well before Docker would kill them.
         clients = [Client() for _ in range(4)]
