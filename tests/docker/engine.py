@@ -18,6 +18,7 @@ PATIENCE = 120
 QUICK = [
     "--build-arg=CARGO_PROFILE_RELEASE_LTO=off",
     "--build-arg=CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16",
+    "--build-arg=CARGO_PROFILE_RELEASE_OPT_LEVEL=1",
 ]
 
 # What makes a rust image of the root file system: rustup, which knows only what is there, and crates without a network.

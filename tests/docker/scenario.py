@@ -30,7 +30,7 @@ class Client:
     """A connection, and the host that greeted it."""
 
     def __init__(self):
-        self.socket = connect(URL, open_timeout=15, close_timeout=5, compression=None)
+        self.socket = connect(URL, open_timeout=15, close_timeout=5, compression=None).__enter__()
         self.host = GREETING.fullmatch(self.socket.recv(timeout=15))[1]
 
     def echo(self, text="hello"):
@@ -274,7 +274,7 @@ def arm64():
         check = [*emulated, "healthcheck"]
         eventually("the server", lambda: subprocess.run(check, env=listen, capture_output=True).returncode == 0)
         client = Client()
-        for size in (0, 1, 125, 65_536, 1_000_000):
+        for size in (0, 1, 125, 65_536, 500_000):
             client.echo("é" * size)
         server.terminate()
         assert client.close_code() == 1001
