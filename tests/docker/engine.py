@@ -11,6 +11,8 @@ FOLDER = Path(os.environ["PERCORE_DOCKER_FOLDER"])
 TOOLS = Path("tests/.tools/docker")
 SOCKET = FOLDER / "docker.sock"
 
+COMPOSE_FILES = ["docker-compose.yml", "docker-compose.swarm.yml"]
+
 # How long to wait for what must happen.
 PATIENCE = 120
 
@@ -57,12 +59,11 @@ def eventually(what, condition, every=0.1):
         time.sleep(every)
 
 
-def run(*command, check=True, quiet=True, **options):
+def run(*command, check=True, **options):
     """Runs a command to its end; what it wrote on standard output."""
-    stderr = subprocess.PIPE if quiet else None
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False, **options)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if check and done.returncode != 0:
-        raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr or ''}")
+        raise AssertionError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout.strip()
 
 
@@ -124,6 +125,3 @@ def make_stand_ins():
     names = {re.search(r"nginx:\d\S+", Path(name).read_text())[0] for name in COMPOSE_FILES}
     tags = [f"--tag={name}" for name in names]
     docker("build", *tags, "-", input=NGINX)
-
-
-COMPOSE_FILES = ["docker-compose.yml", "docker-compose.swarm.yml"]
