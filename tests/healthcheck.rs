@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Server, TempDir, percore, run};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -85,7 +86,10 @@ fn a_server_that_drains() {
 
 #[test]
 fn nobody_and_others_on_the_port() {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    // Bound and not listening: refused, and nobody else's meanwhile.
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let free = silent.local_addr().ok().and_then(|addr| addr.as_socket()).expect("bound");
     assert_unhealthy(healthcheck_of(&free.to_string()), 1, &format!("http://{free}/healthz: Connection refused"));
     assert_unhealthy(healthcheck_of("unix:/nowhere/s"), 1, "unix:/nowhere/s:/healthz: No such file");
     for (answer, hint) in [

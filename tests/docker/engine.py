@@ -103,12 +103,9 @@ class Engine:
         return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
     def __exit__(self, *_):
-        self.daemon.terminate()
-        try:
-            self.daemon.wait(30)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
-            self.daemon.wait()
+        # Containers and mounts go with the namespaces, so there is nothing to wait for.
+        self.daemon.kill()
+        self.daemon.wait()
         self.log.close()
 
 
@@ -117,7 +114,7 @@ def make_stand_ins():
     docker("import", str(TOOLS / "root.tar"), "percore-test-base")
     rust = re.search(r"rust:\S+", Path("Dockerfile").read_text())[0]
     context = FOLDER / "rust"
-    shutil.copytree(TOOLS / "cargo/registry", context / "registry", ignore=shutil.ignore_patterns("src"))
+    shutil.copytree(TOOLS / "cargo/registry", context / "registry")
     (context / "rustup").write_text(RUSTUP)
     (context / "rustup").chmod(0o755)
     (context / "Dockerfile").write_text(RUST)
