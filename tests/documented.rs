@@ -50,9 +50,14 @@ fn assert_documented(names: &[String]) {
 
 #[test]
 fn every_flag() {
-    for (command, at_least) in
-        [("serve echo", 20), ("bench echo", 15), ("bench idle", 10), ("bench connect", 10), ("bench fanout", 15)]
-    {
+    for (command, at_least) in [
+        ("serve echo", 20),
+        ("bench echo", 15),
+        ("bench idle", 10),
+        ("bench connect", 10),
+        ("bench fanout", 15),
+        ("healthcheck", 2),
+    ] {
         let words = command.split(' ').chain(["--help"]);
         let output = Command::new(env!("CARGO_BIN_EXE_percore")).args(words).output();
         let help = String::from_utf8(output.expect("percore runs").stdout).expect("help is text");

@@ -366,7 +366,7 @@ impl ServerFlags {
 }
 
 /// `--listen` as given, else `PORT` of the environment on all addresses, else 127.0.0.1:8080.
-fn listen_addrs(given: &[String]) -> Result<Vec<ListenPattern>, Failure> {
+pub(super) fn listen_addrs(given: &[String]) -> Result<Vec<ListenPattern>, Failure> {
     if !given.is_empty() {
         let parsed = given.iter().map(|addr| addr.parse().map_err(|error| Failure::Usage(format!("--listen {error}"))));
         return parsed.collect();

@@ -5,6 +5,7 @@
 
 mod bench;
 pub mod flags;
+mod healthcheck;
 mod serve;
 pub mod units;
 
@@ -32,6 +33,8 @@ enum Command {
     /// Put load on a WebSocket server, and measure what comes back
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Ask a server how it is: exit code 0 when it answers 200, else 1
+    Healthcheck(healthcheck::HealthcheckFlags),
 }
 
 /// Parses the command line and calls its command.
@@ -40,6 +43,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve, Part::Main)),
         Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
         Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
+        Ok(Cli { command: Command::Healthcheck(flags) }) => report(healthcheck::run(flags)),
         Err(error) if is_help(error.kind()) => error.exit(),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }
