@@ -232,7 +232,7 @@ fn admin(text: &str) -> Result<Admin, String> {
     if text == "off" { Ok(Admin::Off) } else { text.parse().map(Admin::On) }
 }
 
-fn default_admin() -> ListenAddr {
+pub(super) fn default_admin() -> ListenAddr {
     ListenAddr::Tcp((std::net::Ipv4Addr::LOCALHOST, 9464).into())
 }
 

@@ -3,9 +3,11 @@
 //! Raw flags first ([`flags`]), checked settings second; an error says what to type instead. Exit codes: 0 when all
 //! went well, 1 when something failed, 2 when the command line was wrong.
 
+mod ask;
 mod bench;
 pub mod flags;
 mod healthcheck;
+mod reload;
 mod serve;
 pub mod units;
 
@@ -33,6 +35,8 @@ enum Command {
     /// Put load on a WebSocket server, and measure what comes back
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Replace the workers of a service by ones of the program that is on disk now
+    Reload(reload::ReloadFlags),
     /// Ask a server how it is: exit code 0 when it answers 200, else 1
     Healthcheck(healthcheck::HealthcheckFlags),
 }
@@ -43,6 +47,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve, Part::Main)),
         Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
         Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
+        Ok(Cli { command: Command::Reload(flags) }) => report(reload::run(flags)),
         Ok(Cli { command: Command::Healthcheck(flags) }) => report(healthcheck::run(flags)),
         Err(error) if is_help(error.kind()) => error.exit(),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),

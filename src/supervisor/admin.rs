@@ -37,6 +37,8 @@ pub struct Board {
     pub slots: Vec<SlotView>,
     /// Whether all listeners listened, once.
     pub ready: bool,
+    /// The supervisor's process; none for a plain one.
+    pub supervisor: Option<u32>,
     /// Whether the service is ending.
     pub draining: bool,
     /// Reloads that succeeded, and that failed.
@@ -59,6 +61,10 @@ impl Board {
         let mut out = Exposition::default();
         let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
         out.family(MetricKind::Gauge, "percore_build_info", "The version, as a label.", &[(version, 1)]);
+        let supervisor = self.supervisor.map(|pid| (String::new(), pid.into()));
+        if let Some(pid) = supervisor {
+            out.family(MetricKind::Gauge, "percore_supervisor_pid", "The supervisor's process number.", &[pid]);
+        }
         let up = labelled(&|slot| slot.up.into());
         out.family(MetricKind::Gauge, "percore_worker_up", "Whether a worker serves.", &up);
         let (name, help) = ("percore_worker_restarts_total", "Workers that died and were replaced.");

@@ -402,6 +402,7 @@ impl Supervisor {
         for worker in self.retiring.iter().chain(fresh) {
             board.slots[worker.slot].live.push(worker.counters.clone());
         }
+        board.supervisor = Some(std::process::id());
         (board.ready, board.draining, board.reloads) = (self.ready, self.stopping, self.reloads);
     }
 }

@@ -1,0 +1,160 @@
+//! One HTTP request to a server, as a few commands make it. Not for load: it blocks.
+
+use crate::os::listener::ListenAddr;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+/// What is asked for when the URL names no path.
+pub(super) const ROUTE: &str = "/healthz";
+/// Longest status line that is waited for.
+const STATUS_LINE_BYTES: usize = 1024;
+/// Longest answer that is read.
+const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Whom to ask, and for what.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Target {
+    pub addr: ListenAddr,
+    /// Value of the Host header.
+    pub host: String,
+    pub path: String,
+}
+
+/// An answer, of which the first line was read.
+pub(super) struct Answer {
+    /// The status line.
+    pub line: String,
+    begun: Vec<u8>,
+    stream: Socket,
+}
+
+impl Target {
+    pub fn parse(url: &str) -> Result<Target, String> {
+        let (addr, host, path) = if let Some(rest) = url.strip_prefix("unix:") {
+            let (socket, path) = rest.find(":/").map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
+            (format!("unix:{socket}").parse()?, "localhost", path)
+        } else {
+            let rest = url.strip_prefix("http://");
+            let rest = rest.ok_or_else(|| format!("'{url}': give http://HOST:PORT/PATH or unix:SOCKET:/PATH"))?;
+            let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+            (ListenAddr::Tcp(resolve(host)?), host, path)
+        };
+        if url.contains(|c: char| c.is_ascii_control() || c == ' ') {
+            return Err(format!("'{}' has a space or a control character in it", url.escape_default()));
+        }
+        let path = if path.is_empty() { ROUTE } else { path };
+        Ok(Target { addr, host: host.to_owned(), path: path.to_owned() })
+    }
+
+    /// Asks, and reads up to the end of the status line.
+    pub fn ask(&self, deadline: Instant) -> io::Result<Answer> {
+        let mut stream = self.connect(deadline)?;
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.path, self.host);
+        stream.write_all(request.as_bytes())?;
+        let mut begun = Vec::new();
+        let mut buffer = [0; STATUS_LINE_BYTES];
+        loop {
+            if let Some(end) = begun.iter().position(|byte| *byte == b'\n') {
+                let line = String::from_utf8_lossy(&begun[..end]).trim_end().to_owned();
+                return Ok(Answer { line, begun, stream });
+            }
+            if begun.len() >= STATUS_LINE_BYTES {
+                return Err(io::Error::other("what came is no answer of HTTP"));
+            }
+            stream.set_read_timeout(Some(remaining(deadline)?))?;
+            match stream.read(&mut buffer) {
+                Ok(0) => return Err(io::Error::other("the connection was closed without an answer")),
+                Ok(bytes) => begun.extend_from_slice(&buffer[..bytes]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn connect(&self, deadline: Instant) -> io::Result<Socket> {
+        let left = remaining(deadline)?;
+        let socket = match &self.addr {
+            ListenAddr::Tcp(addr) => {
+                let socket = Socket::new(Domain::for_address(*addr), Type::STREAM, None)?;
+                socket.connect_timeout(&(*addr).into(), left)?;
+                socket
+            }
+            ListenAddr::Unix(path) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                // Bounds the wait for room in the backlog too.
+                socket.set_write_timeout(Some(left))?;
+                socket.connect(&SockAddr::unix(path)?)?;
+                socket
+            }
+        };
+        socket.set_write_timeout(Some(remaining(deadline)?))?;
+        Ok(socket)
+    }
+}
+
+impl Answer {
+    /// Whether the status is 200.
+    pub fn is_ok(&self) -> bool {
+        self.line.split(' ').nth(1) == Some("200")
+    }
+
+    /// The content, to the end of the connection.
+    pub fn into_content(mut self) -> io::Result<String> {
+        self.stream.take(ANSWER_BYTES).read_to_end(&mut self.begun)?;
+        let text = String::from_utf8_lossy(&self.begun);
+        Ok(text.split_once("\r\n\r\n").map_or(String::new(), |(_, content)| content.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.addr {
+            ListenAddr::Tcp(_) => write!(f, "http://{}{}", self.host, self.path),
+            ListenAddr::Unix(path) => write!(f, "unix:{}:{}", path.display(), self.path),
+        }
+    }
+}
+
+fn resolve(host: &str) -> Result<SocketAddr, String> {
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let named = if has_port { host.to_owned() } else { format!("{host}:80") };
+    let mut addrs = named.to_socket_addrs().map_err(|error| format!("cannot find '{host}': {error}"))?;
+    addrs.next().ok_or_else(|| format!("'{host}' has no address"))
+}
+
+/// What is left up to `deadline`, an error when that is nothing.
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_type() {
+        for (url, addr, host, path) in [
+            ("http://127.0.0.1:8080/healthz", "127.0.0.1:8080", "127.0.0.1:8080", "/healthz"),
+            ("http://127.0.0.1:9464/readyz?x", "127.0.0.1:9464", "127.0.0.1:9464", "/readyz?x"),
+            ("http://127.0.0.1", "127.0.0.1:80", "127.0.0.1", "/healthz"),
+            ("http://[::1]:9/", "[::1]:9", "[::1]:9", "/"),
+            ("unix:/run/x.sock", "unix:/run/x.sock", "localhost", "/healthz"),
+            ("unix:/run/x.sock:/readyz", "unix:/run/x.sock", "localhost", "/readyz"),
+        ] {
+            let target = Target::parse(url).expect(url);
+            assert_eq!(
+                (target.addr.to_string(), &target.host[..], &target.path[..]),
+                (addr.to_owned(), host, path),
+                "{url}"
+            );
+        }
+        for bad in
+            ["", "127.0.0.1:8080", "https://127.0.0.1/", "http://", "unix:", "http://127.0.0.1/a b", "http://:1:2"]
+        {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
