@@ -52,6 +52,7 @@ fn assert_documented(names: &[String]) {
 fn every_flag() {
     for (command, at_least) in [
         ("serve echo", 20),
+        ("reload", 3),
         ("bench echo", 15),
         ("bench idle", 10),
         ("bench connect", 10),

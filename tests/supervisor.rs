@@ -298,6 +298,42 @@ fn what_workers_count_is_shown_without_waking_them() {
 }
 
 #[test]
+fn reload_says_what_came_of_it() {
+    let folder = TempDir::new();
+    let service = Service::launch(own_binary(&folder), "2", &[]);
+    let (admin, before) = (service.admin.to_string(), service.workers());
+    let reload = || common::run(percore(&["reload", "--admin", &admin]));
+    let (code, said, error) = reload();
+    assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones retire\n"), "{error}");
+    eventually("the end of the old workers", || service.workers().iter().all(|pid| !before.contains(pid)));
+    replace_binary(&folder, Path::new("/bin/false"));
+    let (code, _, error) = reload();
+    assert_eq!((code, error.contains("the old workers go on")), (1, true), "{error}");
+    assert_eq!(service.server.open().echo("still here"), "still here");
+}
+
+#[test]
+fn there_is_nothing_to_reload() {
+    let service = Service::start("1", &[]);
+    let (code, _, error) = common::run(percore(&["reload", "--admin", &service.admin.to_string()]));
+    assert_eq!((code, error.contains("a plain process, which has no workers")), (1, true), "{error}");
+    let (code, _, error) = common::run(percore(&["reload", "--admin", &service.server.addr().to_string()]));
+    assert_eq!((code, error.contains("answered 'HTTP/1.1 404")), (1, true), "{error}");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();
+    let (code, _, error) = common::run(percore(&["reload", "--admin", &free]));
+    assert_eq!((code, error.contains("refused")), (1, true), "{error}");
+    service.server.assert_alive();
+}
+
+#[test]
+fn every_descriptor_that_is_permitted_is_used() {
+    let service = Service::launch(percore_after("ulimit -S -n 50", &[]), "2", &[]);
+    let clients: Vec<Client> = (0..150).map(|_| service.server.open()).collect();
+    let limits = process::children(service.server.child().id()).into_iter().map(process::soft_descriptor_limit);
+    assert!(limits.into_iter().all(|limit| limit > 150), "of {} connections", clients.len());
+}
+
+#[test]
 fn a_plain_process_has_an_admin_listener_when_asked() {
     let service = Service::start("1", &[]);
     assert!(service.workers().is_empty());

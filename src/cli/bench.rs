@@ -191,7 +191,7 @@ fn plan(workload: Workload, load: LoadFlags, messages: MessageFlags) -> Result<P
         return Err(Failure::Usage(format!("--source {bad} cannot reach {}", url.text)));
     }
     let needed = u64::from(load.connections) + OTHER_DESCRIPTORS;
-    if let Some(limit) = crate::os::descriptors::descriptor_limit().filter(|limit| *limit < needed) {
+    if let Some(limit) = crate::os::descriptors::raise_descriptor_limit().filter(|limit| *limit < needed) {
         return Err(Failure::Usage(format!(
             "--connections {} needs {needed} file descriptors, and this process may have {limit}: raise it by ulimit -n",
             load.connections

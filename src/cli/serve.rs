@@ -7,6 +7,7 @@ use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::data::log::Level;
 use crate::data::stats::Stats;
 use crate::os::cpus;
+use crate::os::descriptors::raise_descriptor_limit;
 use crate::os::hostname::hostname;
 use crate::os::log_writer::write_records;
 use crate::os::shared_words::SharedWords;
@@ -48,6 +49,7 @@ pub(super) enum Part {
 pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     let Serve::Echo(flags) = serve;
     let checked = flags.server.check()?;
+    raise_descriptor_limit();
     if part == Part::Main && checked.workers != Workers::Plain {
         return supervise(checked).map_err(failed);
     }

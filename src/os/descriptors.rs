@@ -1,16 +1,22 @@
 //! How many descriptors this process may have open.
 
-/// The soft limit, `None` where there is none or it cannot be read.
-pub fn descriptor_limit() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Raises the soft limit to the hard one, since every connection is a descriptor; says what it is then, `None` for no
+/// limit. Where that is not permitted the limit stays as it is.
+pub fn raise_descriptor_limit() -> Option<u64> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn there_are_some() {
-        assert!(super::descriptor_limit().is_none_or(|limit| limit > 100));
+    fn the_soft_limit_is_the_hard_one() {
+        let raised = super::raise_descriptor_limit();
+        let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        assert_eq!(raised, hard);
     }
 }

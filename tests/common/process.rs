@@ -35,3 +35,10 @@ pub fn signal(pid: u32, signal: &str) {
     let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
     assert!(sent.expect("kill runs").success(), "kill -{signal} {pid}");
 }
+
+/// How many descriptors a process may have, by its soft limit.
+pub fn soft_descriptor_limit(pid: u32) -> u64 {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("a process");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("it is there");
+    line.split_whitespace().next().and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX)
+}
