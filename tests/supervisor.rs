@@ -78,22 +78,39 @@ impl Service {
 #[test]
 fn a_killed_worker_is_replaced_and_the_other_one_notices_nothing() {
     let service = Service::start("2", &[]);
-    let [mut of_first, mut of_second] = service.open_on_both();
+    let [of_first, of_second] = service.open_on_both();
     let workers = service.workers();
     assert_eq!(workers.len(), 2);
-    process::signal(workers[0], "KILL");
-    for client in &mut of_first {
-        client.ends();
-    }
-    let line = service.server.wait_for_log("worker 0 died");
-    assert!(line.contains("was ended by signal 9; another starts now"), "{line}");
-    for client in &mut of_second {
-        assert_eq!(client.echo("still here"), "still here");
-    }
-    let mut again: Vec<Client> = of_first.iter().map(|_| service.server.open()).collect();
-    for client in &mut again {
-        assert_eq!(client.echo("again"), "again");
-    }
+    let (stop, echoed, back) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for mut client in of_second {
+            let (stop, echoed) = (&stop, &echoed);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(client.echo("still here"), "still here");
+                    echoed.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let lost = of_first.len();
+        for mut client in of_first {
+            let (server, back) = (&service.server, &back);
+            scope.spawn(move || {
+                client.ends();
+                // At the first attempt: nothing is refused or reset.
+                assert_eq!(server.open().echo("again"), "again");
+                back.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        eventually("load", || echoed.load(Ordering::Relaxed) >= 100);
+        process::signal(workers[0], "KILL");
+        let line = service.server.wait_for_log("worker 0 died");
+        assert!(line.contains("was ended by signal 9; another starts now"), "{line}");
+        eventually("everyone back", || back.load(Ordering::Relaxed) == lost);
+        let so_far = echoed.load(Ordering::Relaxed);
+        eventually("load", || echoed.load(Ordering::Relaxed) >= so_far + 100);
+        stop.store(true, Ordering::Relaxed);
+    });
     eventually("the new worker", || service.metric("percore_worker_up{worker=\"0\"}") == 1);
     assert_eq!(service.metric("percore_worker_restarts_total{worker=\"0\"}"), 1);
     assert_eq!(service.metric("percore_worker_restarts_total{worker=\"1\"}"), 0);
