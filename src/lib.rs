@@ -47,6 +47,7 @@
 pub mod app;
 pub mod apps;
 pub mod bench;
+pub mod bus;
 pub mod cli;
 pub mod data;
 pub mod os;
@@ -61,6 +62,7 @@ pub use data::id::{ConnectionId, Peer};
 pub use data::log::{Level, Log};
 pub use data::network::Network;
 pub use data::stats::Stats;
+pub use os::bus::{Bus, BusEvent, BusOptions, Participant, PublishError};
 pub use os::listener::ListenAddr;
 pub use os::log_writer::LogFormat;
 pub use outbox::{Delivery, Outbox, SendRules, SlowConsumer};

@@ -53,6 +53,7 @@ fn every_flag() {
     for (command, at_least) in [
         ("serve echo", 20),
         ("reload", 3),
+        ("bus tail", 3),
         ("bench echo", 15),
         ("bench idle", 10),
         ("bench connect", 10),

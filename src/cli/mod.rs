@@ -5,6 +5,7 @@
 
 mod ask;
 mod bench;
+mod bus;
 pub mod flags;
 mod healthcheck;
 mod reload;
@@ -35,6 +36,9 @@ enum Command {
     /// Put load on a WebSocket server, and measure what comes back
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Look at a bus between processes, publish on it, listen to it
+    #[command(subcommand)]
+    Bus(bus::BusCommand),
     /// Replace the workers of a service by ones of the program that is on disk now
     Reload(reload::ReloadFlags),
     /// Ask a server how it is: exit code 0 when it answers 200, else 1
@@ -47,6 +51,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve, Part::Main)),
         Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
         Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
+        Ok(Cli { command: Command::Bus(command) }) => report(bus::run(command)),
         Ok(Cli { command: Command::Reload(flags) }) => report(reload::run(flags)),
         Ok(Cli { command: Command::Healthcheck(flags) }) => report(healthcheck::run(flags)),
         Err(error) if is_help(error.kind()) => error.exit(),

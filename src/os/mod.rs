@@ -1,5 +1,6 @@
 //! Floor 4, the edge of the operating system: listeners, streams, signals, the clock, the log's file descriptor.
 
+pub mod bus;
 pub mod clock;
 pub mod control;
 pub mod cpus;
@@ -7,6 +8,7 @@ pub mod descriptors;
 pub mod hostname;
 pub mod inherited;
 pub mod listener;
+pub mod locks;
 pub mod log_writer;
 pub mod shared_words;
 pub mod signals;

@@ -8,6 +8,7 @@
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -51,6 +52,20 @@ impl SharedWords {
         SharedWords::map(file, words)
     }
 
+    /// Maps the words of a file that others map too. Who may write to the file must not make it shorter, or an access to
+    /// what is gone ends this process by SIGBUS.
+    ///
+    /// # Errors
+    /// `InvalidData` when the file is not of that size; as `mmap(2)`.
+    pub fn map_file(file: &File, words: usize) -> io::Result<SharedWords> {
+        let bytes = file.metadata()?.len();
+        if bytes != (words * size_of::<u64>()) as u64 {
+            let text = format!("it has {bytes} bytes, not the {} that its header says", words * size_of::<u64>());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        SharedWords::map(file.try_clone()?.into(), words)
+    }
+
     fn map(file: OwnedFd, words: usize) -> io::Result<SharedWords> {
         let (bytes, protection) = (words * size_of::<u64>(), ProtFlags::READ | ProtFlags::WRITE);
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
@@ -64,8 +79,8 @@ impl Deref for SharedWords {
     type Target = [AtomicU64];
 
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: by the invariant there are so many words, mapped as long as `self` lives; the file is sealed, so none
-        // of them can go away, and who else maps them reaches them as atomics too.
+        // SAFETY: by the invariant there are so many words, mapped as long as `self` lives. A sealed file keeps
+        // them; a missing page of another one is a signal, not undefined. Who else maps them reaches them as atomics too.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.words) }
     }
 }

@@ -1,0 +1,163 @@
+//! The bus from process to process: records a second, and the time of a round trip. Each is measured between this process
+//! and a child on another core, over a bus in /dev/shm.
+//!
+//! cargo bench --bench bus
+
+use percore::os::cpus;
+use percore::{Bus, BusEvent, BusOptions};
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// How long each is measured.
+const TIME: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 5;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["publish", path, cpu, bytes, batch] => publish(path, number(cpu), number(bytes), number(batch)),
+        ["answer", path, cpu, spins] => answer(path, number(cpu), spins == "spin"),
+        _ => measure(),
+    }
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+fn measure() {
+    let cpus = cpus::allowed().expect("a mask");
+    let (ours, theirs) = (cpus[cpus.len() - 1], cpus[0]);
+    cpus::pin(ours).expect("it is allowed");
+    println!("| records | a second | GB/s | lost |\n|---|---|---|---|");
+    for (bytes, batch) in [(100, 32), (100, 1), (1024, 32), (1024, 1), (65536, 8)] {
+        let mut rounds: Vec<(f64, u64)> = (0..ROUNDS).map(|_| throughput(theirs, bytes, batch)).collect();
+        rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let (rate, lost) = rounds[ROUNDS / 2];
+        println!("| {bytes} B, published by {batch} | {rate:.0} | {:.1} | {lost} |", rate * bytes as f64 / 1e9);
+    }
+    println!("\n| round trip | median |\n|---|---|");
+    for (name, cpu, spins) in
+        [("parked, one core", ours, false), ("parked, two cores", theirs, false), ("spinning, two cores", theirs, true)]
+    {
+        let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| round_trip(cpu, spins)).collect();
+        rounds.sort_by(f64::total_cmp);
+        println!("| {name} | {:.2} µs |", rounds[ROUNDS / 2]);
+    }
+}
+
+/// A folder, removed when dropped, with a child on it.
+struct Pair {
+    folder: PathBuf,
+    child: Child,
+    bus: Bus,
+}
+
+impl Pair {
+    fn start(arguments: &[&str]) -> Pair {
+        let folder = PathBuf::from(format!("/dev/shm/percore-bench-{}", std::process::id()));
+        let bus = Bus::join(&folder, BusOptions::default()).expect("a bus");
+        let mut command = Command::new(std::env::current_exe().expect("a path"));
+        command.arg(arguments[0]).arg(&folder).args(&arguments[1..]).stdin(Stdio::null());
+        Pair { child: command.spawn().expect("it runs"), folder, bus }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Records a second that come here, and how many were lost.
+fn throughput(cpu: usize, bytes: usize, batch: usize) -> (f64, u64) {
+    let mut pair = Pair::start(&["publish", &cpu.to_string(), &bytes.to_string(), &batch.to_string()]);
+    let (mut records, mut lost, mut start) = (0u64, 0, None);
+    loop {
+        pair.bus.drain(|event| match event {
+            BusEvent::Message { payload, .. } => {
+                black_box(payload);
+                records += 1;
+            }
+            BusEvent::Gap { lost: missing, .. } => lost += missing,
+            BusEvent::Joined(_) | BusEvent::Left(_) => {}
+        });
+        match start {
+            None if records > 0 => {
+                (start, records, lost) = (Some(Instant::now()), 0, 0);
+            }
+            None => pair.bus.take_news().expect("it polls"),
+            Some(start) if start.elapsed() >= TIME => return (records as f64 / start.elapsed().as_secs_f64(), lost),
+            Some(_) => {}
+        }
+    }
+}
+
+/// The child's part: publishes as much as the reader takes.
+fn publish(path: &str, cpu: usize, bytes: usize, batch: usize) {
+    cpus::pin(cpu).expect("it is allowed");
+    let mut bus = Bus::join(path.as_ref(), BusOptions::default()).expect("a bus");
+    let folder = percore::os::bus::Folder::open(path.as_ref(), BusOptions::default()).expect("a bus");
+    let (head, cursor) =
+        (folder.region().ring(bus.me().slot as usize).head, folder.region().cursor(0, bus.me().slot as usize));
+    let (payload, room) = (vec![7; bytes], (folder.ring_bytes() / 8 / 2) as u64);
+    loop {
+        for _ in 0..batch {
+            bus.publish(b"c", &payload).expect("short enough");
+        }
+        bus.flush();
+        while head.load(Relaxed) > cursor.load(Relaxed) + room {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Median of the time until an answer is here, in microseconds.
+fn round_trip(cpu: usize, spins: bool) -> f64 {
+    let mut pair = Pair::start(&["answer", &cpu.to_string(), if spins { "spin" } else { "park" }]);
+    let (end, mut times) = (Instant::now() + TIME, Vec::new());
+    while pair.bus.others().next().is_none() {
+        pair.bus.wait(None).expect("it waits");
+    }
+    pair.bus.drain(|_| {});
+    while Instant::now() < end {
+        let start = Instant::now();
+        pair.bus.publish(b"c", b"ping").expect("short");
+        pair.bus.flush();
+        hear(&mut pair.bus, spins);
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Waits for a message.
+fn hear(bus: &mut Bus, spins: bool) {
+    let mut heard = false;
+    loop {
+        bus.drain(|event| heard |= matches!(event, BusEvent::Message { .. }));
+        if heard {
+            return;
+        }
+        if !spins {
+            bus.wait(None).expect("it waits");
+        }
+    }
+}
+
+/// The child's part: answers each message.
+fn answer(path: &str, cpu: usize, spins: bool) {
+    cpus::pin(cpu).expect("it is allowed");
+    let mut bus = Bus::join(path.as_ref(), BusOptions::default()).expect("a bus");
+    loop {
+        hear(&mut bus, spins);
+        bus.publish(b"c", b"pong").expect("short");
+        bus.flush();
+    }
+}

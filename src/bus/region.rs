@@ -1,0 +1,273 @@
+//! The layout of the memory that the participants of a bus share.
+//!
+//! ```text
+//! header   64 words   magic, version, slots, words of a ring
+//! slots    32 words each, four cache lines: what its writer publishes; who it is; whether it sleeps; what it counts
+//! cursors  a word for each pair: up to where the one has read the other's ring, for `percore bus status`
+//! rings    from a page boundary on
+//! ```
+//!
+//! Nothing that stands here is trusted: any participant can write anywhere in it.
+
+use super::atomic::{AtomicU64, Ordering};
+use super::ring::Ring;
+use std::fmt;
+
+/// "percore\0" in a file on a little-endian machine.
+const MAGIC: u64 = u64::from_le_bytes(*b"percore\0");
+/// Changes with the layout, and with the form of records.
+pub const LAYOUT_VERSION: u64 = 1;
+/// The most participants.
+pub const MAX_SLOTS: usize = 256;
+/// The shortest and the longest ring, in bytes.
+pub const RING_BYTES: std::ops::RangeInclusive<usize> = 4096..=1 << 30;
+
+const HEADER_WORDS: usize = 64;
+const SLOT_WORDS: usize = 32;
+const PAGE_WORDS: usize = 512;
+const WORD: usize = size_of::<u64>();
+
+/// Words of the header.
+const IN_HEADER: [&str; 4] = ["magic", "layout version", "slots", "ring size"];
+/// Words of a slot: each group on a cache line of its own.
+const HEAD: usize = 0;
+const RESERVED: usize = 1;
+const CHECKPOINT: usize = 2;
+const GENERATION: usize = 8;
+const PID: usize = 9;
+const PARKED: usize = 16;
+const PUBLISHED: usize = 24;
+const LOST: usize = 25;
+
+/// How large a region is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// How many can take part.
+    pub slots: usize,
+    /// The length of each ring: a power of two.
+    pub ring_bytes: usize,
+}
+
+/// Why memory is no region that we can use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadRegion(pub String);
+
+impl fmt::Display for BadRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadRegion {}
+
+impl Geometry {
+    /// A geometry within the bounds.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn new(slots: usize, ring_bytes: usize) -> Result<Geometry, BadRegion> {
+        if !(1..=MAX_SLOTS).contains(&slots) {
+            return Err(BadRegion(format!("{slots} slots: there can be 1 to {MAX_SLOTS}")));
+        }
+        if !RING_BYTES.contains(&ring_bytes) || !ring_bytes.is_power_of_two() {
+            let (least, most) = (RING_BYTES.start(), RING_BYTES.end());
+            return Err(BadRegion(format!("a ring of {ring_bytes} bytes: give a power of two from {least} to {most}")));
+        }
+        Ok(Geometry { slots, ring_bytes })
+    }
+
+    fn ring_words(self) -> usize {
+        self.ring_bytes / WORD
+    }
+
+    fn cursors(self) -> usize {
+        HEADER_WORDS + self.slots * SLOT_WORDS
+    }
+
+    fn rings(self) -> usize {
+        (self.cursors() + self.slots * self.slots).next_multiple_of(PAGE_WORDS)
+    }
+
+    /// The whole region.
+    pub fn words(self) -> usize {
+        self.rings() + self.slots * self.ring_words()
+    }
+
+    /// Bytes before the first ring.
+    pub fn head_bytes(self) -> usize {
+        self.rings() * WORD
+    }
+
+    /// Where a slot's ring begins, in bytes.
+    pub fn ring_offset(self, slot: usize) -> usize {
+        (self.rings() + slot * self.ring_words()) * WORD
+    }
+
+    /// Writes the header of a new region, whose words are all 0.
+    pub fn write(self, words: &[AtomicU64]) {
+        for (word, value) in words.iter().zip(self.header()).skip(1) {
+            word.store(value, Ordering::Relaxed);
+        }
+        words[0].store(MAGIC, Ordering::Release);
+    }
+
+    fn header(self) -> [u64; IN_HEADER.len()] {
+        [MAGIC, LAYOUT_VERSION, self.slots as u64, self.ring_bytes as u64]
+    }
+
+    /// The geometry that the header of a region tells.
+    ///
+    /// # Errors
+    /// When it is not of this version, or makes no sense.
+    pub fn read(header: &[u64]) -> Result<Geometry, BadRegion> {
+        let &[magic, version, slots, ring_bytes] = header else {
+            return Err(BadRegion("it is too short to be a bus".into()));
+        };
+        if magic != MAGIC {
+            return Err(BadRegion("it is no bus of percore".into()));
+        }
+        if version != LAYOUT_VERSION {
+            let text = format!("it has layout version {version}, and this percore speaks {LAYOUT_VERSION}");
+            return Err(BadRegion(text));
+        }
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        Geometry::new(size(slots), size(ring_bytes))
+    }
+}
+
+/// Bytes of the header that [`Geometry::read`] wants.
+pub const HEADER_BYTES: usize = IN_HEADER.len() * WORD;
+
+/// A region in memory.
+#[derive(Clone, Copy)]
+pub struct Region<'a> {
+    words: &'a [AtomicU64],
+    geometry: Geometry,
+}
+
+/// The words of a slot besides its ring's.
+#[derive(Clone, Copy)]
+pub struct Slot<'a>(&'a [AtomicU64]);
+
+impl<'a> Region<'a> {
+    /// A region over its words.
+    ///
+    /// # Panics
+    /// When there are fewer words than the geometry says.
+    pub fn new(words: &'a [AtomicU64], geometry: Geometry) -> Region<'a> {
+        assert!(words.len() >= geometry.words(), "the region is as large as its geometry");
+        Region { words, geometry }
+    }
+
+    /// A slot's words. `slot` is below [`Geometry::slots`].
+    #[inline]
+    pub fn slot(self, slot: usize) -> Slot<'a> {
+        let start = HEADER_WORDS + slot * SLOT_WORDS;
+        Slot(&self.words[start..start + SLOT_WORDS])
+    }
+
+    /// A slot's ring.
+    #[inline]
+    pub fn ring(self, slot: usize) -> Ring<'a> {
+        let (own, start) = (self.slot(slot).0, self.geometry.rings() + slot * self.geometry.ring_words());
+        let words = &self.words[start..start + self.geometry.ring_words()];
+        Ring { head: &own[HEAD], reserved: &own[RESERVED], checkpoint: &own[CHECKPOINT], words }
+    }
+
+    /// Up to where `reader` has read the ring of `writer`.
+    #[inline]
+    pub fn cursor(self, reader: usize, writer: usize) -> &'a AtomicU64 {
+        &self.words[self.geometry.cursors() + reader * self.geometry.slots + writer]
+    }
+}
+
+impl<'a> Slot<'a> {
+    /// Counts the owners that this slot has had.
+    pub fn generation(self) -> &'a AtomicU64 {
+        &self.0[GENERATION]
+    }
+
+    /// The owner's process number, in its own namespace.
+    pub fn pid(self) -> &'a AtomicU64 {
+        &self.0[PID]
+    }
+
+    /// Whether the owner sleeps: see [`super::parking`].
+    #[inline]
+    pub fn parked(self) -> &'a AtomicU64 {
+        &self.0[PARKED]
+    }
+
+    /// Records that the owner published.
+    pub fn published(self) -> &'a AtomicU64 {
+        &self.0[PUBLISHED]
+    }
+
+    /// Records that the owner lost, being lapped.
+    pub fn lost(self) -> &'a AtomicU64 {
+        &self.0[LOST]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(geometry: Geometry) -> Vec<AtomicU64> {
+        (0..geometry.words()).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    fn header(words: &[AtomicU64]) -> Vec<u64> {
+        words[..HEADER_BYTES / WORD].iter().map(|word| word.load(Ordering::Relaxed)).collect()
+    }
+
+    #[test]
+    fn a_header_says_how_large_the_region_is() {
+        let geometry = Geometry::new(64, 1 << 16).expect("within bounds");
+        let words = memory(geometry);
+        assert!(Geometry::read(&header(&words)).is_err(), "not before it is written");
+        geometry.write(&words);
+        assert_eq!(Geometry::read(&header(&words)), Ok(geometry));
+    }
+
+    #[test]
+    fn a_header_is_not_trusted() {
+        let good = Geometry { slots: 4, ring_bytes: 4096 }.header();
+        for (word, value, said) in [
+            (0, 0, "no bus"),
+            (1, 2, "layout version 2"),
+            (2, 0, "0 slots"),
+            (2, u64::MAX, "slots"),
+            (3, 4097, "4097 bytes"),
+            (3, u64::MAX, "power of two"),
+            (3, 1 << 40, "power of two"),
+        ] {
+            let mut header = good;
+            header[word] = value;
+            let BadRegion(text) = Geometry::read(&header).expect_err("it is bad");
+            assert!(text.contains(said), "{text}");
+        }
+        assert!(Geometry::read(&good[..3]).is_err());
+    }
+
+    #[test]
+    fn nothing_overlaps() {
+        let geometry = Geometry::new(5, 4096).expect("within bounds");
+        let words = memory(geometry);
+        let region = Region::new(&words, geometry);
+        let mut all: Vec<*const AtomicU64> = words[..HEADER_BYTES / WORD].iter().map(std::ptr::from_ref).collect();
+        for slot in 0..5 {
+            let (ring, own) = (region.ring(slot), region.slot(slot));
+            all.extend(ring.words.iter().map(std::ptr::from_ref));
+            all.extend([ring.head, ring.reserved, ring.checkpoint].map(std::ptr::from_ref));
+            let rest = [own.generation(), own.pid(), own.parked(), own.published(), own.lost()];
+            all.extend(rest.map(std::ptr::from_ref));
+            all.extend((0..5).map(|writer| std::ptr::from_ref(region.cursor(slot, writer))));
+            assert_eq!(geometry.ring_offset(slot) % 4096, 0);
+        }
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+}

@@ -1,0 +1,348 @@
+//! A ring of records: one process writes, any number read, and nobody waits for anybody.
+//!
+//! A ring is a run of words, and three words that its writer alone changes:
+//!
+//! * `head`: up to where records are published. Counts words since the ring was made; the word at position `p` lies at `p`
+//!   modulo the ring's length.
+//! * `reserved`: up to where the writer may have begun to write. What lies a whole ring before that is being overwritten.
+//! * `checkpoint`: where some record begins, half a ring before `head` at most. A reader that was lapped goes on there. It is
+//!   never overwritten before a later one is shown, so that a successor of a killed writer finds whole records from there on.
+//!
+//! A record is a header word, with the record's number in the upper half and its length in bytes in the lower, and the
+//! payload in words. Numbers count up by one, so a reader that was lapped knows how many records it lost.
+//!
+//! A reader copies words out one by one with atomic loads, and then looks whether `reserved` has come round to where it began:
+//! only if not, what it copied is what was published. It trusts nothing: a header that cannot be is an error.
+//!
+//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release). Reader: `head` (acquire), words
+//! (relaxed), acquire fence, `reserved` (relaxed). If the reader copied a word that overwrote one of its own, the fences make
+//! it see the `reserved` that came before that word.
+
+use super::atomic::{AtomicU64, Ordering, fence};
+
+/// Bytes of a word.
+const WORD: usize = size_of::<u64>();
+/// The writer reserves so many words at a time, or a sixteenth of the ring, not to write `reserved` for each record.
+const RESERVE_WORDS: u64 = 512;
+/// No ring comes so far: it would take centuries. Who finds one there has not found what a writer left.
+const LAST_POSITION: u64 = 1 << 62;
+/// A reader that is lapped again and again gives others their turn after so many times.
+const ATTEMPTS: usize = 4;
+/// So many words are copied out at a time, or a sixteenth of the ring, or one record if that is longer: little, as all of
+/// it is in vain if the writer comes round meanwhile.
+const BATCH_WORDS: u64 = 4096;
+
+/// A ring in memory.
+#[derive(Clone, Copy)]
+pub struct Ring<'a> {
+    /// Up to where records are published, in words.
+    pub head: &'a AtomicU64,
+    /// Up to where the writer may have begun to write.
+    pub reserved: &'a AtomicU64,
+    /// Where a lapped reader goes on.
+    pub checkpoint: &'a AtomicU64,
+    /// The records; a power of two of words.
+    pub words: &'a [AtomicU64],
+}
+
+/// A record that is longer than a quarter of the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooLong {
+    /// The longest there can be, in bytes.
+    pub limit: usize,
+}
+
+/// What stands in a ring cannot have been written by a [`Writer`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Corrupt(pub &'static str);
+
+/// What a [`Reader::read`] came to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Progress {
+    /// Records that were handed out.
+    pub records: u64,
+    /// Records that were overwritten before they could be read.
+    pub lost: u64,
+    /// Whether there is more.
+    pub more: bool,
+}
+
+impl Ring<'_> {
+    fn len(&self) -> u64 {
+        self.words.len() as u64
+    }
+
+    /// The longest record, in bytes.
+    pub fn max_record_bytes(&self) -> usize {
+        (self.words.len() / 4 - 1) * WORD
+    }
+
+    #[inline]
+    fn word(&self, position: u64) -> &AtomicU64 {
+        &self.words[(position & (self.len() - 1)) as usize]
+    }
+
+    /// The words from `position` on, in up to two pieces.
+    #[inline]
+    fn pieces(&self, position: u64, count: u64) -> [&[AtomicU64]; 2] {
+        let start = (position & (self.len() - 1)) as usize;
+        let count = count as usize;
+        let first = count.min(self.words.len() - start);
+        [&self.words[start..start + first], &self.words[..count - first]]
+    }
+}
+
+fn header(number: u32, bytes: usize) -> u64 {
+    u64::from(number) << 32 | bytes as u64
+}
+
+/// The words of a record with its header.
+fn record_words(bytes: usize) -> u64 {
+    1 + bytes.div_ceil(WORD) as u64
+}
+
+/// Writes a ring. There may be one for each ring, which is for whoever makes it to see to.
+#[derive(Debug)]
+pub struct Writer {
+    /// Where the next record goes.
+    position: u64,
+    published: u64,
+    reserved: u64,
+    checkpoint: u64,
+    /// The checkpoint that others see.
+    shown: u64,
+    /// Number of the next record.
+    number: u32,
+    record: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer that goes on where the ring's last one ended, perhaps in the middle of a record, which nobody will see.
+    ///
+    /// # Errors
+    /// When what the last one published does not hang together.
+    pub fn resume(ring: Ring<'_>) -> Result<Writer, Corrupt> {
+        let head = ring.head.load(Ordering::Acquire);
+        let checkpoint = ring.checkpoint.load(Ordering::Relaxed);
+        if head > LAST_POSITION || checkpoint > head || head - checkpoint > ring.len() {
+            return Err(Corrupt("a checkpoint beyond the ring"));
+        }
+        let (mut position, mut number) = (checkpoint, 0);
+        while position < head {
+            let header = ring.word(position).load(Ordering::Relaxed);
+            let bytes = header as u32 as usize;
+            if bytes > ring.max_record_bytes() {
+                return Err(Corrupt("a record longer than can be"));
+            }
+            position += record_words(bytes);
+            number = ((header >> 32) as u32).wrapping_add(1);
+        }
+        if position != head {
+            return Err(Corrupt("a last record beyond the head"));
+        }
+        let reserved = ring.reserved.load(Ordering::Relaxed).max(head);
+        Ok(Writer {
+            position,
+            published: position,
+            reserved,
+            checkpoint,
+            shown: checkpoint,
+            number,
+            record: Vec::new(),
+        })
+    }
+
+    /// Writes a record made of `parts`. Nobody sees it before [`Writer::publish`].
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn push(&mut self, ring: Ring<'_>, parts: &[&[u8]]) -> Result<(), TooLong> {
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let limit = ring.max_record_bytes();
+        if bytes > limit {
+            return Err(TooLong { limit });
+        }
+        let (ahead, end) = (RESERVE_WORDS.min(ring.len() / 16), self.position + record_words(bytes));
+        // What is written now must not reach the checkpoint that is shown. After this it lies half a ring back at most, and
+        // a record is a quarter.
+        if end + ahead - self.shown > ring.len() {
+            self.publish(ring);
+        }
+        let words = end - self.position;
+        if end > self.reserved {
+            self.reserved = end + ahead;
+            ring.reserved.store(self.reserved, Ordering::Relaxed);
+            fence(Ordering::Release);
+        }
+        self.record.clear();
+        parts.iter().for_each(|part| self.record.extend_from_slice(part));
+        self.record.resize((words as usize - 1) * WORD, 0);
+        ring.word(self.position).store(header(self.number, bytes), Ordering::Relaxed);
+        let mut chunks = self.record.chunks_exact(WORD);
+        for piece in ring.pieces(self.position + 1, words - 1) {
+            for (word, chunk) in piece.iter().zip(&mut chunks) {
+                let value = chunk.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        if self.position - self.checkpoint >= ring.len() / 4 {
+            self.checkpoint = self.position;
+        }
+        self.position = end;
+        self.number = self.number.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Position and number of the next record.
+    pub fn place(&self) -> (u64, u32) {
+        (self.position, self.number)
+    }
+
+    /// Shows the records that were pushed. Says whether there were any.
+    pub fn publish(&mut self, ring: Ring<'_>) -> bool {
+        if self.published == self.position {
+            return false;
+        }
+        (self.published, self.shown) = (self.position, self.checkpoint);
+        ring.checkpoint.store(self.checkpoint, Ordering::Relaxed);
+        ring.head.store(self.position, Ordering::Release);
+        true
+    }
+}
+
+/// Reads a ring, from wherever it began to.
+#[derive(Debug)]
+pub struct Reader {
+    position: u64,
+    /// Number of the next record.
+    number: u32,
+    batch: Vec<u8>,
+}
+
+impl Reader {
+    /// A reader from where the record of that number begins.
+    pub fn at(position: u64, number: u32) -> Reader {
+        Reader { position, number, batch: Vec::new() }
+    }
+
+    /// A reader of what is published from about now on. It learns the records' numbers from those that are there.
+    ///
+    /// # Errors
+    /// When these were not written by a [`Writer`].
+    pub fn at_head(ring: Ring<'_>) -> Result<Reader, Corrupt> {
+        let head = ring.head.load(Ordering::Acquire);
+        let mut reader = Reader::at(ring.checkpoint.load(Ordering::Relaxed), 0);
+        while reader.position < head {
+            reader.read(ring, |_, _, _| {})?;
+        }
+        Ok(reader)
+    }
+
+    /// Where it stands, in words.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether something is published that it has not read.
+    pub fn is_behind(&self, ring: Ring<'_>) -> bool {
+        ring.head.load(Ordering::Acquire) != self.position
+    }
+
+    /// Hands out records, a batch of them at most: the number of each, how many were lost before it, and its bytes.
+    ///
+    /// # Errors
+    /// When what stands there was not written by a [`Writer`]. The ring cannot be read any more then.
+    pub fn read(&mut self, ring: Ring<'_>, mut each: impl FnMut(u32, u64, &[u8])) -> Result<Progress, Corrupt> {
+        for _ in 0..ATTEMPTS {
+            let head = ring.head.load(Ordering::Acquire);
+            let Some(behind) = head.checked_sub(self.position) else {
+                // A checkpoint may be seen before the head that belongs to it.
+                let ahead = self.position - head <= ring.len();
+                return if ahead { Ok(Progress::default()) } else { Err(Corrupt("a head that went back")) };
+            };
+            if behind == 0 {
+                return Ok(Progress::default());
+            }
+            if behind <= ring.len()
+                && let Some(words) = self.copy_batch(ring, behind)
+            {
+                return self
+                    .hand_out(ring, words, &mut each)
+                    .map(|progress| Progress { more: self.position < head, ..progress });
+            }
+            // Lapped: on at the checkpoint; at the head if that is where it came from, as it never is with an honest writer.
+            // How many records this cost shows at the next one that is read.
+            let checkpoint = ring.checkpoint.load(Ordering::Relaxed);
+            self.position = if checkpoint > self.position { checkpoint } else { head };
+        }
+        Ok(Progress { more: true, ..Progress::default() })
+    }
+
+    /// Hands out the records in the batch, as far as they are whole.
+    fn hand_out(
+        &mut self,
+        ring: Ring<'_>,
+        words: u64,
+        each: &mut impl FnMut(u32, u64, &[u8]),
+    ) -> Result<Progress, Corrupt> {
+        let (mut progress, mut at) = (Progress::default(), 0);
+        while at < words {
+            let (number, bytes) = self.header(at);
+            let end = at + record_words(bytes);
+            if bytes > ring.max_record_bytes() {
+                return Err(Corrupt("a record longer than can be"));
+            }
+            if end > words {
+                if at == 0 {
+                    return Err(Corrupt("a record beyond the head"));
+                }
+                break;
+            }
+            let lost = u64::from(number.wrapping_sub(self.number));
+            progress.lost += lost;
+            progress.records += 1;
+            self.number = number.wrapping_add(1);
+            let start = (at as usize + 1) * WORD;
+            each(number, lost, &self.batch[start..start + bytes]);
+            at = end;
+        }
+        self.position += at;
+        Ok(progress)
+    }
+
+    /// Copies a batch out, or one record that is longer. Says how many words; `None` if they may have been overwritten.
+    fn copy_batch(&mut self, ring: Ring<'_>, behind: u64) -> Option<u64> {
+        let words = behind.min(BATCH_WORDS).min(ring.len() / 16).max(1);
+        if !self.copy(ring, words) {
+            return None;
+        }
+        let first = record_words(self.header(0).1);
+        if first <= words || first > behind {
+            return Some(words);
+        }
+        self.copy(ring, first).then_some(first)
+    }
+
+    /// Copies words out. False if they may have been overwritten meanwhile.
+    fn copy(&mut self, ring: Ring<'_>, words: u64) -> bool {
+        let bytes = words as usize * WORD;
+        if self.batch.len() < bytes {
+            self.batch.resize(bytes, 0);
+        }
+        let mut chunks = self.batch[..bytes].chunks_exact_mut(WORD);
+        for piece in ring.pieces(self.position, words) {
+            for (word, chunk) in piece.iter().zip(&mut chunks) {
+                chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            }
+        }
+        fence(Ordering::Acquire);
+        ring.reserved.load(Ordering::Relaxed).saturating_sub(self.position) <= ring.len()
+    }
+
+    /// The number and length of the record at a word of the batch.
+    fn header(&self, at: u64) -> (u32, usize) {
+        let bytes = self.batch[at as usize * WORD..].first_chunk();
+        let header = bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        ((header >> 32) as u32, header as u32 as usize)
+    }
+}

@@ -1,0 +1,170 @@
+//! `percore bus`: looks at a bus, publishes on it, and listens to it.
+
+use super::Failure;
+use super::units::duration;
+use crate::data::log::printable;
+use crate::os::bus::{Bus, BusEvent, BusOptions, Folder, Participant};
+use clap::{Args, Subcommand};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum BusCommand {
+    /// Who takes part, what they published, how far behind they are, and what they lost
+    Status(Place),
+    /// Publish a message, or each line of standard input
+    Publish(Publish),
+    /// Print what is published, a line each: participant, channel, message
+    Tail(Tail),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Place {
+    /// The folder of the bus, as --bus names it
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Publish {
+    #[command(flatten)]
+    place: Place,
+    /// The channel
+    #[arg(value_name = "CHANNEL")]
+    channel: String,
+    /// The message; without it each line of standard input is one
+    #[arg(value_name = "MESSAGE")]
+    message: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Tail {
+    #[command(flatten)]
+    place: Place,
+    /// Only this channel
+    #[arg(value_name = "CHANNEL")]
+    channel: Option<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after so much time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+}
+
+/// Longest part of a message that is printed.
+const PRINTED_CHARACTERS: usize = 1024;
+
+pub(super) fn run(command: BusCommand) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Run(error.to_string());
+    match command {
+        BusCommand::Status(place) => status(&existing(&place)?).map_err(failed),
+        BusCommand::Publish(order) => publish(&existing(&order.place)?, &order),
+        BusCommand::Tail(order) => tail(&existing(&order.place)?, &order).map_err(failed),
+    }
+}
+
+/// A folder with a bus in it: none is made only to look at it.
+fn existing(place: &Place) -> Result<PathBuf, Failure> {
+    if place.folder.join("bus").exists() {
+        return Ok(place.folder.clone());
+    }
+    Err(Failure::Run(format!("there is no bus in {}", place.folder.display())))
+}
+
+fn status(path: &Path) -> io::Result<()> {
+    let folder = Folder::open(path, BusOptions::default())?;
+    let (region, slots) = (folder.region(), folder.slots());
+    let mut held = Vec::new();
+    for slot in 0..slots {
+        if folder.is_held(slot)? {
+            held.push(slot);
+        }
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} of {slots} slots taken, rings of {} bytes", held.len(), folder.ring_bytes())?;
+    writeln!(out, "{:>11} {:>9} {:>12} {:>12} {:>14}", "participant", "process", "published", "lost", "bytes unread")?;
+    for &slot in &held {
+        let own = region.slot(slot);
+        let participant = Participant { slot: slot as u32, generation: own.generation().load(Relaxed) as u32 };
+        // The most that anyone has left to read of the others.
+        let unread = held.iter().filter(|other| **other != slot).map(|&other| {
+            let head = region.ring(other).head.load(Relaxed);
+            head.saturating_sub(region.cursor(slot, other).load(Relaxed)) * size_of::<u64>() as u64
+        });
+        writeln!(
+            out,
+            "{:>11} {:>9} {:>12} {:>12} {:>14}",
+            participant.to_string(),
+            own.pid().load(Relaxed),
+            own.published().load(Relaxed),
+            own.lost().load(Relaxed),
+            unread.max().unwrap_or(0)
+        )?;
+    }
+    Ok(())
+}
+
+fn publish(path: &Path, order: &Publish) -> Result<(), Failure> {
+    let mut bus = Bus::join(path, BusOptions::default()).map_err(|error| Failure::Run(error.to_string()))?;
+    let channel = order.channel.as_bytes();
+    let publish =
+        |bus: &mut Bus, message: &[u8]| bus.publish(channel, message).map_err(|error| Failure::Run(error.to_string()));
+    if let Some(message) = &order.message {
+        publish(&mut bus, message.as_bytes())?;
+        bus.flush();
+        return Ok(());
+    }
+    let (mut input, mut line) = (BufReader::new(io::stdin()), Vec::new());
+    while input.read_until(b'\n', &mut line).map_err(|error| Failure::Run(error.to_string()))? > 0 {
+        publish(&mut bus, line.strip_suffix(b"\n").unwrap_or(&line))?;
+        line.clear();
+        // What came together is shown together.
+        if !input.buffer().contains(&b'\n') {
+            bus.flush();
+        }
+    }
+    bus.flush();
+    Ok(())
+}
+
+fn tail(path: &Path, order: &Tail) -> io::Result<()> {
+    let mut bus = Bus::join(path, BusOptions::default())?;
+    let end = order.timeout.map(|timeout| Instant::now() + timeout);
+    let (mut left, mut written) = (order.count.unwrap_or(u64::MAX), Ok(()));
+    let mut out = io::stdout().lock();
+    writeln!(out, "# joined as {}", bus.me())?;
+    out.flush()?;
+    loop {
+        let more = bus.drain(|event| {
+            let line = match event {
+                BusEvent::Message { from, channel, payload } => {
+                    let channel = String::from_utf8_lossy(channel);
+                    if left == 0 || order.channel.as_ref().is_some_and(|only| *only != channel) {
+                        return;
+                    }
+                    left -= 1;
+                    let (channel, text) = (printable(&channel, PRINTED_CHARACTERS), String::from_utf8_lossy(payload));
+                    format!("{from} {channel} {}", printable(&text, PRINTED_CHARACTERS))
+                }
+                BusEvent::Joined(who) => format!("# {who} joined"),
+                BusEvent::Left(who) => format!("# {who} left"),
+                BusEvent::Gap { from, lost } => format!("# {lost} lost of {from}"),
+            };
+            if written.is_ok() {
+                written = writeln!(out, "{line}");
+            }
+        });
+        std::mem::replace(&mut written, Ok(()))?;
+        out.flush()?;
+        let sleep = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left == 0 || sleep.is_some_and(|sleep| sleep.is_zero()) {
+            return Ok(());
+        }
+        if !more {
+            bus.wait(sleep)?;
+        }
+    }
+}

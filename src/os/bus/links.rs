@@ -1,0 +1,242 @@
+//! The connections between participants: a word wakes a sleeper, the end tells that a participant is gone.
+
+use super::Participant;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, event::Source};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    recv, send, socket_with,
+};
+use std::fs::Permissions;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Connections that wait to be accepted by a participant that does not run at the moment.
+const BACKLOG: i32 = 1024;
+/// The word that wakes.
+const WAKE: &[u8] = b"!";
+const LISTENER: Token = Token(usize::MAX);
+
+/// What came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum News {
+    /// A participant joined, whose ring is to be read from there.
+    Joined { generation: u32, start: (u64, u32) },
+    /// It is gone.
+    Gone,
+}
+
+/// What someone who joins says first: four words of 8 bytes.
+struct Hello {
+    slot: u64,
+    generation: u32,
+    /// Position and number of the first record in its ring that is its own.
+    start: (u64, u32),
+}
+
+const HELLO_BYTES: usize = 32;
+
+impl Hello {
+    fn to_bytes(&self) -> [u8; HELLO_BYTES] {
+        let mut bytes = [0; HELLO_BYTES];
+        for (chunk, word) in
+            bytes.chunks_exact_mut(8).zip([self.slot, self.generation.into(), self.start.0, self.start.1.into()])
+        {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Hello> {
+        let bytes: &[u8; HELLO_BYTES] = bytes.try_into().ok()?;
+        let word = |at: usize| bytes[at..].first_chunk().map(|word| u64::from_le_bytes(*word));
+        let number = u32::try_from(word(24)?).ok()?;
+        Some(Hello { slot: word(0)?, generation: u32::try_from(word(8)?).ok()?, start: (word(16)?, number) })
+    }
+}
+
+/// All connections of a participant.
+pub(super) struct Links {
+    poll: Poll,
+    events: Events,
+    listener: OwnedFd,
+    path: PathBuf,
+    /// By slot.
+    links: Vec<Option<OwnedFd>>,
+    /// Accepted, and not heard of yet who they are.
+    strangers: Vec<Option<OwnedFd>>,
+    news: Vec<(usize, News)>,
+}
+
+impl Links {
+    /// Listens for those who join later. What a former owner of the slot left at `path` is replaced.
+    pub fn listen(path: &Path, mode: u32, slots: usize) -> io::Result<Links> {
+        let addr = address(path)?;
+        let listener = socket()?;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        bind(&listener, &addr)?;
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+        listen(&listener, BACKLOG)?;
+        let poll = Poll::new()?;
+        register(&poll, &listener, LISTENER)?;
+        Ok(Links {
+            poll,
+            events: Events::with_capacity(64),
+            listener,
+            path: path.to_owned(),
+            links: (0..slots).map(|_| None).collect(),
+            strangers: Vec::new(),
+            news: Vec::new(),
+        })
+    }
+
+    /// Connects to a participant, and says who we are and where our ring begins. False when it is just gone.
+    pub fn connect(&mut self, slot: usize, path: &Path, me: Participant, start: (u64, u32)) -> io::Result<bool> {
+        let link = socket()?;
+        match connect(&link, &address(path)?) {
+            Err(Errno::CONNREFUSED | Errno::NOENT) => return Ok(false),
+            connected => connected?,
+        }
+        let hello = Hello { slot: me.slot.into(), generation: me.generation, start };
+        match send(&link, &hello.to_bytes(), SendFlags::NOSIGNAL) {
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
+            sent => sent?,
+        };
+        register(&self.poll, &link, Token(slot))?;
+        self.links[slot] = Some(link);
+        Ok(true)
+    }
+
+    /// Wakes a participant. One that is gone need not wake; one whose socket is full has been woken.
+    pub fn wake(&mut self, slot: usize) {
+        if self.links[slot].is_none() {
+            // Someone who joined just now.
+            self.accept();
+        }
+        if let Some(link) = &self.links[slot] {
+            let _ = send(link, WAKE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+
+    pub fn close(&mut self, slot: usize) {
+        self.links[slot] = None;
+    }
+
+    /// Sleeps until something comes, or for so long.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.poll(timeout)
+    }
+
+    /// Takes all that has come.
+    pub fn take_news(&mut self, mut each: impl FnMut(usize, News)) -> io::Result<()> {
+        self.poll(Some(Duration::ZERO))?;
+        self.news.drain(..).for_each(|(slot, news)| each(slot, news));
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let polled = match self.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            polled => polled,
+        };
+        for event in &events {
+            match event.token() {
+                LISTENER => self.accept(),
+                Token(number) if number < self.links.len() => self.read_link(number),
+                Token(number) => self.read_stranger(number - self.links.len()),
+            }
+        }
+        self.events = events;
+        polled
+    }
+
+    fn accept(&mut self) {
+        while let Ok(stranger) = accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            let place = self.strangers.iter().position(Option::is_none).unwrap_or_else(|| {
+                self.strangers.push(None);
+                self.strangers.len() - 1
+            });
+            if register(&self.poll, &stranger, Token(self.links.len() + place)).is_ok() {
+                self.strangers[place] = Some(stranger);
+                // Who joins says so at once, so mostly it is there.
+                self.read_stranger(place);
+            }
+        }
+    }
+
+    fn read_stranger(&mut self, place: usize) {
+        let Some(stranger) = self.strangers.get_mut(place).and_then(Option::take) else { return };
+        let mut bytes = [0; HELLO_BYTES + 1];
+        match recv(&stranger, &mut bytes, RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN | Errno::INTR) => self.strangers[place] = Some(stranger),
+            Ok((length, _)) => {
+                let hello = Hello::from_bytes(&bytes[..length]);
+                let known = hello.and_then(|hello| Some((usize::try_from(hello.slot).ok()?, hello)));
+                if let Some((slot, hello)) = known.filter(|(slot, _)| *slot < self.links.len())
+                    && reregister(&self.poll, &stranger, Token(slot)).is_ok()
+                {
+                    self.links[slot] = Some(stranger);
+                    self.news.push((slot, News::Joined { generation: hello.generation, start: hello.start }));
+                    // A word may stand behind it already, or the end.
+                    self.read_link(slot);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Reads the words that woke us, or the end.
+    fn read_link(&mut self, slot: usize) {
+        let mut bytes = [0; 64];
+        while let Some(link) = &self.links[slot] {
+            match recv(link, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((1.., _)) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Ok(_) | Err(_) => {
+                    self.links[slot] = None;
+                    self.news.push((slot, News::Gone));
+                }
+            }
+        }
+    }
+}
+
+impl AsRawFd for Links {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+fn address(path: &Path) -> io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new(path).map_err(|error| {
+        let text = format!("{}: {error} (a socket's path has at most 107 bytes)", path.display());
+        io::Error::new(io::Error::from(error).kind(), text)
+    })
+}
+
+fn register(poll: &Poll, socket: &OwnedFd, token: Token) -> io::Result<()> {
+    SourceFd(&socket.as_raw_fd()).register(poll.registry(), token, Interest::READABLE)
+}
+
+fn reregister(poll: &Poll, socket: &OwnedFd, token: Token) -> io::Result<()> {
+    SourceFd(&socket.as_raw_fd()).reregister(poll.registry(), token, Interest::READABLE)
+}

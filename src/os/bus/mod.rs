@@ -1,0 +1,342 @@
+//! A participant's place on a bus: a folder with the shared region, and a socket for each who takes part.
+//!
+//! A slot is claimed by a lock on a byte of the region's file, which the kernel gives up with its owner. Participants are
+//! connected to each other: over a connection a sleeper is woken, and by its end, whatever ended the process, the others
+//! know at once that a participant is gone.
+//!
+//! Invariants: the region has one writer for each ring, the holder of the slot's lock; joins happen one after another, under
+//! the folder's lock, so whoever joins is connected to everyone who joined before.
+
+mod folder;
+mod links;
+
+pub use folder::{BusOptions, Folder};
+
+use crate::bus::envelope::{self, Envelope, HEAD_BYTES, MAX_CHANNEL_BYTES};
+use crate::bus::parking;
+use crate::bus::ring::{Corrupt, Reader, Writer};
+use links::{Links, News};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+/// Who takes part: a slot, and which of its owners, counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Participant {
+    /// The slot.
+    pub slot: u32,
+    /// Tells its owners apart: a reused slot never passes for its former owner.
+    pub generation: u32,
+}
+
+impl fmt::Display for Participant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+/// What a bus tells. For each participant: first `Joined`, then messages in the order in which they were published, and
+/// `Gap`s between them, at last `Left`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BusEvent<'a> {
+    /// Another participant is there.
+    Joined(Participant),
+    /// A message on a channel.
+    Message {
+        /// Who published it.
+        from: Participant,
+        /// The channel.
+        channel: &'a [u8],
+        /// What was published.
+        payload: &'a [u8],
+    },
+    /// So many records of a participant were overwritten before they could be read here.
+    Gap {
+        /// Whose.
+        from: Participant,
+        /// How many.
+        lost: u64,
+    },
+    /// A participant is gone, by itself or killed; what it had published came before this.
+    Left(Participant),
+}
+
+/// Why something cannot be published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PublishError {
+    /// The record is longer than a quarter of the ring (`--bus-size`).
+    TooLong {
+        /// The longest there can be, channel and payload together, in bytes.
+        limit: usize,
+    },
+    /// The channel's name is longer than 65,535 bytes.
+    ChannelTooLong,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishError::TooLong { limit } => {
+                write!(f, "message longer than the {limit} bytes that a ring takes at a time (--bus-size)")
+            }
+            PublishError::ChannelTooLong => write!(f, "name of a channel longer than {MAX_CHANNEL_BYTES} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// A participant that we hear of.
+struct Peer {
+    /// The owner that was told of last; 0 before any was.
+    told: u32,
+    /// The owner that is there now.
+    latest: u32,
+    /// Position and number of its first record.
+    start: (u64, u32),
+    reader: Reader,
+    /// Whether that one is known to be gone: what it published is still read to its end.
+    gone: bool,
+}
+
+/// A place on a bus. Dropping it leaves the bus.
+///
+/// ```no_run
+/// use percore::{Bus, BusOptions};
+/// use std::time::Duration;
+///
+/// let mut bus = Bus::join("/dev/shm/my-bus".as_ref(), BusOptions::default())?;
+/// bus.publish("news", b"hello").expect("short enough");
+/// bus.flush();
+/// loop {
+///     while bus.drain(|event| println!("{event:?}")) {}
+///     bus.wait(None)?;
+/// }
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Bus {
+    folder: Folder,
+    links: Links,
+    me: Participant,
+    writer: Writer,
+    /// By slot; none for our own.
+    peers: Vec<Option<Peer>>,
+    head: Vec<u8>,
+    /// Whether something was pushed that is not published yet.
+    dirty: bool,
+    records: u64,
+    lost: u64,
+}
+
+impl Bus {
+    /// Joins the bus in a folder, which is made if there is none.
+    ///
+    /// # Errors
+    /// A folder or file that cannot be made, opened or mapped; one that holds no bus, or one of another version; a full
+    /// disk; no slot that is free. Each says which and why.
+    pub fn join(path: &Path, options: BusOptions) -> io::Result<Bus> {
+        let mut folder = Folder::open(path, options)?;
+        // One after another, so that nobody who joins at the same time is missed.
+        let joining = folder.lock_joining()?;
+        let slot = folder.claim()?;
+        let region = folder.region();
+        let damaged = |slot: usize, why: &str| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("slot {slot} of the bus is damaged: {why}"))
+        };
+        let writer = Writer::resume(region.ring(slot)).map_err(|Corrupt(why)| damaged(slot, why))?;
+        let own = region.slot(slot);
+        let generation = (own.generation().load(Acquire) as u32).wrapping_add(1).max(1);
+        let me = Participant { slot: slot as u32, generation };
+        own.pid().store(std::process::id().into(), Relaxed);
+        own.generation().store(generation.into(), Release);
+        let start = writer.place();
+        let mut peers: Vec<Option<Peer>> = (0..folder.slots()).map(|_| None).collect();
+        let mut links = Links::listen(&folder.socket(slot), folder.mode(), folder.slots())?;
+        for other in (0..folder.slots()).filter(|other| *other != slot) {
+            if !folder.is_held(other)? {
+                continue;
+            }
+            // Before it hears of us: whatever it publishes once it has is for us too.
+            let reader = Reader::at_head(region.ring(other)).map_err(|Corrupt(why)| damaged(other, why))?;
+            let latest = region.slot(other).generation().load(Acquire) as u32;
+            if links.connect(other, &folder.socket(other), me, start)? {
+                peers[other] = Some(Peer { told: latest, latest, start: (0, 0), reader, gone: false });
+            }
+        }
+        drop(joining);
+        Ok(Bus { folder, links, me, writer, peers, head: Vec::new(), dirty: false, records: 0, lost: 0 })
+    }
+
+    /// Who we are.
+    pub fn me(&self) -> Participant {
+        self.me
+    }
+
+    /// Everyone else.
+    pub fn others(&self) -> impl Iterator<Item = Participant> {
+        let peers = self.peers.iter().enumerate();
+        peers.filter_map(|(slot, peer)| {
+            peer.as_ref().map(|peer| Participant { slot: slot as u32, generation: peer.latest })
+        })
+    }
+
+    /// Publishes a message on a channel. Nobody sees it before [`Bus::flush`].
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<(), PublishError> {
+        if channel.len() > MAX_CHANNEL_BYTES {
+            return Err(PublishError::ChannelTooLong);
+        }
+        envelope::write_head(self.me.generation, channel, &mut self.head);
+        let ring = self.folder.region().ring(self.me.slot as usize);
+        self.writer
+            .push(ring, &[&self.head, payload])
+            .map_err(|too_long| PublishError::TooLong { limit: too_long.limit.saturating_sub(HEAD_BYTES) })?;
+        (self.dirty, self.records) = (true, self.records + 1);
+        Ok(())
+    }
+
+    /// Shows what was published, and wakes whoever sleeps.
+    pub fn flush(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let (region, slot) = (self.folder.region(), self.me.slot as usize);
+        self.writer.publish(region.ring(slot));
+        region.slot(slot).published().store(self.records, Relaxed);
+        self.wake_sleepers();
+    }
+
+    fn wake_sleepers(&mut self) {
+        let region = self.folder.region();
+        parking::published();
+        for slot in 0..self.peers.len() {
+            if slot != self.me.slot as usize && parking::is_to_be_woken(region.slot(slot).parked()) {
+                self.links.wake(slot);
+            }
+        }
+    }
+
+    /// Hands out what came, of each participant a batch at most. Says whether there is more.
+    pub fn drain(&mut self, mut each: impl FnMut(BusEvent<'_>)) -> bool {
+        let mut more = false;
+        for slot in 0..self.peers.len() {
+            more |= self.drain_one(slot, &mut each);
+        }
+        more
+    }
+
+    fn drain_one(&mut self, slot: usize, each: &mut impl FnMut(BusEvent<'_>)) -> bool {
+        let Some(peer) = &mut self.peers[slot] else { return false };
+        let (region, me) = (self.folder.region(), self.me.slot as usize);
+        let of = |generation| Participant { slot: slot as u32, generation };
+        let (mut told, latest, first) = (peer.told, peer.latest, peer.start.1);
+        let result = peer.reader.read(region.ring(slot), |number, mut lost, record| {
+            let Some(Envelope { generation, channel, payload }) = Envelope::read(record) else { return };
+            if generation != told {
+                if told > 0 {
+                    // Of what was lost, the new owner's part begins at its first record.
+                    let before = u64::from(first.wrapping_sub(number.wrapping_sub(lost as u32)));
+                    if generation == latest && (1..=lost).contains(&before) {
+                        each(BusEvent::Gap { from: of(told), lost: before });
+                        lost -= before;
+                    }
+                    each(BusEvent::Left(of(told)));
+                }
+                told = generation;
+                each(BusEvent::Joined(of(told)));
+            }
+            if lost > 0 {
+                each(BusEvent::Gap { from: of(told), lost });
+            }
+            each(BusEvent::Message { from: of(told), channel, payload });
+        });
+        region.cursor(me, slot).store(peer.reader.position(), Relaxed);
+        if let Ok(progress) = result {
+            self.lost += progress.lost;
+            if progress.lost > 0 {
+                region.slot(me).lost().store(self.lost, Relaxed);
+            }
+            // All of its former owner's is read; the new one has perhaps said nothing yet.
+            if told != latest && peer.reader.position() >= peer.start.0 {
+                if told > 0 {
+                    each(BusEvent::Left(of(told)));
+                }
+                told = latest;
+                each(BusEvent::Joined(of(told)));
+            }
+            peer.told = told;
+            if progress.more || !peer.gone {
+                return progress.more;
+            }
+        }
+        // Gone; or it writes without keeping to the form, and is as good as gone.
+        if told > 0 {
+            each(BusEvent::Left(of(told)));
+        }
+        self.peers[slot] = None;
+        self.links.close(slot);
+        false
+    }
+
+    /// Descriptor that is readable when [`Bus::take_news`] has something to do, for a loop of one's own.
+    pub fn descriptor(&self) -> RawFd {
+        self.links.as_raw_fd()
+    }
+
+    /// Takes what came over the connections: who is new, who is gone, and that we were woken.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`.
+    pub fn take_news(&mut self) -> io::Result<()> {
+        let peers = &mut self.peers;
+        self.links.take_news(|slot, news| match news {
+            News::Joined { generation, start } => match &mut peers[slot] {
+                // Its ring goes on where its former owner's ended, of which something may still be unread.
+                Some(peer) => (peer.gone, peer.latest, peer.start) = (false, generation, start),
+                none => {
+                    let reader = Reader::at(start.0, start.1);
+                    *none = Some(Peer { told: 0, latest: generation, start, reader, gone: false });
+                }
+            },
+            News::Gone => peers[slot].iter_mut().for_each(|peer| peer.gone = true),
+        })
+    }
+
+    /// About to sleep. False when something came meanwhile, which is to be drained first; else whoever publishes sends a
+    /// word that makes [`Bus::descriptor`] readable.
+    pub fn park(&mut self) -> bool {
+        let region = self.folder.region();
+        let own = region.slot(self.me.slot as usize);
+        parking::park(own.parked());
+        let missed = self.peers.iter().enumerate().any(|(slot, peer)| {
+            peer.as_ref()
+                .is_some_and(|peer| peer.gone || peer.told != peer.latest || peer.reader.is_behind(region.ring(slot)))
+        });
+        if missed {
+            parking::unpark(own.parked());
+        }
+        !missed
+    }
+
+    /// Awake again.
+    pub fn unpark(&mut self) {
+        parking::unpark(self.folder.region().slot(self.me.slot as usize).parked());
+    }
+
+    /// Sleeps until something comes, or for so long.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`.
+    pub fn wait(&mut self, timeout: Option<std::time::Duration>) -> io::Result<()> {
+        if self.park() {
+            self.links.wait(timeout)?;
+            self.unpark();
+        }
+        self.take_news()
+    }
+}

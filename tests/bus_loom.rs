@@ -1,0 +1,160 @@
+//! The ring and the parking under loom: every order of events, up to a bound of preemptions, that the memory model allows.
+//! The sources are compiled here once more, with loom's atomics in the place of the processor's.
+
+#![allow(dead_code)]
+
+mod atomic {
+    pub use loom::sync::atomic::{AtomicU64, Ordering, fence};
+}
+#[path = "../src/bus/parking.rs"]
+mod parking;
+#[path = "../src/bus/ring.rs"]
+mod ring;
+
+use atomic::{AtomicU64, Ordering};
+use loom::sync::Arc;
+use loom::thread;
+use ring::{Reader, Ring, Writer};
+
+/// Records of 8 bytes take two words, so four of them fill the ring.
+const WORDS: usize = 8;
+
+struct Memory {
+    head: AtomicU64,
+    reserved: AtomicU64,
+    checkpoint: AtomicU64,
+    words: Vec<AtomicU64>,
+    parked: AtomicU64,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        let zero = || AtomicU64::new(0);
+        let words = (0..WORDS).map(|_| zero()).collect();
+        Memory { head: zero(), reserved: zero(), checkpoint: zero(), words, parked: zero() }
+    }
+
+    fn ring(&self) -> Ring<'_> {
+        Ring { head: &self.head, reserved: &self.reserved, checkpoint: &self.checkpoint, words: &self.words }
+    }
+}
+
+/// Each record holds its own number, twice, so that one that is put together from two shows.
+fn payload(number: u32) -> [u8; 8] {
+    (u64::from(number) << 32 | u64::from(number)).to_le_bytes()
+}
+
+fn push(writer: &mut Writer, ring: Ring<'_>, number: u32) {
+    writer.push(ring, &[&payload(number)]).expect("short enough");
+}
+
+/// What a reader has seen: the number it expects next.
+struct Seen(u32);
+
+impl Seen {
+    fn read(&mut self, reader: &mut Reader, ring: Ring<'_>) -> bool {
+        let progress = reader.read(ring, |_, lost, record| {
+            let number = u32::from_le_bytes(record[..4].try_into().expect("8 bytes"));
+            assert_eq!(record, payload(number), "a record that nobody wrote");
+            assert!(number >= self.0, "backwards");
+            assert_eq!(u64::from(number - self.0), lost, "losses add up");
+            self.0 = number + 1;
+        });
+        progress.expect("nothing is corrupt").more
+    }
+}
+
+fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(run);
+}
+
+/// The writer laps a reader that has not begun to read.
+#[test]
+fn a_lapped_reader_never_sees_half_a_record() {
+    model(3, || {
+        let memory = Arc::new(Memory::new());
+        let mut writer = Writer::resume(memory.ring()).expect("new");
+        for number in 0..3 {
+            push(&mut writer, memory.ring(), number);
+            writer.publish(memory.ring());
+        }
+        let theirs = Arc::clone(&memory);
+        let reading = thread::spawn(move || {
+            let (mut reader, mut seen) = (Reader::at(0, 0), Seen(0));
+            seen.read(&mut reader, theirs.ring());
+            (reader, seen)
+        });
+        for number in 3..6 {
+            push(&mut writer, memory.ring(), number);
+            writer.publish(memory.ring());
+        }
+        let (mut reader, mut seen) = reading.join().expect("no panic");
+        while seen.read(&mut reader, memory.ring()) {}
+        assert_eq!(seen.0, 6, "everything that can be read was read");
+    });
+}
+
+/// Records become visible when they are published, whole, and not before.
+#[test]
+fn what_is_published_together_is_seen_in_order() {
+    model(3, || {
+        let memory = Arc::new(Memory::new());
+        let theirs = Arc::clone(&memory);
+        let writing = thread::spawn(move || {
+            let mut writer = Writer::resume(theirs.ring()).expect("new");
+            push(&mut writer, theirs.ring(), 0);
+            push(&mut writer, theirs.ring(), 1);
+            writer.publish(theirs.ring());
+        });
+        let (mut reader, mut seen) = (Reader::at(0, 0), Seen(0));
+        // So small a ring is read one record at a time.
+        let more = seen.read(&mut reader, memory.ring());
+        assert_eq!((seen.0, more), (seen.0.min(1), seen.0 == 1), "both were published, or none");
+        writing.join().expect("no panic");
+        while seen.read(&mut reader, memory.ring()) {}
+        assert_eq!(seen.0, 2);
+    });
+}
+
+/// Who goes to sleep has seen the record, or is woken for it.
+#[test]
+fn no_wake_up_is_missed() {
+    model(3, || {
+        let memory = Arc::new(Memory::new());
+        let theirs = Arc::clone(&memory);
+        let writing = thread::spawn(move || {
+            let mut writer = Writer::resume(theirs.ring()).expect("new");
+            push(&mut writer, theirs.ring(), 0);
+            writer.publish(theirs.ring());
+            parking::published();
+            parking::is_to_be_woken(&theirs.parked)
+        });
+        parking::park(&memory.parked);
+        let sleeps = !Reader::at(0, 0).is_behind(memory.ring());
+        if !sleeps {
+            parking::unpark(&memory.parked);
+        }
+        let woken = writing.join().expect("no panic");
+        assert!(!sleeps || woken, "asleep for ever");
+    });
+}
+
+/// Two publish: one of them wakes the sleeper.
+#[test]
+fn a_sleeper_is_woken_once() {
+    model(3, || {
+        let memory = Arc::new(Memory::new());
+        parking::park(&memory.parked);
+        let wake = |memory: Arc<Memory>| {
+            thread::spawn(move || {
+                parking::published();
+                u32::from(parking::is_to_be_woken(&memory.parked))
+            })
+        };
+        let (first, second) = (wake(Arc::clone(&memory)), wake(Arc::clone(&memory)));
+        assert_eq!(first.join().expect("no panic") + second.join().expect("no panic"), 1);
+        assert_eq!(memory.parked.load(Ordering::Relaxed), 0);
+    });
+}
