@@ -129,19 +129,18 @@ impl Links {
         self.links[slot] = None;
     }
 
-    /// Sleeps until something comes, or for so long.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.poll(timeout)
+    /// Whether something came that was not taken yet.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
-    /// Takes all that has come.
-    pub fn take_news(&mut self, mut each: impl FnMut(usize, News)) -> io::Result<()> {
-        self.poll(Some(Duration::ZERO))?;
-        self.news.drain(..).for_each(|(slot, news)| each(slot, news));
-        Ok(())
+    /// What has come since this was called last.
+    pub fn take_news(&mut self) -> std::vec::Drain<'_, (usize, News)> {
+        self.news.drain(..)
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Looks for what came; sleeps for so long if there is nothing.
+    pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = match self.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -150,7 +149,7 @@ impl Links {
         for event in &events {
             match event.token() {
                 LISTENER => self.accept(),
-                Token(number) if number < self.links.len() => self.read_link(number),
+                Token(number) if number < self.links.len() => self.read_link(number, event.is_read_closed()),
                 Token(number) => self.read_stranger(number - self.links.len()),
             }
         }
@@ -186,18 +185,20 @@ impl Links {
                     self.links[slot] = Some(stranger);
                     self.news.push((slot, News::Joined { generation: hello.generation, start: hello.start }));
                     // A word may stand behind it already, or the end.
-                    self.read_link(slot);
+                    self.read_link(slot, true);
                 }
             }
             Err(_) => {}
         }
     }
 
-    /// Reads the words that woke us, or the end.
-    fn read_link(&mut self, slot: usize) {
+    /// Reads the word that woke us; all of them, and the end, where that is to be found out. A word comes for each time that
+    /// we slept, so none piles up.
+    fn read_link(&mut self, slot: usize, to_the_end: bool) {
         let mut bytes = [0; 64];
         while let Some(link) = &self.links[slot] {
             match recv(link, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((1.., _)) if !to_the_end => return,
                 Ok((1.., _)) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Ok(_) | Err(_) => {

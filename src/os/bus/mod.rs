@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
 
 /// Who takes part: a slot, and which of its owners, counted from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -293,18 +294,25 @@ impl Bus {
     /// # Errors
     /// As `epoll_wait(2)`.
     pub fn take_news(&mut self) -> io::Result<()> {
-        let peers = &mut self.peers;
-        self.links.take_news(|slot, news| match news {
-            News::Joined { generation, start } => match &mut peers[slot] {
+        self.look(Some(Duration::ZERO))
+    }
+
+    fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.links.poll(timeout)?;
+        for (slot, news) in self.links.take_news() {
+            match (news, &mut self.peers[slot]) {
                 // Its ring goes on where its former owner's ended, of which something may still be unread.
-                Some(peer) => (peer.gone, peer.latest, peer.start) = (false, generation, start),
-                none => {
+                (News::Joined { generation, start }, Some(peer)) => {
+                    (peer.gone, peer.latest, peer.start) = (false, generation, start);
+                }
+                (News::Joined { generation, start }, none) => {
                     let reader = Reader::at(start.0, start.1);
                     *none = Some(Peer { told: 0, latest: generation, start, reader, gone: false });
                 }
-            },
-            News::Gone => peers[slot].iter_mut().for_each(|peer| peer.gone = true),
-        })
+                (News::Gone, peer) => peer.iter_mut().for_each(|peer| peer.gone = true),
+            }
+        }
+        Ok(())
     }
 
     /// About to sleep. False when something came meanwhile, which is to be drained first; else whoever publishes sends a
@@ -317,6 +325,7 @@ impl Bus {
             peer.as_ref()
                 .is_some_and(|peer| peer.gone || peer.told != peer.latest || peer.reader.is_behind(region.ring(slot)))
         });
+        let missed = missed || self.links.has_news();
         if missed {
             parking::unpark(own.parked());
         }
@@ -332,11 +341,12 @@ impl Bus {
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
-    pub fn wait(&mut self, timeout: Option<std::time::Duration>) -> io::Result<()> {
-        if self.park() {
-            self.links.wait(timeout)?;
-            self.unpark();
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if !self.park() {
+            return self.take_news();
         }
-        self.take_news()
+        let looked = self.look(timeout);
+        self.unpark();
+        looked
     }
 }
