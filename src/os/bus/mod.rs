@@ -109,7 +109,7 @@ struct Peer {
 /// use std::time::Duration;
 ///
 /// let mut bus = Bus::join("/dev/shm/my-bus".as_ref(), BusOptions::default())?;
-/// bus.publish("news", b"hello").expect("short enough");
+/// bus.publish(b"news", b"hello").expect("short enough");
 /// bus.flush();
 /// loop {
 ///     while bus.drain(|event| println!("{event:?}")) {}
