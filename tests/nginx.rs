@@ -113,30 +113,56 @@ fn unix_sockets() {
 #[test]
 fn one_socket_for_each_worker() {
     let folder = TempDir::new();
-    let start = |worker: usize| {
-        let listen = format!("unix:{}", folder.path(&format!("{worker}.sock")).display());
-        let args = ["serve", "echo", "--listen", &listen, "--subprotocol", &worker.to_string()];
-        Server::launch(percore_after("umask 0", &args), 1)
+    let listen = format!("unix:{}", folder.path("{worker}.sock").display());
+    let mut command = percore(&["serve", "echo", "--workers", "4", "--admin", "127.0.0.1:0", "--unix-mode", "666"]);
+    let service = Server::launch(
+        {
+            command.args(["--listen", &listen]);
+            command
+        },
+        4,
+    );
+    let admin = service.wait_for_log("admin listener on ");
+    let admin: SocketAddr = admin.rsplit(' ').next().and_then(|addr| addr.parse().ok()).expect("an address");
+    let open = || -> [u64; 4] {
+        let text = Client::connect(admin).get("/metrics").body;
+        let value = |name: String| text.lines().find_map(|line| line.strip_prefix(&name)?.trim().parse().ok());
+        [0, 1, 2, 3].map(|worker| value(format!("percore_connections_open{{worker=\"{worker}\"}}")).expect("shown"))
     };
-    let workers: Vec<Server> = (0..4).map(start).collect();
     let nginx = Nginx::start("per-worker.conf", &[("/run/percore/", folder.path("").display().to_string())]);
-    let open = || {
+    let connect = || {
         let mut client = nginx.connect();
-        let response = client.upgrade("Sec-WebSocket-Protocol: 0, 1, 2, 3\r\n");
-        let worker: usize = response.header("sec-websocket-protocol").and_then(|name| name.parse().ok()).expect("one");
-        (client, worker)
+        client.upgrade("");
+        client
     };
-    let mut clients: Vec<(Client, usize)> = (0..8).map(|_| open()).collect();
+    // Which worker a client has shows by what it adds.
+    let mut clients: Vec<(Client, usize)> = (0..8)
+        .map(|_| {
+            let (before, client, mut worker) = (open(), connect(), None);
+            eventually("the connection counts", || {
+                worker = open().iter().zip(before).position(|(now, before)| *now > before);
+                worker.is_some()
+            });
+            (client, worker.expect("just seen"))
+        })
+        .collect();
     for (client, _) in &mut clients {
         assert_eq!(client.echo("hello"), "hello");
     }
-    for worker in &workers {
-        eventually("two on each", || worker.count_log("connection opened") == 2);
-    }
+    assert_eq!(open(), [2; 4]);
     // The next ones go where there is room.
     clients.retain(|(_, worker)| *worker != 2);
-    eventually("their end", || workers[2].count_log("connection closed") == 2);
-    assert_eq!([open(), open()].map(|(_, worker)| worker), [2, 2]);
+    eventually("their end", || open() == [2, 2, 0, 2]);
+    let mut next = [connect(), connect()];
+    eventually("two more", || open() == [2; 4]);
+    // Whose worker is killed is back at once, and the others notice nothing.
+    common::process::signal(common::process::children(service.child().id())[2], "KILL");
+    next.iter_mut().for_each(Client::ends);
+    let mut again = [connect(), connect()];
+    assert_eq!(again.each_mut().map(|client| client.echo("again")), ["again", "again"]);
+    for (client, _) in &mut clients {
+        assert_eq!(client.echo("still here"), "still here");
+    }
 }
 
 /// What the clients of [`a_restart_is_noticed_by_its_own_clients_only`] went through.
