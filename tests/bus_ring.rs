@@ -43,8 +43,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (4usize..400).prop_map(Step::Push),
-        1 => (400usize..3000).prop_map(Step::Push),
-        3 => Just(Step::Publish),
+        3 => (400usize..3000).prop_map(Step::Push),
+        1 => Just(Step::Publish),
         4 => (0usize..3).prop_map(Step::Read),
         1 => Just(Step::Resume),
     ];
