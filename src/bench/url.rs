@@ -1,7 +1,8 @@
 //! Where to: the URL as people type it, and what it comes to.
 
 use crate::os::listener::ListenAddr;
-use std::net::{IpAddr, ToSocketAddrs};
+use crate::os::resolve::{has_port, resolve};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A server to put load on.
@@ -56,14 +57,10 @@ impl FromStr for Url {
         if host.is_empty() || target.contains(|c: char| c.is_ascii_control() || c == ' ') {
             return Err(format!("'{text}' is no URL: there is no host, or a space in its path"));
         }
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-        let to_resolve = match default_port {
-            _ if has_port => host.to_owned(),
-            Some(port) => format!("{host}:{port}"),
-            None => return Err(format!("'{text}' names no port")),
-        };
-        let mut addrs = to_resolve.to_socket_addrs().map_err(|error| format!("cannot find '{host}': {error}"))?;
-        let addr = addrs.next().ok_or_else(|| format!("'{host}' has no address"))?;
+        if default_port.is_none() && !has_port(host) {
+            return Err(format!("'{text}' names no port"));
+        }
+        let addr = resolve(host, default_port.unwrap_or_default())?;
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let (addr, handshake) = (ListenAddr::Tcp(addr), default_port.is_some());
         Ok(Url { text: text.into(), addr, host: host.to_owned(), target, handshake })

@@ -1,9 +1,9 @@
 //! One HTTP request to a server, as a few commands make it. Not for load: it blocks.
 
 use crate::os::listener::ListenAddr;
+use crate::os::resolve::resolve;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 /// What is asked for when the URL names no path.
@@ -39,7 +39,7 @@ impl Target {
             let rest = url.strip_prefix("http://");
             let rest = rest.ok_or_else(|| format!("'{url}': give http://HOST:PORT/PATH or unix:SOCKET:/PATH"))?;
             let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-            (ListenAddr::Tcp(resolve(host)?), host, path)
+            (ListenAddr::Tcp(resolve(host, 80)?), host, path)
         };
         if url.contains(|c: char| c.is_ascii_control() || c == ' ') {
             return Err(format!("'{}' has a space or a control character in it", url.escape_default()));
@@ -115,13 +115,6 @@ impl std::fmt::Display for Target {
             ListenAddr::Unix(path) => write!(f, "unix:{}:{}", path.display(), self.path),
         }
     }
-}
-
-fn resolve(host: &str) -> Result<SocketAddr, String> {
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let named = if has_port { host.to_owned() } else { format!("{host}:80") };
-    let mut addrs = named.to_socket_addrs().map_err(|error| format!("cannot find '{host}': {error}"))?;
-    addrs.next().ok_or_else(|| format!("'{host}' has no address"))
 }
 
 /// What is left up to `deadline`, an error when that is nothing.

@@ -10,6 +10,7 @@ pub mod inherited;
 pub mod listener;
 pub mod locks;
 pub mod log_writer;
+pub mod resolve;
 pub mod shared_words;
 pub mod signals;
 pub mod stream;

@@ -61,8 +61,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Ends a process's life or interrupts it: `signal` is a name such as `TERM`.
 pub fn send_signal(child: &Child, signal: &str) {
-    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success(), "kill -{signal}");
+    process::signal(child.id(), signal);
 }
 
 /// Waits for a process to end; its exit code, `None` when a signal ended it.
