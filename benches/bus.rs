@@ -4,7 +4,7 @@
 //! cargo bench --bench bus
 
 use percore::os::cpus;
-use percore::{Bus, BusEvent, BusOptions};
+use percore::{Bus, BusEvent, BusOptions, Record};
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -81,12 +81,12 @@ fn throughput(cpu: usize, bytes: usize, batch: usize) -> (f64, u64) {
     let (mut records, mut lost, mut start) = (0u64, 0, None);
     loop {
         pair.bus.drain(|event| match event {
-            BusEvent::Message { payload, .. } => {
+            BusEvent::Record { record: Record { payload, .. }, .. } => {
                 black_box(payload);
                 records += 1;
             }
             BusEvent::Gap { lost: missing, .. } => lost += missing,
-            BusEvent::Joined(_) | BusEvent::Left(_) => {}
+            BusEvent::Joined(_) | BusEvent::Present { .. } | BusEvent::Left(_) => {}
         });
         match start {
             None if records > 0 => {
@@ -109,7 +109,7 @@ fn publish(path: &str, cpu: usize, bytes: usize, batch: usize) {
     let (payload, room) = (vec![7; bytes], (folder.ring_bytes() / 8 / 2) as u64);
     loop {
         for _ in 0..batch {
-            bus.publish(b"c", &payload).expect("short enough");
+            bus.publish(Record::binary("c", &payload)).expect("short enough");
         }
         bus.flush();
         while head.load(Relaxed) > cursor.load(Relaxed) + room {
@@ -128,7 +128,7 @@ fn round_trip(cpu: usize, spins: bool) -> f64 {
     pair.bus.drain(|_| {});
     while Instant::now() < end {
         let start = Instant::now();
-        pair.bus.publish(b"c", b"ping").expect("short");
+        pair.bus.publish(Record::binary("c", b"ping")).expect("short");
         pair.bus.flush();
         hear(&mut pair.bus, spins);
         times.push(start.elapsed().as_secs_f64() * 1e6);
@@ -141,7 +141,7 @@ fn round_trip(cpu: usize, spins: bool) -> f64 {
 fn hear(bus: &mut Bus, spins: bool) {
     let mut heard = false;
     loop {
-        bus.drain(|event| heard |= matches!(event, BusEvent::Message { .. }));
+        bus.drain(|event| heard |= matches!(event, BusEvent::Record { .. }));
         if heard {
             return;
         }
@@ -157,7 +157,7 @@ fn answer(path: &str, cpu: usize, spins: bool) {
     let mut bus = Bus::join(path.as_ref(), BusOptions::default()).expect("a bus");
     loop {
         hear(&mut bus, spins);
-        bus.publish(b"c", b"pong").expect("short");
+        bus.publish(Record::binary("c", b"pong")).expect("short");
         bus.flush();
     }
 }

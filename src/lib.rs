@@ -58,11 +58,13 @@ pub mod session;
 pub mod supervisor;
 
 pub use app::{App, ConnectError, Error};
-pub use data::id::{ConnectionId, Peer};
+pub use bus::event::BusEvent;
+pub use data::id::{ConnectionId, Participant, Peer};
 pub use data::log::{Level, Log};
 pub use data::network::Network;
+pub use data::record::{PublishError, Record, RecordKind, Records};
 pub use data::stats::Stats;
-pub use os::bus::{Bus, BusEvent, BusOptions, Participant, PublishError};
+pub use os::bus::{Bus, BusOptions};
 pub use os::listener::ListenAddr;
 pub use os::log_writer::LogFormat;
 pub use outbox::{Delivery, Outbox, SendRules, SlowConsumer};

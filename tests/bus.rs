@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Killed, TempDir, eventually, percore, process, run};
-use percore::{Bus, BusEvent, BusOptions, Participant, PublishError};
+use percore::{Bus, BusEvent, BusOptions, Participant, PublishError, Record};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -25,7 +25,8 @@ fn owned(event: BusEvent<'_>) -> Event {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
     match event {
         BusEvent::Joined(who) => Event::Joined(who),
-        BusEvent::Message { from, channel, payload } => Event::Message(from, text(channel), text(payload)),
+        BusEvent::Record { from, record } => Event::Message(from, text(record.channel), text(record.payload)),
+        BusEvent::Present { .. } => unreachable!("nobody is on a channel"),
         BusEvent::Gap { from, lost } => Event::Gap(from, lost),
         BusEvent::Left(who) => Event::Left(who),
     }
@@ -65,11 +66,11 @@ fn two_hear_each_other_in_order() {
     assert_eq!(second.others().collect::<Vec<_>>(), [one]);
     assert_eq!(events(&mut first, 1), [Event::Joined(two)]);
     for number in 0..100 {
-        first.publish(b"a", number.to_string().as_bytes()).expect("short");
+        first.publish(Record::binary("a", number.to_string().as_bytes())).expect("short");
     }
     assert!(!second.drain(|event| panic!("{event:?} before it was shown")));
     first.flush();
-    second.publish(b"b", b"hello").expect("short");
+    second.publish(Record::binary("b", b"hello")).expect("short");
     second.flush();
     let wanted: Vec<Event> = (0..100).map(|number| message(one, "a", &number.to_string())).collect();
     assert_eq!(events(&mut second, 100), wanted);
@@ -87,12 +88,12 @@ fn who_reads_too_slowly_is_told_how_much_was_lost() {
     let folder = TempDir::new();
     let mut slow = Bus::join(&folder.path("bus"), SMALL).expect("a bus");
     let mut fast = Bus::join(&folder.path("bus"), SMALL).expect("the same");
-    fast.publish(b"n", b"0").expect("short");
+    fast.publish(Record::binary("n", b"0")).expect("short");
     fast.flush();
     let from = fast.me();
     assert_eq!(events(&mut slow, 2), [Event::Joined(from), message(from, "n", "0")]);
     for number in 1..=10_000 {
-        fast.publish(b"n", number.to_string().as_bytes()).expect("short");
+        fast.publish(Record::binary("n", number.to_string().as_bytes())).expect("short");
         fast.flush();
     }
     let (mut next, mut lost) = (1, 0);
@@ -117,10 +118,12 @@ fn who_reads_too_slowly_is_told_how_much_was_lost() {
 fn what_is_too_long_is_an_error_to_its_sender() {
     let folder = TempDir::new();
     let mut bus = Bus::join(&folder.path("bus"), SMALL).expect("a bus");
-    let Err(PublishError::TooLong { limit }) = bus.publish(b"c", &[0; 20_000]) else { panic!("it is too long") };
+    let Err(PublishError::TooLong { limit }) = bus.publish(Record::binary("c", &[0; 20_000])) else {
+        panic!("it is too long")
+    };
     assert!(limit < 16 << 10);
-    assert_eq!(bus.publish(b"c", &vec![0; limit - 1]), Ok(()));
-    assert_eq!(bus.publish(&[b'c'; 70_000], b""), Err(PublishError::ChannelTooLong));
+    assert_eq!(bus.publish(Record::binary("c", &vec![0; limit - 1])), Ok(()));
+    assert_eq!(bus.publish(Record::binary(&"c".repeat(70_000), b"")), Err(PublishError::ChannelTooLong));
 }
 
 #[test]
@@ -220,7 +223,7 @@ fn an_idle_bus_wakes_nobody() {
         std::mem::replace(&mut switches, process::context_switches(tail.0.id())) == switches
     });
     // Records that were not shown wake nobody; nor does a second look.
-    bus.publish(b"seen", b"now").expect("short");
+    bus.publish(Record::binary("seen", b"now")).expect("short");
     assert!(bus.park());
     bus.unpark();
     assert_eq!(process::context_switches(tail.0.id()), switches);
@@ -248,7 +251,7 @@ fn the_commands() {
     let tail = command.spawn().expect("it runs");
     assert_eq!(events(&mut here, 1), [Event::Joined(Participant { slot: 1, generation: 2 })]);
     for (channel, text) in [("news", "one"), ("other", "no"), ("news", "two")] {
-        here.publish(channel.as_bytes(), text.as_bytes()).expect("short");
+        here.publish(Record::text(channel, text)).expect("short");
     }
     here.flush();
     let output = tail.wait_with_output().expect("it ends");

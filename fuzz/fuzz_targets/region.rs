@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use percore::bus::atomic::{AtomicU64, Ordering};
-use percore::bus::envelope::{Envelope, HEAD_BYTES};
+use percore::bus::envelope::{HEAD_BYTES, read};
 use percore::bus::region::{Geometry, Region};
 use percore::bus::ring::{Reader, Writer};
 
@@ -29,8 +29,8 @@ fuzz_target!(|bytes: &[u8]| {
     let mut reader = Reader::at(word(3), word(4) as u32);
     for turn in 0..MOST_READS {
         let result = reader.read(ring, |_, _, record| {
-            if let Some(Envelope { channel, payload, .. }) = Envelope::read(record) {
-                assert_eq!(HEAD_BYTES + channel.len() + payload.len(), record.len());
+            if let Some((_, content)) = read(record) {
+                assert_eq!(HEAD_BYTES + content.channel.len() + content.payload.len(), record.len());
             }
         });
         // Someone writes where no one but the owner may.

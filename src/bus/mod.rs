@@ -5,6 +5,7 @@
 
 pub mod atomic;
 pub mod envelope;
+pub mod event;
 pub mod parking;
 pub mod region;
 pub mod ring;

@@ -2,8 +2,11 @@
 
 use super::Failure;
 use super::units::duration;
+use crate::bus::event::BusEvent;
+use crate::data::id::Participant;
 use crate::data::log::printable;
-use crate::os::bus::{Bus, BusEvent, BusOptions, Folder, Participant};
+use crate::data::record::{Record, RecordKind};
+use crate::os::bus::{Bus, BusOptions, Folder};
 use clap::{Args, Subcommand};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -110,8 +113,11 @@ fn status(path: &Path) -> io::Result<()> {
 fn publish(path: &Path, order: &Publish) -> Result<(), Failure> {
     let mut bus = Bus::join(path, BusOptions::default()).map_err(|error| Failure::Run(error.to_string()))?;
     let channel = order.channel.as_bytes();
-    let publish =
-        |bus: &mut Bus, message: &[u8]| bus.publish(channel, message).map_err(|error| Failure::Run(error.to_string()));
+    let publish = |bus: &mut Bus, message: &[u8]| {
+        // What is no text cannot be sent as such.
+        let kind = if std::str::from_utf8(message).is_ok() { RecordKind::Text } else { RecordKind::Binary };
+        bus.publish(Record { kind, channel, payload: message }).map_err(|error| Failure::Run(error.to_string()))
+    };
     if let Some(message) = &order.message {
         publish(&mut bus, message.as_bytes())?;
         bus.flush();
@@ -140,7 +146,9 @@ fn tail(path: &Path, order: &Tail) -> io::Result<()> {
     loop {
         let more = bus.drain(|event| {
             let line = match event {
-                BusEvent::Message { from, channel, payload } => {
+                BusEvent::Record { record, .. } if record.kind.is_presence() => return,
+                BusEvent::Present { .. } => return,
+                BusEvent::Record { from, record: Record { channel, payload, .. } } => {
                     let channel = String::from_utf8_lossy(channel);
                     if left == 0 || order.channel.as_ref().is_some_and(|only| *only != channel) {
                         return;

@@ -32,6 +32,21 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
+/// Who takes part in a bus: a slot, and which of its owners, counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Participant {
+    /// The slot.
+    pub slot: u32,
+    /// Tells its owners apart: a reused slot never passes for its former owner.
+    pub generation: u32,
+}
+
+impl fmt::Display for Participant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
 /// Who is at the other end, in 18 bytes because every idle connection keeps one. Behind a proxy that is trusted
 /// ([`ProxyRules`](crate::ProxyRules)) that is the client, as the proxy tells; behind any other it is the proxy.
 ///

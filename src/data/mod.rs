@@ -1,4 +1,4 @@
-//! Floor 0, plain data: ids, the out queue, the timer wheel, counters, networks, dates.
+//! Floor 0, plain data: ids, the out queue, the timer wheel, channels, records, counters, networks, dates.
 //!
 //! Nothing here does input or output, and nothing here reads a clock: a point in time is an argument,
 //! given as the `Duration` since the process began.
@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod network;
 pub mod pool;
 pub mod queue;
+pub mod record;
 pub mod stats;
 pub mod tally;
 pub mod wheel;

@@ -12,82 +12,18 @@ mod links;
 
 pub use folder::{BusOptions, Folder};
 
-use crate::bus::envelope::{self, Envelope, HEAD_BYTES, MAX_CHANNEL_BYTES};
+use crate::bus::envelope::{self, HEAD_BYTES};
+use crate::bus::event::BusEvent;
 use crate::bus::parking;
 use crate::bus::ring::{Corrupt, Reader, Writer};
+use crate::data::id::Participant;
+use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record};
 use links::{Links, News};
-use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
-
-/// Who takes part: a slot, and which of its owners, counted from 1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Participant {
-    /// The slot.
-    pub slot: u32,
-    /// Tells its owners apart: a reused slot never passes for its former owner.
-    pub generation: u32,
-}
-
-impl fmt::Display for Participant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.slot, self.generation)
-    }
-}
-
-/// What a bus tells. For each participant: first `Joined`, then messages in the order in which they were published, and
-/// `Gap`s between them, at last `Left`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BusEvent<'a> {
-    /// Another participant is there.
-    Joined(Participant),
-    /// A message on a channel.
-    Message {
-        /// Who published it.
-        from: Participant,
-        /// The channel.
-        channel: &'a [u8],
-        /// What was published.
-        payload: &'a [u8],
-    },
-    /// So many records of a participant were overwritten before they could be read here.
-    Gap {
-        /// Whose.
-        from: Participant,
-        /// How many.
-        lost: u64,
-    },
-    /// A participant is gone, by itself or killed; what it had published came before this.
-    Left(Participant),
-}
-
-/// Why something cannot be published.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PublishError {
-    /// The record is longer than a quarter of the ring (`--bus-size`).
-    TooLong {
-        /// The longest there can be, channel and payload together, in bytes.
-        limit: usize,
-    },
-    /// The channel's name is longer than 65,535 bytes.
-    ChannelTooLong,
-}
-
-impl fmt::Display for PublishError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PublishError::TooLong { limit } => {
-                write!(f, "message longer than the {limit} bytes that a ring takes at a time (--bus-size)")
-            }
-            PublishError::ChannelTooLong => write!(f, "name of a channel longer than {MAX_CHANNEL_BYTES} bytes"),
-        }
-    }
-}
-
-impl std::error::Error for PublishError {}
 
 /// A participant that we hear of.
 struct Peer {
@@ -105,11 +41,10 @@ struct Peer {
 /// A place on a bus. Dropping it leaves the bus.
 ///
 /// ```no_run
-/// use percore::{Bus, BusOptions};
-/// use std::time::Duration;
+/// use percore::{Bus, BusOptions, Record};
 ///
 /// let mut bus = Bus::join("/dev/shm/my-bus".as_ref(), BusOptions::default())?;
-/// bus.publish(b"news", b"hello").expect("short enough");
+/// bus.publish(Record::text("news", "hello")).expect("short enough");
 /// bus.flush();
 /// loop {
 ///     while bus.drain(|event| println!("{event:?}")) {}
@@ -184,21 +119,25 @@ impl Bus {
         })
     }
 
-    /// Publishes a message on a channel. Nobody sees it before [`Bus::flush`].
+    /// Publishes a record. Nobody sees it before [`Bus::flush`].
     ///
     /// # Errors
     /// When it is too long.
-    pub fn publish(&mut self, channel: &[u8], payload: &[u8]) -> Result<(), PublishError> {
+    pub fn publish(&mut self, record: Record<'_>) -> Result<(), PublishError> {
+        let Record { kind, channel, payload } = record;
         if channel.len() > MAX_CHANNEL_BYTES {
             return Err(PublishError::ChannelTooLong);
         }
-        envelope::write_head(self.me.generation, channel, &mut self.head);
+        envelope::write_head(self.me.generation, kind, channel, &mut self.head);
         let ring = self.folder.region().ring(self.me.slot as usize);
-        self.writer
-            .push(ring, &[&self.head, payload])
-            .map_err(|too_long| PublishError::TooLong { limit: too_long.limit.saturating_sub(HEAD_BYTES) })?;
+        self.writer.push(ring, &[&self.head, payload]).map_err(|_| PublishError::TooLong { limit: self.limit() })?;
         (self.dirty, self.records) = (true, self.records + 1);
         Ok(())
+    }
+
+    /// The longest record there can be, channel and payload together, in bytes.
+    pub fn limit(&self) -> usize {
+        self.folder.region().ring(self.me.slot as usize).max_record_bytes().saturating_sub(HEAD_BYTES)
     }
 
     /// Shows what was published, and wakes whoever sleeps.
@@ -237,7 +176,7 @@ impl Bus {
         let of = |generation| Participant { slot: slot as u32, generation };
         let (mut told, latest, first) = (peer.told, peer.latest, peer.start.1);
         let result = peer.reader.read(region.ring(slot), |number, mut lost, record| {
-            let Some(Envelope { generation, channel, payload }) = Envelope::read(record) else { return };
+            let Some((generation, record)) = envelope::read(record) else { return };
             if generation != told {
                 if told > 0 {
                     // Of what was lost, the new owner's part begins at its first record.
@@ -254,7 +193,7 @@ impl Bus {
             if lost > 0 {
                 each(BusEvent::Gap { from: of(told), lost });
             }
-            each(BusEvent::Message { from: of(told), channel, payload });
+            each(BusEvent::Record { from: of(told), record });
         });
         region.cursor(me, slot).store(peer.reader.position(), Relaxed);
         if let Ok(progress) = result {
