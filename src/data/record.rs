@@ -1,4 +1,4 @@
-//! What processes tell each other over a bus: messages and notices on channels, and who is on them.
+//! What processes tell each other over a bus: messages on channels, and who is on them.
 
 use std::fmt;
 
@@ -13,25 +13,17 @@ pub enum RecordKind {
     Text = 1,
     /// A binary message for them.
     Binary = 2,
-    /// Bytes for the apps of the other processes: [`App::on_bus`](crate::App::on_bus).
-    Notice = 3,
-    /// How many subscribers the sender has on the channel: eight bytes, least significant first.
-    Count = 4,
+    /// How many subscribers the sender has on the channel, and whether its app listens there: an [`Interest`].
+    Count = 3,
     /// A member of that name came to the sender's part of the channel.
-    Enter = 5,
+    Enter = 4,
     /// It left.
-    Leave = 6,
+    Leave = 5,
 }
 
 impl RecordKind {
-    const ALL: [RecordKind; 6] = [
-        RecordKind::Text,
-        RecordKind::Binary,
-        RecordKind::Notice,
-        RecordKind::Count,
-        RecordKind::Enter,
-        RecordKind::Leave,
-    ];
+    const ALL: [RecordKind; 5] =
+        [RecordKind::Text, RecordKind::Binary, RecordKind::Count, RecordKind::Enter, RecordKind::Leave];
 
     /// The kind of which this is the number.
     #[inline]
@@ -46,6 +38,28 @@ impl RecordKind {
     }
 }
 
+/// Whom a process has on a channel. Nobody, and not its app either, is what every channel begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Interest {
+    /// Connections that are subscribed.
+    pub subscribers: u32,
+    /// Whether the app itself wants what is published there: [`Outbox::listen`](crate::Outbox::listen).
+    pub listens: bool,
+}
+
+impl Interest {
+    /// As the payload of a [`RecordKind::Count`].
+    pub fn bytes(self) -> [u8; 5] {
+        let [a, b, c, d] = self.subscribers.to_le_bytes();
+        [a, b, c, d, u8::from(self.listens)]
+    }
+
+    /// Whether there is any.
+    pub fn is_some(self) -> bool {
+        self != Interest::default()
+    }
+}
+
 /// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
@@ -53,7 +67,7 @@ pub struct Record<'a> {
     pub kind: RecordKind,
     /// The channel's name, of [`MAX_CHANNEL_BYTES`] at most.
     pub channel: &'a [u8],
-    /// A message, a notice, a number or a member's name.
+    /// A message, an [`Interest`] or a member's name.
     pub payload: &'a [u8],
 }
 
@@ -68,10 +82,11 @@ impl<'a> Record<'a> {
         Record { kind: RecordKind::Binary, channel: channel.as_bytes(), payload: message }
     }
 
-    /// The number that a [`RecordKind::Count`] tells.
-    pub fn count(&self) -> Option<u64> {
-        let bytes: [u8; 8] = self.payload.try_into().ok()?;
-        (self.kind == RecordKind::Count).then(|| u64::from_le_bytes(bytes))
+    /// What a [`RecordKind::Count`] tells.
+    pub fn interest(&self) -> Option<Interest> {
+        let &[a, b, c, d, listens] = self.payload else { return None };
+        (self.kind == RecordKind::Count)
+            .then(|| Interest { subscribers: u32::from_le_bytes([a, b, c, d]), listens: listens != 0 })
     }
 }
 
@@ -167,7 +182,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_pushed_comes_back(
-            all in vec((1u8..=6, vec(any::<u8>(), 0..40), vec(any::<u8>(), 0..40)), 0..10), cut in any::<prop::sample::Index>()
+            all in vec((1u8..=5, vec(any::<u8>(), 0..40), vec(any::<u8>(), 0..40)), 0..10), cut in any::<prop::sample::Index>()
         ) {
             let mut records = Records::new();
             let mut ends = Vec::new();
@@ -186,8 +201,15 @@ mod tests {
         }
 
         #[test]
+        fn an_interest_comes_back(subscribers in any::<u32>(), listens in any::<bool>()) {
+            let interest = Interest { subscribers, listens };
+            let record = Record { kind: RecordKind::Count, channel: b"c", payload: &interest.bytes() };
+            prop_assert_eq!(record.interest(), Some(interest));
+        }
+
+        #[test]
         fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..100)) {
-            Records::from_bytes(bytes).iter().for_each(|record| { let _ = record.count(); });
+            Records::from_bytes(bytes).iter().for_each(|record| { let _ = record.interest(); });
         }
     }
 }
