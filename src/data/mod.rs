@@ -4,6 +4,7 @@
 //! given as the `Duration` since the process began.
 
 pub mod calendar;
+pub mod channels;
 pub mod histogram;
 pub mod id;
 pub mod input;
