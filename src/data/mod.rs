@@ -12,6 +12,7 @@ pub mod log;
 pub mod metrics;
 pub mod network;
 pub mod pool;
+pub mod presence;
 pub mod queue;
 pub mod record;
 pub mod stats;
