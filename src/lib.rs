@@ -63,6 +63,7 @@ pub use bus::event::BusEvent;
 pub use data::id::{ConnectionId, Participant, Peer};
 pub use data::log::{Level, Log};
 pub use data::network::Network;
+pub use data::presence::{Change, Presence};
 pub use data::record::{Interest, PublishError, Record, RecordKind, Records};
 pub use data::stats::Stats;
 pub use os::bus::{Bus, BusOptions};

@@ -4,6 +4,7 @@
 //! given as the `Duration` since the process began.
 
 pub mod calendar;
+pub mod channels;
 pub mod histogram;
 pub mod id;
 pub mod input;
@@ -11,6 +12,7 @@ pub mod log;
 pub mod metrics;
 pub mod network;
 pub mod pool;
+pub mod presence;
 pub mod queue;
 pub mod record;
 pub mod stats;

@@ -4,20 +4,25 @@
 //! that touch are one. So an idle connection holds no buffer, a message is copied once, bytes queued for many
 //! connections can be stored once, and a connection costs one write a pass. Only what the socket did not take is
 //! moved to the lane's own backlog. A large message that already has a buffer of its own is queued with it, uncopied, and
-//! one that lies in the read buffer is queued where it lies ([`Input`]).
+//! one that lies in the read buffer is queued where it lies ([`Input`]). What many connections are sent is stored once
+//! ([`common`]), also for those who have to wait for it.
 //!
 //! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog; the arena and the read
 //! buffer are empty.
 
+mod backlog;
+mod common;
+
 use super::input::{Input, Lent};
 use super::pool::Pool;
-use std::collections::VecDeque;
+use backlog::{Backlog, Bytes};
+use common::Common;
 use std::io::IoSlice;
 
 /// Up to so many pieces go into one vectored write; what is beyond waits for the next.
 pub const MAX_SLICES: usize = 64;
 
-/// Leftovers are gathered in chunks of about this size.
+/// The arena begins with this size, and leftovers are gathered in chunks of about as much.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// An arena that grew beyond this is given back after the pass.
 const ARENA_KEEP_BYTES: usize = 2 * 1024 * 1024;
@@ -26,26 +31,16 @@ const NONE: u32 = u32::MAX;
 pub const NOBODY: u32 = u32::MAX;
 const ARENA: u32 = u32::MAX;
 const INPUT: u32 = u32::MAX - 1;
+const COMMON: u32 = u32::MAX - 2;
 
 #[derive(Clone, Copy)]
 struct Span {
     next: u32,
-    /// `ARENA`, `INPUT`, or an index into `owned`.
+    /// `ARENA`, `INPUT`, `COMMON`, or an index into `owned`.
     source: u32,
     start: usize,
     end: usize,
 }
-
-/// Bytes of its own that a lane still has to send: `bytes[start..end]`.
-struct Chunk {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-/// Chunks, oldest first.
-#[derive(Default)]
-struct Backlog(VecDeque<Chunk>);
 
 /// The sending side of one connection. `mode` belongs to whoever queues; the queue keeps it beside the lane only
 /// because both are wanted at once.
@@ -112,6 +107,7 @@ pub struct OutQueue {
     owned: Vec<Vec<u8>>,
     owned_bytes: usize,
     input: Input,
+    common: Common,
     lanes: Vec<Lane>,
     dirty: Vec<u32>,
     next_dirty: usize,
@@ -139,7 +135,7 @@ impl OutQueue {
         self.end_run();
         let lane = std::mem::replace(&mut self.lanes[key as usize], Lane::CLOSED);
         for chunk in lane.backlog.into_iter().flat_map(|backlog| backlog.0) {
-            self.pool.give(chunk.bytes);
+            self.give_back(chunk.bytes);
         }
         lane.queued
     }
@@ -236,6 +232,34 @@ impl OutQueue {
         self.link(key, Span { next: NONE, source, start, end });
     }
 
+    /// Stores bytes that several connections are sent; [`OutQueue::push_common`] queues them for each.
+    pub fn extend_common(&mut self, bytes: &[u8]) {
+        self.common.extend(bytes);
+    }
+
+    /// How many such bytes there are.
+    #[inline]
+    pub fn common_bytes(&self) -> usize {
+        self.common.len()
+    }
+
+    /// Such bytes.
+    pub fn common(&self, start: usize, end: usize) -> &[u8] {
+        self.common.slice(start, end)
+    }
+
+    /// Queues such bytes, where they lie, for one connection.
+    #[inline]
+    pub fn push_common(&mut self, key: u32, start: usize, end: usize) {
+        self.end_run();
+        self.append(key, COMMON, start, end);
+    }
+
+    /// Such bytes of former passes that some connection has not taken yet.
+    pub fn kept_common_bytes(&self) -> usize {
+        self.common.kept_bytes()
+    }
+
     /// The process's read buffer, to read into; [`OutQueue::take_back_input`] comes before anything is written.
     #[inline]
     pub fn lend_input(&mut self) -> Lent {
@@ -308,7 +332,7 @@ impl OutQueue {
 
     /// Bytes queued since the last flush, of all lanes.
     pub fn pass_bytes(&self) -> usize {
-        self.filled + self.owned_bytes + self.input.kept_bytes()
+        self.filled + self.owned_bytes + self.common.len() + self.input.kept_bytes()
     }
 
     /// Whether part of what is queued lies in the read buffer.
@@ -354,7 +378,10 @@ impl OutQueue {
             if count == MAX_SLICES {
                 return count;
             }
-            slices[count] = IoSlice::new(&chunk.bytes[chunk.start..chunk.end]);
+            slices[count] = IoSlice::new(match &chunk.bytes {
+                Bytes::Own(bytes) => &bytes[chunk.start..chunk.end],
+                Bytes::Common(name) => self.common.kept(*name, chunk.start, chunk.end),
+            });
             count += 1;
         }
         let mut next = lane.first;
@@ -373,6 +400,7 @@ impl OutQueue {
         match span.source {
             ARENA => &self.arena[span.start..span.end],
             INPUT => self.input.kept(span.start, span.end),
+            COMMON => self.common.slice(span.start, span.end),
             owned => &self.owned[owned as usize][span.start..span.end],
         }
     }
@@ -394,58 +422,6 @@ impl OutQueue {
         self.sent_in_part(key, bytes);
     }
 
-    fn sent_in_part(&mut self, key: u32, bytes: usize) {
-        self.retain(key);
-        let lane = &mut self.lanes[key as usize];
-        lane.queued -= bytes;
-        let mut left = bytes;
-        let mut done = Vec::new();
-        while let Some(Backlog(chunks)) = lane.backlog.as_deref_mut() {
-            let Some(chunk) = chunks.front_mut() else { break };
-            let taken = left.min(chunk.end - chunk.start);
-            chunk.start += taken;
-            left -= taken;
-            if chunk.start < chunk.end {
-                break;
-            }
-            done.extend(chunks.pop_front().map(|chunk| chunk.bytes));
-        }
-        if lane.queued == 0 {
-            lane.backlog = None;
-        } else if !lane.blocked {
-            self.mark_dirty(key);
-        }
-        for buffer in done {
-            self.pool.give(buffer);
-        }
-    }
-
-    /// Moves this pass's spans of a lane into its backlog.
-    fn retain(&mut self, key: u32) {
-        let lane = &mut self.lanes[key as usize];
-        let mut next = std::mem::replace(&mut lane.first, NONE);
-        lane.last = NONE;
-        let mut backlog = lane.backlog.take().unwrap_or_default();
-        let chunks = &mut backlog.0;
-        while let Some(&span) = self.spans.get(next as usize) {
-            next = span.next;
-            if span.source != ARENA && span.source != INPUT {
-                let bytes = std::mem::take(&mut self.owned[span.source as usize]);
-                chunks.push_back(Chunk { bytes, start: span.start, end: span.end });
-                continue;
-            }
-            let bytes = self.source(&span);
-            match chunks.back_mut() {
-                Some(last) if last.end == last.bytes.len() && last.bytes.len() + bytes.len() <= CHUNK_BYTES => {
-                    last.bytes.extend_from_slice(bytes);
-                    last.end = last.bytes.len();
-                }
-                _ => chunks.push_back(Chunk { bytes: bytes.to_vec(), start: 0, end: bytes.len() }),
-            }
-        }
-        self.lanes[key as usize].backlog = Some(backlog);
-    }
-
     /// Ends a flush: all dirty lanes were written, so the arena begins anew.
     pub fn end_flush(&mut self) {
         debug_assert_eq!(self.next_dirty, self.dirty.len(), "a dirty lane was not written");
@@ -455,6 +431,7 @@ impl OutQueue {
         self.filled = 0;
         self.owned_bytes = 0;
         self.input.clear();
+        self.common.end_flush();
         if self.arena.len() > ARENA_KEEP_BYTES {
             self.arena = Vec::new();
         }

@@ -24,7 +24,7 @@ proptest! {
     #[test]
     fn every_lane_gets_its_bytes_in_order(
         passes in prop::collection::vec(
-            (prop::collection::vec((0u32..4, 0usize..3000, 0u8..4), 0..90), prop::collection::vec(0usize..9000, 4)),
+            (prop::collection::vec((0u32..4, 0usize..3000, 0u8..5), 0..90), prop::collection::vec(0usize..9000, 4)),
             1..12,
         )
     ) {
@@ -47,6 +47,15 @@ proptest! {
                         for part in bytes.chunks(len / 3 + 1) {
                             queue.reserve(part.len()).copy_from_slice(part);
                             queue.commit_to_run(part.len());
+                        }
+                    }
+                    // For two, who may take it at different times.
+                    3 => {
+                        let start = queue.common_bytes();
+                        queue.extend_common(&bytes);
+                        want[(key as usize + 1) % 4].extend(&bytes);
+                        for key in [key, (key + 1) % 4] {
+                            queue.push_common(key, start, start + len);
                         }
                     }
                     // Read between other bytes, of which nothing is kept.
@@ -77,9 +86,11 @@ proptest! {
             got[key as usize].extend(write(&mut queue, key, usize::MAX));
         }
         prop_assert!(got == want);
+        queue.end_flush();
         for lane in &queue.lanes {
             prop_assert!(lane.backlog.is_none());
         }
+        prop_assert_eq!(queue.kept_common_bytes(), 0);
     }
 }
 
@@ -113,6 +124,52 @@ fn spans_that_touch_are_one_and_a_closed_lane_is_passed_over() {
     assert_eq!(write(&mut queue, 1, 9), b"x");
     assert_eq!(queue.next_dirty(), None);
     queue.end_flush();
+}
+
+/// What many wait for is kept once, as long as one of them waits, and whoever goes gives its part up.
+#[test]
+fn what_many_wait_for_is_kept_once() {
+    let mut queue = OutQueue::new();
+    for pass in 0..10 {
+        queue.extend_common(&[pass; 1000]);
+        for key in 0..100 {
+            if pass == 0 {
+                queue.open(key, 1);
+            }
+            queue.push_common(key, 0, 1000);
+        }
+        while let Some(key) = queue.next_dirty() {
+            queue.sent(key, 0, true);
+        }
+        queue.end_flush();
+    }
+    assert_eq!(queue.kept_common_bytes(), 10_000);
+    for key in 0..99 {
+        assert_eq!(queue.close(key), 10_000);
+    }
+    assert!(queue.unblock(99));
+    assert_eq!(queue.next_dirty(), Some(99));
+    assert_eq!(write(&mut queue, 99, 2500), [[0; 1000].as_slice(), &[1; 1000], &[2; 500]].concat());
+    queue.end_flush();
+    assert_eq!(queue.kept_common_bytes(), 8000);
+    assert_eq!(queue.close(99), 7500);
+    assert_eq!(queue.kept_common_bytes(), 0);
+}
+
+/// Who waits for a small part of a pass gets a copy of it, and does not keep the whole.
+#[test]
+fn a_small_part_is_copied() {
+    let mut queue = OutQueue::new();
+    queue.open(0, 1);
+    queue.extend_common(&[7; 100_000]);
+    queue.push_common(0, 10, 60);
+    assert_eq!(queue.next_dirty(), Some(0));
+    queue.sent(0, 20, true);
+    queue.end_flush();
+    assert_eq!(queue.kept_common_bytes(), 0);
+    assert!(queue.unblock(0));
+    assert_eq!(queue.next_dirty(), Some(0));
+    assert_eq!(write(&mut queue, 0, 99), [7; 30]);
 }
 
 /// A span of the read buffer is told by where it lies, which must not be taken for a place that is no longer lent.

@@ -1,0 +1,90 @@
+//! What sockets did not take: moved out of the pass's buffers, and sent when they take bytes again.
+
+use super::{CHUNK_BYTES, COMMON, NONE, OutQueue, Span};
+use std::collections::VecDeque;
+
+/// Where bytes lie that a lane still has to send.
+pub(super) enum Bytes {
+    Own(Vec<u8>),
+    /// The name under which they are kept for several.
+    Common(u32),
+}
+
+/// What a lane still has to send: `bytes[start..end]`.
+pub(super) struct Chunk {
+    pub bytes: Bytes,
+    pub start: usize,
+    pub end: usize,
+}
+
+/// Chunks, oldest first.
+#[derive(Default)]
+pub(super) struct Backlog(pub VecDeque<Chunk>);
+
+impl OutQueue {
+    pub(super) fn give_back(&mut self, bytes: Bytes) {
+        match bytes {
+            Bytes::Own(buffer) => self.pool.give(buffer),
+            Bytes::Common(name) => self.common.give_back(name),
+        }
+    }
+
+    pub(super) fn sent_in_part(&mut self, key: u32, bytes: usize) {
+        self.retain(key);
+        let lane = &mut self.lanes[key as usize];
+        lane.queued -= bytes;
+        let mut left = bytes;
+        let mut done = Vec::new();
+        while let Some(Backlog(chunks)) = lane.backlog.as_deref_mut() {
+            let Some(chunk) = chunks.front_mut() else { break };
+            let taken = left.min(chunk.end - chunk.start);
+            chunk.start += taken;
+            left -= taken;
+            if chunk.start < chunk.end {
+                break;
+            }
+            done.extend(chunks.pop_front().map(|chunk| chunk.bytes));
+        }
+        if lane.queued == 0 {
+            lane.backlog = None;
+        } else if !lane.blocked {
+            self.mark_dirty(key);
+        }
+        for bytes in done {
+            self.give_back(bytes);
+        }
+    }
+
+    /// Moves this pass's spans of a lane into its backlog.
+    pub(super) fn retain(&mut self, key: u32) {
+        let lane = &mut self.lanes[key as usize];
+        let mut next = std::mem::replace(&mut lane.first, NONE);
+        lane.last = NONE;
+        let mut backlog = lane.backlog.take().unwrap_or_default();
+        let chunks = &mut backlog.0;
+        while let Some(&span) = self.spans.get(next as usize) {
+            next = span.next;
+            let Span { source, start, end, .. } = span;
+            if source < COMMON {
+                let bytes = Bytes::Own(std::mem::take(&mut self.owned[source as usize]));
+                chunks.push_back(Chunk { bytes, start, end });
+                continue;
+            }
+            if source == COMMON && self.common.is_worth_keeping(end - start) {
+                chunks.push_back(Chunk { bytes: Bytes::Common(self.common.keep()), start, end });
+                continue;
+            }
+            let bytes = self.source(&span);
+            match chunks.back_mut() {
+                Some(Chunk { bytes: Bytes::Own(last), end, .. })
+                    if *end == last.len() && last.len() + bytes.len() <= CHUNK_BYTES =>
+                {
+                    last.extend_from_slice(bytes);
+                    *end = last.len();
+                }
+                _ => chunks.push_back(Chunk { bytes: Bytes::Own(bytes.to_vec()), start: 0, end: bytes.len() }),
+            }
+        }
+        self.lanes[key as usize].backlog = Some(backlog);
+    }
+}
