@@ -69,6 +69,7 @@ enum Token {
 }
 
 /// Reads replies.
+#[derive(Default)]
 pub struct Replies {
     max_bulk: usize,
     bytes: Vec<u8>,
@@ -91,18 +92,7 @@ pub struct Replies {
 impl Replies {
     /// Nothing read yet. Of bulk strings longer than `max_bulk` only the length is told.
     pub fn new(max_bulk: usize) -> Replies {
-        Replies {
-            max_bulk,
-            bytes: Vec::new(),
-            start: 0,
-            at: 0,
-            searched: 0,
-            tokens: Vec::new(),
-            open: Vec::new(),
-            bulk: None,
-            skip: 0,
-            done: false,
-        }
+        Replies { max_bulk, ..Replies::default() }
     }
 
     /// Takes what came.

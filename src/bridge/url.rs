@@ -1,11 +1,14 @@
 //! Where Redis is: the URL as people type it. Errors and logs never show any of it that could be a password.
 
+use crate::data::log::printable;
 use crate::os::resolve::has_port;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 const DEFAULT_PORT: u16 = 6379;
+/// Longest part of an error that is shown.
+const ERROR_CHARACTERS: usize = 200;
 
 /// Where Redis listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +48,20 @@ impl fmt::Debug for Login {
     }
 }
 
+/// An error of Redis as it may be shown.
+pub fn shown(error: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(error), ERROR_CHARACTERS)
+}
+
+/// What Redis says of our login. Some servers repeat in their errors what they were sent, which is not shown then.
+pub fn refusal(login: Option<&Login>, error: &[u8]) -> String {
+    let secrets = login.map(|login| [Some(&login.password), login.user.as_ref()]).into_iter().flatten().flatten();
+    let mut secrets = secrets.filter(|secret| !secret.is_empty());
+    let repeats = secrets.any(|secret| error.windows(secret.len()).any(|window| window == secret.as_slice()));
+    let said = if repeats { "an error that repeats what it was sent".to_owned() } else { shown(error) };
+    format!("it refuses user or password: {said}")
+}
+
 /// A Redis.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RedisUrl {
@@ -76,8 +93,7 @@ impl FromStr for RedisUrl {
             _ => return Err(format!("the URL's scheme is none of Redis: {FORMS}")),
         };
         let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
-        let (login, host) =
-            authority.rsplit_once('@').map_or((None, authority), |(login, host)| (Some(login), host));
+        let (login, host) = authority.rsplit_once('@').map_or((None, authority), |(login, host)| (Some(login), host));
         let database = path.strip_prefix('/').unwrap_or(path);
         if !database.bytes().all(|byte| byte.is_ascii_digit()) {
             let what = "the URL goes on after host and port: a '/', '?', '#' or '@' in a password is to be written as %2F, %3F, %23 or %40";
@@ -131,7 +147,10 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
             std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
         });
         let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        out.push(decoded.ok_or("a % in the URL's user or password is not followed by two hexadecimal digits: write % as %25")?);
+        out.push(
+            decoded
+                .ok_or("a % in the URL's user or password is not followed by two hexadecimal digits: write % as %25")?,
+        );
     }
     Ok(out)
 }
@@ -197,5 +216,15 @@ mod tests {
         }
         let url: RedisUrl = "redis://user:secret@h".parse().expect("a URL");
         assert!(!format!("{url:?}").contains("secret") && !format!("{url:?}").contains("user"));
+    }
+
+    #[test]
+    fn a_refusal_shows_no_password() {
+        let login = Login { user: None, password: b"secret".to_vec() };
+        let said = refusal(Some(&login), b"ERR unknown command 'AUTH', with args beginning with: 'secret'");
+        assert!(!said.contains("secret"), "{said}");
+        let said = refusal(Some(&login), b"WRONGPASS invalid username-password pair or user is disabled.");
+        assert!(said.contains("WRONGPASS invalid"), "{said}");
+        assert!(refusal(None, b"NOAUTH Authentication required.\r\n").ends_with("required."));
     }
 }

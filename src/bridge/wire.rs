@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn what_bridges_did_not_say_is_plain() {
-        for text in ["", "hello", "percore:", "percore:12:t:x", "percore:+123456789abcdef:t:x", "percore:0123456789abcdef.t:x"] {
+        for text in
+            ["", "hello", "percore:", "percore:12:t:x", "percore:+123456789abcdef:t:x", "percore:0123456789abcdef.t:x"]
+        {
             assert_eq!(read(text.as_bytes()), Incoming::Plain(text.as_bytes()));
         }
         let unknown = read(b"percore:0123456789abcdef:?:x");
