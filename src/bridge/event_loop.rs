@@ -3,6 +3,7 @@
 use super::connection::{Connection, Lookup};
 use super::exchange::{Exchange, Side};
 use super::url::{Place, RedisUrl};
+use crate::data::log::Level;
 use crate::os::bus::Bus;
 use crate::os::clock::Clock;
 use crate::os::listener::ListenAddr;
@@ -161,6 +162,10 @@ impl Loop {
             }
         }
         bus.flush();
+        if let Some(error) = bus.presence_error() {
+            let text = format!("processes that join later will not know the members of other hosts: {error}");
+            exchange.log.push(Level::Warn, "bus", &[("error", &error)], text);
+        }
         Ok(more)
     }
 

@@ -19,3 +19,6 @@ pub mod resp;
 mod retry;
 pub mod url;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
