@@ -355,7 +355,9 @@ impl Exchange {
     /// Why the connections are to be given up.
     pub fn pass(&mut self, now: Duration) -> Result<(), String> {
         let mut result = Ok(());
-        if !matches!(self.link, Link::Down { .. }) {
+        if matches!(self.link, Link::Down { .. }) {
+            self.local.forget_subscriptions(&mut self.subscribed);
+        } else {
             self.update_subscriptions();
             result = self.mind_silence(now);
         }

@@ -52,6 +52,7 @@ impl Local {
     /// All channels are to be looked at, as nothing is subscribed.
     pub fn forget_subscriptions(&mut self, subscribed: &mut HashSet<Box<[u8]>>) {
         subscribed.clear();
+        self.touched.clear();
         self.recheck = true;
     }
 

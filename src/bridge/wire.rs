@@ -3,6 +3,7 @@
 
 use crate::data::record::{RecordKind, Records};
 use std::fmt;
+use std::io::Write;
 
 /// The Redis channel on which bridges tell each other who is where.
 pub const PRESENCE_CHANNEL: &[u8] = b"percore-presence";
@@ -84,8 +85,11 @@ impl Kind {
 }
 
 /// What stands before a payload.
-pub fn head(host: HostId, kind: Kind) -> Vec<u8> {
-    format!("percore:{host}:{}:", char::from(kind as u8)).into_bytes()
+pub fn head(host: HostId, kind: Kind) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    // It fits.
+    let _ = write!(&mut bytes[..], "percore:{host}:{}:", char::from(kind as u8));
+    bytes
 }
 
 /// What came on a channel of Redis.
@@ -140,8 +144,7 @@ mod tests {
         #[test]
         fn what_is_said_is_understood(host in any::<u64>(), kind in 0..Kind::ALL.len(), payload in vec(any::<u8>(), 0..50)) {
             let (host, kind) = (HostId(host), Kind::ALL[kind]);
-            let mut bytes = head(host, kind);
-            prop_assert_eq!(bytes.len(), HEAD_BYTES);
+            let mut bytes = head(host, kind).to_vec();
             bytes.extend_from_slice(&payload);
             prop_assert_eq!(read(&bytes), Incoming::Bridge(host, Some(kind), &payload));
         }
