@@ -7,6 +7,7 @@ mod ask;
 mod bench;
 mod bridge;
 mod bus;
+pub mod bus_flags;
 pub mod flags;
 mod healthcheck;
 mod reload;
