@@ -77,6 +77,9 @@ impl Seat {
             sessions.stats_mut().bus_published += published;
         }
         self.bus.flush();
+        if let Some(error) = self.bus.presence_error() {
+            sessions.log.push(Level::Error, "bus", &[], error.to_string());
+        }
         // The memory is for the next pass.
         let outgoing = sessions.outgoing();
         if outgoing.is_empty() && records.bytes().len() <= FLUSH_BYTES {
