@@ -1,6 +1,8 @@
 //! Floor 2, the trait [`App`]: what a server does with its connections.
 
-use crate::data::id::ConnectionId;
+use crate::data::id::{ConnectionId, Participant};
+use crate::data::presence::Change;
+use crate::data::record::Record;
 use crate::outbox::Outbox;
 use crate::protocol::Violation;
 use crate::protocol::client::HandshakeError;
@@ -199,6 +201,26 @@ pub trait App {
     /// A second SIGTERM or SIGINT, which ends [`Server::run`](crate::Server::run) at once, leaves it out.
     fn on_close(&mut self, id: ConnectionId, connection: Self::Connection, reason: &CloseReason, out: &mut Outbox) {
         let _ = (id, connection, reason, out);
+    }
+
+    /// Something was published by another process on a channel that the app listens to ([`Outbox::listen`]), as text or
+    /// binary. Its subscribers among our connections get it without this call. Text is UTF-8; else anything may stand in
+    /// it, whatever other programs on the bus make of it.
+    fn on_bus(&mut self, from: Participant, record: Record<'_>, out: &mut Outbox) {
+        let _ = (from, record, out);
+    }
+
+    /// So much that another process published was overwritten before it could be read here: this one was too busy, or the
+    /// ring is too small (`--bus-size`). Who is on which channel is right again soon.
+    fn on_gap(&mut self, from: Participant, lost: u64, out: &mut Outbox) {
+        let _ = (from, lost, out);
+    }
+
+    /// A name came to a channel ([`Outbox::subscribe_as`]) or left it, in this process or another, also because a
+    /// connection broke or a process was killed. Every process is told, so what follows from it each tells its own
+    /// connections, by [`Outbox::publish_here`].
+    fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
+        let _ = (change, out);
     }
 
     /// Time has come. Called once at the start and then at the time it returns, as the `Duration` since the start;

@@ -1,5 +1,8 @@
 //! The [`Outbox`]: how apps send. It encodes frames into the out queue and minds the backlog.
 
+pub(crate) mod channels;
+mod echo;
+
 use crate::data::id::ConnectionId;
 use crate::data::queue::OutQueue;
 use crate::data::stats::{self, Stats};
@@ -7,10 +10,10 @@ use crate::protocol::Role;
 use crate::protocol::close::payload as close_payload;
 use crate::protocol::deflate::Deflater;
 use crate::protocol::extension::Agreement;
-use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, MAX_UNMASKED_HEADER_BYTES};
+use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
-use crate::protocol::message::{Body, HEADROOM, Kind, Message};
-use crate::protocol::receiver::Piece;
+use crate::protocol::message::Kind;
+use channels::Broadcast;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
@@ -64,6 +67,8 @@ pub(crate) enum Demand {
     Closing(CloseCode),
     /// The backlog is full.
     Overflow,
+    /// Members came to channels or left them; of no connection in particular.
+    News,
 }
 
 /// An echo of a message of which not all has come.
@@ -109,6 +114,9 @@ pub struct Outbox {
     pub(crate) awaited: Vec<ConnectionId>,
     pub(crate) stops: bool,
     pub(crate) now: Duration,
+    /// Unix time at the start.
+    pub(crate) epoch: Duration,
+    pub(crate) broadcast: Broadcast,
     rules: SendRules,
     node: u32,
     /// One compressor for each window size, for all connections without context takeover.
@@ -133,6 +141,8 @@ impl Outbox {
             awaited: Vec::new(),
             stops: false,
             now: Duration::ZERO,
+            epoch: Duration::ZERO,
+            broadcast: Broadcast::default(),
             rules,
             node,
             shared: [const { None }; 16],
@@ -161,102 +171,6 @@ impl Outbox {
                 Delivery::Queued
             }
             Err(delivery) => delivery,
-        }
-    }
-
-    /// Sends a message back as it came, with the same opcode: the payload is unmasked on its way into the queue, and
-    /// that of a large message is not copied at all.
-    #[inline(always)]
-    pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
-        let Body::Masked { frame, start, mask } = &message.body else { return self.echo_any(to, message) };
-        if frame.len() >= IN_PLACE_BYTES {
-            return self.echo_any(to, message);
-        }
-        let payload = &frame[*start..];
-        if !self.queue.is_in_run(to.index, to.generation) || to.node != self.node {
-            let lane = self.queue.lane(to.index, to.generation).filter(|_| to.node == self.node);
-            if lane.is_none_or(|lane| lane.mode != FRAMES || lane.is_blocked()) {
-                return self.echo_any(to, message);
-            }
-            self.queue.begin_run(to.index, to.generation);
-        }
-        self.stats.send(message.kind.index(), payload.len());
-        let space = self.queue.reserve(MAX_UNMASKED_HEADER_BYTES + payload.len());
-        let header = frame::encode(space, message.kind.opcode(), false, payload.len(), None);
-        mask::copy(payload, &mut space[header..header + payload.len()], *mask);
-        self.queue.commit_to_run(header + payload.len());
-        Delivery::Queued
-    }
-
-    fn echo_any(&mut self, to: ConnectionId, mut message: Message<'_>) -> Delivery {
-        let (key, mode) = match self.admit(to) {
-            Ok(mode) => (to.index, mode),
-            Err(delivery) => return delivery,
-        };
-        let (kind, length) = (message.kind, message.len());
-        let as_it_is = mode & (MASKED | MID_FRAME) == 0 && !self.compresses(mode, length);
-        match message.body {
-            Body::Masked { frame, start, mask } if as_it_is => {
-                self.stats.send(kind.index(), length);
-                if mask != [0; 4] {
-                    mask::apply(&mut frame[start..], mask);
-                }
-                // The answer's header takes the end of the message's: the key, which is longer by nothing else.
-                let mut header = [0; MAX_HEADER_BYTES];
-                let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
-                let begin = start - header_bytes;
-                frame[begin..start].copy_from_slice(&header[..header_bytes]);
-                if !self.queue.push_in_place(key, &frame[begin..]) {
-                    self.queue.push(key, &frame[begin..]);
-                }
-            }
-            Body::Owned { mut buffer, end } if length >= OWN_BUFFER_BYTES && as_it_is => {
-                self.stats.send(kind.index(), length);
-                let mut header = [0; MAX_HEADER_BYTES];
-                let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
-                let start = HEADROOM - header_bytes;
-                buffer[start..HEADROOM].copy_from_slice(&header[..header_bytes]);
-                self.queue.push_owned(key, buffer, start, end);
-            }
-            _ => {
-                self.push_message(key, mode, kind, &[message.payload()]);
-                if let Body::Owned { buffer, .. } = message.body {
-                    self.queue.pool.give(buffer);
-                }
-            }
-        }
-        Delivery::Queued
-    }
-
-    /// Begins a server's echo of a message of which not all has come. Until its end, what else is sent there waits.
-    pub(crate) fn begin_echo(&mut self, to: ConnectionId, payload_bytes: usize) {
-        let Ok(mode) = self.admit(to) else { return };
-        debug_assert!(mode & MASKED == 0, "clients take messages whole");
-        let space = self.queue.reserve(MAX_HEADER_BYTES);
-        let header = frame::encode(space, Kind::Binary.opcode(), false, payload_bytes, None);
-        self.stats.send(Kind::Binary.index(), payload_bytes);
-        self.queue.commit(to.index, header);
-        let lane = self.queue.lane_at(to.index);
-        let behind = lane.queued_bytes() >= READ_PAUSE_BYTES;
-        lane.mode |= MID_FRAME;
-        self.under_way.insert(to.index, UnderWay { held: Vec::new(), behind });
-    }
-
-    /// Goes on with the echo that was begun, if it was.
-    pub(crate) fn echo_piece(&mut self, key: u32, piece: Piece<'_>) {
-        if self.queue.lane_at(key).mode & MID_FRAME != 0 {
-            mask::apply(piece.payload, piece.mask);
-            if !self.queue.push_in_place(key, piece.payload) {
-                self.queue.push(key, piece.payload);
-            }
-        }
-    }
-
-    /// Ends the echo that was begun, and sends what had to wait for that.
-    pub(crate) fn end_echo(&mut self, key: u32) {
-        if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
-            self.queue.lane_at(key).mode &= !MID_FRAME;
-            self.queue.push(key, &held);
         }
     }
 
@@ -309,8 +223,14 @@ impl Outbox {
         self.now
     }
 
+    /// Time since 1970-01-01 00:00 UTC, as it was then: the start's, by the system's clock, and what has passed since.
+    pub fn unix_time(&self) -> Duration {
+        self.epoch + self.now
+    }
+
     /// Bytes that wait for a connection's socket, 0 when it is gone.
     pub fn backlog_bytes(&mut self, to: ConnectionId) -> usize {
+        self.end_fanout();
         self.queue.lane(to.index, to.generation).map_or(0, |lane| lane.queued_bytes())
     }
 
@@ -362,6 +282,7 @@ impl Outbox {
 
     /// Queues a Close frame, after which the lane takes no more frames.
     pub(crate) fn push_close(&mut self, key: u32, payload: Option<(CloseCode, &str)>) {
+        self.end_fanout();
         let lane = self.queue.lane_at(key);
         let mode = lane.mode;
         lane.mode &= MID_FRAME;
@@ -379,6 +300,7 @@ impl Outbox {
 
     /// Whether a frame may be queued for `to`; its lane's mode, or why not.
     fn admit(&mut self, to: ConnectionId) -> Result<u8, Delivery> {
+        self.end_fanout();
         let node = self.node;
         match self.queue.lane(to.index, to.generation) {
             Some(lane) if lane.mode & FRAMES != 0 && to.node == node => {
@@ -390,6 +312,19 @@ impl Outbox {
             }
             _ => Err(Delivery::Closed),
         }
+    }
+
+    /// The same for a connection that is known to be there.
+    fn admit_at(&mut self, key: u32) -> Option<u8> {
+        let lane = self.queue.lane_at(key);
+        if lane.mode & FRAMES == 0 {
+            return None;
+        }
+        if lane.is_blocked() && lane.queued_bytes() >= self.rules.max_backlog {
+            self.overflow(key);
+            return None;
+        }
+        Some(lane.mode)
     }
 
     #[cold]
@@ -417,23 +352,34 @@ impl Outbox {
         if !self.compresses(mode, payload_bytes) {
             return self.push_frame(key, mode, kind.opcode(), false, parts);
         }
-        let mut deflated = std::mem::take(&mut self.deflated);
-        deflated.clear();
-        let bits = mode >> WINDOW_SHIFT;
-        let deflater = match self.own.get_mut(&key).filter(|_| mode & TAKEOVER != 0) {
-            Some(own) => own,
-            None => {
-                let level = self.rules.deflate_level;
-                self.shared[bits as usize].get_or_insert_with(|| Deflater::new(level, bits, false))
-            }
-        };
-        deflater.deflate(parts, &mut deflated);
+        let mut deflated = self.take_deflated();
+        match self.own.get_mut(&key).filter(|_| mode & TAKEOVER != 0) {
+            Some(own) => own.deflate(parts, &mut deflated),
+            None => self.shared_deflater((mode >> WINDOW_SHIFT).into()).deflate(parts, &mut deflated),
+        }
         // What does not shrink goes as it is, unless the peer's window must follow ours.
         if deflated.len() < payload_bytes || mode & TAKEOVER != 0 {
             self.push_frame(key, mode, kind.opcode(), true, &[&deflated]);
         } else {
             self.push_frame(key, mode, kind.opcode(), false, parts);
         }
+        self.give_deflated(deflated);
+    }
+
+    /// The compressor of those who agreed to a window of so many bits, each message by itself.
+    fn shared_deflater(&mut self, bits: usize) -> &mut Deflater {
+        let level = self.rules.deflate_level;
+        self.shared[bits].get_or_insert_with(|| Deflater::new(level, bits as u8, false))
+    }
+
+    /// An empty buffer for a compressed message.
+    fn take_deflated(&mut self) -> Vec<u8> {
+        let mut deflated = std::mem::take(&mut self.deflated);
+        deflated.clear();
+        deflated
+    }
+
+    fn give_deflated(&mut self, deflated: Vec<u8>) {
         if deflated.capacity() <= DEFLATED_KEEP_BYTES {
             self.deflated = deflated;
         }

@@ -1,3 +1,4 @@
 //! Floor 2, the applications that `percore serve` offers. Each knows [`App`](crate::App) and nothing of sockets.
 
+pub mod chat;
 pub mod echo;

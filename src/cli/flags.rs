@@ -1,9 +1,11 @@
 //! The flags that every `serve` command has, as typed, and what they come to once checked.
 
 use super::Failure;
+use super::bus_flags::{BusFlags, BusPlace};
 use super::units::{bytes, duration, mode};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
+use crate::os::bus::BusOptions;
 use crate::os::listener::ListenAddr;
 use crate::os::log_writer::LogFormat;
 use crate::outbox::{SendRules, SlowConsumer};
@@ -26,7 +28,7 @@ pub struct ServerFlags {
     #[arg(
         long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' in it stands for the number \
         of a worker, from 0: each then has an address of its own; else they share a port by SO_REUSEPORT \
-        [default: 127.0.0.1:8080, or 0.0.0.0:$PORT where PORT is set]"
+        [default: 127.0.0.1:8080, for chat port 9001, or 0.0.0.0:$PORT where PORT is set]"
     )]
     listen: Vec<String>,
     /// Connections that may wait to be accepted (the kernel's somaxconn bounds it)
@@ -78,7 +80,7 @@ pub struct ServerFlags {
     #[arg(help_heading = "Proxies")]
     max_connections_per_ip: u32,
 
-    /// Path that upgrades; repeatable [default: / and /ws]
+    /// Path that upgrades; repeatable [default: / and /ws, for chat /websockets]
     #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
     path: Vec<String>,
     // The line is read in a terminal, where brackets around the URL would only be in the way.
@@ -161,6 +163,9 @@ pub struct ServerFlags {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     log_messages: bool,
+
+    #[command(flatten)]
+    bus: BusFlags,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -258,15 +263,24 @@ pub(super) struct Checked {
     pub pin: PinFlag,
     pub admin: Option<ListenAddr>,
     pub ready_fd: Option<i32>,
+    pub bus: BusPlace,
+    pub bus_options: BusOptions,
     pub settings: Settings,
     pub options: ServerOptions,
     pub log: Log,
 }
 
+/// What an app listens to and upgrades unless it is told otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults {
+    pub port: u16,
+    pub paths: &'static [&'static str],
+}
+
 impl ServerFlags {
     /// Checks what each flag by itself could not.
-    pub(super) fn check(self) -> Result<Checked, Failure> {
-        let listen = listen_addrs(&self.listen)?;
+    pub(super) fn check(self, defaults: Defaults) -> Result<Checked, Failure> {
+        let listen = listen_addrs(&self.listen, defaults.port)?;
         if let Some(bad) = self.path.iter().find(|path| !path.starts_with('/') || path.contains(['?', '#', ' '])) {
             return Err(Failure::Usage(format!(
                 "--path '{bad}' is no path: it begins with / and has no ?, # or space"
@@ -295,17 +309,18 @@ impl ServerFlags {
             None => (self.workers != Workers::Plain).then(default_admin),
         };
         let (workers, pin, ready_fd) = (self.workers, self.pin, self.ready_fd);
-        let (settings, options, log) = (self.settings(), self.options(), self.log());
-        Ok(Checked { listen, workers, pin, admin, ready_fd, settings, options, log })
+        let (settings, options, log) = (self.settings(defaults), self.options(), self.log());
+        let (bus, bus_options) = (self.bus.place(), self.bus.options());
+        Ok(Checked { listen, workers, pin, admin, ready_fd, bus, bus_options, settings, options, log })
     }
 
-    fn settings(&self) -> Settings {
-        let default = UpgradeRules::default();
+    fn settings(&self, defaults: Defaults) -> Settings {
+        let paths = defaults.paths.iter().map(|path| (*path).to_owned()).collect();
         Settings {
             node: 0,
             max_message: self.max_message,
             upgrade: UpgradeRules {
-                paths: if self.path.is_empty() { default.paths } else { self.path.clone() },
+                paths: if self.path.is_empty() { paths } else { self.path.clone() },
                 origins: self.origin.clone(),
                 subprotocols: self.subprotocol.clone(),
                 deflate: self.deflate.into(),
@@ -348,6 +363,7 @@ impl ServerFlags {
             unix_mode: self.unix_mode,
             drain_timeout: self.drain_timeout,
             log_format,
+            busy_poll: self.bus.busy_poll(),
             signals: true,
         }
     }
@@ -365,14 +381,14 @@ impl ServerFlags {
     }
 }
 
-/// `--listen` as given, else `PORT` of the environment on all addresses, else 127.0.0.1:8080.
-pub(super) fn listen_addrs(given: &[String]) -> Result<Vec<ListenPattern>, Failure> {
+/// `--listen` as given, else `PORT` of the environment on all addresses, else the app's port on 127.0.0.1.
+pub(super) fn listen_addrs(given: &[String], port: u16) -> Result<Vec<ListenPattern>, Failure> {
     if !given.is_empty() {
         let parsed = given.iter().map(|addr| addr.parse().map_err(|error| Failure::Usage(format!("--listen {error}"))));
         return parsed.collect();
     }
     let addr = match std::env::var("PORT") {
-        Err(_) => "127.0.0.1:8080".to_owned(),
+        Err(_) => format!("127.0.0.1:{port}"),
         Ok(port) => match port.parse::<u16>() {
             Ok(port) => format!("0.0.0.0:{port}"),
             Err(_) => {

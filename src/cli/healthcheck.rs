@@ -49,7 +49,8 @@ fn listening() -> Result<Target, Failure> {
     let given = std::env::var("PERCORE_LISTEN").unwrap_or_default();
     // Of one address for each worker it is the first worker's.
     let first: Vec<String> = given.split(',').take(1).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
-    let first = listen_addrs(&first)?.swap_remove(0).for_slot(0).map_err(|error| Failure::Usage(error.to_string()))?;
+    let first =
+        listen_addrs(&first, 8080)?.swap_remove(0).for_slot(0).map_err(|error| Failure::Usage(error.to_string()))?;
     let addr = match first {
         ListenAddr::Tcp(addr) => ListenAddr::Tcp(SocketAddr::new(reachable(addr.ip()), addr.port())),
         unix => unix,

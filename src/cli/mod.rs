@@ -6,6 +6,7 @@
 mod ask;
 mod bench;
 mod bus;
+pub mod bus_flags;
 pub mod flags;
 mod healthcheck;
 mod reload;

@@ -1,21 +1,25 @@
 //! `percore serve APP`: one plain process, or a supervisor and its workers.
 
 use super::Failure;
-use super::flags::{Checked, PinFlag, ServerFlags, Workers};
+use super::bus_flags::BusPlace;
+use super::flags::{Checked, Defaults, PinFlag, ServerFlags, Workers};
 use crate::app::App;
+use crate::apps::chat::{self, Chat};
 use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::data::log::Level;
 use crate::data::stats::Stats;
+use crate::os::bus::{Bus, Folder, PrivateBus};
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
 use crate::os::hostname::hostname;
 use crate::os::log_writer::write_records;
 use crate::os::shared_words::SharedWords;
-use crate::reactor::{Outcome, Server};
+use crate::reactor::{Outcome, Server, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
 use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all};
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
@@ -24,6 +28,14 @@ use std::sync::{Arc, PoisonError};
 pub(super) enum Serve {
     /// Echo every message with the same opcode
     Echo(EchoFlags),
+    /// Broadcast and chat rooms on /websockets, and GET /ping1, /ping2 to everyone, across all processes on a bus
+    Chat(ChatFlags),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ChatFlags {
+    #[command(flatten)]
+    server: ServerFlags,
 }
 
 #[derive(Args, Debug)]
@@ -47,17 +59,29 @@ pub(super) enum Part {
 }
 
 pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
-    let Serve::Echo(flags) = serve;
-    let checked = flags.server.check()?;
     raise_descriptor_limit();
-    if part == Part::Main && checked.workers != Workers::Plain {
-        return supervise(checked).map_err(failed);
+    match serve {
+        Serve::Echo(EchoFlags { hostname_prefix, server }) => {
+            let checked = server.check(Defaults { port: 8080, paths: &["/", "/ws"] })?;
+            match checked {
+                checked if supervises(&checked, part) => supervise(checked, false),
+                checked if hostname_prefix => serve_app(PrefixedEcho::new(&hostname()), checked, part),
+                checked => serve_app(Echo, checked, part),
+            }
+        }
+        Serve::Chat(ChatFlags { server }) => {
+            let checked = server.check(Defaults { port: 9001, paths: &[chat::PATH] })?;
+            match checked {
+                checked if supervises(&checked, part) => supervise(checked, true),
+                checked => serve_app(Chat::new(seed().map_err(failed)?), checked, part),
+            }
+        }
     }
-    if flags.hostname_prefix {
-        serve_app(PrefixedEcho::new(&hostname()), checked, part)
-    } else {
-        serve_app(Echo, checked, part)
-    }
+}
+
+/// Whether this process has others serve.
+fn supervises(checked: &Checked, part: Part) -> bool {
+    part == Part::Main && checked.workers != Workers::Plain
 }
 
 fn failed(error: io::Error) -> Failure {
@@ -67,11 +91,20 @@ fn failed(error: io::Error) -> Failure {
 /// Serves in this process.
 fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
     let (format, mut end) = (checked.options.log_format, checked.log.like());
+    // Before anyone is told that we serve.
+    let bus = match &checked.bus {
+        BusPlace::Folder(path) => Some(Bus::join(path, checked.bus_options).map_err(failed)?),
+        BusPlace::Private | BusPlace::Off => None,
+    };
     let (server, name) = match part {
         Part::Main => (plain(app, checked), String::new()),
         Part::Worker => worker(app, checked),
     };
-    let outcome = server.and_then(Server::run).map_err(failed)?;
+    let mut server = server.map_err(failed)?;
+    if let Some(bus) = bus {
+        server = server.bus(bus);
+    }
+    let outcome = server.run().map_err(failed)?;
     let (level, text, stats) = match outcome {
         Outcome::Drained(stats) => (Level::Info, "stopped".to_owned(), stats),
         Outcome::Abandoned(cut_off, stats) => {
@@ -142,9 +175,25 @@ fn worker<A: App>(app: A, checked: Checked) -> (io::Result<Server<A>>, String) {
     (Ok(server.log(log)), format!("worker {slot} "))
 }
 
-/// Runs workers.
-fn supervise(checked: Checked) -> io::Result<()> {
-    let Checked { listen, workers, pin, admin, ready_fd, settings: _, options, mut log } = checked;
+/// Runs workers, of an app that broadcasts or not.
+fn supervise(checked: Checked, broadcasts: bool) -> Result<(), Failure> {
+    let (place, bus_options) = (checked.bus.clone(), checked.bus_options);
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
+    // Goes at the end of this function, when all workers are gone.
+    let mut private = None;
+    match place {
+        BusPlace::Folder(path) => drop(Folder::open(&path, bus_options).map_err(failed)?),
+        BusPlace::Private if broadcasts => {
+            let bus = private.insert(PrivateBus::create(bus_options).map_err(failed)?);
+            arguments.extend(["--bus".into(), bus.path().into()]);
+        }
+        BusPlace::Private | BusPlace::Off => {}
+    }
+    supervise_program(checked, arguments).map_err(failed)
+}
+
+fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<()> {
+    let Checked { listen, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
     let ready = Ready::new(ready_fd)?;
     let slots = match workers {
         Workers::Plain => 1,
@@ -167,7 +216,7 @@ fn supervise(checked: Checked) -> io::Result<()> {
         log.push(Level::Info, "admin", &[("listen", &addr)], format!("admin listener on {addr}"));
     }
     let plan = Plan {
-        program: Program { path: std::env::current_exe()?, arguments: std::env::args_os().skip(2).collect() },
+        program: Program { path: std::env::current_exe()?, arguments },
         listeners,
         cpus: places(slots, pin)?,
         drain_timeout: options.drain_timeout,

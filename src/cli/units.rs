@@ -38,6 +38,17 @@ pub fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Reads a number of microseconds: `50`.
+///
+/// # Errors
+/// A sentence that says what may be typed.
+pub fn microseconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(number @ 0..=1_000_000) => Ok(Duration::from_micros(number)),
+        _ => Err("give a number of microseconds, at most 1000000".into()),
+    }
+}
+
 /// Reads `65536`, `64K`, `64KiB`, `16M` or `1G`: multiples of 1024.
 ///
 /// # Errors

@@ -55,10 +55,17 @@ impl Utc {
 
     /// As in `1994-11-06T08:49:37.042Z` (RFC 3339). `milliseconds` is 0 to 999.
     pub fn rfc3339(&self, milliseconds: u32) -> String {
-        format!(
-            "{}-{:02}-{:02}T{:02}:{:02}:{:02}.{milliseconds:03}Z",
-            self.year, self.month, self.day, self.hour, self.minute, self.second
-        )
+        format!("{}.{milliseconds:03}Z", self.seconds())
+    }
+
+    /// As in `1994-11-06T08:49:37.042000001Z` (RFC 3339). `nanoseconds` is below a billion.
+    pub fn rfc3339_nanos(&self, nanoseconds: u32) -> String {
+        format!("{}.{nanoseconds:09}Z", self.seconds())
+    }
+
+    fn seconds(&self) -> String {
+        let Utc { year, month, day, hour, minute, second, .. } = self;
+        format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
     }
 }
 
@@ -70,6 +77,7 @@ mod tests {
     fn known_moments() {
         assert_eq!(Utc::from_unix(784_111_777).http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(Utc::from_unix(0).rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Utc::from_unix(0).rfc3339_nanos(42), "1970-01-01T00:00:00.000000042Z");
         assert_eq!(Utc::from_unix(951_782_400).rfc3339(7), "2000-02-29T00:00:00.007Z");
         assert_eq!(Utc::from_unix(4_102_444_799).rfc3339(999), "2099-12-31T23:59:59.999Z");
     }

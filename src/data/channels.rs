@@ -13,6 +13,8 @@ struct Channel {
     name: Rc<[u8]>,
     /// Connections, by key.
     subscribers: Vec<u32>,
+    /// Names under which connections are listed, and how many under each.
+    members: HashMap<Rc<str>, u32>,
     /// Whether the app itself wants what others publish here.
     listens: bool,
     /// What was told of it last.
@@ -25,6 +27,13 @@ impl Channel {
     fn interest(&self) -> Interest {
         Interest { subscribers: self.subscribers.len() as u32, listens: self.listens }
     }
+
+    /// One fewer has this name; whether that was the last.
+    fn give_up(&mut self, member: &Rc<str>) -> bool {
+        let Some(count) = self.members.get_mut(member) else { return false };
+        *count -= 1;
+        *count == 0 && self.members.remove(member).is_some()
+    }
 }
 
 struct Subscription {
@@ -32,7 +41,16 @@ struct Subscription {
     /// Where the channel's subscribers have it.
     place: u32,
     /// The name under which the connection is listed there.
-    member: Option<Box<str>>,
+    member: Option<Rc<str>>,
+}
+
+/// What is news of names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// A name that nobody has any more.
+    pub left: Option<Rc<str>>,
+    /// Whether the new name is one that nobody had.
+    pub entered: bool,
 }
 
 /// See the module.
@@ -78,6 +96,7 @@ impl Channels {
         let channel = Channel {
             name: Rc::clone(&name),
             subscribers: Vec::new(),
+            members: HashMap::new(),
             listens: false,
             told: Interest::default(),
             changed: false,
@@ -106,12 +125,35 @@ impl Channels {
         true
     }
 
-    /// The name under which a connection is listed on a channel; `None` when it is not there.
-    pub fn member(&mut self, key: u32, name: &[u8]) -> Option<&mut Option<Box<str>>> {
-        let channel = self.find(name)?;
+    fn subscription(&mut self, key: u32, channel: u32) -> Option<&mut Subscription> {
         let own = self.subscriptions.get_mut(&key)?;
         let at = own.binary_search_by_key(&channel, |subscription| subscription.channel).ok()?;
-        Some(&mut own[at].member)
+        Some(&mut own[at])
+    }
+
+    /// Whether a connection is on a channel.
+    pub fn is_subscribed(&mut self, key: u32, name: &[u8]) -> bool {
+        self.find(name).is_some_and(|channel| self.subscription(key, channel).is_some())
+    }
+
+    /// Lists a connection that is on a channel under a name: what of that is news to others. `None` when it was listed so
+    /// before, or is not there.
+    pub fn list(&mut self, key: u32, name: &[u8], member: &str) -> Option<Listed> {
+        let channel = self.find(name)?;
+        let new: Rc<str> = match self.slab[channel as usize].members.get_key_value(member) {
+            Some((member, _)) => Rc::clone(member),
+            None => member.into(),
+        };
+        let slot = &mut self.subscription(key, channel)?.member;
+        if slot.as_ref() == Some(&new) {
+            return None;
+        }
+        let former = slot.replace(Rc::clone(&new));
+        let entry = &mut self.slab[channel as usize];
+        let left = former.filter(|former| entry.give_up(former));
+        let count = entry.members.entry(new).or_default();
+        *count += 1;
+        Some(Listed { left, entered: *count == 1 })
     }
 
     /// How many channels a connection is on.
@@ -119,8 +161,8 @@ impl Channels {
         self.subscriptions.get(&key).map_or(0, Vec::len)
     }
 
-    /// Takes a connection off a channel: its name there, if it was listed; `None` when it was not there.
-    pub fn unsubscribe(&mut self, key: u32, name: &[u8]) -> Option<Option<Box<str>>> {
+    /// Takes a connection off a channel: its name there, if nobody has that any more; `None` when it was not there.
+    pub fn unsubscribe(&mut self, key: u32, name: &[u8]) -> Option<Option<Rc<str>>> {
         let channel = self.find(name)?;
         let Entry::Occupied(mut own) = self.subscriptions.entry(key) else { return None };
         let at = own.get().binary_search_by_key(&channel, |subscription| subscription.channel).ok()?;
@@ -128,32 +170,33 @@ impl Channels {
         if own.get().is_empty() {
             own.remove();
         }
-        self.remove(&subscription);
-        Some(subscription.member)
+        Some(self.remove(subscription))
     }
 
-    /// Takes a connection off all its channels, and tells of each on which it was listed, and as whom.
-    pub fn unsubscribe_all(&mut self, key: u32, mut each: impl FnMut(&[u8], Box<str>)) {
-        for mut subscription in self.subscriptions.remove(&key).into_iter().flatten() {
-            if let Some(member) = subscription.member.take() {
-                each(&self.slab[subscription.channel as usize].name, member);
+    /// Takes a connection off all its channels, and tells of each name that nobody has there any more.
+    pub fn unsubscribe_all(&mut self, key: u32, mut each: impl FnMut(&[u8], &str)) {
+        for subscription in self.subscriptions.remove(&key).into_iter().flatten() {
+            let channel = subscription.channel;
+            if let Some(member) = self.remove(subscription) {
+                each(&self.slab[channel as usize].name, &member);
             }
-            self.remove(&subscription);
         }
     }
 
-    /// Takes a subscription out of the channel's list, where the last one takes its place.
-    fn remove(&mut self, subscription: &Subscription) {
-        let Subscription { channel, place, .. } = *subscription;
-        let subscribers = &mut self.slab[channel as usize].subscribers;
-        subscribers.swap_remove(place as usize);
-        let moved = subscribers.get(place as usize).and_then(|key| self.subscriptions.get_mut(key));
-        if let Some(own) = moved
-            && let Ok(at) = own.binary_search_by_key(&channel, |subscription| subscription.channel)
+    /// Takes a subscription out of the channel's list, where the last one takes its place. Gives its name if nobody has
+    /// that any more.
+    fn remove(&mut self, subscription: Subscription) -> Option<Rc<str>> {
+        let Subscription { channel, place, member } = subscription;
+        let entry = &mut self.slab[channel as usize];
+        entry.subscribers.swap_remove(place as usize);
+        let gone = member.filter(|member| entry.give_up(member));
+        if let Some(&moved) = entry.subscribers.get(place as usize)
+            && let Some(moved) = self.subscription(moved, channel)
         {
-            own[at].place = place;
+            moved.place = place;
         }
         self.change(channel);
+        gone
     }
 
     fn change(&mut self, channel: u32) {
@@ -199,7 +242,11 @@ mod tests {
         #[test]
         fn lists_agree(steps in prop::collection::vec((0u8..6, 0u32..6, 0u8..6), 0..200)) {
             let (mut channels, mut model) = (Channels::default(), BTreeSet::new());
-            let mut names: BTreeMap<(u32, u8), String> = BTreeMap::new();
+            // By channel and key.
+            let mut names: BTreeMap<(u8, u32), String> = BTreeMap::new();
+            let has = |names: &BTreeMap<(u8, u32), String>, channel: u8, name: &str| {
+                names.iter().any(|((c, _), member)| *c == channel && member == name)
+            };
             let mut listened = BTreeSet::new();
             let mut told: BTreeMap<u8, Interest> = BTreeMap::new();
             for (step, key, channel) in steps {
@@ -208,25 +255,33 @@ mod tests {
                     0 | 1 => prop_assert_eq!(channels.subscribe(key, &name), model.insert((channel, key))),
                     2 => {
                         let member = channels.unsubscribe(key, &name);
-                        let had = names.remove(&(key, channel));
-                        prop_assert_eq!(member, model.remove(&(channel, key)).then_some(had.map(String::into)));
+                        let had = names.remove(&(channel, key)).filter(|name| !has(&names, channel, name));
+                        prop_assert_eq!(member, model.remove(&(channel, key)).then_some(had.map(|name| name.into())));
                     }
                     3 => {
                         let mut gone = BTreeSet::new();
                         channels.unsubscribe_all(key, |channel, member| {
-                            gone.insert((key, channel[0], String::from(member)));
+                            gone.insert((channel[0], member.to_owned()));
                         });
-                        let had = names.iter().filter(|((k, _), _)| *k == key);
-                        prop_assert_eq!(&gone, &had.map(|((k, c), member)| (*k, *c, member.clone())).collect());
-                        names.retain(|(k, _), _| *k != key);
+                        let had: Vec<_> = names.iter().filter(|((_, k), _)| *k == key).map(|(a, b)| (a.0, b.clone())).collect();
+                        names.retain(|(_, k), _| *k != key);
                         model.retain(|(_, k)| *k != key);
+                        prop_assert_eq!(gone, had.into_iter().filter(|(c, name)| !has(&names, *c, name)).collect());
                     }
                     4 => {
-                        let member = channels.member(key, &name);
-                        prop_assert_eq!(member.is_some(), model.contains(&(channel, key)));
-                        if let Some(member) = member {
-                            *member = Some("someone".into());
-                            names.insert((key, channel), "someone".into());
+                        // Few names, so that several connections have the same.
+                        let member = if key % 2 == 0 { "even" } else { "any" };
+                        let member = if channel % 3 == 0 { "all" } else { member };
+                        let listed = channels.list(key, &name, member);
+                        let is_there = model.contains(&(channel, key));
+                        prop_assert_eq!(channels.is_subscribed(key, &name), is_there);
+                        let former = names.get(&(channel, key)).cloned();
+                        prop_assert_eq!(listed.is_some(), is_there && former.as_deref() != Some(member));
+                        if let Some(listed) = listed {
+                            let entered = !has(&names, channel, member);
+                            names.insert((channel, key), member.to_owned());
+                            let left = former.filter(|name| !has(&names, channel, name)).map(|name| name.into());
+                            prop_assert_eq!(listed, Listed { left, entered });
                         }
                     }
                     _ => {

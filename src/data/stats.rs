@@ -179,6 +179,18 @@ stats! {
     sent: [u64; OPCODES.len()] = Counter "percore_messages_sent_total" "opcode" OPCODES;
     /// Payload bytes of what was queued for sending, before compression.
     sent_bytes: [u64; OPCODES.len()] = Counter "percore_sent_bytes_total" "opcode" OPCODES;
+    /// Messages that apps published on channels.
+    published: u64 = Counter "percore_published_total";
+    /// Records published on the bus.
+    bus_published: u64 = Counter "percore_bus_records_published_total";
+    /// Records that other participants published on the bus.
+    bus_received: u64 = Counter "percore_bus_records_received_total";
+    /// Records of others that were overwritten before they could be read.
+    bus_lost: u64 = Counter "percore_bus_records_lost_total";
+    /// Records of others that could not be used: text that is not UTF-8.
+    bus_invalid: u64 = Counter "percore_bus_records_invalid_total";
+    /// Other participants of the bus now.
+    bus_participants: u64 = Gauge "percore_bus_participants";
     /// WebSocket connections that ended, by close code: 1005 for a Close frame without one, 1006 for no Close frame.
     closes: [u64; CODES.len()] = Counter "percore_closes_total" "code" CODES;
     /// Connections that ended without a closing handshake.
@@ -276,6 +288,8 @@ impl fmt::Display for Stats {
             (self.protocol_errors, "protocol errors"),
             (self.slow_consumers_closed, "slow consumers closed"),
             (self.messages_dropped, "messages dropped"),
+            (self.bus_lost, "records of the bus lost"),
+            (self.bus_invalid, "records of the bus invalid"),
             (self.unclean_closes, "unclean closes"),
         ];
         for (count, what) in losses.iter().filter(|(count, _)| *count > 0) {

@@ -2,6 +2,7 @@
 
 use super::frame::MAX_UNMASKED_HEADER_BYTES;
 use super::mask::{self, Mask};
+use crate::data::record::RecordKind;
 use crate::data::stats;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
@@ -30,6 +31,15 @@ impl Kind {
         match self {
             Kind::Text => OpCode::Data(Data::Text),
             Kind::Binary => OpCode::Data(Data::Binary),
+        }
+    }
+}
+
+impl From<Kind> for RecordKind {
+    fn from(kind: Kind) -> RecordKind {
+        match kind {
+            Kind::Text => RecordKind::Text,
+            Kind::Binary => RecordKind::Binary,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The loop: poll, read what is ready, accept, expire deadlines, write what is dirty, sleep. The time is read once a pass.
+//! The loop: poll, drain the bus, read what is ready, accept, expire deadlines, write what is dirty, sleep. The time is read once a pass.
 //!
 //! Sockets are edge-triggered and registered once. A short read means that a socket is drained, so there is no read
 //! only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
 
 use super::client::Target;
-use super::sockets::{Accepted, CONTROL, SIGNALS, Sockets, Wake, token, wake};
+use super::seat::{Rest, Seat};
+use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, Wake, token, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use crate::app::{App, ConnectError};
 use crate::data::log::Level;
@@ -54,6 +55,8 @@ pub(super) struct Setup {
     pub signals: Option<Signals>,
     /// The line to a supervisor.
     pub control: Option<Control>,
+    /// The place on a bus.
+    pub seat: Option<Seat>,
     /// Where the counters are shown.
     pub published: Option<Published>,
     pub drain_timeout: Duration,
@@ -93,6 +96,9 @@ impl<A: App> EventLoop<A> {
             control.register(poll.registry(), CONTROL)?;
             control.send(READY, &[])?;
         }
+        if let Some(seat) = &setup.seat {
+            seat.register(poll.registry(), BUS)?;
+        }
         Ok(EventLoop {
             poll,
             sessions,
@@ -110,20 +116,24 @@ impl<A: App> EventLoop<A> {
     pub fn run(&mut self) -> io::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            match self.poll.poll(&mut events, self.timeout()) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
+            self.sleep(&mut events)?;
             self.now = self.clock.now();
             self.sessions.begin_pass(self.now);
+            // Before what clients sent: they may know already what stands there.
+            if let Some(seat) = &mut self.setup.seat {
+                seat.drain(&mut self.sessions);
+            }
             self.read_still_ready();
-            let signals = self.read_events(&events);
+            let signals = self.read_events(&events)?;
             self.accept();
             self.sessions.expire();
             self.connect();
             self.signals += signals;
             if self.sessions.take_stop() || signals > 0 {
                 self.drain();
+            }
+            if let Some(seat) = &mut self.setup.seat {
+                seat.publish(&mut self.sessions);
             }
             self.write_dirty();
             self.end_pass();
@@ -140,9 +150,32 @@ impl<A: App> EventLoop<A> {
         }
     }
 
+    /// Sleeps until something happens.
+    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = self.timeout();
+        let Some(seat) = self.setup.seat.as_mut().filter(|_| timeout != Some(Duration::ZERO)) else {
+            return poll_events(&mut self.poll, events, timeout);
+        };
+        let poll = &mut self.poll;
+        let rest = seat.park(|| {
+            poll_events(poll, events, Some(Duration::ZERO))?;
+            Ok(!events.is_empty())
+        })?;
+        match rest {
+            Rest::Events => Ok(()),
+            Rest::More => poll_events(poll, events, Some(Duration::ZERO)),
+            Rest::Parked => {
+                let polled = poll_events(poll, events, timeout);
+                seat.unpark();
+                polled
+            }
+        }
+    }
+
     /// How long to sleep: not at all while someone has more to read or waits to be accepted.
     fn timeout(&self) -> Option<Duration> {
-        if !self.still_ready.is_empty() || self.sockets.has_waiting() {
+        let bus_has_more = self.setup.seat.as_ref().is_some_and(Seat::has_more);
+        if !self.still_ready.is_empty() || self.sockets.has_waiting() || bus_has_more {
             return Some(Duration::ZERO);
         }
         let deadlines = [self.sessions.next_deadline(), self.drain_deadline];
@@ -152,7 +185,7 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Acts on each event; says how many signals came.
-    fn read_events(&mut self, events: &Events) -> usize {
+    fn read_events(&mut self, events: &Events) -> io::Result<usize> {
         let mut signals = 0;
         for event in events {
             match wake(event.token()) {
@@ -183,10 +216,11 @@ impl<A: App> EventLoop<A> {
                 }
                 Wake::Listener(index) => self.sockets.listener_is_ready(index),
                 Wake::Control => self.obey(),
+                Wake::Bus => self.setup.seat.as_mut().map_or(Ok(()), Seat::take_news)?,
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
         }
-        signals
+        Ok(signals)
     }
 
     fn read_still_ready(&mut self) {
@@ -212,7 +246,7 @@ impl<A: App> EventLoop<A> {
                 socket.paused = true;
                 return;
             }
-            let mut input = self.sessions.queue().lend_input();
+            let mut input = self.sessions.outbox.queue.lend_input();
             let space = input.space();
             let result = socket.stream.read(space);
             let drained = result.as_ref().is_ok_and(|&bytes| bytes < space.len()) && !socket.read_closed;
@@ -222,11 +256,11 @@ impl<A: App> EventLoop<A> {
                 }
                 self.sessions.receive(key, &mut space[..bytes]);
             }
-            self.sessions.queue().take_back_input(input, result.as_ref().map_or(0, |&bytes| bytes));
+            self.sessions.outbox.queue.take_back_input(input, result.as_ref().map_or(0, |&bytes| bytes));
             match result {
                 Ok(0) => return self.sessions.end_of_stream(key),
                 Ok(bytes) => {
-                    let queue = self.sessions.queue();
+                    let queue = &self.sessions.outbox.queue;
                     if queue.keeps_input() || queue.pass_bytes() >= FLUSH_BYTES {
                         self.write_dirty();
                     }
@@ -338,7 +372,7 @@ impl<A: App> EventLoop<A> {
     #[inline(always)]
     fn write_ready(&mut self, key: u32) {
         let Some(socket) = self.sockets.get(key) else { return };
-        let queue = self.sessions.queue();
+        let queue = &mut self.sessions.outbox.queue;
         let (offered, result) = match queue.single(key) {
             Some(bytes) => (bytes.len(), socket.stream.write(bytes)),
             None => {
@@ -428,5 +462,13 @@ impl<A: App> EventLoop<A> {
         if !self.sessions.log.is_empty() {
             write_records(self.setup.log_format, &self.sessions.log.take());
         }
+    }
+}
+
+/// Takes events, in place of those of before; a signal that interrupts leaves none.
+fn poll_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+    match poll.poll(events, timeout) {
+        Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod client;
 mod event_loop;
+mod seat;
 mod server;
 mod sockets;
 mod supervised;
@@ -15,7 +16,10 @@ use rand::TryRng;
 use std::io;
 
 /// Random bytes from the operating system.
-fn seed() -> io::Result<[u8; 32]> {
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;
     Ok(seed)

@@ -1,10 +1,12 @@
 //! [`Server`]: an app, its settings and where it listens.
 
 use super::event_loop::{EventLoop, Outcome, Setup};
+use super::seat::Seat;
 use super::seed;
 use super::supervised::Published;
 use crate::app::App;
 use crate::data::log::Log;
+use crate::os::bus::Bus;
 use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
 use crate::os::listener::{BindOptions, ListenAddr, Listener};
@@ -28,6 +30,9 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// How log lines look. What is logged at all is up to [`Server::log`]. Default text.
     pub log_format: LogFormat,
+    /// On a [bus](Server::bus), how long the loop looks out for more before it sleeps: less time from one process to the
+    /// other, for a core that is always busy. Default zero.
+    pub busy_poll: Duration,
     /// Whether SIGTERM and SIGINT are taken over, to drain. Without, nothing but an error or the end of the process ends
     /// [`Server::run`]. Default true.
     pub signals: bool,
@@ -40,6 +45,7 @@ impl Default for ServerOptions {
             unix_mode: None,
             drain_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
+            busy_poll: Duration::ZERO,
             signals: true,
         }
     }
@@ -78,6 +84,7 @@ pub struct Server<A: App> {
     listeners: Vec<Listener>,
     control: Option<Control>,
     counters: Option<Arc<SharedWords>>,
+    bus: Option<Bus>,
 }
 
 impl<A: App> Server<A> {
@@ -100,7 +107,16 @@ impl<A: App> Server<A> {
     /// ```
     pub fn new(app: A) -> Server<A> {
         let (settings, options) = (Settings::default(), ServerOptions::default());
-        Server { app, settings, options, log: Log::new(None), listeners: Vec::new(), control: None, counters: None }
+        Server {
+            app,
+            settings,
+            options,
+            log: Log::new(None),
+            listeners: Vec::new(),
+            control: None,
+            counters: None,
+            bus: None,
+        }
     }
 
     /// Sets what connections go by, in place of the default.
@@ -148,6 +164,12 @@ impl<A: App> Server<A> {
         Server { counters: Some(counters), ..self }
     }
 
+    /// Takes part in a bus: what the app publishes reaches its subscribers in all processes there. The place on it names
+    /// this process in each [`ConnectionId`](crate::ConnectionId), instead of [`Settings::node`].
+    pub fn bus(self, bus: Bus) -> Server<A> {
+        Server { bus: Some(bus), ..self }
+    }
+
     /// Where it listens, in the order of the calls of [`Server::listen`], with the ports that the kernel chose for port 0.
     ///
     /// # Errors
@@ -165,12 +187,21 @@ impl<A: App> Server<A> {
     /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
     /// among them: they go to [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
-        let Server { app, settings, options, log, listeners, control, counters } = self;
+        let Server { app, mut settings, options, log, listeners, control, counters, bus } = self;
         let signals = if options.signals { Some(Signals::new(&signals::ENDING)?) } else { None };
-        let sessions = Sessions::new(app, settings, log, unix_time().as_secs(), seed()?);
-        let ServerOptions { drain_timeout, log_format, .. } = options;
+        if let Some(bus) = &bus {
+            settings.node = bus.me().slot;
+        }
+        let mut sessions = Sessions::new(app, settings, log, 0, seed()?);
+        sessions.outbox.epoch = unix_time();
+        let ServerOptions { drain_timeout, log_format, busy_poll, .. } = options;
+        let seat = bus.map(|bus| {
+            sessions.join_bus(bus.me(), bus.limit());
+            Seat::new(bus, busy_poll)
+        });
         let published = counters.map(Published::new);
-        let setup = Setup { listeners, signals, control, published, drain_timeout, log_format, ..Setup::default() };
+        let setup =
+            Setup { listeners, signals, control, seat, published, drain_timeout, log_format, ..Setup::default() };
         EventLoop::new(sessions, setup, Clock::start())?.run()
     }
 }

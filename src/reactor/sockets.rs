@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(super) const SIGNALS: Token = Token(usize::MAX);
 /// The token of the line to a supervisor.
 pub(super) const CONTROL: Token = Token(usize::MAX - 1);
+/// The token of the bus.
+pub(super) const BUS: Token = Token(usize::MAX - 2);
 /// Upper half of a listener's token, which is no connection's generation.
 const LISTENERS: u32 = u32::MAX;
 /// EMFILE and ENFILE.
@@ -23,6 +25,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Wake {
     Signals,
     Control,
+    Bus,
     Listener(usize),
     Connection { key: u32, generation: u32 },
 }
@@ -37,6 +40,7 @@ pub(super) fn wake(token: Token) -> Wake {
     match (token, high) {
         (SIGNALS, _) => Wake::Signals,
         (CONTROL, _) => Wake::Control,
+        (BUS, _) => Wake::Bus,
         (_, LISTENERS) => Wake::Listener(low as usize),
         _ => Wake::Connection { key: low, generation: high },
     }

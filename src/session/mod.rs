@@ -10,6 +10,7 @@
 //! Invariant: `on_close` is called exactly once for each `on_open`, and a key is used again only after the pass in
 //! which its connection ended.
 
+mod bus;
 mod connecting;
 mod drain;
 mod frames;
@@ -32,6 +33,7 @@ use crate::outbox::{Demand, Outbox};
 use crate::protocol::Role;
 use crate::protocol::close::CloseReason;
 use crate::protocol::receiver::{Receiver, Rules, Scratch};
+use bus::Losses;
 use connecting::Asked;
 use drain::Retirement;
 use rand::SeedableRng;
@@ -127,8 +129,8 @@ pub struct Sessions<A: App> {
     next_generation: u32,
     next_tick: Option<Duration>,
     now: Duration,
-    /// Unix time at the start, in seconds.
-    epoch: u64,
+    /// What the bus lost.
+    losses: Losses,
     draining: bool,
     retirement: Option<Retirement>,
 }
@@ -150,11 +152,13 @@ impl<A: App> Sessions<A> {
         // A message that gets a log line is put together like any other.
         let in_pieces = role == Role::Server && app.echoes_large() && !log.messages;
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
+        let mut outbox = Outbox::new(settings.send, settings.node, seed);
+        outbox.epoch = Duration::from_secs(epoch);
         let rules = Rules { role, max_message: settings.max_message, pieces_from };
         Sessions {
             random: StdRng::from_seed(seed),
             app,
-            outbox: Outbox::new(settings.send, settings.node, seed),
+            outbox,
             log,
             tally: Tally::new(settings.max_connections_per_ip),
             settings,
@@ -168,7 +172,7 @@ impl<A: App> Sessions<A> {
             next_generation: 0,
             next_tick: Some(Duration::ZERO),
             now: Duration::ZERO,
-            epoch,
+            losses: Losses::default(),
             draining: false,
             retirement: None,
         }
@@ -201,8 +205,9 @@ impl<A: App> Sessions<A> {
         &mut self.outbox.stats
     }
 
-    /// The queue, to write from.
+    /// The queue, to write from: with all that was published.
     pub fn queue(&mut self) -> &mut OutQueue {
+        self.outbox.end_fanout();
         &mut self.outbox.queue
     }
 
@@ -335,7 +340,8 @@ impl<A: App> Sessions<A> {
 
     /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
     pub fn next_deadline(&self) -> Option<Duration> {
-        if self.outbox.queue.pass_bytes() > 0 || !self.outbox.orders.is_empty() || self.outbox.stops {
+        let waits = !self.outbox.orders.is_empty() || !self.outbox.broadcast.outgoing.is_empty();
+        if self.outbox.queue.pass_bytes() > 0 || waits || self.outbox.stops {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
@@ -346,6 +352,7 @@ impl<A: App> Sessions<A> {
     pub fn end_pass(&mut self, mut act: impl FnMut(u32, Fate)) {
         self.tell_written();
         self.settle();
+        self.outbox.tell_changes();
         let mut parting = std::mem::take(&mut self.parting);
         parting.retain(|&key| {
             if self.slab[key as usize].phase == Phase::Ended {
@@ -380,12 +387,8 @@ impl<A: App> Sessions<A> {
                     if session.phase == Phase::Open {
                         let peer = session.peer;
                         self.enter(key, Phase::Closing);
-                        self.log.push(
-                            Level::Debug,
-                            "closing",
-                            &[("peer", &peer)],
-                            format!("closing {peer} with {code}"),
-                        );
+                        let text = format!("closing {peer} with {code}");
+                        self.log.push(Level::Debug, "closing", &[("peer", &peer)], text);
                     }
                 }
                 Demand::Overflow => {
@@ -393,6 +396,7 @@ impl<A: App> Sessions<A> {
                     let backlog_bytes = self.outbox.queue.lane_at(key).queued_bytes();
                     self.break_off(key, Error::SlowConsumer { backlog_bytes });
                 }
+                Demand::News => self.tell_news(),
             }
         }
     }
@@ -471,6 +475,7 @@ impl<A: App> Sessions<A> {
         let id = self.id(key);
         let session = &mut self.slab[key as usize];
         let Some(state) = session.state.take() else { return };
+        self.outbox.unsubscribe_all(key);
         self.outbox.queue.lane_at(key).mode = 0;
         self.outbox.stats.open -= 1;
         self.tally.leave(session.peer);
@@ -487,6 +492,6 @@ impl<A: App> Sessions<A> {
 
     /// The value of a Date header now.
     fn http_date(&self) -> String {
-        Utc::from_unix(self.epoch + self.now.as_secs()).http_date()
+        Utc::from_unix(self.outbox.unix_time().as_secs()).http_date()
     }
 }

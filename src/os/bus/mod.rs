@@ -9,8 +9,10 @@
 
 mod folder;
 mod links;
+mod private;
 
 pub use folder::{BusOptions, Folder};
+pub use private::PrivateBus;
 
 use crate::bus::envelope::{self, HEAD_BYTES};
 use crate::bus::event::BusEvent;
@@ -254,17 +256,23 @@ impl Bus {
         Ok(())
     }
 
+    /// Whether something may have come: [`Bus::drain`] is worth a call.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        let region = self.folder.region();
+        self.peers.iter().enumerate().any(|(slot, peer)| {
+            peer.as_ref()
+                .is_some_and(|peer| peer.gone || peer.told != peer.latest || peer.reader.is_behind(region.ring(slot)))
+        })
+    }
+
     /// About to sleep. False when something came meanwhile, which is to be drained first; else whoever publishes sends a
     /// word that makes [`Bus::descriptor`] readable.
     pub fn park(&mut self) -> bool {
         let region = self.folder.region();
         let own = region.slot(self.me.slot as usize);
         parking::park(own.parked());
-        let missed = self.peers.iter().enumerate().any(|(slot, peer)| {
-            peer.as_ref()
-                .is_some_and(|peer| peer.gone || peer.told != peer.latest || peer.reader.is_behind(region.ring(slot)))
-        });
-        let missed = missed || self.links.has_news();
+        let missed = self.is_behind() || self.links.has_news();
         if missed {
             parking::unpark(own.parked());
         }

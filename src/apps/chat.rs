@@ -1,0 +1,260 @@
+//! `serve chat`: broadcast to everyone, rooms with their members, and pings by HTTP, across all processes on the bus.
+//!
+//! Messages both ways are envelopes: `{"channel":..,"message":{"type":..,"contents":..}}`. What is no such envelope is
+//! answered by one on the channel `error`; the connection goes on.
+
+use crate::app::App;
+use crate::data::calendar::Utc;
+use crate::data::id::ConnectionId;
+use crate::data::presence::Change;
+use crate::outbox::Outbox;
+use crate::protocol::close::CloseReason;
+use crate::protocol::http::{Request, Response};
+use crate::protocol::message::{Kind, Message};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use std::fmt;
+
+/// Where connections are upgraded.
+pub const PATH: &str = "/websockets";
+/// The bus's channels that every client is on: those of the pings, by number, and that of the chat.
+const PINGS: [&str; 2] = ["ping1", "ping2"];
+const CHAT: &str = "websockets-chat-relay";
+/// What stands before a room's name in its channel's.
+const ROOM: &str = "chat-room-";
+/// The longest name of a room, in bytes.
+pub const MAX_ROOM_BYTES: usize = 128;
+/// Rooms that a client may be in.
+pub const MAX_ROOMS: usize = 64;
+/// The longest message, in bytes: it goes to everyone.
+pub const MAX_TEXT_BYTES: usize = 64 * 1024;
+
+/// The chat.
+pub struct Chat {
+    random: StdRng,
+}
+
+/// A client, as others know it.
+pub struct Client {
+    user: String,
+}
+
+/// What a client may say.
+#[derive(PartialEq, Eq, Debug)]
+enum Wish {
+    Submit(String),
+    Join(String),
+    Leave(String),
+    Send { room: String, message: String },
+}
+
+/// Why a message cannot be taken.
+#[derive(PartialEq, Eq, Debug)]
+enum Refusal {
+    NotText,
+    NotJson(String),
+    NoEnvelope,
+    UnknownChannel(String),
+    UnknownType(String, String),
+    BadContents(&'static str),
+    BadRoom,
+    TooManyRooms,
+    TooLong(usize),
+    NotMember(String),
+}
+
+impl Refusal {
+    /// For programs.
+    fn code(&self) -> &'static str {
+        match self {
+            Refusal::NotText => "not-text",
+            Refusal::NotJson(_) => "not-json",
+            Refusal::NoEnvelope => "no-envelope",
+            Refusal::UnknownChannel(_) => "unknown-channel",
+            Refusal::UnknownType(..) => "unknown-type",
+            Refusal::BadContents(_) => "bad-contents",
+            Refusal::BadRoom => "bad-room",
+            Refusal::TooManyRooms => "too-many-rooms",
+            Refusal::TooLong(_) => "too-long",
+            Refusal::NotMember(_) => "not-a-member",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NotText => f.write_str("a binary message: send JSON as text"),
+            Refusal::NotJson(error) => write!(f, "not JSON: {error}"),
+            Refusal::NoEnvelope => {
+                f.write_str(r#"no envelope: send {"channel":..,"message":{"type":..,"contents":..}}"#)
+            }
+            Refusal::UnknownChannel(channel) => write!(f, "unknown channel '{channel}': there are chat and chat-room"),
+            Refusal::UnknownType(channel, kind) => write!(f, "unknown type '{kind}' on the channel {channel}"),
+            Refusal::BadContents(want) => write!(f, "bad contents: give {want}"),
+            Refusal::BadRoom => write!(f, "bad name of a room: give 1 to {MAX_ROOM_BYTES} bytes"),
+            Refusal::TooManyRooms => write!(f, "in {MAX_ROOMS} rooms already: leave one first"),
+            Refusal::TooLong(limit) => write!(f, "too long: a message has at most {limit} bytes"),
+            Refusal::NotMember(room) => write!(f, "not in the room '{room}': join it first"),
+        }
+    }
+}
+
+impl Chat {
+    /// A chat whose clients get their names from `seed`.
+    pub fn new(seed: [u8; 32]) -> Chat {
+        Chat { random: StdRng::from_seed(seed) }
+    }
+
+    fn obey(&mut self, id: ConnectionId, client: &Client, wish: Wish, out: &mut Outbox) -> Result<(), Refusal> {
+        match wish {
+            Wish::Submit(content) => {
+                let now = out.unix_time();
+                let posted_at = Utc::from_unix(now.as_secs()).rfc3339_nanos(now.subsec_nanos());
+                let contents = json!({"content": content, "postedAt": posted_at});
+                publish(out, CHAT, &envelope("chat", "NewMessageReceived", &contents))
+            }
+            Wish::Join(room) => {
+                let channel = channel(&room)?;
+                if !out.is_subscribed(id, &channel) {
+                    // Everyone is on the channels of pings and chat besides.
+                    if out.subscriptions(id) >= MAX_ROOMS + PINGS.len() + 1 {
+                        return Err(Refusal::TooManyRooms);
+                    }
+                    out.subscribe_as(id, &channel, &client.user);
+                }
+                let users: Vec<&str> = out.members(&channel).collect();
+                let list = envelope("chat-room", "MemberList", &json!({"room": room, "users": users}));
+                out.send_text(id, &list);
+                Ok(())
+            }
+            Wish::Leave(room) => match out.unsubscribe(id, &channel(&room)?) {
+                true => Ok(()),
+                false => Err(Refusal::NotMember(room)),
+            },
+            Wish::Send { room, message } => {
+                let channel = channel(&room)?;
+                if !out.is_subscribed(id, &channel) {
+                    return Err(Refusal::NotMember(room));
+                }
+                let contents = json!({"room": room, "user": client.user, "message": message});
+                publish(out, &channel, &envelope("chat-room", "NewMessage", &contents))
+            }
+        }
+    }
+}
+
+impl App for Chat {
+    type Connection = Client;
+
+    fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        let asks_for_upgrade = request.has_token("upgrade", "websocket");
+        match (request.path(), request.method()) {
+            (PATH, _) if !asks_for_upgrade => Some(Response::text(400, "Expected a WebSockets request.")),
+            ("/ping1" | "/ping2", "GET" | "HEAD") => {
+                let number = if request.path() == "/ping1" { 1 } else { 2 };
+                if request.method() == "GET" {
+                    let ping = envelope("ping", "Ping", &json!(number));
+                    // It is far shorter than what a bus takes.
+                    let _ = publish(out, PINGS[number - 1], &ping);
+                }
+                Some(Response::new(200))
+            }
+            ("/ping1" | "/ping2", _) => Some(Response::text(405, "Ask by GET.").header("Allow", "GET, HEAD")),
+            _ => None,
+        }
+    }
+
+    fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> Client {
+        let mut bytes = [0; 16];
+        self.random.fill_bytes(&mut bytes);
+        for channel in PINGS.into_iter().chain([CHAT]) {
+            out.subscribe(id, channel);
+        }
+        Client { user: uuid::Builder::from_random_bytes(bytes).into_uuid().to_string() }
+    }
+
+    fn on_message(&mut self, id: ConnectionId, client: &mut Client, mut message: Message<'_>, out: &mut Outbox) {
+        let wish = match message.text() {
+            Some(text) => read(text),
+            None => Err(Refusal::NotText),
+        };
+        if let Err(refusal) = wish.and_then(|wish| self.obey(id, client, wish, out)) {
+            let contents = json!({"code": refusal.code(), "error": refusal.to_string()});
+            out.send_text(id, &envelope("error", "Error", &contents));
+        }
+    }
+
+    /// Members of rooms are told by the process that they are connected to, wherever it happened and whatever was the cause.
+    fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
+        let Some(room) = change.channel.strip_prefix(ROOM) else { return };
+        let name = if change.entered { "JoinedRoom" } else { "LeftRoom" };
+        let text = envelope("chat-room", name, &json!({"room": room, "user": change.member}));
+        out.publish_here(change.channel, Kind::Text, &[text.as_bytes()]);
+    }
+
+    /// The host wants pings and chat whether or not a client is there.
+    fn on_tick(&mut self, _: std::time::Duration, out: &mut Outbox) -> Option<std::time::Duration> {
+        for channel in PINGS.into_iter().chain([CHAT]) {
+            out.listen(channel, true);
+        }
+        None
+    }
+
+    fn on_close(&mut self, _: ConnectionId, _: Client, _: &CloseReason, _: &mut Outbox) {}
+}
+
+fn publish(out: &mut Outbox, channel: &str, text: &str) -> Result<(), Refusal> {
+    match out.publish(channel, Kind::Text, &[text.as_bytes()]) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Refusal::TooLong(MAX_TEXT_BYTES)),
+    }
+}
+
+/// A room's channel on the bus.
+fn channel(room: &str) -> Result<String, Refusal> {
+    if !(1..=MAX_ROOM_BYTES).contains(&room.len()) {
+        return Err(Refusal::BadRoom);
+    }
+    Ok(format!("{ROOM}{room}"))
+}
+
+fn envelope(channel: &str, kind: &str, contents: &Value) -> String {
+    json!({"channel": channel, "message": {"type": kind, "contents": contents}}).to_string()
+}
+
+/// What a message asks for.
+fn read(text: &str) -> Result<Wish, Refusal> {
+    let value: Value = serde_json::from_str(text).map_err(|error| Refusal::NotJson(error.to_string()))?;
+    let message = &value["message"];
+    let (Some(channel), Some(kind)) = (value["channel"].as_str(), message["type"].as_str()) else {
+        return Err(Refusal::NoEnvelope);
+    };
+    let contents = &message["contents"];
+    let field = |name: &str, want| contents[name].as_str().map(str::to_owned).ok_or(Refusal::BadContents(want));
+    let wish = match (channel, kind) {
+        ("chat", "SubmitMessage") => {
+            Wish::Submit(contents.as_str().ok_or(Refusal::BadContents("a string"))?.to_owned())
+        }
+        ("chat-room", "JoinRoom") => Wish::Join(field("room", r#"{"room":..}"#)?),
+        ("chat-room", "LeaveRoom") => Wish::Leave(field("room", r#"{"room":..}"#)?),
+        ("chat-room", "SendMessage") => {
+            let want = r#"{"room":..,"message":..}"#;
+            Wish::Send { room: field("room", want)?, message: field("message", want)? }
+        }
+        ("chat" | "chat-room", _) => return Err(Refusal::UnknownType(channel.to_owned(), shown(kind))),
+        _ => return Err(Refusal::UnknownChannel(shown(channel))),
+    };
+    match &wish {
+        Wish::Submit(text) | Wish::Send { message: text, .. } if text.len() > MAX_TEXT_BYTES => {
+            Err(Refusal::TooLong(MAX_TEXT_BYTES))
+        }
+        _ => Ok(wish),
+    }
+}
+
+/// The beginning of a name that may be long.
+fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
+}

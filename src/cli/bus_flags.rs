@@ -1,0 +1,67 @@
+//! The flags by which a server takes part in a bus.
+
+use super::units::{bytes, microseconds, mode};
+use crate::os::bus::BusOptions;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Flags of the bus.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Bus")]
+pub struct BusFlags {
+    /// Folder of the bus between processes, or 'off'
+    #[arg(long, env = "PERCORE_BUS", value_name = "DIR")]
+    #[arg(
+        long_help = "Folder of the bus between processes, on tmpfs such as /dev/shm/chat: all that name the same folder \
+        broadcast to each other; or 'off' [default: with --workers, an app that broadcasts has one for its workers alone; \
+        else off]"
+    )]
+    bus: Option<PathBuf>,
+    /// What each process can publish before it overwrites what others have not read; a message takes a quarter at most
+    #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = ring)]
+    bus_size: usize,
+    /// Permissions of a new bus, which decide who may take part
+    #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
+    bus_mode: u32,
+    /// On a bus, how long to look out for more before sleeping: quicker answers for a core that is always busy
+    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
+    busy_poll: Duration,
+}
+
+/// Which bus.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum BusPlace {
+    /// One for the workers of this supervisor, if it has any and the app broadcasts.
+    Private,
+    /// None.
+    Off,
+    /// The one in a folder.
+    Folder(PathBuf),
+}
+
+impl BusFlags {
+    pub(super) fn place(&self) -> BusPlace {
+        match &self.bus {
+            None => BusPlace::Private,
+            Some(path) if path.as_os_str() == "off" => BusPlace::Off,
+            Some(path) => BusPlace::Folder(path.clone()),
+        }
+    }
+
+    pub(super) fn options(&self) -> BusOptions {
+        BusOptions { ring_bytes: self.bus_size, mode: self.bus_mode, ..BusOptions::default() }
+    }
+
+    pub(super) fn busy_poll(&self) -> Duration {
+        self.busy_poll
+    }
+}
+
+/// Reads the size of a ring.
+fn ring(text: &str) -> Result<usize, String> {
+    match bytes(text)? {
+        size if (4096..=1 << 30).contains(&size) && size.is_power_of_two() => Ok(size),
+        _ => Err("give a power of two from 4K to 1G, such as 4M".into()),
+    }
+}

@@ -1,0 +1,110 @@
+//! A bus for the workers of one supervisor: its folder is made for them, and goes when the last of them is gone.
+
+use super::folder::{BusOptions, Folder};
+use crate::os::locks;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What the names of such folders begin with.
+const PREFIX: &str = "percore-private-";
+/// Held by the supervisor as long as it lives.
+const OWNER: &str = "owner";
+
+/// A folder that is removed when this is dropped.
+pub struct PrivateBus {
+    path: PathBuf,
+    _owner: File,
+}
+
+impl PrivateBus {
+    /// Makes a bus in a folder of its own in shared memory, and removes those that killed supervisors left behind.
+    ///
+    /// # Errors
+    /// As [`Bus::join`](super::Bus::join).
+    pub fn create(options: BusOptions) -> io::Result<PrivateBus> {
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        remove_abandoned(&place);
+        let random = SysRng.try_next_u64().map_err(io::Error::other)?;
+        let path = place.join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
+        Folder::open(&path, options)?;
+        // Nobody finds it without its lock, and takes the folder for abandoned.
+        let unfinished = path.join("owner.new");
+        let owner = File::create(&unfinished)?;
+        locks::try_lock(&owner, 0)?;
+        fs::rename(unfinished, path.join(OWNER))?;
+        Ok(PrivateBus { path, _owner: owner })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for PrivateBus {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes folders that no supervisor and no worker has any more. What cannot be looked at is somebody else's.
+fn remove_abandoned(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        if is_ours && is_abandoned(&path).unwrap_or(false) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
+}
+
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    let owner = File::options().write(true).open(path.join(OWNER))?;
+    if !locks::try_lock(&owner, 0)? {
+        return Ok(false);
+    }
+    let folder = Folder::open(path, BusOptions::default())?;
+    for slot in 0..folder.slots() {
+        if folder.is_held(slot)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::bus::Bus;
+
+    const SMALL: BusOptions = BusOptions { slots: 4, ring_bytes: 4096, mode: 0o600 };
+
+    #[test]
+    fn it_goes_with_its_owner() {
+        let private = PrivateBus::create(SMALL).expect("a bus");
+        let path = private.path().to_owned();
+        drop(Bus::join(&path, SMALL).expect("a place"));
+        assert!(!is_abandoned(&path).expect("looked at"));
+        drop(private);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_owner_left_is_removed_once_nobody_is_there() {
+        let private = PrivateBus::create(SMALL).expect("a bus");
+        let path = private.path().to_owned();
+        let bus = Bus::join(&path, SMALL).expect("a place");
+        // As when it is killed: the lock goes, the folder stays.
+        locks::unlock(&private._owner, 0).expect("given up");
+        let place = path.parent().expect("a folder");
+        remove_abandoned(place);
+        assert!(path.exists(), "a worker is there still");
+        drop(bus);
+        remove_abandoned(place);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,113 @@
+//! What comes over a bus, and what goes out on it.
+
+use super::Sessions;
+use crate::app::App;
+use crate::bus::event::BusEvent;
+use crate::data::id::Participant;
+use crate::data::log::Level;
+use crate::data::presence::Change;
+use crate::data::record::{Record, RecordKind, Records};
+use crate::outbox::channels::{Broadcast, Place, add_news};
+use crate::protocol::message::Kind;
+use std::time::Duration;
+
+/// Losses are logged no more often.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Records lost, and when that was logged.
+#[derive(Default)]
+pub(super) struct Losses {
+    unlogged: u64,
+    logged: Option<Duration>,
+}
+
+impl<A: App> Sessions<A> {
+    /// Takes part in a bus as `me`, where a record, channel and payload together, has at most `limit` bytes. To be called
+    /// before anything else.
+    pub fn join_bus(&mut self, me: Participant, limit: usize) {
+        self.outbox.broadcast.place = Some(Place { me, limit });
+    }
+
+    /// What is to be published, to be cleared by whoever does it.
+    pub fn outgoing(&mut self) -> &mut Records {
+        self.outbox.tell_changes();
+        &mut self.outbox.broadcast.outgoing
+    }
+
+    /// Something came over the bus.
+    pub fn receive_bus(&mut self, event: BusEvent<'_>) {
+        match event {
+            BusEvent::Record { from, record } => {
+                self.outbox.stats.bus_received += 1;
+                match record.kind {
+                    RecordKind::Text => self.receive_published(from, Kind::Text, record),
+                    RecordKind::Binary => self.receive_published(from, Kind::Binary, record),
+                    RecordKind::Count | RecordKind::Enter | RecordKind::Leave => {
+                        let Broadcast { presence, news, .. } = &mut self.outbox.broadcast;
+                        presence.apply(from, record, |change| add_news(news, change));
+                    }
+                }
+            }
+            BusEvent::Gap { from, lost } => {
+                self.outbox.stats.bus_lost += lost;
+                self.losses.unlogged += lost;
+                self.log_losses();
+                self.app.on_gap(from, lost, &mut self.outbox);
+            }
+            BusEvent::Present { from, list } => {
+                let Broadcast { presence, news, .. } = &mut self.outbox.broadcast;
+                presence.replace(from, list, |change| add_news(news, change));
+            }
+            BusEvent::Joined(who) => {
+                self.outbox.stats.bus_participants += 1;
+                self.log.push(Level::Debug, "bus", &[("participant", &who)], format!("{who} joined the bus"));
+            }
+            BusEvent::Left(who) => {
+                self.outbox.stats.bus_participants = self.outbox.stats.bus_participants.saturating_sub(1);
+                self.log.push(Level::Debug, "bus", &[("participant", &who)], format!("{who} left the bus"));
+                let Broadcast { presence, news, .. } = &mut self.outbox.broadcast;
+                presence.remove(who, |change| add_news(news, change));
+            }
+        }
+        self.outbox.demand_news();
+        if !self.outbox.demands.is_empty() {
+            self.settle();
+        }
+    }
+
+    fn receive_published(&mut self, from: Participant, kind: Kind, record: Record<'_>) {
+        let Some(channel) = self.outbox.broadcast.channels.find(record.channel) else { return };
+        // Another program may have published it.
+        if kind == Kind::Text && simdutf8::basic::from_utf8(record.payload).is_err() {
+            self.outbox.stats.bus_invalid += 1;
+            return;
+        }
+        self.outbox.deliver(channel, kind, &[record.payload]);
+        if self.outbox.broadcast.channels.listens(channel) {
+            self.app.on_bus(from, record, &mut self.outbox);
+        }
+    }
+
+    /// Logs what was lost, if it is time to.
+    pub(super) fn log_losses(&mut self) {
+        let Losses { unlogged, logged } = &mut self.losses;
+        if *unlogged == 0 || logged.is_some_and(|last| self.now < last + LOG_EVERY) {
+            return;
+        }
+        *logged = Some(self.now);
+        let lost = std::mem::take(unlogged);
+        let text = format!("{lost} records of the bus were overwritten before they were read (a larger --bus-size)");
+        self.log.push(Level::Warn, "lapped", &[("lost", &lost)], text);
+    }
+
+    /// Tells the app which members came to channels and left them.
+    pub(super) fn tell_news(&mut self) {
+        let news = std::mem::take(&mut self.outbox.broadcast.news);
+        for Record { kind, channel, payload } in news.iter() {
+            if let (Ok(channel), Ok(member)) = (std::str::from_utf8(channel), std::str::from_utf8(payload)) {
+                let change = Change { channel, member, entered: kind == RecordKind::Enter };
+                self.app.on_presence(change, &mut self.outbox);
+            }
+        }
+    }
+}
