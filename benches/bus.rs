@@ -12,9 +12,9 @@ mod redis;
 
 use percore::os::cpus;
 use percore::{Bus, BusEvent, BusOptions, Record};
-use redis::{Publisher, Redis, Subscriber};
+use redis::{Publisher, Redis, Subscriber, Way};
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ use std::time::{Duration, Instant};
 /// How long each is measured.
 const TIME: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 5;
+/// Records published at a time beside Redis.
+const BATCH: usize = 32;
+/// So many batches are sent to Redis before the replies to the first are read. With fewer, or without replies, it is slower.
+const PIPELINED: usize = 32;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -29,10 +33,8 @@ fn main() {
     match words[..] {
         ["publish", path, cpu, bytes, batch] => publish(path, number(cpu), number(bytes), number(batch)),
         ["answer", path, cpu, spins] => answer(path, number(cpu), spins == "spin"),
-        ["redis-publish", socket, cpu, bytes, batch] => {
-            redis_publish(socket, number(cpu), number(bytes), number(batch))
-        }
-        ["redis-answer", socket, cpu] => redis_answer(socket, number(cpu)),
+        ["redis-publish", address, cpu, bytes] => redis_publish(address, number(cpu), number(bytes)),
+        ["redis-answer", address, cpu] => redis_answer(address, number(cpu)),
         ["redis"] => beside_redis(ROUNDS),
         ["redis", rounds] => beside_redis(number(rounds)),
         _ => measure(),
@@ -75,7 +77,7 @@ impl Pair {
     fn start(arguments: &[&str]) -> Pair {
         let folder = PathBuf::from(format!("/dev/shm/percore-bench-{}", std::process::id()));
         let bus = Bus::join(&folder, BusOptions::default()).expect("a bus");
-        let child = this_program(arguments[0], &folder, &arguments[1..]);
+        let child = this_program(arguments[0], folder.to_str().expect("plain"), &arguments[1..]);
         Pair { child, folder, bus }
     }
 }
@@ -88,7 +90,7 @@ impl Drop for Pair {
     }
 }
 
-fn this_program(part: &str, path: &Path, arguments: &[&str]) -> Child {
+fn this_program(part: &str, path: &str, arguments: &[&str]) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.arg(part).arg(path).args(arguments).stdin(Stdio::null());
     command.spawn().expect("it runs")
@@ -186,32 +188,40 @@ fn beside_redis(rounds: usize) {
     let cpus = cpus::allowed().expect("a mask");
     let (ours, theirs) = (cpus[cpus.len() - 1], cpus[0]);
     cpus::pin(ours).expect("it is allowed");
-    let row = |name: &str, unit: &str, measured: Vec<[f64; 2]>| {
-        let of = |value: &dyn Fn(&[f64; 2]) -> f64| spread(measured.iter().map(value).collect());
-        let ratio = of(&|[bus, redis]| if unit == "M/s" { bus / redis } else { redis / bus });
-        println!("| {name} | {} | {} | {ratio} |", of(&|pair| pair[0]), of(&|pair| pair[1]));
-    };
-    println!("Redis {}, {rounds} rounds in turns; medians (from, to)\n", redis::version());
-    println!("| records | bus, M/s | Redis, M/s | times as many |\n|---|---|---|---|");
+    println!("Redis {}, {rounds} rounds in turns; medians (least to most)\n", redis::version());
+    println!("| records | bus, M/s | Redis by TCP | times as many | Redis by unix socket | times as many |");
+    println!("|---|---|---|---|---|---|");
     for bytes in [100, 1024] {
-        let pair = |_| [throughput(theirs, bytes, 32).0 / 1e6, redis_throughput(theirs, ours, bytes, 32) / 1e6];
-        row(&format!("{bytes} B, published by 32"), "M/s", (0..rounds).map(pair).collect());
+        let of_redis = |way| redis_throughput(theirs, ours, way, bytes) / 1e6;
+        let round = |_| [throughput(theirs, bytes, BATCH).0 / 1e6, of_redis(Way::Tcp), of_redis(Way::Unix)];
+        row(&format!("{bytes} B, published by {BATCH}"), (0..rounds).map(round).collect(), |bus, redis| bus / redis);
     }
-    println!("\n| round trip | bus, µs | Redis, µs | times as long |\n|---|---|---|---|");
-    for (name, cpu, spins) in [
+    println!("\n| round trip | bus, µs | Redis by TCP | times as long | Redis by unix socket | times as long |");
+    println!("|---|---|---|---|---|---|");
+    let ways = [
         ("parked, one core", ours, false),
         ("parked, two cores", theirs, false),
-        ("bus spinning, two cores", theirs, true),
-    ] {
-        let pair = |_| [round_trip(cpu, spins), redis_round_trip(cpu, ours)];
-        row(name, "µs", (0..rounds).map(pair).collect());
+        ("bus spins, two cores", theirs, true),
+    ];
+    for (name, cpu, spins) in ways {
+        let of_redis = |way| redis_round_trip(cpu, ours, way);
+        let round = |_| [round_trip(cpu, spins), of_redis(Way::Tcp), of_redis(Way::Unix)];
+        row(name, (0..rounds).map(round).collect(), |bus, redis| redis / bus);
     }
+}
+
+/// A row of what was measured in each round: by the bus, by Redis and TCP, by Redis and a unix socket.
+fn row(name: &str, measured: Vec<[f64; 3]>, ratio: fn(f64, f64) -> f64) {
+    let of = |value: &dyn Fn(&[f64; 3]) -> f64| spread(measured.iter().map(value).collect());
+    let ratio_to = |which: usize| of(&|round| ratio(round[0], round[which]));
+    let [bus, tcp, unix] = [0, 1, 2].map(|which| of(&|round| round[which]));
+    println!("| {name} | {bus} | {tcp} | {} | {unix} | {} |", ratio_to(1), ratio_to(2));
 }
 
 /// Median, least and most.
 fn spread(mut values: Vec<f64>) -> String {
     values.sort_by(f64::total_cmp);
-    format!("{:.2} ({:.2}, {:.2})", values[values.len() / 2], values[0], values[values.len() - 1])
+    format!("{:.2} ({:.2} to {:.2})", values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
 /// Ends a child when dropped.
@@ -224,12 +234,12 @@ impl Drop for Ended {
     }
 }
 
-/// Messages a second that come here by Redis, which has a core to itself.
-fn redis_throughput(cpu: usize, ours: usize, bytes: usize, batch: usize) -> f64 {
+/// Messages a second that come here by Redis, which has a core to itself; the publisher shares ours.
+fn redis_throughput(cpu: usize, ours: usize, way: Way, bytes: usize) -> f64 {
     let redis = Redis::start(cpu, ours);
-    let mut subscriber = Subscriber::new(&redis.socket(), 'c', bytes);
-    let arguments = [ours, bytes, batch].map(|number| number.to_string());
-    let _child = Ended(this_program("redis-publish", &redis.socket(), &arguments.each_ref().map(String::as_str)));
+    let address = redis.address(way);
+    let mut subscriber = Subscriber::new(&address, 'c', bytes);
+    let _child = Ended(this_program("redis-publish", &address, &[&ours.to_string(), &bytes.to_string()]));
     subscriber.wait();
     let (start, mut messages) = (Instant::now(), 0);
     while start.elapsed() < TIME {
@@ -239,33 +249,24 @@ fn redis_throughput(cpu: usize, ours: usize, bytes: usize, batch: usize) -> f64 
 }
 
 /// The child's part: publishes as much as Redis takes.
-fn redis_publish(socket: &str, cpu: usize, bytes: usize, batch: usize) {
+fn redis_publish(address: &str, cpu: usize, bytes: usize) {
     cpus::pin(cpu).expect("it is allowed");
-    let window: usize = std::env::var("WINDOW").map_or(32, |w| w.parse().unwrap());
-    let mut publisher = Publisher::new(socket.as_ref(), 'c', &vec![7; bytes], batch);
-    if window == 0 {
-        publisher = publisher.without_replies();
-    }
-    let mut ahead = 0;
+    let mut publisher = Publisher::new(address, 'c', &vec![7; bytes], BATCH);
+    (0..PIPELINED).for_each(|_| publisher.publish());
     loop {
         publisher.publish();
-        if window > 0 {
-            ahead += 1;
-            if ahead > window {
-                publisher.read_replies(4 * batch);
-                ahead -= 1;
-            }
-        }
+        publisher.read_replies(BATCH);
     }
 }
 
 /// Median of the time until an answer is here by Redis, in microseconds. Redis is on the core of the child.
-fn redis_round_trip(cpu: usize, ours: usize) -> f64 {
+fn redis_round_trip(cpu: usize, ours: usize, way: Way) -> f64 {
     let redis = Redis::start(cpu, ours);
-    let mut answers = Subscriber::new(&redis.socket(), 'b', 4);
-    let mut questions = Publisher::new(&redis.socket(), 'a', b"ping", 1).without_replies();
-    // It asks first, so that it is known to listen.
-    let _child = Ended(this_program("redis-answer", &redis.socket(), &[&cpu.to_string()]));
+    let address = redis.address(way);
+    let mut answers = Subscriber::new(&address, 'b', 4);
+    let mut questions = Publisher::new(&address, 'a', b"ping", 1).without_replies();
+    // An answer without a question says that it listens.
+    let _child = Ended(this_program("redis-answer", &address, &[&cpu.to_string()]));
     answers.wait();
     let (end, mut times) = (Instant::now() + TIME, Vec::new());
     while Instant::now() < end {
@@ -279,10 +280,10 @@ fn redis_round_trip(cpu: usize, ours: usize) -> f64 {
 }
 
 /// The child's part: answers each message.
-fn redis_answer(socket: &str, cpu: usize) {
+fn redis_answer(address: &str, cpu: usize) {
     cpus::pin(cpu).expect("it is allowed");
-    let mut questions = Subscriber::new(socket.as_ref(), 'a', 4);
-    let mut answers = Publisher::new(socket.as_ref(), 'b', b"pong", 1).without_replies();
+    let mut questions = Subscriber::new(address, 'a', 4);
+    let mut answers = Publisher::new(address, 'b', b"pong", 1).without_replies();
     loop {
         answers.publish();
         questions.wait();

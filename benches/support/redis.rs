@@ -138,12 +138,11 @@ impl Publisher {
         self.stream.write_all(&self.commands).expect("it takes it");
     }
 
-    /// Reads replies until there were so many bytes of them; each has four.
-    pub fn read_replies(&mut self, mut bytes: usize) {
-        let mut buffer = [0; 16 * 1024];
-        while bytes > 0 {
-            bytes -= self.stream.read(&mut buffer[..bytes.min(16 * 1024)]).expect("it replies");
-        }
+    /// Reads so many replies.
+    pub fn read_replies(&mut self, count: usize) {
+        // Each says that one subscriber has got it.
+        let mut replies = vec![0; count * b":1\r\n".len()];
+        self.stream.read_exact(&mut replies).expect("it replies");
     }
 }
 
