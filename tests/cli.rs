@@ -10,7 +10,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 35] = [
+const FLAGS: [&str; 39] = [
+    "bus",
+    "bus-size",
+    "bus-mode",
+    "busy-poll",
     "unix-mode",
     "workers",
     "pin",
@@ -70,7 +74,9 @@ fn help_names_every_flag_and_its_variable() {
         let variable = format!("[env: PERCORE_{}=", flag.to_uppercase().replace('-', "_"));
         assert!(help.contains(&variable), "no {variable}");
     }
-    for group in ["Listening:", "Workers:", "Proxies:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Echo:"] {
+    for group in
+        ["Listening:", "Workers:", "Proxies:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Bus:", "Echo:"]
+    {
         assert!(help.lines().any(|line| line == group), "no group {group}");
     }
 }

@@ -118,8 +118,8 @@ impl Chat {
             Wish::Join(room) => {
                 let channel = channel(&room)?;
                 if !out.is_subscribed(id, &channel) {
-                    // Everyone is on the channels of pings and chat besides.
-                    if out.subscriptions(id) >= MAX_ROOMS + PINGS.len() + 1 {
+                    // Everyone is on the channels of pings and chat, besides.
+                    if out.subscriptions(id).saturating_sub(PINGS.len()) > MAX_ROOMS {
                         return Err(Refusal::TooManyRooms);
                     }
                     out.subscribe_as(id, &channel, &client.user);

@@ -332,3 +332,6 @@ pub(crate) fn add_news(news: &mut Records, change: Change<'_>) {
     let kind = if change.entered { RecordKind::Enter } else { RecordKind::Leave };
     news.push(kind, change.channel.as_bytes(), &[change.member.as_bytes()]);
 }
+
+#[cfg(test)]
+mod tests;
