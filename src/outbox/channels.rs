@@ -193,10 +193,15 @@ impl Outbox {
     }
 
     /// Tells the other processes how many are on the channels where that changed, and forgets channels that nobody is on.
+    #[inline(always)]
     pub(crate) fn tell_changes(&mut self) {
-        if !self.broadcast.channels.has_changes() {
-            return;
+        if self.broadcast.channels.has_changes() {
+            self.take_changes();
         }
+    }
+
+    #[inline(never)]
+    fn take_changes(&mut self) {
         self.end_fanout();
         let Broadcast { channels, place, outgoing, .. } = &mut self.broadcast;
         channels.take_changes(|name, interest| {
