@@ -144,7 +144,7 @@ impl Links {
             self.accept();
         }
         let Some(link) = &self.links[slot] else { return };
-        if !link.bell.as_ref().is_some_and(|bell| write(bell, &RING).is_ok()) {
+        if link.bell.as_ref().is_none_or(|bell| write(bell, &RING).is_err()) {
             let _ = send(&link.socket, WAKE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
     }
