@@ -111,6 +111,16 @@ impl Outbox {
         }
     }
 
+    /// Other processes whose apps listen to a channel.
+    pub fn listeners(&self, channel: &str) -> impl Iterator<Item = Participant> {
+        self.broadcast.presence.listeners(channel.as_bytes())
+    }
+
+    /// Our place on the bus; `None` without one.
+    pub fn participant(&self) -> Option<Participant> {
+        self.broadcast.place.map(|place| place.me)
+    }
+
     /// Sends a message, made of `parts`, to everyone on a channel: in this process at once, in all others over the bus.
     /// Says how many in this process.
     ///

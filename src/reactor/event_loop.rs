@@ -5,8 +5,9 @@
 
 use super::client::Target;
 use super::seat::{Rest, Seat};
-use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, Wake, token, wake};
+use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
+use super::waker::Waker;
 use crate::app::{App, ConnectError};
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
@@ -55,6 +56,8 @@ pub(super) struct Setup {
     pub signals: Option<Signals>,
     /// The line to a supervisor.
     pub control: Option<Control>,
+    /// What other threads wake it by.
+    pub waker: Option<Waker>,
     /// The place on a bus.
     pub seat: Option<Seat>,
     /// Where the counters are shown.
@@ -96,6 +99,9 @@ impl<A: App> EventLoop<A> {
             control.register(poll.registry(), CONTROL)?;
             control.send(READY, &[])?;
         }
+        if let Some(waker) = &setup.waker {
+            waker.register(poll.registry(), WAKER)?;
+        }
         if let Some(seat) = &setup.seat {
             seat.register(poll.registry(), BUS)?;
         }
@@ -115,6 +121,10 @@ impl<A: App> EventLoop<A> {
     /// Runs until a signal or the app ends it.
     pub fn run(&mut self) -> io::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
+        if self.setup.waker.is_some() {
+            // They may have left something before there was a loop to wake.
+            self.sessions.wake();
+        }
         loop {
             self.sleep(&mut events)?;
             self.now = self.clock.now();
@@ -216,6 +226,7 @@ impl<A: App> EventLoop<A> {
                 }
                 Wake::Listener(index) => self.sockets.listener_is_ready(index),
                 Wake::Control => self.obey(),
+                Wake::Waker => self.sessions.wake(),
                 Wake::Bus => self.setup.seat.as_mut().map_or(Ok(()), Seat::take_news)?,
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
