@@ -1,6 +1,7 @@
 //! `percore bridge`: passes on to other hosts, by Redis, what is published on a bus.
 
 use super::Failure;
+use super::bus_flags::ring;
 use super::flags::{FormatFlag, LevelFlag};
 use super::units::{bytes, duration, mode};
 use crate::bridge::event_loop::{self, Setup};
@@ -29,7 +30,7 @@ pub(super) struct BridgeFlags {
     #[arg(long, env = "PERCORE_BUS", value_name = "DIR")]
     bus: PathBuf,
     /// Bytes of each participant's ring, a power of two, where the bus is made
-    #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = bytes)]
+    #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = ring)]
     bus_size: usize,
     /// Permissions of the bus's files, where it is made
     #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]

@@ -3,6 +3,7 @@
 //! Clients with the same symbols are on one channel, so that a tick is written once for each distinct subscription. Of
 //! several processes on a bus one makes the prices, and all show the same: [`Leadership`] says who.
 
+pub mod client;
 pub mod market;
 pub mod wire;
 
@@ -208,6 +209,7 @@ impl App for Ticker {
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         self.clients.insert(id, Client { heard: out.now(), sequence: 0, set: None });
         self.pings.push_back((out.now() + self.times.ping, id));
+        out.tick_by(out.now() + self.times.ping);
     }
 
     fn on_message(&mut self, id: ConnectionId, (): &mut (), mut message: Message<'_>, out: &mut Outbox) {
