@@ -4,10 +4,10 @@ use crate::data::id::Participant;
 use crate::data::record::{Record, Records};
 
 /// What a bus tells. For each participant: first `Joined`, then records in the order in which they were published, and
-/// `Gap`s between them, at last `Left`. `Present` follows soon upon `Joined` and upon each `Gap`.
+/// `Gap`s between them, at last `Left`. `Present` follows soon upon `Joined` and upon each `Gap`, unless `Left` does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BusEvent<'a> {
-    /// Another participant is there.
+    /// Another participant is there: it came, or was there before us.
     Joined(Participant),
     /// Everything that a participant has told of who is on its channels, as far as it still holds: in place of what was
     /// heard of it before. Records that follow may tell parts of it again.

@@ -6,6 +6,7 @@
 pub mod atomic;
 pub mod envelope;
 pub mod event;
+pub mod list;
 pub mod parking;
 pub mod region;
 pub mod ring;

@@ -101,6 +101,11 @@ fn record_words(bytes: usize) -> u64 {
     1 + bytes.div_ceil(WORD) as u64
 }
 
+/// So many words more than needed are reserved at a time.
+fn ahead(ring: Ring<'_>) -> u64 {
+    RESERVE_WORDS.min(ring.len() / 16)
+}
+
 /// Writes a ring. There may be one for each ring, which is for whoever makes it to see to.
 #[derive(Debug)]
 pub struct Writer {
@@ -152,7 +157,7 @@ impl Writer {
         })
     }
 
-    /// Writes a record made of `parts`. Nobody sees it before [`Writer::publish`].
+    /// Writes a record made of `parts`. Nobody sees it before [`Writer::publish`], unless the ring is full.
     ///
     /// # Errors
     /// When it is too long.
@@ -162,15 +167,15 @@ impl Writer {
         if bytes > limit {
             return Err(TooLong { limit });
         }
-        let (ahead, end) = (RESERVE_WORDS.min(ring.len() / 16), self.position + record_words(bytes));
         // What is written now must not reach the checkpoint that is shown. After this it lies half a ring back at most, and
         // a record is a quarter.
-        if end + ahead - self.shown > ring.len() {
+        if self.is_full(ring, bytes) {
             self.publish(ring);
         }
+        let end = self.position + record_words(bytes);
         let words = end - self.position;
         if end > self.reserved {
-            self.reserved = end + ahead;
+            self.reserved = end + ahead(ring);
             ring.reserved.store(self.reserved, Ordering::Relaxed);
             fence(Ordering::Release);
         }
@@ -191,6 +196,12 @@ impl Writer {
         self.position = end;
         self.number = self.number.wrapping_add(1);
         Ok(())
+    }
+
+    /// Whether a record of that length makes [`Writer::push`] show what was pushed before it, for want of room.
+    #[inline]
+    pub fn is_full(&self, ring: Ring<'_>, bytes: usize) -> bool {
+        self.position + record_words(bytes) + ahead(ring) - self.shown > ring.len()
     }
 
     /// Position and number of the next record.

@@ -5,9 +5,11 @@ use super::units::duration;
 use crate::bus::event::BusEvent;
 use crate::data::id::Participant;
 use crate::data::log::printable;
+use crate::data::presence::{Change, Presence};
 use crate::data::record::{Record, RecordKind};
 use crate::os::bus::{Bus, BusOptions, Folder};
 use clap::{Args, Subcommand};
+use std::cmp::Reverse;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,11 +17,11 @@ use std::time::{Duration, Instant};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum BusCommand {
-    /// Who takes part, what they published, how far behind they are, and what they lost
+    /// Who takes part, what they published, how far behind they are, what they lost; and who is on which channel
     Status(Place),
     /// Publish a message, or each line of standard input
     Publish(Publish),
-    /// Print what is published, a line each: participant, channel, message
+    /// Print what is published, a line each: participant, channel, message; and who comes and goes
     Tail(Tail),
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Tail {
 
 /// Longest part of a message that is printed.
 const PRINTED_CHARACTERS: usize = 1024;
+/// So many channels are listed, those with the most subscribers.
+const LISTED_CHANNELS: usize = 100;
 
 pub(super) fn run(command: BusCommand) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Run(error.to_string());
@@ -86,6 +90,7 @@ fn status(path: &Path) -> io::Result<()> {
             held.push(slot);
         }
     }
+    let mut presence = Presence::default();
     let mut out = io::stdout().lock();
     writeln!(out, "{} of {slots} slots taken, rings of {} bytes", held.len(), folder.ring_bytes())?;
     writeln!(out, "{:>11} {:>9} {:>12} {:>12} {:>14}", "participant", "process", "published", "lost", "bytes unread")?;
@@ -106,8 +111,29 @@ fn status(path: &Path) -> io::Result<()> {
             own.lost().load(Relaxed),
             unread.max().unwrap_or(0)
         )?;
+        presence.replace(participant, &folder.list(participant), |_| {});
     }
-    Ok(())
+    channels(&presence, &mut out)
+}
+
+fn channels(presence: &Presence, out: &mut impl Write) -> io::Result<()> {
+    let mut all: Vec<(Reverse<u64>, &[u8])> =
+        presence.channels().map(|channel| (Reverse(presence.subscribers(channel)), channel)).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    all.sort_unstable();
+    writeln!(out, "{:>11} {:>9} channel: names of its members", "subscribers", "members")?;
+    for &(Reverse(subscribers), channel) in all.iter().take(LISTED_CHANNELS) {
+        let members: Vec<&str> = presence.members(channel).collect();
+        let channel = String::from_utf8_lossy(channel);
+        let line = if members.is_empty() { channel.into_owned() } else { format!("{channel}: {}", members.join(", ")) };
+        writeln!(out, "{subscribers:>11} {:>9} {}", members.len(), printable(&line, PRINTED_CHARACTERS))?;
+    }
+    match all.len().saturating_sub(LISTED_CHANNELS) {
+        0 => Ok(()),
+        more => writeln!(out, "and {more} channels more"),
+    }
 }
 
 fn publish(path: &Path, order: &Publish) -> Result<(), Failure> {
@@ -140,29 +166,44 @@ fn tail(path: &Path, order: &Tail) -> io::Result<()> {
     let mut bus = Bus::join(path, BusOptions::default())?;
     let end = order.timeout.map(|timeout| Instant::now() + timeout);
     let (mut left, mut written) = (order.count.unwrap_or(u64::MAX), Ok(()));
+    let mut presence = Presence::default();
     let mut out = io::stdout().lock();
     writeln!(out, "# joined as {}", bus.me())?;
     out.flush()?;
     loop {
         let more = bus.drain(|event| {
-            let line = match event {
-                BusEvent::Record { record, .. } if record.kind.is_presence() => return,
-                BusEvent::Present { .. } => return,
-                BusEvent::Record { from, record: Record { channel, payload, .. } } => {
-                    let channel = String::from_utf8_lossy(channel);
-                    if left == 0 || order.channel.as_ref().is_some_and(|only| *only != channel) {
-                        return;
-                    }
-                    left -= 1;
-                    let (channel, text) = (printable(&channel, PRINTED_CHARACTERS), String::from_utf8_lossy(payload));
-                    format!("{from} {channel} {}", printable(&text, PRINTED_CHARACTERS))
+            let is_meant = |channel: &[u8]| order.channel.as_ref().is_none_or(|only| only.as_bytes() == channel);
+            let mut print = |line: String| {
+                if written.is_ok() {
+                    written = writeln!(out, "{line}");
                 }
-                BusEvent::Joined(who) => format!("# {who} joined"),
-                BusEvent::Left(who) => format!("# {who} left"),
-                BusEvent::Gap { from, lost } => format!("# {lost} lost of {from}"),
             };
-            if written.is_ok() {
-                written = writeln!(out, "{line}");
+            let mut member = |Change { channel, member, entered }: Change<'_>| {
+                if is_meant(channel.as_bytes()) {
+                    let verb = if entered { "entered" } else { "left" };
+                    let [member, channel] = [member, channel].map(|name| printable(name, PRINTED_CHARACTERS));
+                    print(format!("# {member} {verb} {channel}"));
+                }
+            };
+            match event {
+                BusEvent::Record { from, record } if record.kind.is_presence() => {
+                    presence.apply(from, record, &mut member);
+                }
+                BusEvent::Record { from, record: Record { channel, payload, .. } } => {
+                    if left > 0 && is_meant(channel) {
+                        left -= 1;
+                        let [channel, text] = [channel, payload]
+                            .map(|bytes| printable(&String::from_utf8_lossy(bytes), PRINTED_CHARACTERS));
+                        print(format!("{from} {channel} {text}"));
+                    }
+                }
+                BusEvent::Present { from, list } => presence.replace(from, list, &mut member),
+                BusEvent::Joined(who) => print(format!("# {who} joined")),
+                BusEvent::Left(who) => {
+                    presence.remove(who, &mut member);
+                    print(format!("# {who} left"));
+                }
+                BusEvent::Gap { from, lost } => print(format!("# {lost} lost of {from}")),
             }
         });
         std::mem::replace(&mut written, Ok(()))?;

@@ -1,6 +1,9 @@
 //! The folder of a bus: the file with the shared region, its locks, and where the sockets lie.
 
+use super::own_list;
 use crate::bus::region::{BadRegion, Geometry, HEADER_BYTES, Region};
+use crate::data::id::Participant;
+use crate::data::record::Records;
 use crate::os::locks;
 use crate::os::shared_words::SharedWords;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -134,6 +137,16 @@ impl Folder {
         }
         let text = format!("all {} slots of the bus in {} are taken", self.geometry.slots, self.path.display());
         Err(io::Error::new(io::ErrorKind::StorageFull, text))
+    }
+
+    /// Whom a participant has on its channels, as Counts and Enters: none if it is gone.
+    pub fn list(&self, of: Participant) -> Records {
+        own_list::read(&self.list_path(of.slot as usize), of)
+    }
+
+    /// Where a slot's owner writes that.
+    pub(super) fn list_path(&self, slot: usize) -> PathBuf {
+        self.path.join(format!("{slot}.presence"))
     }
 
     /// Where a slot's owner listens.

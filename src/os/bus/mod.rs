@@ -9,6 +9,7 @@
 
 mod folder;
 mod links;
+mod own_list;
 mod private;
 
 pub use folder::{BusOptions, Folder};
@@ -19,8 +20,10 @@ use crate::bus::event::BusEvent;
 use crate::bus::parking;
 use crate::bus::ring::{Corrupt, Reader, Writer};
 use crate::data::id::Participant;
-use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record};
+use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record, Records};
 use links::{Links, News};
+use own_list::OwnList;
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -56,8 +59,8 @@ struct Peer {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Bus {
-    folder: Folder,
     links: Links,
+    list: OwnList,
     me: Participant,
     writer: Writer,
     /// By slot; none for our own.
@@ -67,6 +70,8 @@ pub struct Bus {
     dirty: bool,
     records: u64,
     lost: u64,
+    /// The last to be dropped: with it goes our claim on the slot, whose files are a successor's after that.
+    folder: Folder,
 }
 
 impl Bus {
@@ -92,6 +97,7 @@ impl Bus {
         own.generation().store(generation.into(), Release);
         let start = writer.place();
         let mut peers: Vec<Option<Peer>> = (0..folder.slots()).map(|_| None).collect();
+        let list = OwnList::create(folder.list_path(slot), folder.mode(), me)?;
         let mut links = Links::listen(&folder.socket(slot), folder.mode(), folder.slots())?;
         for other in (0..folder.slots()).filter(|other| *other != slot) {
             if !folder.is_held(other)? {
@@ -101,11 +107,11 @@ impl Bus {
             let reader = Reader::at_head(region.ring(other)).map_err(|Corrupt(why)| damaged(other, why))?;
             let latest = region.slot(other).generation().load(Acquire) as u32;
             if links.connect(other, &folder.socket(other), me, start)? {
-                peers[other] = Some(Peer { told: latest, latest, start: (0, 0), reader, gone: false });
+                peers[other] = Some(Peer { told: 0, latest, start: (0, 0), reader, gone: false });
             }
         }
         drop(joining);
-        Ok(Bus { folder, links, me, writer, peers, head: Vec::new(), dirty: false, records: 0, lost: 0 })
+        Ok(Bus { links, list, me, writer, peers, head: Vec::new(), dirty: false, records: 0, lost: 0, folder })
     }
 
     /// Who we are.
@@ -121,20 +127,49 @@ impl Bus {
         })
     }
 
-    /// Publishes a record. Nobody sees it before [`Bus::flush`].
+    /// Publishes a record. Nobody sees it before [`Bus::flush`], unless the ring is full.
+    ///
+    /// What tells who is on a channel also goes on our list, for those who join later.
     ///
     /// # Errors
     /// When it is too long.
     pub fn publish(&mut self, record: Record<'_>) -> Result<(), PublishError> {
-        let Record { kind, channel, payload } = record;
-        if channel.len() > MAX_CHANNEL_BYTES {
+        if record.channel.len() > MAX_CHANNEL_BYTES {
             return Err(PublishError::ChannelTooLong);
         }
+        let bytes = HEAD_BYTES + record.channel.len() + record.payload.len();
+        if self.writer.is_full(self.folder.region().ring(self.me.slot as usize), bytes) {
+            self.write_list();
+        }
+        self.push(record)?;
+        if record.kind.is_presence() {
+            self.list.add(record);
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, record: Record<'_>) -> Result<(), PublishError> {
+        let Record { kind, channel, payload } = record;
         envelope::write_head(self.me.generation, kind, channel, &mut self.head);
         let ring = self.folder.region().ring(self.me.slot as usize);
         self.writer.push(ring, &[&self.head, payload]).map_err(|_| PublishError::TooLong { limit: self.limit() })?;
         (self.dirty, self.records) = (true, self.records + 1);
         Ok(())
+    }
+
+    /// Writes our list, as is to be done before what is on it is shown.
+    fn write_list(&mut self) {
+        let again = self.list.write();
+        for record in again.iter().flat_map(Records::iter) {
+            // It was pushed before, so it is short enough.
+            let _ = self.push(record);
+        }
+    }
+
+    /// Why our list of who is on our channels cannot be written, once each time that this begins. Who keeps up hears
+    /// everything all the same; others hear it again as soon as there is a list, which each [`Bus::flush`] tries to write.
+    pub fn presence_error(&mut self) -> Option<io::Error> {
+        self.list.take_error()
     }
 
     /// The longest record there can be, channel and payload together, in bytes.
@@ -144,6 +179,7 @@ impl Bus {
 
     /// Shows what was published, and wakes whoever sleeps.
     pub fn flush(&mut self) {
+        self.write_list();
         if !std::mem::take(&mut self.dirty) {
             return;
         }
@@ -173,6 +209,15 @@ impl Bus {
     }
 
     fn drain_one(&mut self, slot: usize, each: &mut impl FnMut(BusEvent<'_>)) -> bool {
+        let list_is_due = Cell::new(false);
+        let mut each = |event: BusEvent<'_>| {
+            match event {
+                BusEvent::Joined(_) | BusEvent::Gap { .. } => list_is_due.set(true),
+                BusEvent::Left(_) => list_is_due.set(false),
+                BusEvent::Record { .. } | BusEvent::Present { .. } => {}
+            }
+            each(event);
+        };
         let Some(peer) = &mut self.peers[slot] else { return false };
         let (region, me) = (self.folder.region(), self.me.slot as usize);
         let of = |generation| Participant { slot: slot as u32, generation };
@@ -213,6 +258,10 @@ impl Bus {
             }
             peer.told = told;
             if progress.more || !peer.gone {
+                // Read after the records: whatever these told is in it.
+                if list_is_due.get() {
+                    each(BusEvent::Present { from: of(told), list: &self.folder.list(of(told)) });
+                }
                 return progress.more;
             }
         }

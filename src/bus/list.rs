@@ -1,0 +1,99 @@
+//! The form of a participant's list of who is on its channels, which lies in a file of its own.
+//!
+//! ```text
+//! 8 bytes   "presence"
+//! 4 bytes   layout version, little-endian
+//! 4 bytes   which of the slot's owners wrote it, little-endian
+//! then      Count, Enter and Leave records, one after another: what was told, in its order
+//! ```
+//!
+//! A record is its kind (1 byte), the lengths of channel (2 bytes) and payload (4 bytes), little-endian, and both of these.
+//! Only what is told last of a member or a count still holds. Nothing that stands here is trusted.
+
+use crate::data::id::Participant;
+use crate::data::presence::Presence;
+use crate::data::record::Records;
+
+const MAGIC: [u8; 8] = *b"presence";
+/// Changes with the form of the list, and with that of its records.
+const LAYOUT_VERSION: u32 = 1;
+/// What stands before the records.
+pub const HEADER_BYTES: usize = 16;
+/// No list is longer: a million members with long names fit in. A file that is cannot be meant.
+pub const MAX_LIST_BYTES: usize = 64 << 20;
+
+/// What stands before the records of a slot's owner.
+pub fn header(generation: u32) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&LAYOUT_VERSION.to_le_bytes());
+    header[12..].copy_from_slice(&generation.to_le_bytes());
+    header
+}
+
+/// What a list says that still holds, as Counts and Enters. It is empty if the list is another owner's, or none at all; of one
+/// that is cut off the whole records count.
+pub fn read(mut bytes: Vec<u8>, owner: Participant) -> Records {
+    if bytes.len() > MAX_LIST_BYTES || !bytes.starts_with(&header(owner.generation)) {
+        return Records::new();
+    }
+    bytes.drain(..HEADER_BYTES);
+    let mut told = Presence::default();
+    told.replace(owner, &Records::from_bytes(bytes), |_| {});
+    told.list(owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::record::{Interest, RecordKind};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const OWNER: Participant = Participant { slot: 3, generation: 7 };
+
+    fn log() -> Vec<u8> {
+        let count = |subscribers| Interest { subscribers, listens: false }.bytes();
+        let mut records = Records::new();
+        records.push(RecordKind::Count, b"a", &[&count(1)]);
+        records.push(RecordKind::Enter, b"a", &[b"x"]);
+        records.push(RecordKind::Enter, b"a", &[b"y"]);
+        records.push(RecordKind::Count, b"b", &[&count(5)]);
+        records.push(RecordKind::Leave, b"a", &[b"x"]);
+        records.push(RecordKind::Count, b"b", &[&count(0)]);
+        [&header(OWNER.generation), records.bytes()].concat()
+    }
+
+    #[test]
+    fn what_still_holds_is_read() {
+        let mut want = Records::new();
+        want.push(RecordKind::Count, b"a", &[&Interest { subscribers: 1, listens: false }.bytes()]);
+        want.push(RecordKind::Enter, b"a", &[b"y"]);
+        assert_eq!(read(log(), OWNER), want);
+        assert!(read(log(), Participant { generation: 8, ..OWNER }).is_empty(), "another owner's");
+        for (byte, name) in [(0, "magic"), (8, "version"), (12, "generation")] {
+            let mut other = log();
+            other[byte] ^= 1;
+            assert!(read(other, OWNER).is_empty(), "{name}");
+        }
+        assert!(read(header(7).to_vec(), OWNER).is_empty());
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_none() {
+        let mut long = log();
+        long.resize(MAX_LIST_BYTES + 1, 0);
+        assert!(read(long, OWNER).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 0..200), cut in 0usize..100) {
+            read(bytes.clone(), OWNER);
+            let mut log = log();
+            log.truncate(cut);
+            log.extend(bytes);
+            read(log, OWNER);
+        }
+    }
+}
