@@ -1,0 +1,206 @@
+//! `percore serve chat` where things go wrong: a server that stands still, clients that do not read, a bus that cannot be used.
+
+mod common;
+
+use common::chat::{Talker, in_room, start_on, told};
+use common::{Client, Server, TempDir, eventually, percore, run};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A metric of a server with an admin listener.
+fn metric(server: &Server, name: &str) -> u64 {
+    let line = server.wait_for_log("admin listener on ");
+    let (_, admin) = line.split_once("admin listener on ").expect("just found");
+    let text = Client::connect(admin.parse().expect("an address")).get("/metrics").body;
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn a_server_that_stood_still_is_right_again() {
+    let folder = TempDir::new();
+    let flags = ["--bus-size", "16K", "--admin", "127.0.0.1:0"];
+    let [still, other] = [(); 2].map(|()| start_on(&folder.path("bus"), &flags));
+    let mut watcher = Talker::to(still.addr());
+    let (me, _) = watcher.joins("garden");
+    let mut talkers: Vec<Talker> = (0..20).map(|_| Talker::to(other.addr())).collect();
+    let mut names = vec![me];
+    for (number, talker) in talkers.iter_mut().enumerate() {
+        let (name, _) = talker.joins("garden");
+        watcher.must_hear(&told("JoinedRoom", "garden", &name));
+        names.push(name);
+        // Nobody waits for anybody: the last ones come and go while the other stands still.
+        assert_eq!(names.len(), number + 2);
+    }
+    still.signal("STOP");
+    let stopped = still.child().id();
+    eventually("the stop", || common::process::status(stopped, "State").starts_with('T'));
+    // These leave for good; that one is away for a moment, and so is the room's last message.
+    for talker in &mut talkers[..5] {
+        talker.says(&in_room("LeaveRoom", "garden"));
+    }
+    let mut late = Talker::to(other.addr());
+    let (new, others) = late.joins("garden");
+    assert_eq!(others.len(), 16);
+    for number in 0..3000 {
+        late.submits(&format!("number {number}"));
+    }
+    for number in 0..3000 {
+        late.must_hear_chat(&format!("number {number}"));
+    }
+    still.signal("CONT");
+    let line = still.wait_for_log("were overwritten before they were read");
+    assert!(line.contains("a larger --bus-size"), "{line}");
+    // What the watcher heard last of each.
+    let mut here: BTreeSet<String> = names.iter().cloned().collect();
+    let wanted: BTreeSet<String> = names[6..].iter().chain([&names[0], &new]).cloned().collect();
+    while here != wanted {
+        let heard = watcher.hears();
+        let value: Value = serde_json::from_str(&heard).expect("JSON");
+        let user = value["message"]["contents"]["user"].as_str().unwrap_or_default().to_owned();
+        match value["message"]["type"].as_str() {
+            Some("JoinedRoom") => assert!(here.insert(user), "{heard} is no news"),
+            Some("LeftRoom") => assert!(here.remove(&user), "{heard} is no news"),
+            _ => assert!(heard.contains("number"), "{heard}"),
+        }
+    }
+    let mut asks = Talker::to(still.addr());
+    assert_eq!(asks.joins("garden").1.into_iter().collect::<BTreeSet<_>>(), wanted);
+    eventually("the count", || metric(&still, "percore_bus_records_lost_total") > 1000);
+    assert_eq!(metric(&other, "percore_bus_records_lost_total"), 0);
+}
+
+/// A client that reads nothing, and whose socket takes little.
+fn mute(server: &Server) -> Talker {
+    let talker = Talker::to(server.addr());
+    socket2::SockRef::from(&talker.0.stream).set_recv_buffer_size(4096).expect("an option");
+    talker
+}
+
+const TEXT_BYTES: usize = 60_000;
+
+/// Says something until the server has had enough of someone; how often.
+fn flood(from: &mut Talker, others: &mut [&mut Talker], mut enough: impl FnMut() -> bool) -> usize {
+    let text = "x".repeat(TEXT_BYTES);
+    let mut count = 0;
+    while !enough() {
+        from.submits(&format!("{count} {text}"));
+        from.must_hear_chat(&format!("{count} {text}"));
+        others.iter_mut().for_each(|other| other.must_hear_chat(&format!("{count} {text}")));
+        count += 1;
+        assert!(count < 5000, "nobody is too slow");
+    }
+    count
+}
+
+#[test]
+fn who_does_not_read_is_closed_and_leaves() {
+    let folder = TempDir::new();
+    let flags = ["--max-backlog", "256K", "--deflate", "off"];
+    let servers = [(); 2].map(|()| start_on(&folder.path("bus"), &flags));
+    let [mut near, mut far] = servers.each_ref().map(|server| Talker::to(server.addr()));
+    let mut slow = mute(&servers[0]);
+    let (name, _) = slow.joins("garden");
+    near.joins("garden");
+    far.joins("garden");
+    near.hears_of("JoinedRoom", "garden");
+    flood(&mut far, &mut [&mut near], || servers[0].count_log("reads too slowly") == 1);
+    for talker in [&mut near, &mut far] {
+        talker.must_hear(&told("LeftRoom", "garden", &name));
+    }
+}
+
+#[test]
+fn who_does_not_read_misses_messages_if_that_is_wanted() {
+    let folder = TempDir::new();
+    let flags = ["--max-backlog", "256K", "--slow-consumer", "drop", "--admin", "127.0.0.1:0", "--deflate", "off"];
+    let servers = [(); 2].map(|()| start_on(&folder.path("bus"), &flags));
+    let [mut near, mut far] = servers.each_ref().map(|server| Talker::to(server.addr()));
+    let mut slow = mute(&servers[0]);
+    let count = flood(&mut far, &mut [&mut near], || metric(&servers[0], "percore_messages_dropped_total") >= 5);
+    // It reads at last: what it gets is whole and in order, and then it misses nothing any more.
+    near.submits("at last");
+    let (mut next, mut got) = (0, 0);
+    loop {
+        let heard = slow.hears();
+        let value: Value = serde_json::from_str(&heard).expect("JSON");
+        let content = value["message"]["contents"]["content"].as_str().expect("a chat message");
+        let number: usize = match content.split_once(' ') {
+            Some(("at", _)) => break,
+            Some((number, rest)) if rest.len() == TEXT_BYTES => number.parse().expect("a number"),
+            _ => panic!("{heard}"),
+        };
+        assert!(number >= next && number < count, "{number} after {next}");
+        (next, got) = (number + 1, got + 1);
+        if got + usize::try_from(metric(&servers[0], "percore_messages_dropped_total")).expect("few") >= count {
+            slow.says("nothing that is understood");
+            near.submits("at last");
+        }
+    }
+    assert!(got < count);
+}
+
+/// Asserts that a server does not start, and says why in a line.
+fn must_fail(mut command: Command, hint: &str) {
+    let (code, _, error) = run({
+        command.stderr(Stdio::piped());
+        command
+    });
+    assert_eq!(code, 1, "{error}");
+    assert!(error.lines().count() == 1 && error.starts_with("percore: ") && error.contains(hint), "{error}");
+}
+
+fn on(bus: &Path, flags: &[&str]) -> Command {
+    let mut command = percore(&["serve", "chat", "--listen", "127.0.0.1:0", "--bus"]);
+    command.arg(bus).args(flags);
+    command
+}
+
+#[test]
+fn a_bus_that_cannot_be_used_is_said_at_once() {
+    let folder = TempDir::new();
+    let path = folder.path("bus");
+    for workers in ["1", "2"] {
+        let flags = ["--workers", workers, "--admin", "off"];
+        std::fs::write(folder.path("file"), b"").expect("written");
+        must_fail(on(&folder.path("file"), &flags), "/file: File exists");
+        must_fail(on(&folder.path("file/below"), &flags), "/file/below: Not a directory");
+        must_fail(on(&folder.path(&"x".repeat(200)), &flags), "at most 107 bytes");
+        drop(start_on(&path, &[]));
+        let file = path.join("bus");
+        let mut region = std::fs::read(&file).expect("the bus");
+        region[8] += 1;
+        std::fs::write(&file, &region).expect("written");
+        must_fail(on(&path, &flags), "it has layout version");
+        std::fs::write(&file, vec![7; region.len()]).expect("written");
+        must_fail(on(&path, &flags), "it is no bus of percore");
+        std::fs::remove_dir_all(&path).expect("it is there");
+    }
+}
+
+/// In namespaces of its own, on a file system of its own.
+#[test]
+fn a_full_disk_is_said_at_once() {
+    let folder = TempDir::new();
+    let disk = folder.path("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let probe = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-c", script]).arg(&disk);
+        command
+    };
+    let allowed = probe("mount -t tmpfs none \"$0\"").stderr(Stdio::null()).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("left out: no mounts are allowed here");
+        return;
+    }
+    for size in ["4k", "1m"] {
+        let script = format!("mount -t tmpfs -o size={size} none \"$0\" && exec \"$@\"");
+        let mut command = probe(&script);
+        let server = on(&disk.join("bus"), &[]);
+        command.arg(server.get_program()).args(server.get_args());
+        must_fail(command, "/disk/bus: no room for ");
+    }
+}
