@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::chat::{Talker, in_room, refused, sends, sent, start, start_on, told};
-use common::client::{BINARY, frame};
+use common::chat::{Talker, chat, in_room, refused, sends, sent, start, start_on, told};
+use common::client::{BINARY, TEXT, frame};
 use common::{Client, Server, TempDir, percore};
 use std::collections::HashSet;
 use std::path::Path;
@@ -188,6 +188,33 @@ fn lists_of_members_are_right_at_once() {
         for talker in &mut talkers[2..] {
             talker.hears_of("LeftRoom", &room);
         }
+    }
+}
+
+/// Also when the one that joins had so much to say before that it took the servers some while.
+#[test]
+fn lists_of_members_are_right_after_a_flood() {
+    const SAID: usize = 300;
+    let folder = TempDir::new();
+    let servers = [start_on(&folder.path("bus"), &[]), start_on(&folder.path("bus"), &[])];
+    let [mut ann, mut bob] = servers.each_ref().map(|server| Talker::to(server.addr()));
+    let text = "x".repeat(600);
+    for round in 0..20 {
+        let room = format!("room {round}");
+        let mut flood: Vec<u8> = (0..SAID).flat_map(|_| frame(TEXT, chat(&text).as_bytes())).collect();
+        flood.extend(frame(TEXT, in_room("JoinRoom", &room).as_bytes()));
+        ann.0.send(flood);
+        (0..SAID).for_each(|_| ann.must_hear_chat(&text));
+        let first = ann.hears_members(&room);
+        bob.asks_for(&room);
+        let (mut heard, mut said) = (bob.hears(), 0);
+        while heard.contains("NewMessageReceived") {
+            (heard, said) = (bob.hears(), said + 1);
+        }
+        assert!(heard.contains("MemberList") && heard.contains(&first[0]), "{heard} without {first:?}");
+        (said..SAID).for_each(|_| drop(bob.hears()));
+        (0..2).for_each(|_| drop(ann.hears_of("JoinedRoom", &room)));
+        bob.hears_of("JoinedRoom", &room);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::apps::chat::{self, Chat};
 use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::data::log::Level;
 use crate::data::stats::Stats;
-use crate::os::bus::{Bus, Folder, PrivateBus};
+use crate::os::bus::{Bus, PrivateBus};
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
 use crate::os::hostname::hostname;
@@ -182,7 +182,8 @@ fn supervise(checked: Checked, broadcasts: bool) -> Result<(), Failure> {
     // Goes at the end of this function, when all workers are gone.
     let mut private = None;
     match place {
-        BusPlace::Folder(path) => drop(Folder::open(&path, bus_options).map_err(failed)?),
+        // Whatever keeps workers from it shows now, and not as deaths of theirs.
+        BusPlace::Folder(path) => drop(Bus::join(&path, bus_options).map_err(failed)?),
         BusPlace::Private if broadcasts => {
             let bus = private.insert(PrivateBus::create(bus_options).map_err(failed)?);
             arguments.extend(["--bus".into(), bus.path().into()]);

@@ -46,14 +46,20 @@ impl Seat {
         self.bus.take_news()
     }
 
-    /// Hands over what came.
-    pub fn drain<A: App>(&mut self, sessions: &mut Sessions<A>) {
+    /// A pass begins.
+    pub fn begin_pass(&mut self) {
+        self.active = false;
+    }
+
+    /// Hands over what came, a batch of each participant at most. Says whether there is more.
+    pub fn drain<A: App>(&mut self, sessions: &mut Sessions<A>) -> bool {
         let mut came = false;
         self.more = self.bus.drain(|event| {
             came = true;
             sessions.receive_bus(event);
         });
-        self.active = came;
+        self.active |= came;
+        self.more
     }
 
     /// Publishes what is to go out.

@@ -54,7 +54,7 @@ impl Talker {
 
     /// Submits a chat message.
     pub fn submits(&mut self, text: &str) {
-        self.says(&format!(r#"{{"channel":"chat","message":{{"type":"SubmitMessage","contents":"{text}"}}}}"#));
+        self.says(&chat(text));
     }
 
     /// Asserts that the next that comes is this chat message.
@@ -102,6 +102,11 @@ impl Talker {
         assert_eq!(heard, told(what, room, &user));
         user
     }
+}
+
+/// A wish to say something to everyone.
+pub fn chat(text: &str) -> String {
+    format!(r#"{{"channel":"chat","message":{{"type":"SubmitMessage","contents":"{text}"}}}}"#)
 }
 
 /// A wish that names a room.
