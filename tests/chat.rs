@@ -103,7 +103,7 @@ fn a_room_of_one_server() {
     let (a, others) = ann.joins("garden");
     assert!(others.is_empty());
     let (b, others) = bob.joins("garden");
-    assert_eq!(others, [a.clone()]);
+    assert_eq!(others, std::slice::from_ref(&a));
     assert_eq!(ann.hears_of("JoinedRoom", "garden"), b);
     // A second join is answered, and nobody is told of it.
     bob.asks_for("garden");
@@ -159,8 +159,8 @@ fn lists_of_members_are_right_at_once() {
     for round in 0..10 {
         let room = format!("room {round}");
         let mut names: Vec<String> = Vec::new();
-        for number in 0..talkers.len() {
-            let (me, others) = talkers[number].joins(&room);
+        for (number, talker) in talkers.iter_mut().enumerate() {
+            let (me, others) = talker.joins(&room);
             names.sort_unstable();
             assert_eq!(others, names, "whom number {number} finds in {room}");
             names.push(me);
@@ -225,7 +225,7 @@ fn a_room_across_servers() {
     let [mut ann, mut bob] = servers.each_ref().map(|server| Talker::to(server.addr()));
     let (a, _) = ann.joins("garden");
     let (b, others) = bob.joins("garden");
-    assert_eq!(others, [a.clone()]);
+    assert_eq!(others, std::slice::from_ref(&a));
     assert_eq!(ann.hears_of("JoinedRoom", "garden"), b);
     for number in 0..100 {
         let text = format!("number {number}");
