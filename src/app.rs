@@ -223,6 +223,12 @@ pub trait App {
         let _ = (change, out);
     }
 
+    /// Another thread called [`Waker::wake`](crate::Waker::wake), once or several times. Called at the start as well, if
+    /// there is a waker.
+    fn on_wake(&mut self, out: &mut Outbox) {
+        let _ = out;
+    }
+
     /// Time has come. Called once at the start and then at the time it returns, as the `Duration` since the start;
     /// `None` for never again. It is never early; it is late by a pass of the loop and the kernel's millisecond. A time
     /// that is past already means the next pass.

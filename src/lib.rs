@@ -76,6 +76,6 @@ pub use protocol::http::{HeadLimits, Request, Response};
 pub use protocol::message::{Kind, Message};
 pub use protocol::upgrade::UpgradeRules;
 pub use protocol::{Role, Violation};
-pub use reactor::{Client, Order, Outcome, READY, Server, ServerOptions, Target};
+pub use reactor::{Client, Order, Outcome, READY, Server, ServerOptions, Target, Waker};
 pub use session::Settings;
 pub use tungstenite::protocol::frame::coding::CloseCode;

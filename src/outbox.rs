@@ -113,6 +113,8 @@ pub struct Outbox {
     /// Connections whose app wants to know when all is written.
     pub(crate) awaited: Vec<ConnectionId>,
     pub(crate) stops: bool,
+    /// When the app wants its tick at the latest.
+    pub(crate) tick_by: Option<Duration>,
     pub(crate) now: Duration,
     /// Unix time at the start.
     pub(crate) epoch: Duration,
@@ -140,6 +142,7 @@ impl Outbox {
             orders: Vec::new(),
             awaited: Vec::new(),
             stops: false,
+            tick_by: None,
             now: Duration::ZERO,
             epoch: Duration::ZERO,
             broadcast: Broadcast::default(),
@@ -216,6 +219,11 @@ impl Outbox {
     /// Stops the process's loop as a first signal would: it drains, and ends.
     pub fn stop(&mut self) {
         self.stops = true;
+    }
+
+    /// Has [`App::on_tick`](crate::App::on_tick) called at this time at the latest, whatever it returned last.
+    pub fn tick_by(&mut self, at: Duration) {
+        self.tick_by = Some(self.tick_by.map_or(at, |before| before.min(at)));
     }
 
     /// Time since the start, as it was when the pass of the loop began.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Close codes that percore sends, or hands to an app.
-const CLOSE_CODES: [&str; 9] = ["1000", "1001", "1002", "1003", "1005", "1006", "1007", "1009", "1011"];
+const CLOSE_CODES: [&str; 10] = ["1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1011"];
 
 /// Flags of whatever stands in an output of `--help`.
 fn flags(help: &str) -> Vec<String> {
@@ -52,6 +52,8 @@ fn assert_documented(names: &[String]) {
 fn every_flag() {
     for (command, at_least) in [
         ("serve echo", 20),
+        ("serve chat", 20),
+        ("serve ticker", 20),
         ("reload", 3),
         ("bus tail", 3),
         ("bench echo", 15),

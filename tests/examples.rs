@@ -148,6 +148,16 @@ fn rooms_reach_over_all_processes_on_a_bus() {
 }
 
 #[test]
+fn everyone_hears_everything() {
+    let example = Example::start("broadcast");
+    let (mut ada, mut ben) = (example.connect("/"), example.connect("/"));
+    for text in ["one", "two"] {
+        ben.send(text);
+        assert_eq!((ada.text(), ben.text()), (text.to_owned(), text.to_owned()));
+    }
+}
+
+#[test]
 fn state_is_kept_for_each_connection() {
     let mut example = Example::start("state");
     let (mut ada, mut ben) = (example.connect("/"), example.connect("/"));

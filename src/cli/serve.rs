@@ -3,12 +3,16 @@
 use super::Failure;
 use super::bus_flags::BusPlace;
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags, Workers};
+use super::units::duration;
 use crate::app::App;
 use crate::apps::chat::{self, Chat};
 use crate::apps::echo::{Echo, PrefixedEcho};
+use crate::apps::ticker::market::{Market, TABLE, read_csv};
+use crate::apps::ticker::{Ticker, Times};
 use crate::data::log::Level;
 use crate::data::stats::Stats;
 use crate::os::bus::{Bus, PrivateBus};
+use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
 use crate::os::hostname::hostname;
@@ -21,8 +25,10 @@ use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Serve {
@@ -30,6 +36,49 @@ pub(super) enum Serve {
     Echo(EchoFlags),
     /// Broadcast and chat rooms on /websockets, and GET /ping1, /ping2 to everyone, across all processes on a bus
     Chat(ChatFlags),
+    /// Prices to whoever asks for them, the same from all processes on a bus
+    Ticker(TickerFlags),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TickerFlags {
+    /// Time from one price of a symbol to the next
+    #[arg(long, env = "PERCORE_TICK", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(help_heading = "Ticker")]
+    tick: Duration,
+    /// Time between Pings to a client; one that says nothing for twice as long is released
+    #[arg(long, env = "PERCORE_PING", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(help_heading = "Ticker")]
+    ping: Duration,
+    /// File of symbols and start prices, SYMBOL,PRICE a line [default: a table of eight]
+    #[arg(long, env = "PERCORE_PRICES", value_name = "FILE", help_heading = "Ticker")]
+    prices: Option<PathBuf>,
+    /// Number that the prices follow from [default: a random one]
+    #[arg(long, env = "PERCORE_SEED", value_name = "N", help_heading = "Ticker")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    server: ServerFlags,
+}
+
+impl TickerFlags {
+    fn ticker(&self) -> Result<Ticker, Failure> {
+        for (flag, time) in [("tick", self.tick), ("ping", self.ping)] {
+            if time < Duration::from_millis(1) {
+                return Err(Failure::Usage(format!("--{flag} must be 1ms or longer")));
+            }
+        }
+        let table = match &self.prices {
+            None => TABLE.map(|(symbol, price)| (symbol.to_owned(), price)).to_vec(),
+            Some(path) => {
+                let bad = |error: String| Failure::Usage(format!("--prices {}: {error}", path.display()));
+                let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+                read_csv(&text).map_err(bad)?
+            }
+        };
+        let [a, b, c, d, e, f, g, h, ..] = seed().map_err(failed)?;
+        let seed = self.seed.unwrap_or(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        Ok(Ticker::new(Market::new(table, seed, unix_time().as_secs()), Times { tick: self.tick, ping: self.ping }))
+    }
 }
 
 #[derive(Args, Debug)]
@@ -74,6 +123,14 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(Chat::new(seed().map_err(failed)?), checked, part),
+            }
+        }
+        Serve::Ticker(flags) => {
+            // Also where others will serve: what is wrong is said once.
+            let ticker = flags.ticker()?;
+            match flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"] })? {
+                checked if supervises(&checked, part) => supervise(checked, true),
+                checked => serve_app(ticker, checked, part),
             }
         }
     }

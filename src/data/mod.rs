@@ -15,6 +15,7 @@ pub mod pool;
 pub mod presence;
 pub mod queue;
 pub mod record;
+pub mod retry;
 pub mod stats;
 pub mod tally;
 pub mod wheel;

@@ -119,6 +119,12 @@ impl Presence {
         self.parts(channel).any(|part| part.interest.is_some())
     }
 
+    /// Participants whose apps listen to a channel.
+    pub fn listeners(&self, channel: &[u8]) -> impl Iterator<Item = Participant> {
+        let parts = self.channels.get(channel).into_iter().flatten();
+        parts.filter(|(_, part)| part.interest.listens).map(|(who, _)| *who)
+    }
+
     /// The members of a channel by name. A name that several participants have comes once for each.
     pub fn members(&self, channel: &[u8]) -> impl Iterator<Item = &str> {
         let mut members: Vec<&str> = self.parts(channel).flat_map(|part| &part.members).map(|name| &**name).collect();

@@ -111,6 +111,16 @@ impl Outbox {
         }
     }
 
+    /// Other processes whose apps listen to a channel.
+    pub fn listeners(&self, channel: &str) -> impl Iterator<Item = Participant> {
+        self.broadcast.presence.listeners(channel.as_bytes())
+    }
+
+    /// Our place on the bus; `None` without one.
+    pub fn participant(&self) -> Option<Participant> {
+        self.broadcast.place.map(|place| place.me)
+    }
+
     /// Sends a message, made of `parts`, to everyone on a channel: in this process at once, in all others over the bus.
     /// Says how many in this process.
     ///
@@ -193,10 +203,15 @@ impl Outbox {
     }
 
     /// Tells the other processes how many are on the channels where that changed, and forgets channels that nobody is on.
+    #[inline(always)]
     pub(crate) fn tell_changes(&mut self) {
-        if !self.broadcast.channels.has_changes() {
-            return;
+        if self.broadcast.channels.has_changes() {
+            self.take_changes();
         }
+    }
+
+    #[inline(never)]
+    fn take_changes(&mut self) {
         self.end_fanout();
         let Broadcast { channels, place, outgoing, .. } = &mut self.broadcast;
         channels.take_changes(|name, interest| {
@@ -332,3 +347,6 @@ pub(crate) fn add_news(news: &mut Records, change: Change<'_>) {
     let kind = if change.entered { RecordKind::Enter } else { RecordKind::Leave };
     news.push(kind, change.channel.as_bytes(), &[change.member.as_bytes()]);
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use super::event_loop::{EventLoop, Outcome, Setup};
 use super::seed;
+use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::Clock;
@@ -73,6 +74,7 @@ pub struct Client<A: App> {
     time_each_read: bool,
     drain_timeout: Duration,
     busy_poll: Duration,
+    waker: Option<Waker>,
 }
 
 impl<A: App> Client<A> {
@@ -87,6 +89,7 @@ impl<A: App> Client<A> {
             time_each_read: false,
             drain_timeout: Duration::from_secs(10),
             busy_poll: Duration::ZERO,
+            waker: None,
         }
     }
 
@@ -129,6 +132,11 @@ impl<A: App> Client<A> {
         Client { busy_poll, ..self }
     }
 
+    /// Has other threads wake the loop.
+    pub fn waker(self, waker: &Waker) -> Client<A> {
+        Client { waker: Some(waker.clone()), ..self }
+    }
+
     /// Runs until [`Outbox::stop`](crate::Outbox::stop), SIGTERM or SIGINT, then closes every connection with 1001 and
     /// gives the app back.
     ///
@@ -149,6 +157,7 @@ impl<A: App> Client<A> {
             handshake: self.handshake,
             drain_timeout: self.drain_timeout,
             busy_poll: self.busy_poll,
+            waker: self.waker,
             time_each_read: self.time_each_read,
             ..Setup::default()
         };

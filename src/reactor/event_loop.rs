@@ -5,8 +5,9 @@
 
 use super::client::Target;
 use super::seat::{Rest, Seat};
-use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, Wake, token, wake};
+use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
+use super::waker::Waker;
 use crate::app::{App, ConnectError};
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
@@ -57,6 +58,8 @@ pub(super) struct Setup {
     pub signals: Option<Signals>,
     /// The line to a supervisor.
     pub control: Option<Control>,
+    /// What other threads wake it by.
+    pub waker: Option<Waker>,
     /// The place on a bus.
     pub seat: Option<Seat>,
     /// Where the counters are shown.
@@ -98,6 +101,9 @@ impl<A: App> EventLoop<A> {
             control.register(poll.registry(), CONTROL)?;
             control.send(READY, &[])?;
         }
+        if let Some(waker) = &setup.waker {
+            waker.register(poll.registry(), WAKER)?;
+        }
         if let Some(seat) = &setup.seat {
             seat.register(poll.registry(), BUS)?;
         }
@@ -117,6 +123,10 @@ impl<A: App> EventLoop<A> {
     /// Runs until a signal or the app ends it.
     pub fn run(&mut self) -> io::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
+        if self.setup.waker.is_some() {
+            // They may have left something before there was a loop to wake.
+            self.sessions.wake();
+        }
         loop {
             self.sleep(&mut events)?;
             self.now = self.clock.now();
@@ -213,6 +223,7 @@ impl<A: App> EventLoop<A> {
                 }
                 Wake::Listener(index) => self.sockets.listener_is_ready(index),
                 Wake::Control => self.obey(),
+                Wake::Waker => self.sessions.wake(),
                 Wake::Bus => self.setup.seat.as_mut().map_or(Ok(()), Seat::take_news)?,
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
@@ -360,12 +371,8 @@ impl<A: App> EventLoop<A> {
     /// Takes what others published, before what clients sent: they may know already what stands there. What came is written
     /// batch by batch, while it is in the cache.
     fn drain_bus(&mut self) {
-        self.setup.seat.iter_mut().for_each(Seat::begin_pass);
-        for _ in 0..BUS_BATCHES {
-            let Some(seat) = &mut self.setup.seat else { return };
-            if !seat.drain(&mut self.sessions) {
-                return;
-            }
+        let mut batches = 0..BUS_BATCHES;
+        while self.setup.seat.as_mut().is_some_and(|seat| seat.drain(&mut self.sessions)) && batches.next().is_some() {
             self.write_dirty();
         }
     }

@@ -6,11 +6,13 @@ mod seat;
 mod server;
 mod sockets;
 mod supervised;
+mod waker;
 
 pub use client::{Client, Target};
 pub use event_loop::Outcome;
 pub use server::{Server, ServerOptions};
 pub use supervised::{Order, READY};
+pub use waker::Waker;
 
 use rand::TryRng;
 use std::io;

@@ -28,7 +28,7 @@ pub(super) struct Seat {
     busy_poll: Duration,
     /// Whether more is there than was taken in this pass.
     more: bool,
-    /// Whether something came or went in this pass, so that more may follow soon.
+    /// Whether something came or went since we were about to sleep last, so that more may follow soon.
     active: bool,
 }
 
@@ -44,11 +44,6 @@ impl Seat {
     /// Takes what came over the connections to the other participants.
     pub fn take_news(&mut self) -> io::Result<()> {
         self.bus.take_news()
-    }
-
-    /// A pass begins.
-    pub fn begin_pass(&mut self) {
-        self.active = false;
     }
 
     /// Hands over what came, a batch of each participant at most. Says whether there is more.
@@ -83,6 +78,9 @@ impl Seat {
             sessions.stats_mut().bus_published += published;
         }
         self.bus.flush();
+        if let Some(error) = self.bus.presence_error() {
+            sessions.log.push(Level::Error, "bus", &[], error.to_string());
+        }
         // The memory is for the next pass.
         let outgoing = sessions.outgoing();
         if outgoing.is_empty() && records.bytes().len() <= FLUSH_BYTES {
@@ -99,7 +97,7 @@ impl Seat {
     /// About to sleep, after looking out for more by `poll`, which says whether other events came.
     pub fn park(&mut self, mut poll: impl FnMut() -> io::Result<bool>) -> io::Result<Rest> {
         // Between two records that follow each other nobody needs to be woken.
-        if self.active || !self.busy_poll.is_zero() {
+        if std::mem::take(&mut self.active) || !self.busy_poll.is_zero() {
             let start = Instant::now();
             loop {
                 if poll()? {

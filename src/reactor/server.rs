@@ -4,6 +4,7 @@ use super::event_loop::{EventLoop, Outcome, Setup};
 use super::seat::Seat;
 use super::seed;
 use super::supervised::Published;
+use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::bus::Bus;
@@ -85,6 +86,7 @@ pub struct Server<A: App> {
     control: Option<Control>,
     counters: Option<Arc<SharedWords>>,
     bus: Option<Bus>,
+    waker: Option<Waker>,
 }
 
 impl<A: App> Server<A> {
@@ -116,6 +118,7 @@ impl<A: App> Server<A> {
             control: None,
             counters: None,
             bus: None,
+            waker: None,
         }
     }
 
@@ -170,6 +173,11 @@ impl<A: App> Server<A> {
         Server { bus: Some(bus), ..self }
     }
 
+    /// Has other threads wake the loop.
+    pub fn waker(self, waker: &Waker) -> Server<A> {
+        Server { waker: Some(waker.clone()), ..self }
+    }
+
     /// Where it listens, in the order of the calls of [`Server::listen`], with the ports that the kernel chose for port 0.
     ///
     /// # Errors
@@ -187,7 +195,7 @@ impl<A: App> Server<A> {
     /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
     /// among them: they go to [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
-        let Server { app, mut settings, options, log, listeners, control, counters, bus } = self;
+        let Server { app, mut settings, options, log, listeners, control, counters, bus, waker } = self;
         let signals = if options.signals { Some(Signals::new(&signals::ENDING)?) } else { None };
         if let Some(bus) = &bus {
             settings.node = bus.me().slot;
@@ -200,8 +208,17 @@ impl<A: App> Server<A> {
             Seat::new(bus, busy_poll)
         });
         let published = counters.map(Published::new);
-        let setup =
-            Setup { listeners, signals, control, seat, published, drain_timeout, log_format, ..Setup::default() };
+        let setup = Setup {
+            listeners,
+            signals,
+            control,
+            waker,
+            seat,
+            published,
+            drain_timeout,
+            log_format,
+            ..Setup::default()
+        };
         EventLoop::new(sessions, setup, Clock::start())?.run()
     }
 }

@@ -14,6 +14,8 @@ pub(super) const SIGNALS: Token = Token(usize::MAX);
 pub(super) const CONTROL: Token = Token(usize::MAX - 1);
 /// The token of the bus.
 pub(super) const BUS: Token = Token(usize::MAX - 2);
+/// The token of other threads.
+pub(super) const WAKER: Token = Token(usize::MAX - 3);
 /// Upper half of a listener's token, which is no connection's generation.
 const LISTENERS: u32 = u32::MAX;
 /// EMFILE and ENFILE.
@@ -26,6 +28,7 @@ pub(super) enum Wake {
     Signals,
     Control,
     Bus,
+    Waker,
     Listener(usize),
     Connection { key: u32, generation: u32 },
 }
@@ -41,6 +44,7 @@ pub(super) fn wake(token: Token) -> Wake {
         (SIGNALS, _) => Wake::Signals,
         (CONTROL, _) => Wake::Control,
         (BUS, _) => Wake::Bus,
+        (WAKER, _) => Wake::Waker,
         (_, LISTENERS) => Wake::Listener(low as usize),
         _ => Wake::Connection { key: low, generation: high },
     }

@@ -1,4 +1,4 @@
-//! What comes over a bus, and what goes out on it.
+//! What comes over a bus, and what goes out on it; and what other threads have for the app.
 
 use super::Sessions;
 use crate::app::App;
@@ -32,6 +32,12 @@ impl<A: App> Sessions<A> {
     pub fn outgoing(&mut self) -> &mut Records {
         self.outbox.tell_changes();
         &mut self.outbox.broadcast.outgoing
+    }
+
+    /// Another thread has something for the app.
+    pub fn wake(&mut self) {
+        self.app.on_wake(&mut self.outbox);
+        self.settle();
     }
 
     /// Something came over the bus.

@@ -2,6 +2,7 @@
 
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
+use crate::data::calendar::Utc;
 use crate::data::log::{Level, printable};
 use crate::data::tally::Tally;
 use crate::protocol::Role;
@@ -203,6 +204,11 @@ impl<A: App> Sessions<A> {
         }
         let bytes = response.encode(keep_alive, request.method() == "HEAD", &self.http_date());
         self.outbox.queue.push(key, &bytes);
+    }
+
+    /// The value of a Date header now.
+    fn http_date(&self) -> String {
+        Utc::from_unix(self.outbox.unix_time().as_secs()).http_date()
     }
 
     /// Answers what is no request, or not one that can be served, and ends the connection.

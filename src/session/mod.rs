@@ -22,7 +22,6 @@ mod settings;
 pub use settings::Settings;
 
 use crate::app::{App, ConnectError, Error};
-use crate::data::calendar::Utc;
 use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
 use crate::data::queue::{NOBODY, OutQueue};
@@ -306,7 +305,8 @@ impl<A: App> Sessions<A> {
 
     /// Calls `on_tick` and acts on every deadline that has come.
     pub fn expire(&mut self) {
-        if self.next_tick.is_some_and(|at| at <= self.now) {
+        if self.next_tick().is_some_and(|at| at <= self.now) {
+            self.outbox.tick_by = None;
             self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
             self.settle();
         }
@@ -319,6 +319,10 @@ impl<A: App> Sessions<A> {
             self.expire_one(key);
         }
         self.expired = expired;
+    }
+
+    fn next_tick(&self) -> Option<Duration> {
+        self.next_tick.into_iter().chain(self.outbox.tick_by).min()
     }
 
     fn expire_one(&mut self, key: u32) {
@@ -345,7 +349,7 @@ impl<A: App> Sessions<A> {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        [self.next_tick, self.wheel.next_deadline(), retirement].into_iter().flatten().min()
+        [self.next_tick(), self.wheel.next_deadline(), retirement].into_iter().flatten().min()
     }
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
@@ -488,10 +492,5 @@ impl<A: App> Sessions<A> {
             self.log.push(Level::Info, "close", &fields, format!("WebSocket connection closed: {peer}"));
         }
         self.app.on_close(id, state, &reason, &mut self.outbox);
-    }
-
-    /// The value of a Date header now.
-    fn http_date(&self) -> String {
-        Utc::from_unix(self.outbox.unix_time().as_secs()).http_date()
     }
 }

@@ -80,7 +80,15 @@ impl Common {
     }
 
     /// The pass is over: what nobody waits for is forgotten.
+    #[inline(always)]
     pub fn end_flush(&mut self) {
+        if !self.bytes.is_empty() {
+            self.forget();
+        }
+    }
+
+    #[inline(never)]
+    fn forget(&mut self) {
         if let Some(name) = self.name.take() {
             if self.kept[name as usize].users > 0 {
                 self.kept[name as usize].bytes = self.bytes.as_slice().to_vec();

@@ -1,0 +1,194 @@
+//! The feed's client: it asks for symbols, tells what comes, and comes back by itself when the server is gone or stalls.
+//!
+//! Sans-IO as every app: what it has to tell goes to a [`Report`]er, and times are arguments.
+
+use super::wire::{Beat, Change, Request as TickerRequest, Wire};
+use crate::app::{App, ConnectError, Error};
+use crate::data::id::ConnectionId;
+use crate::data::retry::Retry;
+use crate::outbox::Outbox;
+use crate::protocol::close::CloseReason;
+use crate::protocol::http::Request;
+use crate::protocol::message::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// What a client tells.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Report<'a> {
+    /// It is connected, and has asked.
+    Connected,
+    /// A price.
+    Price(&'a Change),
+    /// An answer to a Ping, and how long it took.
+    Latency(Duration),
+    /// The connection is over, or did not come about; when the next attempt is, if there is one.
+    Lost {
+        /// Why.
+        why: &'a str,
+        /// How long until the next attempt.
+        retry_in: Option<Duration>,
+    },
+    /// Something that it does not understand, or a complaint of the server's.
+    Odd(&'a str),
+}
+
+/// What a client goes by.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// What it calls itself.
+    pub id: String,
+    /// Symbols.
+    pub tickers: Vec<String>,
+    /// From one Ping to the next; a server silent for twice as long has stalled.
+    pub ping: Duration,
+    /// Whether, and when, to connect again.
+    pub retry: Option<Retry>,
+}
+
+/// Where it stands.
+enum State {
+    /// The next attempt is at this time.
+    Waiting(Duration),
+    Connecting,
+    Open(Open),
+    /// It is to end.
+    Over,
+}
+
+struct Open {
+    id: ConnectionId,
+    since: Duration,
+    heard: Duration,
+    next_ping: Duration,
+}
+
+/// See the module.
+pub struct TickerClient<R> {
+    wishes: Wishes,
+    report: R,
+    random: StdRng,
+    state: State,
+    /// Pings sent.
+    sequence: u64,
+}
+
+impl<R: FnMut(Report<'_>)> TickerClient<R> {
+    /// A client that connects when its loop begins. `seed` decides how long it waits between attempts.
+    pub fn new(wishes: Wishes, seed: [u8; 32], report: R) -> TickerClient<R> {
+        let state = State::Waiting(Duration::ZERO);
+        TickerClient { wishes, report, random: StdRng::from_seed(seed), state, sequence: 0 }
+    }
+
+    fn lost(&mut self, why: &str, out: &mut Outbox) {
+        let lasted = match &self.state {
+            State::Open(open) => out.now().saturating_sub(open.since),
+            State::Waiting(_) | State::Connecting => Duration::ZERO,
+            State::Over => return,
+        };
+        let dice = f64::from(self.random.next_u32()) / f64::from(u32::MAX);
+        let retry_in = self.wishes.retry.as_mut().map(|retry| retry.failed(lasted, dice));
+        (self.report)(Report::Lost { why, retry_in });
+        match retry_in {
+            Some(wait) => {
+                self.state = State::Waiting(out.now() + wait);
+                out.tick_by(out.now() + wait);
+            }
+            None => {
+                self.state = State::Over;
+                out.stop();
+            }
+        }
+    }
+
+    /// The connection at hand, unless it is one that was given up.
+    fn open(&mut self, id: ConnectionId) -> Option<&mut Open> {
+        match &mut self.state {
+            State::Open(open) if open.id == id => Some(open),
+            _ => None,
+        }
+    }
+}
+
+impl<R: FnMut(Report<'_>)> App for TickerClient<R> {
+    /// Why it ends, if not by a closing handshake.
+    type Connection = Option<String>;
+
+    fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> Option<String> {
+        let Wishes { id: name, tickers, ping, .. } = &self.wishes;
+        out.send_text(id, &Wire::TickerRequest(TickerRequest { id: name.clone(), tickers: tickers.clone() }).write());
+        let now = out.now();
+        self.state = State::Open(Open { id, since: now, heard: now, next_ping: now + *ping });
+        out.tick_by(now + *ping);
+        (self.report)(Report::Connected);
+        None
+    }
+
+    fn on_message(&mut self, id: ConnectionId, _: &mut Option<String>, mut message: Message<'_>, out: &mut Outbox) {
+        let now = out.now();
+        let Some(open) = self.open(id) else { return };
+        open.heard = now;
+        let Some(text) = message.text() else { return (self.report)(Report::Odd("a binary message")) };
+        match Wire::read(text) {
+            Ok(Wire::TickerChange(changes)) => changes.0.iter().for_each(|change| (self.report)(Report::Price(change))),
+            Ok(Wire::Ping(beat)) => {
+                out.send_text(id, &Wire::Pong(beat).write());
+            }
+            Ok(Wire::Pong(beat)) => (self.report)(Report::Latency(now.saturating_sub(beat.at()))),
+            Ok(Wire::Error(complaint)) => (self.report)(Report::Odd(&complaint.0)),
+            Ok(Wire::TickerRequest(_)) => (self.report)(Report::Odd("a message that only clients send")),
+            Err(error) => (self.report)(Report::Odd(&error.to_string())),
+        }
+    }
+
+    fn on_error(&mut self, _: ConnectionId, why: &mut Option<String>, error: &Error, _: &mut Outbox) {
+        *why = Some(error.to_string());
+    }
+
+    fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
+        if self.open(id).is_some() {
+            let why = why.unwrap_or_else(|| format!("closed with {}: {}", u16::from(reason.code), reason.reason));
+            self.lost(&why, out);
+        }
+    }
+
+    fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
+        self.lost(&error.to_string(), out);
+    }
+
+    fn on_drain(&mut self, out: &mut Outbox) {
+        if let State::Open(open) = &self.state {
+            out.close(open.id, CloseCode::Normal, "");
+        }
+        self.state = State::Over;
+    }
+
+    fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
+        if let State::Open(Open { id, heard, .. }) = self.state
+            && now >= heard + self.wishes.ping * 2
+        {
+            // It will not answer a Close frame soon; meanwhile another may serve.
+            out.close(id, CloseCode::Policy, "silent for too long");
+            self.lost(&format!("the server said nothing for {:.1} s", (now - heard).as_secs_f64()), out);
+        }
+        match &mut self.state {
+            State::Waiting(at) if now >= *at => {
+                self.state = State::Connecting;
+                out.connect(0, 0);
+            }
+            State::Open(open) if now >= open.next_ping => {
+                self.sequence += 1;
+                out.send_text(open.id, &Wire::Ping(Beat::new(self.sequence, now)).write());
+                open.next_ping = now + self.wishes.ping;
+            }
+            State::Waiting(_) | State::Connecting | State::Open(_) | State::Over => {}
+        }
+        match &self.state {
+            State::Waiting(at) => Some(*at),
+            State::Open(open) => Some(open.next_ping.min(open.heard + self.wishes.ping * 2)),
+            State::Connecting | State::Over => None,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What a ticker feed and its clients say: text messages `Name:JSON`, split at the first colon.
+//!
+//! The messages are declared once, in the list below. To add one: write a struct, implement [`Payload`] for it (its fields
+//! from JSON and back), and add a line `Name(Struct)` to the list. That makes it a variant of [`Wire`]; the compiler
+//! then asks for it wherever messages are told apart, which is where its handler goes.
+//!
+//! What cannot be read is told apart as well: a name that is not in the list ([`Unreadable::UnknownName`]) is of a peer that speaks
+//! more than we do, anything else ([`Unreadable::Malformed`]) of one that does not keep to the form.
+//!
+//! ```
+//! use percore::apps::ticker::wire::{Beat, Unreadable, Wire};
+//!
+//! let Ok(Wire::Ping(beat)) = Wire::read(r#"Ping:{"Sequence":7,"Seconds":1,"Nanos":2}"#) else { panic!() };
+//! assert_eq!(Wire::Pong(beat).write(), r#"Pong:{"Sequence":7,"Seconds":1,"Nanos":2}"#);
+//! assert!(matches!(Wire::read("Weather:{}"), Err(Unreadable::UnknownName(_))));
+//! assert!(matches!(Wire::read("Ping:{"), Err(Unreadable::Malformed(_))));
+//! ```
+
+use serde_json::Value;
+use std::fmt;
+use std::time::Duration;
+
+/// What follows a message's name.
+pub trait Payload: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is missing or wrong, in words.
+    fn from_json(json: &Value) -> Result<Self, String>;
+
+    /// Writes it as JSON.
+    fn to_json(&self) -> String;
+}
+
+macro_rules! messages {
+    ($($(#[doc = $help:literal])+ $name:ident($payload:ty),)+) => {
+        /// A message.
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Wire {
+            $($(#[doc = $help])+ $name($payload),)+
+        }
+
+        impl Wire {
+            /// Reads a message.
+            ///
+            /// # Errors
+            /// When its name is not known, or it does not keep to the form.
+            pub fn read(text: &str) -> Result<Wire, Unreadable> {
+                let malformed = |error: String| Unreadable::Malformed(error);
+                let Some((name, json)) = text.split_once(':') else {
+                    return Err(malformed("no colon after a name".to_owned()));
+                };
+                let parse = || -> Result<Value, Unreadable> {
+                    serde_json::from_str(json).map_err(|error| malformed(format!("{name} is not followed by JSON: {error}")))
+                };
+                match name {
+                    $(stringify!($name) => {
+                        let payload = <$payload>::from_json(&parse()?);
+                        payload.map(Wire::$name).map_err(|error| malformed(format!("{name}: {error}")))
+                    })+
+                    _ => Err(Unreadable::UnknownName(name.chars().take(64).collect())),
+                }
+            }
+
+            /// Writes a message.
+            pub fn write(&self) -> String {
+                match self {
+                    $(Wire::$name(payload) => format!("{}:{}", stringify!($name), payload.to_json()),)+
+                }
+            }
+        }
+    };
+}
+
+messages! {
+    /// A client: what it wants, in place of what it wanted before.
+    TickerRequest(Request),
+    /// The server: prices.
+    TickerChange(Changes),
+    /// Either: are you there?
+    Ping(Beat),
+    /// The answer, with the same fields.
+    Pong(Beat),
+    /// The server: why it closes.
+    Error(Complaint),
+}
+
+/// Why a message cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// It has a name that we do not know.
+    UnknownName(String),
+    /// It has not the form of a message of its name, or of any.
+    Malformed(String),
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::UnknownName(name) => write!(f, "unknown message '{name}'"),
+            Unreadable::Malformed(error) => f.write_str(error),
+        }
+    }
+}
+
+/// What a client wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The client's name for itself.
+    pub id: String,
+    /// Symbols.
+    pub tickers: Vec<String>,
+}
+
+/// Prices.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Changes(pub Vec<Change>);
+
+/// A price.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// Of what.
+    pub symbol: String,
+    /// Since when, in Unix seconds.
+    pub update_time: u64,
+    /// How much.
+    pub price: f64,
+}
+
+impl Change {
+    /// As it stands in a list of changes.
+    pub fn to_json(&self) -> String {
+        format!(r#"{{"Symbol":{},"UpdateTime":{},"Price":{}}}"#, quoted(&self.symbol), self.update_time, self.price)
+    }
+}
+
+/// A sign of life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Beat {
+    /// Counts those of the sender.
+    pub sequence: u64,
+    /// When it was sent, by the sender's clock.
+    pub seconds: u64,
+    /// Nanoseconds of that second.
+    pub nanos: u32,
+}
+
+impl Beat {
+    /// One that was sent at `at`, on any clock of the sender's.
+    pub fn new(sequence: u64, at: Duration) -> Beat {
+        Beat { sequence, seconds: at.as_secs(), nanos: at.subsec_nanos() }
+    }
+
+    /// When it was sent.
+    pub fn at(&self) -> Duration {
+        Duration::from_secs(self.seconds).saturating_add(Duration::from_nanos(self.nanos.into()))
+    }
+}
+
+/// Why a connection is closed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Complaint(pub String);
+
+/// A text as JSON.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn string(json: &Value, field: &str) -> Result<String, String> {
+    json[field].as_str().map(str::to_owned).ok_or_else(|| format!("no string {field}"))
+}
+
+fn number(json: &Value, field: &str) -> Result<u64, String> {
+    json[field].as_u64().ok_or_else(|| format!("no whole number {field}"))
+}
+
+fn list<'a>(json: &'a Value, field: &str) -> Result<&'a [Value], String> {
+    json[field].as_array().map(Vec::as_slice).ok_or_else(|| format!("no list {field}"))
+}
+
+impl Payload for Request {
+    fn from_json(json: &Value) -> Result<Request, String> {
+        let tickers = list(json, "Tickers")?.iter().map(|ticker| ticker.as_str().map(str::to_owned));
+        let tickers = tickers.collect::<Option<_>>().ok_or("Tickers has something else than strings")?;
+        Ok(Request { id: string(json, "Id")?, tickers })
+    }
+
+    fn to_json(&self) -> String {
+        format!(r#"{{"Id":{},"Tickers":{}}}"#, quoted(&self.id), Value::from(self.tickers.as_slice()))
+    }
+}
+
+impl Payload for Changes {
+    fn from_json(json: &Value) -> Result<Changes, String> {
+        let change = |json: &Value| {
+            let price = json["Price"].as_f64().ok_or("no number Price")?;
+            Ok(Change { symbol: string(json, "Symbol")?, update_time: number(json, "UpdateTime")?, price })
+        };
+        list(json, "Changes")?.iter().map(change).collect::<Result<_, String>>().map(Changes)
+    }
+
+    fn to_json(&self) -> String {
+        let changes: Vec<String> = self.0.iter().map(Change::to_json).collect();
+        format!(r#"{{"Changes":[{}]}}"#, changes.join(","))
+    }
+}
+
+impl Payload for Beat {
+    fn from_json(json: &Value) -> Result<Beat, String> {
+        let nanos = u32::try_from(number(json, "Nanos")?).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let nanos = nanos.ok_or("Nanos is a billion or more")?;
+        Ok(Beat { sequence: number(json, "Sequence")?, seconds: number(json, "Seconds")?, nanos })
+    }
+
+    fn to_json(&self) -> String {
+        format!(r#"{{"Sequence":{},"Seconds":{},"Nanos":{}}}"#, self.sequence, self.seconds, self.nanos)
+    }
+}
+
+impl Payload for Complaint {
+    fn from_json(json: &Value) -> Result<Complaint, String> {
+        string(json, "Message").map(Complaint)
+    }
+
+    fn to_json(&self) -> String {
+        format!(r#"{{"Message":{}}}"#, quoted(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_forms_of_the_document() {
+        let request = Wire::TickerRequest(Request { id: "me".into(), tickers: vec!["AAPL".into(), "SPY".into()] });
+        assert_eq!(Wire::read(r#"TickerRequest:{"Id":"me","Tickers":["AAPL","SPY"]}"#), Ok(request.clone()));
+        assert_eq!(Wire::read(&request.write()), Ok(request));
+        let odd = Wire::TickerRequest(Request { id: "a \"b\" \u{7}:".into(), tickers: vec!["\\".into()] });
+        assert_eq!(Wire::read(&odd.write()), Ok(odd));
+        let text = r#"TickerChange:{"Changes":[{"Symbol":"AAPL","UpdateTime":1700000000,"Price":133.11}]}"#;
+        assert_eq!(Wire::read(text).map(|change| change.write()), Ok(text.to_owned()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        for (text, said) in [
+            ("hello", "no colon"),
+            ("Ping:", "not followed by JSON"),
+            ("Ping:{}", "no whole number Nanos"),
+            (r#"Ping:{"Sequence":-1,"Seconds":0,"Nanos":0}"#, "Sequence"),
+            (r#"Ping:{"Sequence":1,"Seconds":0,"Nanos":1000000000}"#, "billion"),
+            (r#"TickerRequest:{"Id":"x"}"#, "no list Tickers"),
+            (r#"TickerRequest:{"Id":1,"Tickers":[]}"#, "no string Id"),
+            (r#"TickerRequest:{"Id":"x","Tickers":[1]}"#, "something else than strings"),
+            ("TickerRequest:[]", "Tickers"),
+        ] {
+            let Err(Unreadable::Malformed(error)) = Wire::read(text) else { panic!("{text} is malformed") };
+            assert!(error.contains(said), "{error}");
+        }
+        assert_eq!(Wire::read("ping:{}"), Err(Unreadable::UnknownName("ping".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,60}", name in "(Ping|Pong|TickerRequest|TickerChange|Error)") {
+            let _ = Wire::read(&text);
+            let _ = Wire::read(&format!("{name}:{text}"));
+        }
+    }
+}
