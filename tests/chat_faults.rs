@@ -102,6 +102,7 @@ fn who_does_not_read_is_closed_and_leaves() {
             break;
         }
     }
+    servers[0].wait_for_log("reads too slowly");
     assert_eq!(servers[0].count_log("reads too slowly"), 1);
 }
 
