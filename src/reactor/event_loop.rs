@@ -32,8 +32,8 @@ const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
 /// What is queued beyond this is written before more is read, while it is still in the cache; and what is queued where
 /// it was read is written in any case, so that the next read finds the same part of the buffer, which is in the cache too.
 const FLUSH_BYTES: usize = 32 * 1024;
-/// Batches of the bus that are taken in a pass: as a rule all there is, but who publishes on and on keeps nobody from the rest.
-const BUS_BATCHES: usize = 256;
+/// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
+const BUS_SHARE: Duration = Duration::from_millis(20);
 /// Connections accepted in a pass, of each listener.
 const ACCEPT_BURST: usize = 128;
 
@@ -371,8 +371,8 @@ impl<A: App> EventLoop<A> {
     /// Takes what others published, before what clients sent: they may know already what stands there. What came is written
     /// batch by batch, while it is in the cache.
     fn drain_bus(&mut self) {
-        let mut batches = 0..BUS_BATCHES;
-        while self.setup.seat.as_mut().is_some_and(|seat| seat.drain(&mut self.sessions)) && batches.next().is_some() {
+        let end = self.now + BUS_SHARE;
+        while self.setup.seat.as_mut().is_some_and(|seat| seat.drain(&mut self.sessions)) && self.clock.now() < end {
             self.write_dirty();
         }
     }
