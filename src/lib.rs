@@ -47,6 +47,7 @@
 pub mod app;
 pub mod apps;
 pub mod bench;
+pub mod bridge;
 pub mod bus;
 pub mod cli;
 pub mod data;

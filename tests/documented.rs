@@ -61,6 +61,7 @@ fn every_flag() {
         ("bench connect", 10),
         ("bench fanout", 15),
         ("healthcheck", 2),
+        ("bridge", 12),
     ] {
         let words = command.split(' ').chain(["--help"]);
         let output = Command::new(env!("CARGO_BIN_EXE_percore")).args(words).output();

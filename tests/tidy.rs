@@ -10,7 +10,7 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 14] = [
+const FLOORS: [(&str, usize); 15] = [
     ("data", 0),
     ("protocol", 1),
     ("app", 2),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, usize); 14] = [
     ("os", 4),
     ("reactor", 5),
     ("bench", 6),
+    ("bridge", 6),
     ("cli", 6),
     ("supervisor", 6),
     ("telemetry", 6),

@@ -242,7 +242,7 @@ pub(super) fn default_admin() -> ListenAddr {
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
-enum LevelFlag {
+pub(super) enum LevelFlag {
     Off,
     Error,
     Warn,
@@ -250,10 +250,31 @@ enum LevelFlag {
     Debug,
 }
 
+impl From<LevelFlag> for Option<Level> {
+    fn from(flag: LevelFlag) -> Option<Level> {
+        match flag {
+            LevelFlag::Off => None,
+            LevelFlag::Error => Some(Level::Error),
+            LevelFlag::Warn => Some(Level::Warn),
+            LevelFlag::Info => Some(Level::Info),
+            LevelFlag::Debug => Some(Level::Debug),
+        }
+    }
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
-enum FormatFlag {
+pub(super) enum FormatFlag {
     Text,
     Json,
+}
+
+impl From<FormatFlag> for LogFormat {
+    fn from(flag: FormatFlag) -> LogFormat {
+        match flag {
+            FormatFlag::Text => LogFormat::Text,
+            FormatFlag::Json => LogFormat::Json,
+        }
+    }
 }
 
 /// What the flags come to.
@@ -354,28 +375,18 @@ impl ServerFlags {
     }
 
     fn options(&self) -> ServerOptions {
-        let log_format = match self.log_format {
-            FormatFlag::Text => LogFormat::Text,
-            FormatFlag::Json => LogFormat::Json,
-        };
         ServerOptions {
             backlog: self.backlog,
             unix_mode: self.unix_mode,
             drain_timeout: self.drain_timeout,
-            log_format,
+            log_format: self.log_format.into(),
             busy_poll: self.bus.busy_poll(),
             signals: true,
         }
     }
 
     fn log(&self) -> Log {
-        let mut log = Log::new(match self.log_level {
-            LevelFlag::Off => None,
-            LevelFlag::Error => Some(Level::Error),
-            LevelFlag::Warn => Some(Level::Warn),
-            LevelFlag::Info => Some(Level::Info),
-            LevelFlag::Debug => Some(Level::Debug),
-        });
+        let mut log = Log::new(self.log_level.into());
         log.messages = self.log_messages && log.keeps(Level::Info);
         log
     }

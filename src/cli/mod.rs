@@ -5,6 +5,7 @@
 
 mod ask;
 mod bench;
+mod bridge;
 mod bus;
 pub mod bus_flags;
 pub mod flags;
@@ -40,6 +41,8 @@ enum Command {
     /// Look at a bus between processes, publish on it, listen to it
     #[command(subcommand)]
     Bus(bus::BusCommand),
+    /// Pass on to other hosts, by Redis, what is published on a bus
+    Bridge(bridge::BridgeFlags),
     /// Replace the workers of a service by ones of the program that is on disk now
     Reload(reload::ReloadFlags),
     /// Ask a server how it is: exit code 0 when it answers 200, else 1
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
         Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
         Ok(Cli { command: Command::Bus(command) }) => report(bus::run(command)),
+        Ok(Cli { command: Command::Bridge(flags) }) => report(bridge::run(flags)),
         Ok(Cli { command: Command::Reload(flags) }) => report(reload::run(flags)),
         Ok(Cli { command: Command::Healthcheck(flags) }) => report(healthcheck::run(flags)),
         Err(error) if is_help(error.kind()) => error.exit(),

@@ -14,3 +14,4 @@ pub mod resolve;
 pub mod shared_words;
 pub mod signals;
 pub mod stream;
+pub mod tls;

@@ -12,7 +12,15 @@ pub fn has_port(host: &str) -> bool {
 /// # Errors
 /// A sentence that names the host.
 pub fn resolve(host: &str, default_port: u16) -> Result<SocketAddr, String> {
+    resolve_all(host, default_port)?.first().copied().ok_or_else(|| format!("'{host}' has no address"))
+}
+
+/// All addresses of a host, as [`resolve`].
+///
+/// # Errors
+/// A sentence that names the host.
+pub fn resolve_all(host: &str, default_port: u16) -> Result<Vec<SocketAddr>, String> {
     let named = if has_port(host) { host.to_owned() } else { format!("{host}:{default_port}") };
-    let mut addrs = named.to_socket_addrs().map_err(|error| format!("cannot find '{host}': {error}"))?;
-    addrs.next().ok_or_else(|| format!("'{host}' has no address"))
+    let addrs = named.to_socket_addrs().map_err(|error| format!("cannot find '{host}': {error}"))?;
+    Ok(addrs.collect())
 }

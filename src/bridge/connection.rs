@@ -1,0 +1,164 @@
+//! A socket to Redis, with TLS or without. Edge-triggered: what was said to be readable or writable is so until it is not.
+
+use super::url::{Place, RedisUrl};
+use crate::os::listener::ListenAddr;
+use crate::os::resolve::resolve_all;
+use crate::os::stream::Stream;
+use crate::os::tls::{TlsClient, TlsStream};
+use mio::event::Event;
+use mio::{Registry, Token, Waker};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+
+/// A search for Redis's addresses, on a thread of its own because the system's resolver may take its time.
+pub struct Lookup(Receiver<Result<Vec<ListenAddr>, String>>);
+
+impl Lookup {
+    /// Begins. `waker` wakes the loop when it is done.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn begin(redis: &RedisUrl, waker: Arc<Waker>) -> io::Result<Lookup> {
+        let (sender, receiver) = channel();
+        let place = redis.place.clone();
+        std::thread::Builder::new().name("lookup".into()).spawn(move || {
+            let found = match place {
+                Place::Unix(path) => Ok(vec![ListenAddr::Unix(path)]),
+                Place::Tcp { host, .. } => {
+                    resolve_all(&host, 0).map(|addrs| addrs.into_iter().map(ListenAddr::Tcp).collect())
+                }
+            };
+            // Nobody may wait for it any more.
+            let _ = sender.send(found);
+            let _ = waker.wake();
+        })?;
+        Ok(Lookup(receiver))
+    }
+
+    /// What was found, once.
+    pub fn result(&self) -> Option<Result<Vec<ListenAddr>, String>> {
+        match self.0.try_recv() {
+            Ok(found) => Some(found),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err("the search for its address ended without a result".into())),
+        }
+    }
+}
+
+enum Wire {
+    Plain(Stream),
+    Tls(Box<TlsStream>),
+}
+
+/// A connection.
+pub struct Connection {
+    wire: Wire,
+    connected: bool,
+    readable: bool,
+    writable: bool,
+}
+
+impl Connection {
+    /// Begins to connect. With TLS the certificate must be for `host`.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub fn open(
+        addr: &ListenAddr,
+        tls: Option<(&TlsClient, &str)>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Connection> {
+        let (stream, _) = Stream::connect(addr, None)?;
+        let mut wire = match tls {
+            None => Wire::Plain(stream),
+            Some((client, host)) => Wire::Tls(Box::new(client.connect(stream, host)?)),
+        };
+        match &mut wire {
+            Wire::Plain(stream) => stream.register(registry, token)?,
+            Wire::Tls(stream) => stream.register(registry, token)?,
+        }
+        Ok(Connection { wire, connected: false, readable: false, writable: false })
+    }
+
+    /// Something can be done.
+    pub fn note(&mut self, event: &Event) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+    }
+
+    /// Whether there may be something to read.
+    pub fn is_readable(&self) -> bool {
+        self.connected && self.readable
+    }
+
+    /// Reads what came; 0 bytes when that was all.
+    ///
+    /// # Errors
+    /// As `read(2)`, and at the end of the connection.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &mut self.wire {
+            Wire::Plain(stream) => stream.read(buffer),
+            Wire::Tls(stream) => stream.read(buffer),
+        };
+        match read {
+            Ok(0) => Err(closed()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(closed()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            read => read,
+        }
+    }
+
+    /// Writes what it takes, and says how much that was.
+    ///
+    /// # Errors
+    /// As `connect(2)` and `write(2)`.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.writable {
+            return Ok(0);
+        }
+        if !self.connected {
+            match &self.wire {
+                Wire::Plain(stream) => stream.connect_result()?,
+                Wire::Tls(stream) => stream.connect_result()?,
+            }
+            self.connected = true;
+        }
+        let mut written = 0;
+        while self.writable {
+            let result = match &mut self.wire {
+                Wire::Plain(_) if written == bytes.len() => break,
+                Wire::Plain(stream) => stream.write(&bytes[written..]),
+                Wire::Tls(stream) => write_tls(stream, &bytes[written..]),
+            };
+            match result {
+                // Nothing left, the handshake's part included.
+                Ok(0) => break,
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// What TLS has taken before goes first.
+fn write_tls(stream: &mut TlsStream, bytes: &[u8]) -> io::Result<usize> {
+    stream.flush()?;
+    match stream.write(bytes) {
+        // It is full and yet has nothing to write: the handshake is not over, and goes on when something comes.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        taken => taken,
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
+}

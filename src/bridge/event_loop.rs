@@ -1,0 +1,229 @@
+//! The loop of a bridge: the bus, two sockets to Redis, signals and the clock around an [`Exchange`], which decides.
+
+use super::connection::{Connection, Lookup};
+use super::exchange::{Exchange, Side};
+use super::url::{Place, RedisUrl};
+use crate::data::log::Level;
+use crate::os::bus::Bus;
+use crate::os::clock::Clock;
+use crate::os::listener::ListenAddr;
+use crate::os::log_writer::{LogFormat, write_records};
+use crate::os::signals::{self, Signals};
+use crate::os::tls::TlsClient;
+use crate::supervisor::Ready;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rand::RngExt;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BUS: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const WAKER: Token = Token(2);
+const PUBLISHER: Token = Token(3);
+const SUBSCRIBER: Token = Token(4);
+const READ_BYTES: usize = 64 << 10;
+/// So many reads of a connection in a pass; who has more goes on in the next.
+const READS_PER_PASS: usize = 16;
+
+/// What a bridge needs.
+pub struct Setup {
+    /// The bus, joined.
+    pub bus: Bus,
+    /// The lock that makes it the only bridge of that bus.
+    pub lock: File,
+    /// Redis.
+    pub redis: RedisUrl,
+    /// Whom to trust, where TLS is spoken.
+    pub tls: Option<TlsClient>,
+    /// What decides.
+    pub exchange: Exchange,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Whom to tell of the first connection.
+    pub ready: Ready,
+}
+
+struct Loop {
+    setup: Setup,
+    poll: Poll,
+    waker: Arc<Waker>,
+    clock: Clock,
+    lookup: Option<Lookup>,
+    /// The one that publishes, and the one that is subscribed.
+    connections: Option<[Connection; 2]>,
+    /// Which of the addresses is next.
+    attempts: usize,
+    buffer: Vec<u8>,
+}
+
+/// Runs a bridge until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A second signal, and when there is no waiting: no epoll, no signal handler.
+pub fn run(setup: Setup) -> io::Result<()> {
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let mut signals = Signals::new(&signals::ENDING)?;
+    signals.register(poll.registry(), SIGNALS)?;
+    poll.registry().register(&mut SourceFd(&setup.bus.descriptor()), BUS, Interest::READABLE)?;
+    let (clock, buffer) = (Clock::start(), vec![0; READ_BYTES]);
+    let mut this = Loop { setup, poll, waker, clock, lookup: None, connections: None, attempts: 0, buffer };
+    let (mut events, mut more, mut came, mut announced) = (Events::with_capacity(64), false, 0, false);
+    loop {
+        this.sleep(&mut events, more)?;
+        let now = this.clock.now();
+        for event in &events {
+            match event.token() {
+                SIGNALS => came += signals.take(),
+                token => this.note(token, event),
+            }
+        }
+        more = this.pass(now)?;
+        if came > 0 && !this.setup.exchange.stops() {
+            this.setup.ready.stopping();
+            this.setup.exchange.stop(now);
+            this.write(now);
+        }
+        if this.setup.exchange.is_ready() && !std::mem::replace(&mut announced, true) {
+            this.setup.ready.serving();
+        }
+        let is_over = this.setup.exchange.is_stopped(now) || came > 1;
+        if is_over {
+            this.setup.exchange.end();
+        }
+        write_records(this.setup.log_format, &this.setup.exchange.log.take());
+        match is_over {
+            true if came > 1 => return Err(io::Error::other("stopped at once by a second signal")),
+            true => return Ok(()),
+            false => {}
+        }
+    }
+}
+
+impl Loop {
+    fn sleep(&mut self, events: &mut Events, more: bool) -> io::Result<()> {
+        let deadline = self.setup.exchange.next_deadline();
+        let timeout = deadline.map(|deadline| deadline.saturating_sub(self.clock.now()));
+        let sleeps = !more && timeout != Some(Duration::ZERO) && self.setup.bus.park();
+        let polled = self.poll.poll(events, if sleeps { timeout } else { Some(Duration::ZERO) });
+        if sleeps {
+            self.setup.bus.unpark();
+        }
+        match polled {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            polled => polled,
+        }
+    }
+
+    fn note(&mut self, token: Token, event: &mio::event::Event) {
+        let index = match token {
+            PUBLISHER => 0,
+            SUBSCRIBER => 1,
+            // The bus and the waker only wake.
+            _ => return,
+        };
+        if let Some(connections) = &mut self.connections {
+            connections[index].note(event);
+        }
+    }
+
+    /// Takes what came from everywhere, does what is due, and writes. Says whether there is more.
+    fn pass(&mut self, now: Duration) -> io::Result<bool> {
+        let Setup { bus, exchange, .. } = &mut self.setup;
+        bus.take_news()?;
+        let mut more = bus.drain(|event| exchange.bus_event(event));
+        self.take_lookup(now);
+        match self.read(now) {
+            Ok(unread) => more |= unread,
+            Err(why) => self.lose(&why, now),
+        }
+        if let Err(why) = self.setup.exchange.pass(now) {
+            self.lose(&why, now);
+        }
+        if self.setup.exchange.wants_connection(now) {
+            self.setup.exchange.open(now);
+            match Lookup::begin(&self.setup.redis, Arc::clone(&self.waker)) {
+                Ok(lookup) => self.lookup = Some(lookup),
+                Err(error) => self.lose(&error.to_string(), now),
+            }
+        }
+        self.write(now);
+        let Setup { bus, exchange, .. } = &mut self.setup;
+        let records = std::mem::take(exchange.to_bus());
+        for record in records.iter() {
+            if bus.publish(record).is_err() {
+                exchange.too_long();
+            }
+        }
+        bus.flush();
+        if let Some(error) = bus.presence_error() {
+            let text = format!("processes that join later will not know the members of other hosts: {error}");
+            exchange.log.push(Level::Warn, "bus", &[("error", &error)], text);
+        }
+        Ok(more)
+    }
+
+    fn take_lookup(&mut self, now: Duration) {
+        let Some(found) = self.lookup.as_ref().and_then(Lookup::result) else { return };
+        self.lookup = None;
+        let opened = found.and_then(|addrs| {
+            let addr = addrs.get(self.attempts % addrs.len().max(1)).ok_or("it has no address")?;
+            self.connect(addr).map_err(|error| format!("{addr}: {error}"))
+        });
+        match opened {
+            Ok(connections) => self.connections = Some(connections),
+            Err(why) => self.lose(&why, now),
+        }
+    }
+
+    fn connect(&self, addr: &ListenAddr) -> io::Result<[Connection; 2]> {
+        let name = match &self.setup.redis.place {
+            Place::Tcp { host, .. } => host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name),
+            Place::Unix(_) => "",
+        };
+        let tls = self.setup.tls.as_ref().map(|tls| (tls, name));
+        let open = |token| Connection::open(addr, tls, self.poll.registry(), token);
+        Ok([open(PUBLISHER)?, open(SUBSCRIBER)?])
+    }
+
+    fn lose(&mut self, why: &str, now: Duration) {
+        (self.connections, self.lookup) = (None, None);
+        self.attempts = self.attempts.wrapping_add(1);
+        self.setup.exchange.lost(why, now, rand::rng().random());
+    }
+
+    fn read(&mut self, now: Duration) -> Result<bool, String> {
+        let mut unread = false;
+        let connections = self.connections.iter_mut().flatten();
+        for (connection, side) in connections.zip([Side::Publisher, Side::Subscriber]) {
+            for _ in 0..READS_PER_PASS {
+                if !connection.is_readable() {
+                    break;
+                }
+                let length = connection.read(&mut self.buffer).map_err(|error| error.to_string())?;
+                if length > 0 {
+                    self.setup.exchange.receive(side, &self.buffer[..length], now)?;
+                }
+            }
+            unread |= connection.is_readable();
+        }
+        Ok(unread)
+    }
+
+    fn write(&mut self, now: Duration) {
+        let exchange = &mut self.setup.exchange;
+        let connections = self.connections.iter_mut().flatten();
+        for (connection, side) in connections.zip([Side::Publisher, Side::Subscriber]) {
+            match connection.write(exchange.pending(side)) {
+                Ok(written) => exchange.wrote(side, written),
+                Err(error) => return self.lose(&error.to_string(), now),
+            }
+        }
+    }
+}

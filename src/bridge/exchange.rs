@@ -1,0 +1,493 @@
+//! What is exchanged between a bus and Redis: which channels are subscribed, what is passed on and what is not, what bridges
+//! tell each other, and when Redis is given up and tried again. No sockets; the time is an argument.
+//!
+//! Two connections, because one that is subscribed cannot publish in RESP2. They live and die together.
+//!
+//! Invariants: what comes back of our own messages is dropped, so nothing goes round; the members of other hosts are published
+//! on the bus as our own and nothing of our own comes back from it, so they are never told to Redis as ours.
+
+use super::hosts::{Answer, Hosts};
+use super::line::{Line, Sent, Silence};
+use super::local::{Local, push_change};
+use super::losses::{Loss, Losses};
+use super::resp::Reply;
+use super::retry::Retry;
+use super::url::{Login, refusal, shown};
+use super::wire::{self, HEAD_BYTES, HostId, Incoming, Kind, PART_BYTES, PRESENCE_CHANNEL};
+use crate::bus::event::BusEvent;
+use crate::data::log::{Level, Log};
+use crate::data::record::{MAX_CHANNEL_BYTES, RecordKind, Records};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// Lists that several bridges ask for at about the same time are told once.
+const ANSWER_AFTER: Duration = Duration::from_millis(50);
+/// How long Redis has to take our last words.
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What a bridge goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Bytes that may wait for Redis.
+    pub max_backlog: usize,
+    /// A connection on which nothing came for so long is given up.
+    pub redis_timeout: Duration,
+    /// A host of which nothing came for so long is gone.
+    pub host_timeout: Duration,
+    /// The longest record of the bus, channel and payload together.
+    pub max_record: usize,
+    /// Who we are to Redis.
+    pub login: Option<Login>,
+    /// Redis, as it is called in the log.
+    pub place: String,
+}
+
+/// One of the connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// On which we publish.
+    Publisher,
+    /// On which we are subscribed.
+    Subscriber,
+}
+
+/// How it stands with Redis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Link {
+    /// Not connected until then.
+    Down { until: Duration },
+    /// Connecting, and who has answered.
+    Opening { publisher: bool, subscriber: bool },
+    /// All is well, since then.
+    Ready { since: Duration },
+}
+
+/// The exchange.
+pub struct Exchange {
+    me: HostId,
+    rules: Rules,
+    link: Link,
+    retry: Retry,
+    publisher: Line,
+    subscriber: Line,
+    local: Local,
+    subscribed: HashSet<Box<[u8]>>,
+    hosts: Hosts,
+    /// When our list is to be told, and when that we are still there.
+    list_due: Option<Duration>,
+    alive_due: Duration,
+    /// Hosts that are asked for their lists.
+    asks: Vec<HostId>,
+    /// What is to be published on the bus.
+    to_bus: Records,
+    stop_by: Option<Duration>,
+    passed_on: u64,
+    taken_in: u64,
+    losses: Losses,
+    /// What is to be logged.
+    pub log: Log,
+}
+
+impl Exchange {
+    /// Nothing known and not connected.
+    pub fn new(me: HostId, rules: Rules, log: Log) -> Exchange {
+        Exchange {
+            me,
+            rules,
+            link: Link::Down { until: Duration::ZERO },
+            retry: Retry::default(),
+            publisher: Line::new(0, Duration::ZERO),
+            subscriber: Line::new(0, Duration::ZERO),
+            local: Local::default(),
+            subscribed: HashSet::new(),
+            hosts: Hosts::default(),
+            list_due: None,
+            alive_due: Duration::ZERO,
+            asks: Vec::new(),
+            to_bus: Records::new(),
+            stop_by: None,
+            passed_on: 0,
+            taken_in: 0,
+            losses: Losses::default(),
+            log,
+        }
+    }
+
+    /// Takes what the bus tells.
+    pub fn bus_event(&mut self, event: BusEvent<'_>) {
+        match event {
+            BusEvent::Gap { lost, .. } => self.losses.add(Loss::Missed, lost),
+            BusEvent::Record { record, .. } => match Kind::of(record.kind) {
+                Some(kind) => self.pass_on(kind, record.channel, record.payload),
+                None => self.local.apply(event),
+            },
+            event => self.local.apply(event),
+        }
+    }
+
+    /// Passes a message on to other hosts, if that is possible now: nobody wants to hear it later.
+    fn pass_on(&mut self, kind: Kind, channel: &[u8], payload: &[u8]) {
+        let waiting = self.publisher.pending().len() + channel.len() + payload.len();
+        if channel == PRESENCE_CHANNEL {
+            self.losses.add(Loss::Reserved, 1);
+        } else if !self.is_ready() {
+            self.losses.add(Loss::Down, 1);
+        } else if waiting > self.rules.max_backlog {
+            self.losses.add(Loss::Full, 1);
+        } else {
+            let head = wire::head(self.me, kind);
+            self.publisher.send(Sent::Message, &[&[b"PUBLISH"], &[channel], &[&head, payload]]);
+        }
+    }
+
+    /// What is to be published on the bus.
+    pub fn to_bus(&mut self) -> &mut Records {
+        &mut self.to_bus
+    }
+
+    /// The bus did not take a record.
+    pub fn too_long(&mut self) {
+        self.losses.add(Loss::TooLong, 1);
+    }
+
+    /// Whether all is well with Redis.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.link, Link::Ready { .. })
+    }
+
+    /// Whether it is time to connect.
+    pub fn wants_connection(&self, now: Duration) -> bool {
+        matches!(self.link, Link::Down { until } if now >= until) && self.stop_by.is_none()
+    }
+
+    /// The connections are being opened.
+    pub fn open(&mut self, now: Duration) {
+        let max_bulk = self.rules.max_record.max(PART_BYTES + 2 * MAX_CHANNEL_BYTES) + HEAD_BYTES;
+        self.publisher = Line::new(max_bulk, now);
+        self.subscriber = Line::new(max_bulk, now);
+        if let Some(Login { user, password }) = &self.rules.login {
+            for line in [&mut self.publisher, &mut self.subscriber] {
+                match user {
+                    Some(user) => line.send(Sent::Login, &[&[b"AUTH"], &[user], &[password]]),
+                    None => line.send(Sent::Login, &[&[b"AUTH"], &[password]]),
+                }
+            }
+        }
+        self.publisher.send(Sent::Ping, &[&[b"PING"]]);
+        self.subscriber.send_unanswered(&[&[b"SUBSCRIBE"], &[PRESENCE_CHANNEL]]);
+        self.local.forget_subscriptions(&mut self.subscribed);
+        self.link = Link::Opening { publisher: false, subscriber: false };
+    }
+
+    /// The connections are lost, or could not be opened. `dice`, 0 to 1, decides with others when to try again.
+    pub fn lost(&mut self, why: &str, now: Duration, dice: f64) {
+        let lasted = match self.link {
+            Link::Ready { since } => now.saturating_sub(since),
+            Link::Down { .. } | Link::Opening { .. } => Duration::ZERO,
+        };
+        let wait = self.retry.failed(lasted, dice);
+        let what = if self.is_ready() { "lost" } else { "no connection to" };
+        let text = format!("{what} Redis at {}: {why}; trying again in {} ms", self.rules.place, wait.as_millis());
+        self.log.push(Level::Warn, "redis_down", &[("redis", &self.rules.place), ("error", &why)], text);
+        self.losses.add(Loss::Unanswered, self.publisher.unanswered_messages());
+        (self.publisher, self.subscriber) = (Line::new(0, now), Line::new(0, now));
+        self.link = Link::Down { until: now + wait };
+    }
+
+    /// Bytes to be written.
+    pub fn pending(&self, side: Side) -> &[u8] {
+        self.line(side).pending()
+    }
+
+    /// So many of them were.
+    pub fn wrote(&mut self, side: Side, bytes: usize) {
+        self.line_mut(side).wrote(bytes);
+    }
+
+    fn line(&self, side: Side) -> &Line {
+        if side == Side::Publisher { &self.publisher } else { &self.subscriber }
+    }
+
+    fn line_mut(&mut self, side: Side) -> &mut Line {
+        if side == Side::Publisher { &mut self.publisher } else { &mut self.subscriber }
+    }
+
+    /// Takes what came of Redis.
+    ///
+    /// # Errors
+    /// Why the connection is to be given up.
+    pub fn receive(&mut self, side: Side, bytes: &[u8], now: Duration) -> Result<(), String> {
+        let line = self.line_mut(side);
+        line.heard(now);
+        line.replies.feed(bytes);
+        let mut replies = std::mem::take(&mut line.replies);
+        let mut result = Ok(());
+        while result.is_ok() {
+            result = match replies.next_reply() {
+                Ok(Some(reply)) if side == Side::Publisher => self.answer(&reply),
+                Ok(Some(reply)) => self.pushed(&reply, now),
+                Ok(None) => break,
+                Err(error) => Err(error.to_string()),
+            };
+        }
+        self.line_mut(side).replies = replies;
+        self.check_ready(now);
+        result
+    }
+
+    /// A reply to what we published or asked.
+    fn answer(&mut self, reply: &Reply<'_>) -> Result<(), String> {
+        let sent = self.publisher.answered().ok_or("it answers what was not asked")?;
+        match (sent, reply) {
+            (Sent::Login, Reply::Error(error)) => return Err(refusal(self.rules.login.as_ref(), error)),
+            (Sent::Ping, Reply::Error(error)) => return Err(format!("it says {}", shown(error))),
+            (Sent::Message | Sent::Presence, Reply::Error(error)) => self.losses.refused(shown(error)),
+            (Sent::Message, _) => self.passed_on += 1,
+            (Sent::Ping, _) => {
+                if let Link::Opening { publisher, .. } = &mut self.link {
+                    *publisher = true;
+                }
+            }
+            (Sent::Login | Sent::Presence, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Something on the connection that is subscribed.
+    fn pushed(&mut self, reply: &Reply<'_>, now: Duration) -> Result<(), String> {
+        let items = match reply {
+            Reply::Array(items) => items.as_slice(),
+            Reply::Error(error) => return self.subscriber_error(error),
+            // The answer to our login.
+            _ => {
+                self.subscriber.answered();
+                return Ok(());
+            }
+        };
+        match items {
+            [Reply::Bulk(b"message"), Reply::Bulk(channel), Reply::Bulk(payload)] => {
+                self.message(channel, payload, now)
+            }
+            [Reply::Bulk(b"message"), ..] => self.losses.add(Loss::TooLong, 1),
+            [Reply::Bulk(b"subscribe"), Reply::Bulk(channel), ..] if *channel == PRESENCE_CHANNEL => {
+                if let Link::Opening { subscriber, .. } = &mut self.link {
+                    *subscriber = true;
+                }
+            }
+            // Other confirmations, and the answers to PING.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn subscriber_error(&mut self, error: &[u8]) -> Result<(), String> {
+        if self.subscriber.answered().is_some() {
+            return Err(refusal(self.rules.login.as_ref(), error));
+        }
+        if !self.is_ready() {
+            return Err(format!("it says {}", shown(error)));
+        }
+        let text = format!("a channel cannot be subscribed: Redis says {}", shown(error));
+        self.log.push(Level::Warn, "subscribe", &[], text);
+        Ok(())
+    }
+
+    fn message(&mut self, channel: &[u8], payload: &[u8], now: Duration) {
+        match wire::read(payload) {
+            Incoming::Bridge(host, ..) if host == self.me => {}
+            Incoming::Bridge(host, kind, payload) if channel == PRESENCE_CHANNEL => {
+                self.presence_message(host, kind, payload, now);
+            }
+            Incoming::Bridge(host, kind @ Some(Kind::Text | Kind::Binary), payload) => {
+                self.hosts.heard(host, now);
+                self.take_in(kind, channel, payload);
+            }
+            Incoming::Plain(payload) if channel != PRESENCE_CHANNEL => self.take_in(None, channel, payload),
+            Incoming::Bridge(..) | Incoming::Plain(_) => self.losses.add(Loss::Ignored, 1),
+        }
+    }
+
+    fn take_in(&mut self, kind: Option<Kind>, channel: &[u8], payload: &[u8]) {
+        if channel.len() + payload.len() > self.rules.max_record {
+            self.losses.add(Loss::TooLong, 1);
+            return;
+        }
+        self.taken_in += 1;
+        self.to_bus.push(wire::record_kind(kind, payload), channel, &[payload]);
+    }
+
+    fn presence_message(&mut self, host: HostId, kind: Option<Kind>, payload: &[u8], now: Duration) {
+        self.hosts.heard(host, now);
+        if kind == Some(Kind::Ask) && HostId::read(payload) != Some(self.me) {
+            return;
+        }
+        let (before, to_bus) = (self.hosts.len(), &mut self.to_bus);
+        match self.hosts.receive(host, kind, payload, now, |change| push_change(to_bus, change)) {
+            Answer::None => {}
+            Answer::Tell => self.list_due = Some(self.list_due.unwrap_or(now + ANSWER_AFTER)),
+            Answer::AskFor(host) if !self.asks.contains(&host) => self.asks.push(host),
+            Answer::AskFor(_) => {}
+        }
+        let hosts = self.hosts.len();
+        if hosts != before {
+            let text = if hosts > before { "is there" } else { "says goodbye" };
+            let text = format!("host {host} {text}; other hosts: {hosts}");
+            self.log.push(Level::Info, "hosts", &[("host", &host), ("hosts", &hosts)], text);
+        }
+        self.losses.add(Loss::Ignored, std::mem::take(&mut self.hosts.ignored));
+    }
+
+    fn check_ready(&mut self, now: Duration) {
+        if self.link != (Link::Opening { publisher: true, subscriber: true }) {
+            return;
+        }
+        self.link = Link::Ready { since: now };
+        let channels = self.subscribed.len();
+        let text = format!("connected to Redis at {}; subscribed channels: {channels}", self.rules.place);
+        self.log.push(Level::Info, "redis_up", &[("redis", &self.rules.place), ("channels", &channels)], text);
+        self.publish_presence(Kind::Hello, &[]);
+        (self.list_due, self.alive_due) = (Some(now), now + self.rules.host_timeout / 3);
+    }
+
+    /// Does what is due after all that came.
+    ///
+    /// # Errors
+    /// Why the connections are to be given up.
+    pub fn pass(&mut self, now: Duration) -> Result<(), String> {
+        let mut result = Ok(());
+        if matches!(self.link, Link::Down { .. }) {
+            self.local.forget_subscriptions(&mut self.subscribed);
+        } else {
+            self.update_subscriptions();
+            result = self.mind_silence(now);
+        }
+        if self.is_ready() {
+            self.announce(now);
+        }
+        // Without a connection nobody needs to know: the list follows when there is one.
+        self.local.changes.clear();
+        self.expire(now);
+        self.losses.report(now, &mut self.log);
+        result
+    }
+
+    fn update_subscriptions(&mut self) {
+        let subscriber = &mut self.subscriber;
+        self.local.update(&mut self.subscribed, |channel, is_wanted| {
+            let word: &[u8] = if is_wanted { b"SUBSCRIBE" } else { b"UNSUBSCRIBE" };
+            // That one is subscribed in any case, and stays so.
+            if channel != PRESENCE_CHANNEL {
+                subscriber.send_unanswered(&[&[word], &[channel]]);
+            }
+        });
+    }
+
+    fn mind_silence(&mut self, now: Duration) -> Result<(), String> {
+        let timeout = self.rules.redis_timeout;
+        for side in [Side::Publisher, Side::Subscriber] {
+            match self.line(side).silence(now, timeout) {
+                Silence::Bearable => {}
+                Silence::TooLong => return Err(format!("nothing came of it for {timeout:?} (--redis-timeout)")),
+                Silence::Ask => {
+                    match side {
+                        Side::Publisher => self.publisher.send(Sent::Ping, &[&[b"PING"]]),
+                        Side::Subscriber => self.subscriber.send_unanswered(&[&[b"PING"]]),
+                    }
+                    self.line_mut(side).asks();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells other hosts whom we have.
+    fn announce(&mut self, now: Duration) {
+        if self.publisher.pending().len() > self.rules.max_backlog {
+            // Changes are not told one by one then, but all together once Redis takes something again.
+            if !self.local.changes.is_empty() || self.list_due.is_some() {
+                self.list_due = Some(now + ANSWER_AFTER);
+            }
+        } else if self.list_due.is_some_and(|due| now >= due) {
+            self.list_due = None;
+            self.tell_list();
+        } else if !self.local.changes.is_empty() {
+            let changes = std::mem::take(&mut self.local.changes);
+            let records = changes.iter().map(|record| (record.kind, record.channel, record.payload));
+            let last = wire::in_parts(records, |part| self.publish_presence(Kind::Changes, part.bytes()));
+            self.publish_presence(Kind::Changes, last.bytes());
+        }
+        for host in std::mem::take(&mut self.asks) {
+            self.publish_presence(Kind::Ask, host.to_string().as_bytes());
+        }
+        if now >= self.alive_due {
+            self.alive_due = now + self.rules.host_timeout / 3;
+            self.publish_presence(Kind::Alive, &[]);
+        }
+    }
+
+    fn tell_list(&mut self) {
+        self.publish_presence(Kind::ListBegins, &[]);
+        let names = std::mem::take(&mut self.local.names);
+        let records = names.iter().map(|(channel, member)| (RecordKind::Enter, channel.as_bytes(), member.as_bytes()));
+        let last = wire::in_parts(records, |part| self.publish_presence(Kind::ListGoesOn, part.bytes()));
+        self.publish_presence(Kind::ListEnds, last.bytes());
+        self.local.names = names;
+    }
+
+    fn publish_presence(&mut self, kind: Kind, payload: &[u8]) {
+        let head = wire::head(self.me, kind);
+        self.publisher.send(Sent::Presence, &[&[b"PUBLISH"], &[PRESENCE_CHANNEL], &[&head, payload]]);
+    }
+
+    fn expire(&mut self, now: Duration) {
+        let (timeout, to_bus, log) = (self.rules.host_timeout, &mut self.to_bus, &mut self.log);
+        let gone = |host: HostId| {
+            let text = format!("host {host} was silent for {timeout:?} and counts as gone, with its members");
+            log.push(Level::Warn, "hosts", &[("host", &host)], text);
+        };
+        self.hosts.expire(now, timeout, gone, |change| push_change(to_bus, change));
+    }
+
+    /// When there is something to do, if nothing comes before.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let lines = [&self.publisher, &self.subscriber].map(|line| line.next_deadline(self.rules.redis_timeout));
+        let link = match self.link {
+            Link::Down { until } => [Some(until), None, None],
+            Link::Opening { .. } => [lines.into_iter().min(), None, None],
+            Link::Ready { .. } => [lines.into_iter().min(), Some(self.alive_due), self.list_due],
+        };
+        let others = [self.hosts.next_deadline(self.rules.host_timeout), self.losses.next_deadline(), self.stop_by];
+        link.into_iter().chain(others).flatten().min()
+    }
+
+    /// Says goodbye. [`Exchange::is_stopped`] says when Redis has heard it.
+    pub fn stop(&mut self, now: Duration) {
+        self.stop_by = Some(now + STOP_TIMEOUT);
+        if self.is_ready() {
+            self.publish_presence(Kind::Goodbye, &[]);
+            self.subscriber.send_unanswered(&[&[b"UNSUBSCRIBE"]]);
+        }
+    }
+
+    /// Whether it was told to stop.
+    pub fn stops(&self) -> bool {
+        self.stop_by.is_some()
+    }
+
+    /// Whether it was told to stop, and there is nothing to wait for.
+    pub fn is_stopped(&self, now: Duration) -> bool {
+        self.stop_by.is_some_and(|by| now >= by || !self.is_ready() || self.publisher.is_answered())
+    }
+
+    /// Says at the end what was counted.
+    pub fn end(&mut self) {
+        self.losses.add(Loss::Unanswered, self.publisher.unanswered_messages());
+        self.losses.say(&mut self.log);
+        let counts =
+            [("passed_on", self.passed_on), ("taken_in", self.taken_in)].into_iter().chain(self.losses.totals());
+        let counts: Vec<(&'static str, u64)> = counts.collect();
+        let fields: Vec<(_, &dyn std::fmt::Display)> = counts.iter().map(|(name, count)| (*name, count as _)).collect();
+        let told = counts.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ");
+        self.log.push(Level::Info, "stop", &fields, format!("stopped; {told}"));
+    }
+}

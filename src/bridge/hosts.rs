@@ -1,0 +1,266 @@
+//! Other hosts and whom they have, as their bridges tell. No sockets; the time is an argument.
+//!
+//! Invariant: what was handed out as changes is what all known hosts have together. Nothing that is told is trusted: hosts,
+//! names and lists are bounded, and what is beyond is counted and left out.
+
+use super::names::Names;
+use super::wire::{HostId, Kind};
+use crate::data::id::Participant;
+use crate::data::presence::{Change, Presence};
+use crate::data::record::{RecordKind, Records};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The most hosts that are known.
+const MAX_HOSTS: usize = 1024;
+/// The most that the names of a host's members, and of their channels, may come to.
+const MAX_BYTES: usize = 32 << 20;
+/// What a name costs beside its letters.
+const NAME_BYTES: usize = 64;
+
+/// What a message asks of us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Nothing.
+    None,
+    /// To tell our list.
+    Tell,
+    /// To ask that host for its own: we do not have it.
+    AskFor(HostId),
+}
+
+struct Host {
+    /// As who it stands in [`Presence`].
+    key: Participant,
+    heard: Duration,
+    /// A list of which more is to come.
+    list: Option<Records>,
+    bytes: usize,
+}
+
+/// All other hosts.
+#[derive(Default)]
+pub struct Hosts {
+    hosts: HashMap<HostId, Host>,
+    /// Counts the hosts there were.
+    last: u32,
+    presence: Presence,
+    names: Names,
+    /// Messages and names that were left out.
+    pub ignored: u64,
+}
+
+impl Hosts {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Something came of a host, whatever it was.
+    pub fn heard(&mut self, from: HostId, now: Duration) {
+        if let Some(host) = self.hosts.get_mut(&from) {
+            host.heard = now;
+        }
+    }
+
+    /// Takes a presence message. Calls `each` for members that came or are gone by it.
+    pub fn receive(
+        &mut self,
+        from: HostId,
+        kind: Option<Kind>,
+        payload: &[u8],
+        now: Duration,
+        mut each: impl FnMut(Change<'_>),
+    ) -> Answer {
+        let is_known = self.hosts.contains_key(&from);
+        self.heard(from, now);
+        match kind {
+            Some(Kind::Hello | Kind::Ask) => return Answer::Tell,
+            Some(Kind::Goodbye) => self.forget(from, &mut each),
+            Some(Kind::Alive | Kind::Changes) if !is_known => return Answer::AskFor(from),
+            Some(Kind::Alive) => {}
+            Some(Kind::Changes) => self.change(from, payload, &mut each),
+            Some(Kind::ListBegins) if is_known || self.add(from, now) => self.list(from, payload, true),
+            Some(Kind::ListGoesOn) => self.list(from, payload, false),
+            Some(Kind::ListEnds) => {
+                self.list(from, payload, false);
+                self.replace(from, &mut each);
+            }
+            Some(Kind::ListBegins | Kind::Text | Kind::Binary) | None => self.ignored += 1,
+        }
+        Answer::None
+    }
+
+    /// Forgets hosts that were silent for so long. Calls `gone` for each host, and `each` for its members.
+    pub fn expire(
+        &mut self,
+        now: Duration,
+        timeout: Duration,
+        mut gone: impl FnMut(HostId),
+        mut each: impl FnMut(Change<'_>),
+    ) {
+        let is_silent = |host: &Host| now >= host.heard + timeout;
+        let silent: Vec<HostId> = self.hosts.iter().filter(|(_, host)| is_silent(host)).map(|(id, _)| *id).collect();
+        for id in silent {
+            gone(id);
+            self.forget(id, &mut each);
+        }
+    }
+
+    /// When the next host will have been silent for so long.
+    pub fn next_deadline(&self, timeout: Duration) -> Option<Duration> {
+        self.hosts.values().map(|host| host.heard + timeout).min()
+    }
+
+    fn add(&mut self, id: HostId, now: Duration) -> bool {
+        if self.hosts.len() >= MAX_HOSTS {
+            return false;
+        }
+        self.last = self.last.wrapping_add(1);
+        let key = Participant { slot: self.last, generation: 1 };
+        self.hosts.insert(id, Host { key, heard: now, list: None, bytes: 0 });
+        true
+    }
+
+    fn list(&mut self, from: HostId, payload: &[u8], begins: bool) {
+        let Some(host) = self.hosts.get_mut(&from) else { return };
+        if begins {
+            host.list = Some(Records::new());
+        }
+        let Some(list) = &mut host.list else { return };
+        for record in Records::from_bytes(payload.to_vec()).iter() {
+            if record.kind != RecordKind::Enter || list.bytes().len() + record.payload.len() > MAX_BYTES {
+                self.ignored += 1;
+                continue;
+            }
+            list.push(record.kind, record.channel, &[record.payload]);
+        }
+    }
+
+    fn replace(&mut self, from: HostId, each: &mut impl FnMut(Change<'_>)) {
+        let Some(host) = self.hosts.get_mut(&from) else { return };
+        let Some(list) = host.list.take() else { return };
+        host.bytes = list.iter().map(|record| bytes_of(record.channel, record.payload)).sum();
+        let names = &mut self.names;
+        self.presence.replace(host.key, &list, |change| tell(names, change, each));
+    }
+
+    fn change(&mut self, from: HostId, payload: &[u8], each: &mut impl FnMut(Change<'_>)) {
+        let Some(host) = self.hosts.get_mut(&from) else { return };
+        for record in Records::from_bytes(payload.to_vec()).iter() {
+            let is_enter = record.kind == RecordKind::Enter;
+            if !(record.kind == RecordKind::Leave || is_enter && host.bytes < MAX_BYTES) {
+                self.ignored += 1;
+                continue;
+            }
+            let (names, bytes) = (&mut self.names, bytes_of(record.channel, record.payload));
+            self.presence.apply(host.key, record, |change| {
+                host.bytes = if is_enter { host.bytes + bytes } else { host.bytes.saturating_sub(bytes) };
+                tell(names, change, each);
+            });
+        }
+    }
+
+    fn forget(&mut self, id: HostId, each: &mut impl FnMut(Change<'_>)) {
+        let Some(host) = self.hosts.remove(&id) else { return };
+        let names = &mut self.names;
+        self.presence.remove(host.key, |change| tell(names, change, each));
+    }
+}
+
+fn bytes_of(channel: &[u8], member: &[u8]) -> usize {
+    channel.len() + member.len() + NAME_BYTES
+}
+
+/// Hands a change on, if it is one for all hosts together.
+fn tell(names: &mut Names, change: Change<'_>, each: &mut impl FnMut(Change<'_>)) {
+    if names.change(change.channel, change.member, change.entered) {
+        each(change);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: HostId = HostId(1);
+    const TWO: HostId = HostId(2);
+
+    fn records(all: &[(RecordKind, &str)]) -> Records {
+        let mut records = Records::new();
+        all.iter().for_each(|(kind, name)| records.push(*kind, b"room", &[name.as_bytes()]));
+        records
+    }
+
+    /// What comes of a message: changes as `+ann -bob`, and what it asks.
+    fn receive(hosts: &mut Hosts, from: HostId, kind: Kind, payload: &Records, now: u64) -> (String, Answer) {
+        let mut changes = Vec::new();
+        let answer = hosts.receive(from, Some(kind), payload.bytes(), Duration::from_secs(now), |change| {
+            changes.push(format!("{}{}", if change.entered { '+' } else { '-' }, change.member));
+        });
+        changes.sort();
+        (changes.join(" "), answer)
+    }
+
+    use RecordKind::{Enter, Leave};
+
+    #[test]
+    fn lists_changes_and_a_name_on_two_hosts() {
+        let mut hosts = Hosts::default();
+        let none = Records::new();
+        let list = records(&[(Enter, "ann"), (Enter, "bob")]);
+        assert_eq!(receive(&mut hosts, ONE, Kind::Hello, &none, 0), (String::new(), Answer::Tell));
+        assert_eq!(receive(&mut hosts, ONE, Kind::ListBegins, &list, 0).0, "", "not before it is whole");
+        assert_eq!(receive(&mut hosts, ONE, Kind::ListEnds, &records(&[(Enter, "cat")]), 0).0, "+ann +bob +cat");
+        let list = records(&[(Enter, "ann")]);
+        receive(&mut hosts, TWO, Kind::ListBegins, &list, 0);
+        assert_eq!(receive(&mut hosts, TWO, Kind::ListEnds, &none, 0).0, "", "she is known");
+        let changes = records(&[(Leave, "ann"), (Leave, "bob"), (Enter, "dan"), (Leave, "nobody")]);
+        assert_eq!(receive(&mut hosts, ONE, Kind::Changes, &changes, 1).0, "+dan -bob");
+        // The same list again is no news; another one is the difference.
+        receive(&mut hosts, ONE, Kind::ListBegins, &records(&[(Enter, "dan"), (Enter, "eve")]), 1);
+        assert_eq!(receive(&mut hosts, ONE, Kind::ListEnds, &none, 1).0, "+eve -cat");
+        assert_eq!(receive(&mut hosts, TWO, Kind::Goodbye, &none, 1).0, "-ann");
+        assert_eq!((hosts.len(), hosts.ignored), (1, 0));
+    }
+
+    #[test]
+    fn silent_hosts_are_gone_and_asked_when_they_are_back() {
+        let (mut hosts, none) = (Hosts::default(), Records::new());
+        assert_eq!(receive(&mut hosts, ONE, Kind::Alive, &none, 0).1, Answer::AskFor(ONE));
+        receive(&mut hosts, ONE, Kind::ListBegins, &records(&[(Enter, "ann")]), 0);
+        receive(&mut hosts, ONE, Kind::ListEnds, &none, 0);
+        receive(&mut hosts, TWO, Kind::ListBegins, &none, 1);
+        receive(&mut hosts, TWO, Kind::ListEnds, &none, 1);
+        let timeout = Duration::from_secs(15);
+        assert_eq!(hosts.next_deadline(timeout), Some(timeout));
+        hosts.heard(TWO, Duration::from_secs(5));
+        let (mut silent, mut left) = (Vec::new(), Vec::new());
+        hosts.expire(timeout, timeout, |id| silent.push(id), |change| left.push(change.member.to_owned()));
+        assert_eq!((silent, left), (vec![ONE], vec!["ann".to_owned()]));
+        assert_eq!(hosts.next_deadline(timeout), Some(Duration::from_secs(20)));
+        let changes = records(&[(Enter, "ann")]);
+        assert_eq!(receive(&mut hosts, ONE, Kind::Changes, &changes, 16), (String::new(), Answer::AskFor(ONE)));
+    }
+
+    #[test]
+    fn what_has_no_bounds_is_left_out() {
+        let (mut hosts, none) = (Hosts::default(), Records::new());
+        for id in 0..MAX_HOSTS as u64 + 10 {
+            receive(&mut hosts, HostId(id), Kind::ListBegins, &none, 0);
+        }
+        assert_eq!((hosts.len(), hosts.ignored), (MAX_HOSTS, 10));
+        let long = "x".repeat(1 << 20);
+        let names: Vec<String> = (0..40).map(|n| format!("{n}{long}")).collect();
+        for name in &names {
+            receive(&mut hosts, ONE, Kind::Changes, &records(&[(Enter, name)]), 0);
+        }
+        assert_eq!(hosts.ignored, 10 + 8);
+        for name in &names {
+            receive(&mut hosts, TWO, Kind::ListGoesOn, &records(&[(Enter, name)]), 0);
+        }
+        assert_eq!(hosts.ignored, 10 + 8 + 9);
+        receive(&mut hosts, ONE, Kind::Changes, &records(&[(RecordKind::Count, "12345"), (RecordKind::Text, "x")]), 0);
+        assert_eq!(hosts.ignored, 10 + 8 + 9 + 2);
+    }
+}

@@ -1,0 +1,178 @@
+//! One connection to Redis, without its socket: what is to be written, what was asked and not answered yet, and since when
+//! nothing came. The time is an argument.
+
+use super::resp::{Replies, command};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Room that is kept for what is written next.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// What a command was for, of those that are answered one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// User and password.
+    Login,
+    /// A question whether it is there.
+    Ping,
+    /// A message of somebody on the bus.
+    Message,
+    /// What bridges tell each other.
+    Presence,
+}
+
+/// What silence calls for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Silence {
+    /// Nothing yet.
+    Bearable,
+    /// To ask whether it is there.
+    Ask,
+    /// To give it up.
+    TooLong,
+}
+
+/// A connection.
+pub struct Line {
+    /// What came.
+    pub replies: Replies,
+    out: Vec<u8>,
+    written: usize,
+    /// What is not answered yet, in order, with how many in a row.
+    due: VecDeque<(Sent, u64)>,
+    heard: Duration,
+    asked: bool,
+}
+
+impl Line {
+    /// A connection that is opened now.
+    pub fn new(max_bulk: usize, now: Duration) -> Line {
+        let replies = Replies::new(max_bulk);
+        Line { replies, out: Vec::new(), written: 0, due: VecDeque::new(), heard: now, asked: false }
+    }
+
+    /// Queues a command whose answer [`Line::answered`] counts.
+    pub fn send(&mut self, sent: Sent, arguments: &[&[&[u8]]]) {
+        self.send_unanswered(arguments);
+        match self.due.back_mut() {
+            Some((last, count)) if *last == sent => *count += 1,
+            _ => self.due.push_back((sent, 1)),
+        }
+    }
+
+    /// Queues a command that is answered in another way.
+    pub fn send_unanswered(&mut self, arguments: &[&[&[u8]]]) {
+        command(&mut self.out, arguments);
+    }
+
+    /// An answer came: to what?
+    pub fn answered(&mut self) -> Option<Sent> {
+        let (sent, count) = self.due.front_mut()?;
+        let sent = *sent;
+        *count -= 1;
+        if *count == 0 {
+            self.due.pop_front();
+        }
+        Some(sent)
+    }
+
+    /// How many messages are not answered yet.
+    pub fn unanswered_messages(&self) -> u64 {
+        self.due.iter().filter(|(sent, _)| *sent == Sent::Message).map(|(_, count)| count).sum()
+    }
+
+    /// Whether all that was sent is answered.
+    pub fn is_answered(&self) -> bool {
+        self.due.is_empty()
+    }
+
+    /// Bytes to be written.
+    pub fn pending(&self) -> &[u8] {
+        &self.out[self.written..]
+    }
+
+    /// So many of them were.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.out.shrink_to(KEPT_BYTES);
+            self.written = 0;
+        } else if self.written > self.out.len() / 2 {
+            // No more is moved than was written.
+            self.out.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Something came.
+    pub fn heard(&mut self, now: Duration) {
+        (self.heard, self.asked) = (now, false);
+    }
+
+    /// What it calls for that nothing came for so long. Who asks says so by [`Line::asks`].
+    pub fn silence(&self, now: Duration, timeout: Duration) -> Silence {
+        if now >= self.heard + timeout {
+            Silence::TooLong
+        } else if !self.asked && now >= self.heard + timeout / 3 {
+            Silence::Ask
+        } else {
+            Silence::Bearable
+        }
+    }
+
+    /// It is asked.
+    pub fn asks(&mut self) {
+        self.asked = true;
+    }
+
+    /// When silence will call for something else.
+    pub fn next_deadline(&self, timeout: Duration) -> Duration {
+        self.heard + if self.asked { timeout } else { timeout / 3 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_in_order() {
+        let mut line = Line::new(100, Duration::ZERO);
+        line.send(Sent::Ping, &[&[b"PING"]]);
+        (0..3).for_each(|_| line.send(Sent::Message, &[&[b"PUBLISH"], &[b"c"], &[b"x"]]));
+        line.send(Sent::Presence, &[&[b"PING"]]);
+        assert_eq!((line.answered(), line.unanswered_messages()), (Some(Sent::Ping), 3));
+        assert_eq!((line.answered(), line.unanswered_messages()), (Some(Sent::Message), 2));
+        assert_eq!([line.answered(), line.answered()], [Some(Sent::Message); 2]);
+        assert!(!line.is_answered());
+        assert_eq!((line.answered(), line.answered(), line.is_answered()), (Some(Sent::Presence), None, true));
+    }
+
+    #[test]
+    fn what_is_written_in_pieces_is_written_once() {
+        let (mut line, mut all) = (Line::new(100, Duration::ZERO), Vec::new());
+        for turn in 0..100usize {
+            line.send(Sent::Message, &[&[turn.to_string().as_bytes()]]);
+            let piece = line.pending().len().min(7 + turn % 5);
+            all.extend_from_slice(&line.pending()[..piece]);
+            line.wrote(piece);
+        }
+        all.extend_from_slice(line.pending());
+        let wanted: String = (0..100).map(|turn| format!("*1\r\n${}\r\n{turn}\r\n", turn.to_string().len())).collect();
+        assert_eq!(String::from_utf8_lossy(&all), wanted);
+    }
+
+    #[test]
+    fn silence_is_asked_about_once_and_then_too_long() {
+        let (mut line, timeout) = (Line::new(100, Duration::ZERO), Duration::from_secs(15));
+        let at = Duration::from_secs;
+        assert_eq!((line.silence(at(4), timeout), line.next_deadline(timeout)), (Silence::Bearable, at(5)));
+        assert_eq!(line.silence(at(5), timeout), Silence::Ask);
+        line.asks();
+        assert_eq!((line.silence(at(14), timeout), line.next_deadline(timeout)), (Silence::Bearable, at(15)));
+        assert_eq!(line.silence(at(15), timeout), Silence::TooLong);
+        line.heard(at(14));
+        assert_eq!((line.silence(at(15), timeout), line.next_deadline(timeout)), (Silence::Bearable, at(19)));
+    }
+}

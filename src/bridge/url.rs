@@ -1,0 +1,230 @@
+//! Where Redis is: the URL as people type it. Errors and logs never show any of it that could be a password.
+
+use crate::data::log::printable;
+use crate::os::resolve::has_port;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+const DEFAULT_PORT: u16 = 6379;
+/// Longest part of an error that is shown.
+const ERROR_CHARACTERS: usize = 200;
+
+/// Where Redis listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// `HOST:PORT`, and whether by TLS.
+    Tcp {
+        /// With its port.
+        host: String,
+        /// Whether TLS is spoken.
+        tls: bool,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Tcp { host, tls } => write!(f, "{}://{host}", if *tls { "rediss" } else { "redis" }),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Who one is to Redis. Its text is not shown, not even for debugging.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user; none is Redis's default user.
+    pub user: Option<Vec<u8>>,
+    /// The password.
+    pub password: Vec<u8>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login")
+    }
+}
+
+/// An error of Redis as it may be shown.
+pub fn shown(error: &[u8]) -> String {
+    printable(&String::from_utf8_lossy(error), ERROR_CHARACTERS)
+}
+
+/// What Redis says of our login. Some servers repeat in their errors what they were sent, which is not shown then.
+pub fn refusal(login: Option<&Login>, error: &[u8]) -> String {
+    let secrets = login.map(|login| [Some(&login.password), login.user.as_ref()]).into_iter().flatten().flatten();
+    let mut secrets = secrets.filter(|secret| !secret.is_empty());
+    let repeats = secrets.any(|secret| error.windows(secret.len()).any(|window| window == secret.as_slice()));
+    let said = if repeats { "an error that repeats what it was sent".to_owned() } else { shown(error) };
+    format!("it refuses user or password: {said}")
+}
+
+/// A Redis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RedisUrl {
+    /// Where it is.
+    pub place: Place,
+    /// Who we are to it.
+    pub login: Option<Login>,
+}
+
+const FORMS: &str = "give redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, or unix:/PATH";
+
+impl FromStr for RedisUrl {
+    type Err = String;
+
+    /// Reads `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://` for TLS, `unix:/PATH` or `redis+unix:///PATH`. The number of a
+    /// database may follow, and means nothing to channels.
+    fn from_str(text: &str) -> Result<RedisUrl, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix(path.strip_prefix("//").unwrap_or(path), None);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("no URL of a Redis: {FORMS}"))?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "redis" => false,
+            "rediss" => true,
+            "redis+unix" => {
+                let (login, path) = rest.split_once('@').map_or((None, rest), |(login, path)| (Some(login), path));
+                return unix(path, login.map(login_of).transpose()?.flatten());
+            }
+            _ => return Err(format!("the URL's scheme is none of Redis: {FORMS}")),
+        };
+        let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
+        let (login, host) = authority.rsplit_once('@').map_or((None, authority), |(login, host)| (Some(login), host));
+        let database = path.strip_prefix('/').unwrap_or(path);
+        if !database.bytes().all(|byte| byte.is_ascii_digit()) {
+            let what = "the URL goes on after host and port: a '/', '?', '#' or '@' in a password is to be written as %2F, %3F, %23 or %40";
+            return Err(what.to_owned());
+        }
+        if !is_host(host) {
+            return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
+        }
+        let host = if has_port(host) { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") };
+        Ok(RedisUrl { place: Place::Tcp { host, tls }, login: login.map(login_of).transpose()?.flatten() })
+    }
+}
+
+fn unix(path: &str, login: Option<Login>) -> Result<RedisUrl, String> {
+    if !path.starts_with('/') {
+        return Err("the URL of a unix socket needs its path from the root, as in unix:/run/redis/redis.sock".into());
+    }
+    Ok(RedisUrl { place: Place::Unix(path.into()), login })
+}
+
+/// A name, an IPv4 address or `[v6]`, with a port or without.
+fn is_host(text: &str) -> bool {
+    let (name, port) = if has_port(text) { text.rsplit_once(':').unwrap_or((text, "")) } else { (text, "1") };
+    let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let v6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let named = v6.map_or(!name.is_empty() && name.chars().all(is_good), |v6| v6.parse::<std::net::Ipv6Addr>().is_ok());
+    named && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// `USER:PASSWORD`, `:PASSWORD` or nothing.
+fn login_of(text: &str) -> Result<Option<Login>, String> {
+    let (user, password) = match text.split_once(':') {
+        Some((user, password)) => (decode(user)?, decode(password)?),
+        None if text.is_empty() => return Ok(None),
+        None => return Err("the URL names a user without a password: USER:PASSWORD@, or :PASSWORD@".into()),
+    };
+    Ok(Some(Login { user: Some(user).filter(|user| !user.is_empty()), password }))
+}
+
+/// Undoes percent-encoding.
+fn decode(text: &str) -> Result<Vec<u8>, String> {
+    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digits = rest.split_at_checked(2).and_then(|(digits, tail)| {
+            rest = tail;
+            std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        });
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        out.push(
+            decoded
+                .ok_or("a % in the URL's user or password is not followed by two hexadecimal digits: write % as %25")?,
+        );
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_type() {
+        for (text, place, login) in [
+            ("redis://localhost", "redis://localhost:6379", None),
+            ("redis://h:1/", "redis://h:1", None),
+            ("REDIS://h/0", "redis://h:6379", None),
+            ("rediss://h.example:6380/15", "rediss://h.example:6380", None),
+            ("redis://[::1]", "redis://[::1]:6379", None),
+            ("redis://[::1]:7", "redis://[::1]:7", None),
+            ("redis://:pass@h", "redis://h:6379", Some(("", "pass"))),
+            ("redis://user:p%40ss%2f%25:x@h", "redis://h:6379", Some(("user", "p@ss/%:x"))),
+            ("redis://user:a@b@h", "redis://h:6379", Some(("user", "a@b"))),
+            ("redis://@h", "redis://h:6379", None),
+            ("unix:/run/redis.sock", "unix:/run/redis.sock", None),
+            ("unix:///run/redis.sock", "unix:/run/redis.sock", None),
+            ("redis+unix:///run/redis.sock", "unix:/run/redis.sock", None),
+            ("redis+unix://:pass@/run/redis.sock", "unix:/run/redis.sock", Some(("", "pass"))),
+        ] {
+            let url: RedisUrl = text.parse().expect(text);
+            let told = url.login.as_ref().map(|login| {
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+                (login.user.as_deref().map(text).unwrap_or_default(), text(&login.password))
+            });
+            let login = login.map(|(user, password): (&str, &str)| (user.to_owned(), password.to_owned()));
+            assert_eq!((url.place.to_string().as_str(), told), (place, login), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_what_could_be_secret() {
+        for text in [
+            "",
+            "secret",
+            "localhost:6379",
+            "http://:secret@h",
+            "secret://h",
+            "redis://",
+            "redis://:secret@",
+            "redis://h:secret",
+            "redis://:sec/secret@h",
+            "redis://:secret%@h",
+            "redis://:%zzsecret@h",
+            "redis://secret@h",
+            "redis://h:99999",
+            "redis://h:0",
+            "redis://[::secret]",
+            "redis://a b",
+            "redis://h/secret",
+            "redis://h?db=secret",
+            "unix:secret",
+            "redis+unix://secret",
+        ] {
+            let error = text.parse::<RedisUrl>().expect_err(text);
+            assert!(!error.contains("secret") && !error.contains('\n'), "{text}: {error}");
+        }
+        let url: RedisUrl = "redis://user:secret@h".parse().expect("a URL");
+        assert!(!format!("{url:?}").contains("secret") && !format!("{url:?}").contains("user"));
+    }
+
+    #[test]
+    fn a_refusal_shows_no_password() {
+        let login = Login { user: None, password: b"secret".to_vec() };
+        let said = refusal(Some(&login), b"ERR unknown command 'AUTH', with args beginning with: 'secret'");
+        assert!(!said.contains("secret"), "{said}");
+        let said = refusal(Some(&login), b"WRONGPASS invalid username-password pair or user is disabled.");
+        assert!(said.contains("WRONGPASS invalid"), "{said}");
+        assert!(refusal(None, b"NOAUTH Authentication required.\r\n").ends_with("required."));
+    }
+}

@@ -1,0 +1,118 @@
+//! `percore bridge`: passes on to other hosts, by Redis, what is published on a bus.
+
+use super::Failure;
+use super::flags::{FormatFlag, LevelFlag};
+use super::units::{bytes, duration, mode};
+use crate::bridge::event_loop::{self, Setup};
+use crate::bridge::exchange::{Exchange, Rules};
+use crate::bridge::url::{Place, RedisUrl};
+use crate::bridge::wire::HostId;
+use crate::data::log::{Level, Log};
+use crate::os::bus::{Bus, BusOptions};
+use crate::os::locks;
+use crate::os::tls::TlsClient;
+use crate::supervisor::Ready;
+use clap::Args;
+use rand::RngExt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The file in a bus's folder whose lock the one bridge of that bus holds.
+const LOCK: &str = "bridge";
+
+#[derive(Args, Debug)]
+pub(super) struct BridgeFlags {
+    /// Folder of the bus; one is made if there is none
+    #[arg(long, env = "PERCORE_BUS", value_name = "DIR")]
+    bus: PathBuf,
+    /// Bytes of each participant's ring, a power of two, where the bus is made
+    #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = bytes)]
+    bus_size: usize,
+    /// Permissions of the bus's files, where it is made
+    #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
+    bus_mode: u32,
+
+    // Never parsed by clap, whose errors show what was typed: there may be a password in it.
+    /// Redis: redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, or unix:/PATH. In PERCORE_REDIS a password is not seen by ps
+    #[arg(long, env = "PERCORE_REDIS", value_name = "URL", hide_env_values = true)]
+    redis: String,
+    /// PEM file with the certificates to trust, for rediss:// [default: those that the system trusts]
+    #[arg(long, env = "PERCORE_REDIS_CA", value_name = "FILE")]
+    redis_ca: Option<PathBuf>,
+    /// A Redis of which nothing comes for so long is given up, and connected again; it is asked at a third of that
+    #[arg(long, env = "PERCORE_REDIS_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = duration)]
+    redis_timeout: Duration,
+    /// A host of which nothing comes for so long is gone, and its members with it; the same on all hosts
+    #[arg(long, env = "PERCORE_HOST_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = duration)]
+    host_timeout: Duration,
+    /// Bytes that may wait for Redis; what is beyond is left out and counted
+    #[arg(long, env = "PERCORE_MAX_BACKLOG", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
+    max_backlog: usize,
+
+    /// Descriptor that gets a line and is closed once Redis is connected
+    #[arg(long, env = "PERCORE_READY_FD", value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
+    ready_fd: Option<i32>,
+    /// What is logged to standard error
+    #[arg(long, env = "PERCORE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_enum)]
+    log_level: LevelFlag,
+    /// How a line looks
+    #[arg(long, env = "PERCORE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
+    log_format: FormatFlag,
+}
+
+pub(super) fn run(flags: BridgeFlags) -> Result<(), Failure> {
+    let usage = |error: String| Failure::Usage(format!("--redis: {error}"));
+    let redis: RedisUrl = flags.redis.parse().map_err(usage)?;
+    let tls = match (&redis.place, &flags.redis_ca) {
+        (Place::Tcp { tls: true, .. }, authorities) => {
+            let client = TlsClient::new(authorities.as_deref());
+            Some(client.map_err(|error| Failure::Usage(format!("--redis-ca: {error}")))?)
+        }
+        (_, Some(_)) => return Err(Failure::Usage("--redis-ca is for TLS: give a URL with rediss://".into())),
+        (_, None) => None,
+    };
+    let times = [("redis-timeout", flags.redis_timeout), ("host-timeout", flags.host_timeout)];
+    if let Some((flag, _)) = times.iter().find(|(_, time)| *time < Duration::from_millis(10)) {
+        return Err(Failure::Usage(format!("--{flag} must be 10ms or longer")));
+    }
+    bridge(flags, redis, tls).map_err(|error| Failure::Run(error.to_string()))
+}
+
+fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Result<()> {
+    let options = BusOptions { ring_bytes: flags.bus_size, mode: flags.bus_mode, ..BusOptions::default() };
+    let ready = Ready::new(flags.ready_fd)?;
+    let bus = Bus::join(&flags.bus, options)?;
+    let lock = only_one(&flags.bus)?;
+    let me = HostId(rand::rng().random());
+    let (place, mut log) = (redis.place.to_string(), Log::new(flags.log_level.into()));
+    let text = format!("Bridge of the bus in {} as {}; host {me}; Redis at {place}", flags.bus.display(), bus.me());
+    log.push(Level::Info, "start", &[("bus", &flags.bus.display()), ("host", &me), ("redis", &place)], text);
+    let rules = Rules {
+        max_backlog: flags.max_backlog,
+        redis_timeout: flags.redis_timeout,
+        host_timeout: flags.host_timeout,
+        max_record: bus.limit(),
+        login: redis.login.clone(),
+        place,
+    };
+    let exchange = Exchange::new(me, rules, log);
+    event_loop::run(Setup { bus, lock, redis, tls, exchange, log_format: flags.log_format.into(), ready })
+}
+
+/// Two bridges of a bus would pass everything on twice. The lock lives as long as the file is open.
+fn only_one(folder: &Path) -> io::Result<File> {
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("bus in {}: {error}", folder.display()));
+    let file = File::options().write(true).create(true).truncate(false).open(folder.join(LOCK)).map_err(told)?;
+    // Who may take part may be the bridge. Where it is another user's file, that one has seen to it.
+    if let Ok(bus) = std::fs::metadata(folder.join("bus")) {
+        let _ = file.set_permissions(bus.permissions());
+    }
+    if locks::try_lock(&file, 0).map_err(told)? {
+        return Ok(file);
+    }
+    let text =
+        format!("the bus in {} has a bridge already: a second one would pass everything on twice", folder.display());
+    Err(io::Error::new(io::ErrorKind::AddrInUse, text))
+}

@@ -1,0 +1,175 @@
+//! TLS for the side that connects, over a non-blocking stream.
+
+use super::stream::Stream;
+use mio::{Registry, Token};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Whom to trust.
+#[derive(Clone, Debug)]
+pub struct TlsClient(Arc<ClientConfig>);
+
+impl TlsClient {
+    /// Trusts the certificates in a PEM file, or else those that the system trusts.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn new(authorities: Option<&Path>) -> io::Result<TlsClient> {
+        let mut roots = RootCertStore::empty();
+        match authorities {
+            Some(path) => {
+                let unreadable = |error: &dyn std::fmt::Display| {
+                    let text = format!("cannot read certificates from {}: {error}", path.display());
+                    io::Error::new(io::ErrorKind::InvalidInput, text)
+                };
+                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
+                    let certificate = certificate.map_err(|error| unreadable(&error))?;
+                    roots.add(certificate).map_err(|error| unreadable(&error))?;
+                }
+                if roots.is_empty() {
+                    return Err(unreadable(&"there is none in it (PEM is expected)"));
+                }
+            }
+            None => {
+                // One that cannot be read is none to trust; the others are.
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    let text = "the system trusts no certificates, or has no file with them";
+                    return Err(io::Error::new(io::ErrorKind::NotFound, text));
+                }
+            }
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        Ok(TlsClient(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+    }
+
+    /// Speaks TLS on a stream, which may still be connecting, to the host of this name or address.
+    ///
+    /// # Errors
+    /// When that is no name of a host.
+    pub fn connect(&self, stream: Stream, host: &str) -> io::Result<TlsStream> {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("'{host}' is no name that a certificate can have"))
+        })?;
+        let session = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
+        Ok(TlsStream { stream, session })
+    }
+}
+
+/// A stream with TLS on it. The handshake goes along with reading and writing: after either, and when the stream is writable,
+/// call [`TlsStream::flush`].
+#[derive(Debug)]
+pub struct TlsStream {
+    stream: Stream,
+    session: ClientConnection,
+}
+
+/// The stream as rustls wants it.
+struct Raw<'a>(&'a mut Stream);
+
+impl Read for Raw<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Raw<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl TlsStream {
+    /// As [`Stream::connect_result`].
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub fn connect_result(&self) -> io::Result<()> {
+        self.stream.connect_result()
+    }
+
+    /// As [`Stream::register`].
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.stream.register(registry, token)
+    }
+
+    /// Reads what the peer says; 0 bytes at its end. `WouldBlock` when all that came is read.
+    ///
+    /// # Errors
+    /// As `read(2)`; `InvalidData` for a certificate that is not trusted and for what is no TLS; `UnexpectedEof` when the
+    /// peer ends without saying so.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.session.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            if self.session.read_tls(&mut Raw(&mut self.stream))? == 0 {
+                // The session knows whether that was to be expected.
+                return self.session.reader().read(buffer).map_err(|error| match error.kind() {
+                    io::ErrorKind::WouldBlock => io::ErrorKind::UnexpectedEof.into(),
+                    _ => error,
+                });
+            }
+            if let Err(error) = self.session.process_new_packets() {
+                // The peer is told why.
+                let _ = self.session.write_tls(&mut Raw(&mut self.stream));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+
+    /// Takes bytes to be written; `WouldBlock` when it holds as much as it may.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.session.writer().write(bytes)? {
+            0 if !bytes.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            taken => Ok(taken),
+        }
+    }
+
+    /// Writes what was taken, and what belongs to the handshake; `WouldBlock` when something is left.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            self.session.write_tls(&mut Raw(&mut self.stream))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_certificates() {
+        let path = std::env::temp_dir().join(format!("percore-tls-{}", std::process::id()));
+        let error = |path: &Path| TlsClient::new(Some(path)).expect_err("no certificates").to_string();
+        assert!(error(&path).contains("cannot read certificates from"), "{}", error(&path));
+        std::fs::write(&path, "no PEM").expect("written");
+        assert!(error(&path).contains("there is none in it"), "{}", error(&path));
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").expect("written");
+        assert!(error(&path).contains("cannot read certificates from"), "{}", error(&path));
+        std::fs::remove_file(path).expect("it is there");
+    }
+}
