@@ -75,6 +75,9 @@ impl<A: App> EventLoop<A> {
 
     /// Begins to connect to the first address that lets us.
     fn dial(&mut self, order: Order, mut addrs: VecDeque<ListenAddr>) {
+        if self.sessions.is_draining() {
+            return self.sessions.order_failed(order.tag, &ConnectError::Timeout);
+        }
         let Some(target) = self.setup.targets.get(order.target) else { return };
         match next_stream(target, &mut addrs) {
             Ok((stream, peer)) => {
