@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// Longest part of what a server says about itself that is shown.
 const SHOWN_CHARACTERS: usize = 500;
-/// Latencies are kept to three digits.
+/// Latencies are kept up to an hour, with three digits.
+const LONGEST_NANOSECONDS: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 
 /// What was shown.
@@ -113,7 +114,7 @@ fn seconds(nanoseconds: u64) -> String {
 /// # Errors
 /// What makes a loop impossible.
 pub fn run(dial: &Dial, wishes: Wishes, json: bool) -> io::Result<Ending> {
-    let latency = Histogram::new(DIGITS).map_err(io::Error::other)?;
+    let latency = Histogram::new_with_bounds(1, LONGEST_NANOSECONDS, DIGITS).map_err(io::Error::other)?;
     let mut prices = Prices { json, url: dial.url.clone(), latency, ending: Ok(()) };
     let app = TickerClient::new(wishes, seed()?, |report: Report<'_>| prices.show(report));
     let (outcome, _) = dial.client(app).run()?;

@@ -9,6 +9,7 @@
 pub mod client;
 pub mod nginx;
 pub mod process;
+pub mod program;
 pub mod redis;
 
 pub use client::Client;
