@@ -72,7 +72,8 @@ fn lines_for_machines() {
     client.shows(r#""price""#, 10);
     let out: Vec<_> = interrupted(client).iter().map(|line| json(line)).collect();
     let of = |kind: &str| out.iter().filter(|line| line["type"] == kind).cloned().collect::<Vec<_>>();
-    let symbols: HashSet<_> = of("price").iter().map(|price| price["symbol"].as_str().expect("text").to_owned()).collect();
+    let symbols: HashSet<_> =
+        of("price").iter().map(|price| price["symbol"].as_str().expect("text").to_owned()).collect();
     assert_eq!(symbols, ["AAPL", "CSL.AX"].map(str::to_owned).into());
     assert!(of("price").iter().all(|price| price["price"].as_f64() > Some(0.0)));
     assert!(of("price").iter().all(|price| price["time"].as_u64() > Some(1_700_000_000)));
@@ -222,15 +223,19 @@ impl App for Crowd {
 fn thousands_of_clients() {
     percore::os::descriptors::raise_descriptor_limit();
     let server = feed(&["--tick", "500ms", "--ping", "1s"]);
-    let (size, offer) = (2000, Offer {
-        target: "/".into(),
-        host: "h".into(),
-        subprotocols: Vec::new(),
-        deflate: DeflateMode::Off,
-        headers: Vec::new(),
-    });
+    let (size, offer) = (
+        2000,
+        Offer {
+            target: "/".into(),
+            host: "h".into(),
+            subprotocols: Vec::new(),
+            deflate: DeflateMode::Off,
+            headers: Vec::new(),
+        },
+    );
     let addr: SocketAddr = server.addr();
-    let target = Target { addr: addr.to_string().parse().expect("an address"), source: None, offer: offer.into(), tls: None };
+    let target =
+        Target { addr: addr.to_string().parse().expect("an address"), source: None, offer: offer.into(), tls: None };
     let crowd = Crowd { size, opened: 0, served: HashSet::new(), messages: 0 };
     let (outcome, crowd) = Client::new(crowd).target(target).run().expect("the loop runs");
     assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");

@@ -90,13 +90,9 @@ fn what_is_asked_for() {
     let head: Vec<String> =
         BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
     assert_eq!(head[0], "GET /path?query HTTP/1.1");
-    for line in [
-        "Host: elsewhere",
-        "X-One: 1",
-        "X-Two: a:b",
-        "Sec-WebSocket-Protocol: a, b",
-        "Origin: https://page.example",
-    ] {
+    for line in
+        ["Host: elsewhere", "X-One: 1", "X-Two: a:b", "Sec-WebSocket-Protocol: a, b", "Origin: https://page.example"]
+    {
         assert_eq!(head.iter().filter(|sent| *sent == line).count(), 1, "{line}: {head:?}");
     }
     assert!(head.iter().any(|line| line.starts_with("Sec-WebSocket-Extensions: permessage-deflate")), "{head:?}");
@@ -113,12 +109,18 @@ fn what_a_server_refuses_is_said() {
     let (code, _, err) = talk(&[&url, "-E", "--origin", "https://good.example", "--subprotocol", "echo"], b"x");
     assert_eq!((code, &err[0]), (Some(0), &format!("percore: connected to {url}, subprotocol echo")));
     let (code, _, err) = talk(&[&url, "-E", "--origin", "https://bad.example"], b"x");
-    assert_eq!((code, &err[..]), (Some(1), &[format!("percore: {url}: the server answered the upgrade with status 403")][..]));
+    assert_eq!(
+        (code, &err[..]),
+        (Some(1), &[format!("percore: {url}: the server answered the upgrade with status 403")][..])
+    );
     let (code, _, err) = talk(&[&server.url("/elsewhere"), "-E"], b"x");
     assert!(code == Some(1) && err[0].ends_with("status 404"), "{err:?}");
     let nobody = common::nginx::free_addr();
     let (code, _, err) = talk(&[&format!("ws://{nobody}"), "-E"], b"x");
-    assert_eq!((code, &err[..]), (Some(1), &[format!("percore: ws://{nobody}: Connection refused (os error 111)")][..]));
+    assert_eq!(
+        (code, &err[..]),
+        (Some(1), &[format!("percore: ws://{nobody}: Connection refused (os error 111)")][..])
+    );
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("ws://{}", silent.local_addr().expect("bound"));
     let (code, _, err) = talk(&[&url, "--connect-timeout", "100ms"], b"x");
@@ -150,7 +152,10 @@ fn how_a_server_ends_it() {
     assert_eq!((code, err[1].as_str()), (Some(0), "percore: closed with 1005"));
     let url = serving(|mut socket| drop(socket.read()));
     let (code, _, err) = talk(&[&url], b"hello\n");
-    assert!(code == Some(1) && err.iter().any(|line| line.contains("without a Close frame") || line.contains("reset")), "{err:?}");
+    assert!(
+        code == Some(1) && err.iter().any(|line| line.contains("without a Close frame") || line.contains("reset")),
+        "{err:?}"
+    );
 }
 
 #[test]
@@ -256,7 +261,8 @@ fn input_waits_for_a_slow_server() {
 #[test]
 fn a_line_that_is_too_long_and_input_that_was_not_sent() {
     let server = Server::start(&[]);
-    let (code, out, err) = talk(&[&server.url("/"), "-E", "--max-message", "1000"], &[b"fine\n", &[b'x'; 2000][..]].concat());
+    let (code, out, err) =
+        talk(&[&server.url("/"), "-E", "--max-message", "1000"], &[b"fine\n", &[b'x'; 2000][..]].concat());
     assert_eq!((code, &out[..]), (Some(1), &["fine".to_owned()][..]));
     assert!(err.last().is_some_and(|line| line.contains("longer than --max-message, 1000 bytes")), "{err:?}");
     // The server closes before it has read.

@@ -71,7 +71,8 @@ fn node_ws_compressed() {
 fn a_ticker_feed_is_understood_by_all() {
     let args = ["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "50ms", "--ping", "100ms"];
     let server = Server::launch(common::percore(&args), 1);
-    for (program, name, added) in [(tool("venv/bin/python"), "ticker.py", "NEW.PY"), ("node".into(), "ticker.js", "NEW.JS")]
+    for (program, name, added) in
+        [(tool("venv/bin/python"), "ticker.py", "NEW.PY"), ("node".into(), "ticker.js", "NEW.JS")]
     {
         let output = Command::new(program).arg(script(name)).arg(server.url("/")).output().expect("the client starts");
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

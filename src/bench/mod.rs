@@ -60,7 +60,8 @@ pub fn run(plan: Plan) -> io::Result<Report> {
     };
     let mut client = Client::new(load).settings(settings).time_each_read().drain_timeout(DRAIN);
     for source in plan.sources() {
-        client = client.target(Target { addr: plan.url.addr.clone().into(), source, offer: Arc::clone(&offer), tls: None });
+        client =
+            client.target(Target { addr: plan.url.addr.clone().into(), source, offer: Arc::clone(&offer), tls: None });
     }
     if !plan.url.handshake {
         client = client.without_handshake();

@@ -39,6 +39,9 @@ impl FromStr for Url {
     /// Reads `ws://HOST[:PORT][/PATH]`, `tcp://HOST:PORT`, `unix:SOCKET` or `unix:SOCKET:/PATH`. A name is looked up here, and
     /// stands for its first address.
     fn from_str(text: &str) -> Result<Url, String> {
+        if text.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss://")) {
+            return Err("wss is not spoken: point at the server itself, behind its TLS proxy".into());
+        }
         let url = url::Url::parse(text, SCHEMES)?;
         let addr = url.place.addrs()?.swap_remove(0);
         let target = url.target().to_owned();

@@ -85,7 +85,8 @@ impl Prices {
         let values = [latency.min(), latency.value_at_quantile(0.5), latency.max()];
         match (self.json, latency.len()) {
             (true, count) => {
-                let [min, median, max] = values.map(|value| if count == 0 { "null".to_owned() } else { seconds(value) });
+                let [min, median, max] =
+                    values.map(|value| if count == 0 { "null".to_owned() } else { seconds(value) });
                 let fields = [("pings", count.to_string()), ("min", min), ("median", median), ("max", max)];
                 let (mut all, kind) = (vec![("type", "\"summary\"".to_owned())], fields);
                 all.extend(kind);

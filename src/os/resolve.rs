@@ -34,7 +34,9 @@ impl Place {
         };
         match format!("{name}:{port}").parse() {
             Ok(addr) => Ok(Place::Addr(ListenAddr::Tcp(addr))),
-            Err(_) if name.is_empty() || name.contains(['[', ']', ':']) => Err(format!("'{host}' is no name of a host")),
+            Err(_) if name.is_empty() || name.contains(['[', ']', ':']) => {
+                Err(format!("'{host}' is no name of a host"))
+            }
             Err(_) => Ok(Place::Name { host: name.to_owned(), port }),
         }
     }

@@ -25,7 +25,10 @@ impl Url {
     /// A sentence that says what may be typed.
     pub fn parse(text: &str, schemes: &[(&'static str, Option<u16>)]) -> Result<Url, String> {
         if text.contains(|c: char| c.is_control() || c == ' ') {
-            return Err(format!("'{}' is no URL: there is a space or a control character in it", text.escape_default()));
+            return Err(format!(
+                "'{}' is no URL: there is a space or a control character in it",
+                text.escape_default()
+            ));
         }
         if let Some(rest) = text.strip_prefix("unix:") {
             let (path, target) = rest.find(":/").map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
@@ -41,7 +44,8 @@ impl Url {
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("'{text}' is no URL: give {}", names()))?;
         let known = schemes.iter().find(|(name, _)| name.eq_ignore_ascii_case(scheme));
-        let (scheme, default_port) = known.ok_or_else(|| format!("'{scheme}' is no scheme for this: give {}", names()))?;
+        let (scheme, default_port) =
+            known.ok_or_else(|| format!("'{scheme}' is no scheme for this: give {}", names()))?;
         let (host, target) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
         let target = target.split('#').next().unwrap_or_default();
         if host.contains('@') {
@@ -60,7 +64,8 @@ impl Url {
 
     /// The host's name or address, without brackets and port.
     pub fn host_name(&self) -> &str {
-        let name = if has_port(&self.host) { self.host.rsplit_once(':').map_or("", |(name, _)| name) } else { &self.host };
+        let name =
+            if has_port(&self.host) { self.host.rsplit_once(':').map_or("", |(name, _)| name) } else { &self.host };
         name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
     }
 
