@@ -1,6 +1,6 @@
 //! What is typed: on a thread of its own, which waits when the server is slower.
 
-use super::screen::Screen;
+use super::screen::{Prompt, Screen};
 use crate::reactor::Waker;
 use rustyline::config::Configurer;
 use rustyline::error::ReadlineError;
@@ -41,9 +41,9 @@ pub enum Input {
 pub fn begin(history: Option<PathBuf>, waker: Waker) -> io::Result<(Receiver<Input>, Screen, bool)> {
     let thread = std::thread::Builder::new().name("input".into());
     match editor() {
-        Some((editor, screen)) => {
+        Some((editor, screen, prompt)) => {
             let (sender, receiver) = sync_channel(TYPED_LINES);
-            thread.spawn(move || edit(editor, history.as_deref(), |input| give(&sender, &waker, input)))?;
+            thread.spawn(move || edit(editor, &prompt, history.as_deref(), |input| give(&sender, &waker, input)))?;
             Ok((receiver, screen, true))
         }
         None => {
@@ -65,7 +65,7 @@ fn give(sender: &SyncSender<Input>, waker: &Waker, input: Input) -> bool {
 type LineEditor = Editor<(), FileHistory>;
 
 /// A line editor, where there is a terminal for one.
-fn editor() -> Option<(LineEditor, Screen)> {
+fn editor() -> Option<(LineEditor, Screen, Prompt)> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return None;
     }
@@ -74,18 +74,19 @@ fn editor() -> Option<(LineEditor, Screen)> {
     editor.enable_bracketed_paste(false);
     let _ = editor.set_max_history_size(HISTORY_LINES);
     let printer = editor.create_external_printer().ok()?;
-    Some((editor, Screen::terminal(Box::new(printer))))
+    let prompt = Prompt::default();
+    Some((editor, Screen::terminal(Box::new(printer), prompt.clone()), prompt))
 }
 
 /// Hands over what is typed, line by line.
-fn edit(mut editor: LineEditor, history: Option<&Path>, give: impl Fn(Input) -> bool) {
+fn edit(mut editor: LineEditor, prompt: &Prompt, history: Option<&Path>, give: impl Fn(Input) -> bool) {
     if let Some(path) = history {
         // None is there yet, the first time.
         let _ = path.parent().map(fs::create_dir_all);
         let _ = editor.load_history(path);
     }
-    loop {
-        let goes_on = match editor.readline("> ") {
+    while let Some(line) = prompt.ask(|| editor.readline("> ")) {
+        let goes_on = match line {
             Ok(line) => {
                 // A history that cannot be kept is no reason not to talk.
                 if editor.add_history_entry(&line).unwrap_or(false) {

@@ -127,11 +127,20 @@ def escapes(percore, url, folder):
     assert terminal.ends()[0] == 0
 
 
+def nobody_there(percore, folder):
+    # It ends before, while or after the editor begins.
+    for _ in range(10):
+        terminal = Terminal(percore, "client", "--no-history", f"unix:{folder}/nobody")
+        code, text = terminal.ends()
+        assert code == 1 and "No such file" in text, (code, text)
+
+
 def main(percore, echo, ticker, folder):
     editing(percore, echo, folder)
     history(percore, echo, folder)
     messages_between_keys(percore, ticker, folder)
     escapes(percore, echo, folder)
+    nobody_there(percore, folder)
 
 
 main(*sys.argv[1:])
