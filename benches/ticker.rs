@@ -5,7 +5,7 @@
 use percore::apps::ticker::wire::{Request as TickerRequest, Wire};
 use percore::os::cpus;
 use percore::protocol::client::Offer;
-use percore::{App, Client, ConnectionId, DeflateMode, Message, Outbox, Request, Target};
+use percore::{App, Client, ConnectionId, DeflateMode, ListenAddr, Message, Outbox, Request, Target};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -136,6 +136,7 @@ fn measure(cpu: usize, distinct: u64) {
         headers: Vec::new(),
     };
     let clients = Clients { distinct, opened: 0, messages: 0, bytes: 0, from: None, server, busy: Duration::ZERO };
-    let target = Target { addr: addr.parse().expect("an address"), source: None, offer: offer.into() };
+    let addr: ListenAddr = addr.parse().expect("an address");
+    let target = Target { addr: addr.into(), source: None, offer: offer.into(), tls: None };
     Client::new(clients).target(target).drain_timeout(Duration::from_millis(500)).run().expect("it runs");
 }

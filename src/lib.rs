@@ -50,6 +50,7 @@ pub mod bench;
 pub mod bridge;
 pub mod bus;
 pub mod cli;
+pub mod client;
 pub mod data;
 pub mod os;
 pub mod outbox;

@@ -52,6 +52,27 @@ const FLAGS: [&str; 39] = [
     "version",
 ];
 
+const CLIENT_FLAGS: [&str; 18] = [
+    "connect-timeout",
+    "ca",
+    "header",
+    "subprotocol",
+    "origin",
+    "deflate",
+    "max-message",
+    "ping-interval",
+    "ping-timeout",
+    "json",
+    "ping",
+    "retry",
+    "id",
+    "exit-on-eof",
+    "binary",
+    "no-history",
+    "help",
+    "version",
+];
+
 /// Asserts that a command fails with this code and one line that says `hint`.
 fn assert_refused(command: Command, code: i32, hint: &str) {
     let shown = format!("{command:?}");
@@ -78,6 +99,22 @@ fn help_names_every_flag_and_its_variable() {
         ["Listening:", "Workers:", "Proxies:", "Upgrade:", "Messages:", "Liveness:", "Logging:", "Bus:", "Echo:"]
     {
         assert!(help.lines().any(|line| line == group), "no group {group}");
+    }
+}
+
+#[test]
+fn help_of_the_client_does_so_too() {
+    let (code, help, stderr) = run(percore(&["client", "--help"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let mut named: Vec<&str> = help.lines().filter_map(flag_of).collect();
+    let mut wanted = CLIENT_FLAGS.to_vec();
+    named.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(named, wanted);
+    // A header holds commas.
+    for flag in wanted.iter().filter(|flag| !["header", "help", "version"].contains(flag)) {
+        let variable = format!("[env: PERCORE_CLIENT_{}=", flag.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "no {variable}");
     }
 }
 

@@ -105,7 +105,7 @@ fn offer(target: &str, deflate: DeflateMode) -> Arc<Offer> {
 
 fn run(client: Client<Checker>, addr: &str, offer: Arc<Offer>) -> Checker {
     let addr = addr.parse().expect("an address");
-    let (outcome, app) = client.target(Target { addr, source: None, offer }).run().expect("the loop runs");
+    let (outcome, app) = client.target(Target { addr, source: None, offer, tls: None }).run().expect("the loop runs");
     assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");
     app
 }
@@ -146,7 +146,7 @@ fn over_a_unix_socket_and_from_a_chosen_address() {
 
     let addr = server.listen[1].parse().expect("an address");
     let source = Some("127.0.0.9".parse().expect("an address"));
-    let target = Target { addr, source, offer: offer("/", DeflateMode::Off) };
+    let target = Target { addr, source, offer: offer("/", DeflateMode::Off), tls: None };
     let (_, app) = Client::new(Checker::new(1)).target(target).run().expect("the loop runs");
     assert_all_echoed(&app);
     assert!(server.log().iter().any(|line| line.contains("127.0.0.9:")), "the server saw the address");

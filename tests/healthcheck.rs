@@ -124,7 +124,7 @@ fn an_answer_that_does_not_come() {
 fn a_wrong_command_line() {
     for (args, hint) in [
         (&["healthcheck", "127.0.0.1:8080"][..], "http://HOST:PORT"),
-        (&["healthcheck", "http://"], "cannot find"),
+        (&["healthcheck", "http://"], "no host"),
         (&["healthcheck", "--timeout", "0"], "--timeout"),
         (&["healthcheck", "--timeout", "soon"], "30s"),
     ] {

@@ -147,6 +147,21 @@ fn clients_of_three_kinds_in_one_room() {
     assert_eq!(raw.hears_of("LeftRoom", "garden"), n);
 }
 
+#[test]
+fn a_ticker_feed_is_understood_by_all() {
+    let args = ["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "50ms", "--ping", "100ms"];
+    let server = Server::launch(common::percore(&args), 1);
+    for (program, name, added) in
+        [(tool("venv/bin/python"), "ticker.py", "NEW.PY"), ("node".into(), "ticker.js", "NEW.JS")]
+    {
+        let output = Command::new(program).arg(script(name)).arg(server.url("/")).output().expect("the client starts");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}{stderr}\n{}", server.log().join("\n"));
+        assert_eq!(stdout, format!("symbols: AAPL, {added}, SPY\nclosed: 1000\n"));
+    }
+    assert_eq!(server.count_log("WebSocket error"), 0);
+}
+
 /// A websocat at work.
 struct Websocat {
     child: Killed,

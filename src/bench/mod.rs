@@ -63,10 +63,11 @@ pub fn run(plan: Plan) -> io::Result<Report> {
     };
     let mut client = Client::new(load).settings(settings).time_each_read().drain_timeout(DRAIN);
     for source in plan.sources() {
-        client = client.target(Target { addr: plan.url.addr.clone(), source, offer: Arc::clone(&offer) });
+        client =
+            client.target(Target { addr: plan.url.addr.clone().into(), source, offer: Arc::clone(&offer), tls: None });
     }
     if let Some(url) = &plan.publish_to {
-        client = client.target(Target { addr: url.addr.clone(), source: None, offer: offer_to(url) });
+        client = client.target(Target { addr: url.addr.clone().into(), source: None, offer: offer_to(url), tls: None });
     }
     if !plan.url.handshake {
         client = client.without_handshake();

@@ -1,7 +1,7 @@
 //! One HTTP request to a server, as a few commands make it. Not for load: it blocks.
 
 use crate::os::listener::ListenAddr;
-use crate::os::resolve::resolve;
+use crate::os::url::Url;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -32,20 +32,10 @@ pub(super) struct Answer {
 
 impl Target {
     pub fn parse(url: &str) -> Result<Target, String> {
-        let (addr, host, path) = if let Some(rest) = url.strip_prefix("unix:") {
-            let (socket, path) = rest.find(":/").map_or((rest, ""), |at| (&rest[..at], &rest[at + 1..]));
-            (format!("unix:{socket}").parse()?, "localhost", path)
-        } else {
-            let rest = url.strip_prefix("http://");
-            let rest = rest.ok_or_else(|| format!("'{url}': give http://HOST:PORT/PATH or unix:SOCKET:/PATH"))?;
-            let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-            (ListenAddr::Tcp(resolve(host, 80)?), host, path)
-        };
-        if url.contains(|c: char| c.is_ascii_control() || c == ' ') {
-            return Err(format!("'{}' has a space or a control character in it", url.escape_default()));
-        }
-        let path = if path.is_empty() { ROUTE } else { path };
-        Ok(Target { addr, host: host.to_owned(), path: path.to_owned() })
+        let url = Url::parse(url, &[("http", Some(80))])?;
+        let addr = url.place.addrs()?.swap_remove(0);
+        let path = if url.target.is_empty() { ROUTE.to_owned() } else { url.target };
+        Ok(Target { addr, host: url.host, path })
     }
 
     /// Asks, and reads up to the end of the status line.

@@ -1,7 +1,7 @@
 //! `percore bench WORKLOAD URL`.
 
 use super::Failure;
-use super::flags::{DeflateFlag, check_subprotocols, is_token};
+use super::flags::{DeflateFlag, check_subprotocols, header};
 use super::units::{bytes, duration};
 use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, run as run_plan, write_plot};
 use crate::protocol::message::Kind;
@@ -236,10 +236,4 @@ fn can_reach(source: &IpAddr, url: &Url) -> bool {
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 1e9);
     number.ok_or_else(|| "give a number above 0, such as 50000".into())
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let parts = text.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
-    let is_good = |(name, value): &(String, String)| is_token(name) && !value.contains(|c: char| c.is_control());
-    parts.filter(is_good).ok_or_else(|| "give 'Name: value'".into())
 }

@@ -361,6 +361,7 @@ impl ServerFlags {
             heartbeat_timeout: self.heartbeat_timeout,
             handshake_timeout: self.handshake_timeout,
             close_timeout: self.close_timeout,
+            hears_out: false,
             max_connections: self.max_connections as usize,
             max_connections_per_ip: self.max_connections_per_ip,
             proxies: ProxyRules {
@@ -410,7 +411,7 @@ pub(super) fn listen_addrs(given: &[String], port: u16) -> Result<Vec<ListenPatt
     addr.parse().map(|addr| vec![addr]).map_err(Failure::Usage)
 }
 
-fn is_origin(text: &str) -> bool {
+pub(super) fn is_origin(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
 }
 
@@ -426,4 +427,11 @@ pub(super) fn check_subprotocols(names: &[String]) -> Result<(), Failure> {
 pub(super) fn is_token(text: &str) -> bool {
     let is_character = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     !text.is_empty() && text.chars().all(is_character)
+}
+
+/// `Name: value` of a header.
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+    let is_good = |(name, value): &(String, String)| is_token(name) && !value.contains(|c: char| c.is_control());
+    parts.filter(is_good).ok_or_else(|| "give 'Name: value'".into())
 }

@@ -8,6 +8,7 @@ mod bench;
 mod bridge;
 mod bus;
 pub mod bus_flags;
+mod client;
 pub mod flags;
 mod healthcheck;
 mod reload;
@@ -38,6 +39,8 @@ enum Command {
     /// Put load on a WebSocket server, and measure what comes back
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Talk to a WebSocket server, line by line, or show the prices of a ticker feed
+    Client(client::ClientFlags),
     /// Look at a bus between processes, publish on it, listen to it
     #[command(subcommand)]
     Bus(bus::BusCommand),
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve, Part::Main)),
         Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
         Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
+        Ok(Cli { command: Command::Client(flags) }) => report(client::run(flags)),
         Ok(Cli { command: Command::Bus(command) }) => report(bus::run(command)),
         Ok(Cli { command: Command::Bridge(flags) }) => report(bridge::run(flags)),
         Ok(Cli { command: Command::Reload(flags) }) => report(reload::run(flags)),

@@ -63,7 +63,8 @@ impl Utc {
         format!("{}.{nanoseconds:09}Z", self.seconds())
     }
 
-    fn seconds(&self) -> String {
+    /// As in `1994-11-06T08:49:37`, without fraction and zone.
+    pub fn seconds(&self) -> String {
         let Utc { year, month, day, hour, minute, second, .. } = self;
         format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
     }

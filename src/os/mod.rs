@@ -15,3 +15,5 @@ pub mod shared_words;
 pub mod signals;
 pub mod stream;
 pub mod tls;
+pub mod tls_socket;
+pub mod url;

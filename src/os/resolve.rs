@@ -1,21 +1,97 @@
 //! Names of hosts as addresses, by the system's resolver, which may take its time.
 
+use super::listener::ListenAddr;
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::str::FromStr;
+
+/// Where a server is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// At this address.
+    Addr(ListenAddr),
+    /// At the addresses of this host, as they are when one connects.
+    Name {
+        /// The host's name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Place {
+    /// `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT`, with `default_port` where it names none.
+    ///
+    /// # Errors
+    /// A sentence that names what is wrong.
+    pub fn named(host: &str, default_port: u16) -> Result<Place, String> {
+        let (name, port) = match host.rsplit_once(':').filter(|_| has_port(host)) {
+            Some((name, port)) => {
+                let number = port.parse().map_err(|_| format!("'{port}', of '{host}', is no port: give 1 to 65535"))?;
+                (name, number)
+            }
+            None => (host, default_port),
+        };
+        match format!("{name}:{port}").parse() {
+            Ok(addr) => Ok(Place::Addr(ListenAddr::Tcp(addr))),
+            Err(_) if name.is_empty() || name.contains(['[', ']', ':']) => {
+                Err(format!("'{host}' is no name of a host"))
+            }
+            Err(_) => Ok(Place::Name { host: name.to_owned(), port }),
+        }
+    }
+
+    /// The addresses there, at least one, in the order in which to try them.
+    ///
+    /// # Errors
+    /// A sentence that names the host.
+    pub fn addrs(&self) -> Result<Vec<ListenAddr>, String> {
+        match self {
+            Place::Addr(addr) => Ok(vec![addr.clone()]),
+            Place::Name { host, port } => {
+                let addrs = resolve_all(host, *port)?.into_iter().map(ListenAddr::Tcp).collect::<Vec<_>>();
+                if addrs.is_empty() { Err(format!("'{host}' has no address")) } else { Ok(addrs) }
+            }
+        }
+    }
+}
+
+impl From<ListenAddr> for Place {
+    fn from(addr: ListenAddr) -> Place {
+        Place::Addr(addr)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    /// Reads `HOST:PORT`, `IP:PORT`, `[v6]:PORT` or `unix:PATH`.
+    fn from_str(text: &str) -> Result<Place, String> {
+        if text.starts_with("unix:") {
+            return text.parse().map(Place::Addr);
+        }
+        if !has_port(text) {
+            return Err(format!("'{text}' names no port"));
+        }
+        Place::named(text, 0)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Addr(addr) => addr.fmt(f),
+            Place::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
 
 /// Whether `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT` names a port.
 pub fn has_port(host: &str) -> bool {
     host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
 }
 
-/// The first address of a host, with `default_port` where it names none.
-///
-/// # Errors
-/// A sentence that names the host.
-pub fn resolve(host: &str, default_port: u16) -> Result<SocketAddr, String> {
-    resolve_all(host, default_port)?.first().copied().ok_or_else(|| format!("'{host}' has no address"))
-}
-
-/// All addresses of a host, as [`resolve`].
+/// All addresses of a host, with `default_port` where it names none.
 ///
 /// # Errors
 /// A sentence that names the host.

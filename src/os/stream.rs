@@ -1,6 +1,7 @@
-//! A connected socket, TCP or unix.
+//! A connected socket, TCP or unix, perhaps with TLS on it.
 
 use super::listener::ListenAddr;
+use super::tls_socket::TlsSocket;
 use crate::data::id::Peer;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event::Source};
@@ -18,6 +19,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
+    /// Either of them, with TLS on it. A short read does not mean that it is drained.
+    Tls(Box<TlsSocket>),
 }
 
 impl Stream {
@@ -40,6 +43,7 @@ impl Stream {
         let error = match self {
             Stream::Tcp(stream) => stream.take_error()?,
             Stream::Unix(stream) => stream.take_error()?,
+            Stream::Tls(stream) => return stream.connect_result(),
         };
         error.map_or(Ok(()), Err)
     }
@@ -53,6 +57,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token, interest),
             Stream::Unix(stream) => stream.register(registry, token, interest),
+            Stream::Tls(stream) => stream.register(registry, token),
         }
     }
 
@@ -65,6 +70,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(stream) => stream.read(buffer),
         }
     }
 
@@ -77,6 +83,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(stream) => stream.write_vectored(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -88,14 +95,16 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.write_vectored(slices),
             Stream::Unix(stream) => stream.write_vectored(slices),
+            Stream::Tls(stream) => stream.write_vectored(slices),
         }
     }
 
     /// Shuts down the sending side. A peer that is gone already makes this fail, which changes nothing.
-    pub fn shutdown_write(&self) {
+    pub fn shutdown_write(&mut self) {
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => return stream.shutdown_write(),
         };
     }
 }

@@ -145,6 +145,18 @@ impl TlsStream {
         }
     }
 
+    /// Whether the handshake is still under way, so that what was taken cannot be written yet.
+    pub fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    /// Says that nothing more will be sent, as far as that can be written at once.
+    pub fn close(&mut self) {
+        self.session.send_close_notify();
+        let _ = self.flush();
+        self.stream.shutdown_write();
+    }
+
     /// Writes what was taken, and what belongs to the handshake; `WouldBlock` when something is left.
     ///
     /// # Errors

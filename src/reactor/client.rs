@@ -6,8 +6,9 @@ use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::Clock;
-use crate::os::listener::ListenAddr;
+use crate::os::resolve::Place;
 use crate::os::signals::{self, Signals};
+use crate::os::tls::TlsClient;
 use crate::protocol::Role;
 use crate::protocol::client::Offer;
 use crate::session::{Sessions, Settings};
@@ -19,12 +20,15 @@ use std::time::Duration;
 /// Where a client connects to.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The server's address.
-    pub addr: ListenAddr,
+    /// Where the server is. A name is looked up for each connection, on a thread of its own, and its addresses are tried
+    /// one after another.
+    pub addr: Place,
     /// Our own address, for a machine that has several; `None` lets the kernel choose. A unix socket has none.
     pub source: Option<IpAddr>,
     /// What is asked for in the handshake.
     pub offer: Arc<Offer>,
+    /// For TLS, whom to trust, and the name that the certificate is to be for.
+    pub tls: Option<(TlsClient, String)>,
 }
 
 /// A client of one app: the same loop and the same [`App`] as a server's, on connections that the app orders by
@@ -62,7 +66,7 @@ pub struct Target {
 ///     headers: Vec::new(),
 /// };
 /// let addr = "127.0.0.1:8080".parse()?;
-/// Client::new(Once).target(Target { addr, source: None, offer: offer.into() }).run()?;
+/// Client::new(Once).target(Target { addr, source: None, offer: offer.into(), tls: None }).run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Client<A: App> {
@@ -151,13 +155,15 @@ impl<A: App> Client<A> {
             // Such a server is compared with others, whose answers need no unmasking.
             sessions.outbox.random = None;
         }
+        let has_names = self.targets.iter().any(|target| matches!(target.addr, Place::Name { .. }));
         let setup = Setup {
             signals: Some(Signals::new(&signals::ENDING)?),
             targets: self.targets,
             handshake: self.handshake,
             drain_timeout: self.drain_timeout,
             busy_poll: self.busy_poll,
-            waker: self.waker,
+            // Names are looked up on other threads.
+            waker: self.waker.or_else(|| has_names.then(Waker::default)),
             time_each_read: self.time_each_read,
             ..Setup::default()
         };

@@ -1,14 +1,15 @@
 //! The loop: poll, drain the bus, read what is ready, accept, expire deadlines, write what is dirty, sleep. The time is read once a pass.
 //!
-//! Sockets are edge-triggered and registered once. A short read means that a socket is drained, so there is no read
-//! only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
+//! Sockets are edge-triggered and registered once. A short read means that a socket is drained (but with TLS), so there is no
+//! read only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
 
 use super::client::Target;
+use super::dialing::Dialing;
 use super::seat::{Rest, Seat};
 use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
-use crate::app::{App, ConnectError};
+use crate::app::App;
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
@@ -17,8 +18,6 @@ use crate::os::control::Control;
 use crate::os::listener::Listener;
 use crate::os::log_writer::{LogFormat, write_records};
 use crate::os::signals::Signals;
-use crate::os::stream::Stream;
-use crate::outbox::Order;
 use crate::session::{Fate, Sessions};
 use mio::{Events, Poll};
 use std::io::{self, ErrorKind, IoSlice};
@@ -73,10 +72,11 @@ pub(super) struct Setup {
 }
 
 pub(super) struct EventLoop<A: App> {
-    poll: Poll,
-    sessions: Sessions<A>,
-    sockets: Sockets,
-    setup: Setup,
+    pub(super) poll: Poll,
+    pub(super) sessions: Sessions<A>,
+    pub(super) sockets: Sockets,
+    pub(super) setup: Setup,
+    pub(super) dialing: Dialing,
     clock: Clock,
     drain_deadline: Option<Duration>,
     /// Signals so far.
@@ -112,6 +112,7 @@ impl<A: App> EventLoop<A> {
             sessions,
             sockets,
             setup,
+            dialing: Dialing::default(),
             clock,
             drain_deadline: None,
             signals: 0,
@@ -206,7 +207,7 @@ impl<A: App> EventLoop<A> {
                         continue;
                     }
                     let Some(socket) = self.sockets.get(key) else { continue };
-                    socket.read_closed |= event.is_read_closed();
+                    socket.reads_on |= event.is_read_closed();
                     // On the list already, it has had its turn in this pass.
                     let had_its_turn = socket.still_ready;
                     let mut readable = event.is_readable();
@@ -223,7 +224,10 @@ impl<A: App> EventLoop<A> {
                 }
                 Wake::Listener(index) => self.sockets.listener_is_ready(index),
                 Wake::Control => self.obey(),
-                Wake::Waker => self.sessions.wake(),
+                Wake::Waker => {
+                    self.take_lookups();
+                    self.sessions.wake();
+                }
                 Wake::Bus => self.setup.seat.as_mut().map_or(Ok(()), Seat::take_news)?,
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
@@ -257,7 +261,7 @@ impl<A: App> EventLoop<A> {
             let mut input = self.sessions.outbox.queue.lend_input();
             let space = input.space();
             let result = socket.stream.read(space);
-            let drained = result.as_ref().is_ok_and(|&bytes| bytes < space.len()) && !socket.read_closed;
+            let drained = result.as_ref().is_ok_and(|&bytes| bytes < space.len()) && !socket.reads_on;
             if let Ok(bytes @ 1..) = result {
                 if self.setup.time_each_read {
                     self.sessions.outbox.now = self.clock.now();
@@ -316,42 +320,6 @@ impl<A: App> EventLoop<A> {
                 }
             }
         }
-    }
-
-    /// Opens the connections that the app ordered.
-    fn connect(&mut self) {
-        for Order { target, tag } in self.sessions.take_orders() {
-            let Some(target) = self.setup.targets.get(target) else { continue };
-            match Stream::connect(&target.addr, target.source) {
-                Ok((mut stream, peer)) => {
-                    let key = self.sessions.connect(peer, self.setup.handshake.then_some(&target.offer), tag);
-                    let generation = self.sessions.generation(key).unwrap_or_default();
-                    let registered = stream.register(self.poll.registry(), token(key, generation));
-                    self.sockets.insert(key, stream, true);
-                    if let Err(error) = registered {
-                        self.sessions.socket_error(key, &error);
-                    }
-                }
-                Err(error) => {
-                    self.sessions.order_failed(tag, &ConnectError::Io(error.kind(), error.to_string()));
-                }
-            }
-        }
-    }
-
-    /// An event came for a socket that was connecting: whether it is connected.
-    #[cold]
-    fn is_connected(&mut self, key: u32, writable: bool) -> bool {
-        let Some(socket) = self.sockets.get(key) else { return false };
-        if let Err(error) = socket.stream.connect_result() {
-            self.sessions.socket_error(key, &error);
-            return false;
-        }
-        socket.connecting = !writable;
-        if writable {
-            self.sessions.connected(key);
-        }
-        writable
     }
 
     /// The app, after [`EventLoop::run`].

@@ -1,6 +1,7 @@
 //! Floor 5, the reactor: one epoll loop that owns the sockets and drives the [sessions](crate::session).
 
 mod client;
+mod dialing;
 mod event_loop;
 mod seat;
 mod server;

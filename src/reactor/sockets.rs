@@ -55,8 +55,9 @@ pub(super) struct Socket {
     pub stream: Stream,
     /// We connect, and it is not known yet whether that works.
     pub connecting: bool,
-    /// The peer sends no more; reading must go on to the end of the stream, since no further event will come.
-    pub read_closed: bool,
+    /// A short read does not mean that it is drained: the peer sends no more, so that no further event will come for the end of
+    /// the stream; or it is TLS, which reads as much as makes a record.
+    pub reads_on: bool,
     /// Nothing is read until what we sent is taken.
     pub paused: bool,
     /// It stands on the still-ready list, and so only once.
@@ -173,8 +174,8 @@ impl Sockets {
         if self.slots.len() <= key as usize {
             self.slots.resize_with(key as usize + 1, || None);
         }
-        self.slots[key as usize] =
-            Some(Socket { stream, connecting, read_closed: false, paused: false, still_ready: false });
+        let reads_on = matches!(stream, Stream::Tls(_));
+        self.slots[key as usize] = Some(Socket { stream, connecting, reads_on, paused: false, still_ready: false });
     }
 
     #[inline]

@@ -87,7 +87,8 @@ impl<A: App> Sessions<A> {
             position += used;
             match event {
                 Some(Event::Message(mut message)) => {
-                    let (Phase::Open, Some(state)) = (session.phase, &mut session.state) else { continue };
+                    let listens = session.phase == Phase::Open || settings.hears_out;
+                    let (true, Some(state)) = (listens, &mut session.state) else { continue };
                     outbox.stats.receive(message.kind.index(), message.len());
                     if LOG {
                         log_message(log, session.peer, id, &mut message);

@@ -49,6 +49,9 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How long a peer has to answer a Close frame, and to take what was queued before it. Default 5 s.
     pub close_timeout: Duration,
+    /// Whether the app is given messages that come after it began to close a connection, up to the peer's Close frame: for a
+    /// client that wants the answers to all it asked. Default false.
+    pub hears_out: bool,
     /// Open WebSocket connections; further upgrades are answered by 503 with `Retry-After`. Default 1,000,000.
     pub max_connections: usize,
     /// Open WebSocket connections of one client: of one IPv4 address, or of one IPv6 /64. Further upgrades are answered by
@@ -71,6 +74,7 @@ impl Default for Settings {
             heartbeat_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
+            hears_out: false,
             max_connections: 1_000_000,
             max_connections_per_ip: 0,
             proxies: ProxyRules::default(),

@@ -10,6 +10,7 @@ pub mod chat;
 pub mod client;
 pub mod nginx;
 pub mod process;
+pub mod program;
 pub mod redis;
 
 pub use client::Client;

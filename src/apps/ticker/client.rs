@@ -12,6 +12,7 @@ use crate::protocol::http::Request;
 use crate::protocol::message::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -75,11 +76,18 @@ pub struct TickerClient<R> {
     sequence: u64,
 }
 
-impl<R: FnMut(Report<'_>)> TickerClient<R> {
-    /// A client that connects when its loop begins. `seed` decides how long it waits between attempts.
+impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
+    /// A client that connects when its loop begins, and stops it when `report` breaks off or there is nothing more to try.
+    /// `seed` decides how long it waits between attempts.
     pub fn new(wishes: Wishes, seed: [u8; 32], report: R) -> TickerClient<R> {
         let state = State::Waiting(Duration::ZERO);
         TickerClient { wishes, report, random: StdRng::from_seed(seed), state, sequence: 0 }
+    }
+
+    fn tell(&mut self, report: Report<'_>, out: &mut Outbox) {
+        if (self.report)(report).is_break() {
+            out.stop();
+        }
     }
 
     fn lost(&mut self, why: &str, out: &mut Outbox) {
@@ -90,7 +98,7 @@ impl<R: FnMut(Report<'_>)> TickerClient<R> {
         };
         let dice = f64::from(self.random.next_u32()) / f64::from(u32::MAX);
         let retry_in = self.wishes.retry.as_mut().map(|retry| retry.failed(lasted, dice));
-        (self.report)(Report::Lost { why, retry_in });
+        self.tell(Report::Lost { why, retry_in }, out);
         match retry_in {
             Some(wait) => {
                 self.state = State::Waiting(out.now() + wait);
@@ -112,17 +120,17 @@ impl<R: FnMut(Report<'_>)> TickerClient<R> {
     }
 }
 
-impl<R: FnMut(Report<'_>)> App for TickerClient<R> {
+impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
     /// Why it ends, if not by a closing handshake.
     type Connection = Option<String>;
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> Option<String> {
-        let Wishes { id: name, tickers, ping, .. } = &self.wishes;
+        let Wishes { id: name, tickers, .. } = &self.wishes;
         out.send_text(id, &Wire::TickerRequest(TickerRequest { id: name.clone(), tickers: tickers.clone() }).write());
         let now = out.now();
-        self.state = State::Open(Open { id, since: now, heard: now, next_ping: now + *ping });
-        out.tick_by(now + *ping);
-        (self.report)(Report::Connected);
+        self.state = State::Open(Open { id, since: now, heard: now, next_ping: now });
+        out.tick_by(now);
+        self.tell(Report::Connected, out);
         None
     }
 
@@ -130,16 +138,18 @@ impl<R: FnMut(Report<'_>)> App for TickerClient<R> {
         let now = out.now();
         let Some(open) = self.open(id) else { return };
         open.heard = now;
-        let Some(text) = message.text() else { return (self.report)(Report::Odd("a binary message")) };
+        let Some(text) = message.text() else { return self.tell(Report::Odd("a binary message"), out) };
         match Wire::read(text) {
-            Ok(Wire::TickerChange(changes)) => changes.0.iter().for_each(|change| (self.report)(Report::Price(change))),
+            Ok(Wire::TickerChange(changes)) => {
+                changes.0.iter().for_each(|change| self.tell(Report::Price(change), out));
+            }
             Ok(Wire::Ping(beat)) => {
                 out.send_text(id, &Wire::Pong(beat).write());
             }
-            Ok(Wire::Pong(beat)) => (self.report)(Report::Latency(now.saturating_sub(beat.at()))),
-            Ok(Wire::Error(complaint)) => (self.report)(Report::Odd(&complaint.0)),
-            Ok(Wire::TickerRequest(_)) => (self.report)(Report::Odd("a message that only clients send")),
-            Err(error) => (self.report)(Report::Odd(&error.to_string())),
+            Ok(Wire::Pong(beat)) => self.tell(Report::Latency(now.saturating_sub(beat.at())), out),
+            Ok(Wire::Error(complaint)) => self.tell(Report::Odd(&complaint.0), out),
+            Ok(Wire::TickerRequest(_)) => self.tell(Report::Odd("a message that only clients send"), out),
+            Err(error) => self.tell(Report::Odd(&error.to_string()), out),
         }
     }
 

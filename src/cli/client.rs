@@ -1,0 +1,186 @@
+//! `percore client URL [TICKER...]`: prices of a ticker feed, or a conversation with any WebSocket server.
+
+use super::Failure;
+use super::flags::{DeflateFlag, check_subprotocols, header, is_origin};
+use super::units::{bytes, duration};
+use crate::apps::ticker::client::Wishes;
+use crate::client::conversation::{self, Manner};
+use crate::client::{Dial, input, prices};
+use crate::data::retry::Retry;
+use crate::os::hostname;
+use crate::os::tls::TlsClient;
+use crate::os::url::Url;
+use crate::protocol::client::Offer;
+use crate::reactor::Target;
+use crate::session::Settings;
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The longest wait before another attempt, unless the first is longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// From one Ping of the ticker's protocol to the next.
+const PING: Duration = Duration::from_secs(60);
+/// The wait before the first other attempt.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Each also reads `PERCORE_CLIENT_<FLAG>` from the environment.
+#[derive(Args, Debug)]
+pub(super) struct ClientFlags {
+    /// ws://HOST[:PORT][/PATH], wss:// for TLS, or unix:SOCKET[:/PATH]
+    #[arg(value_name = "URL")]
+    url: String,
+    /// Symbols whose prices to ask a ticker feed for. Without any, lines of standard input are sent as messages, and messages shown
+    #[arg(value_name = "TICKER")]
+    tickers: Vec<String>,
+
+    /// How long a connection may take to open
+    #[arg(long, env = "PERCORE_CLIENT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = duration, help_heading = "Connection")]
+    connect_timeout: Duration,
+    /// PEM file with the certificates to trust, for wss:// [default: those that the system trusts]
+    #[arg(long, env = "PERCORE_CLIENT_CA", value_name = "FILE", help_heading = "Connection")]
+    ca: Option<PathBuf>,
+    /// Further header of the handshake; repeatable
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header, help_heading = "Connection")]
+    header: Vec<(String, String)>,
+    /// Subprotocol to ask for; repeatable, the best first
+    #[arg(long, env = "PERCORE_CLIENT_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',')]
+    #[arg(help_heading = "Connection")]
+    subprotocol: Vec<String>,
+    /// Page that we come from, as browsers say: SCHEME://HOST
+    #[arg(long, env = "PERCORE_CLIENT_ORIGIN", value_name = "ORIGIN", help_heading = "Connection")]
+    origin: Option<String>,
+    /// permessage-deflate to ask for
+    #[arg(long, env = "PERCORE_CLIENT_DEFLATE", value_name = "MODE", default_value = "off", value_enum)]
+    #[arg(num_args = 0..=1, default_missing_value = "no-takeover", require_equals = true, help_heading = "Connection")]
+    deflate: DeflateFlag,
+    /// The longest message, both ways
+    #[arg(long, env = "PERCORE_CLIENT_MAX_MESSAGE", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
+    #[arg(help_heading = "Connection")]
+    max_message: usize,
+    /// Between Pings of the WebSocket protocol; 0 for none
+    #[arg(long, env = "PERCORE_CLIENT_PING_INTERVAL", value_name = "TIME", default_value = "30s")]
+    #[arg(value_parser = duration, help_heading = "Connection")]
+    ping_interval: Duration,
+    /// A server of which nothing comes for so long is given up; 0 for never [default: 2.5 times --ping-interval]
+    #[arg(long, env = "PERCORE_CLIENT_PING_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    #[arg(help_heading = "Connection")]
+    ping_timeout: Option<Duration>,
+
+    /// One JSON object a line on standard output
+    #[arg(long, env = "PERCORE_CLIENT_JSON", help_heading = "Output")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    json: bool,
+
+    /// Between Pings of the ticker's protocol; a server silent for twice as long has stalled, and is connected anew [default: 60s]
+    #[arg(long, env = "PERCORE_CLIENT_PING", value_name = "TIME", value_parser = duration)]
+    #[arg(requires = "tickers", help_heading = "Tickers")]
+    ping: Option<Duration>,
+    /// Wait before the first other attempt, then twice as long each time up to 60s; 0 to give up instead [default: 5s]
+    #[arg(long, env = "PERCORE_CLIENT_RETRY", value_name = "TIME", value_parser = duration)]
+    #[arg(requires = "tickers", help_heading = "Tickers")]
+    retry: Option<Duration>,
+    /// What the feed is to know us as [default: HOSTNAME-PROCESS]
+    #[arg(long, env = "PERCORE_CLIENT_ID", value_name = "NAME", requires = "tickers", help_heading = "Tickers")]
+    id: Option<String>,
+
+    /// Close, and exit, at the end of the input; a terminal's Ctrl-D does so anyway
+    #[arg(long, short = 'E', env = "PERCORE_CLIENT_EXIT_ON_EOF", conflicts_with = "tickers")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true, help_heading = "Conversation")]
+    exit_on_eof: bool,
+    /// Send lines as binary messages
+    #[arg(long, env = "PERCORE_CLIENT_BINARY", conflicts_with = "tickers", help_heading = "Conversation")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    binary: bool,
+    /// Keep nothing of what is typed on a terminal
+    #[arg(long, env = "PERCORE_CLIENT_NO_HISTORY", conflicts_with = "tickers", help_heading = "Conversation")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    no_history: bool,
+}
+
+pub(super) fn run(flags: ClientFlags) -> Result<(), Failure> {
+    let mut dial = dial(&flags)?;
+    let ending = if flags.tickers.is_empty() {
+        let manner = Manner {
+            binary: flags.binary,
+            json: flags.json,
+            exit_on_eof: flags.exit_on_eof,
+            history: if flags.no_history { None } else { input::history_file() },
+            max_line: flags.max_message,
+        };
+        conversation::run(&mut dial, manner)
+    } else {
+        prices::run(&dial, wishes(&flags)?, flags.json)
+    };
+    ending.map_err(|error| Failure::Run(error.to_string()))?.map_err(Failure::Run)
+}
+
+fn wishes(flags: &ClientFlags) -> Result<Wishes, Failure> {
+    let (ping, retry) = (flags.ping.unwrap_or(PING), flags.retry.unwrap_or(RETRY));
+    if ping.is_zero() {
+        return Err(Failure::Usage("--ping must be longer than 0".into()));
+    }
+    let id = flags.id.clone().unwrap_or_else(|| format!("{}-{}", hostname::hostname(), std::process::id()));
+    let retry = (!retry.is_zero()).then(|| Retry::new(retry, LONGEST_WAIT.max(retry)));
+    Ok(Wishes { id, tickers: flags.tickers.clone(), ping, retry })
+}
+
+/// Checks what each flag by itself could not.
+fn dial(flags: &ClientFlags) -> Result<Dial, Failure> {
+    let url = Url::parse(&flags.url, &[("ws", Some(80)), ("wss", Some(443))]).map_err(Failure::Usage)?;
+    check_subprotocols(&flags.subprotocol)?;
+    if let Some(bad) = flags.origin.as_ref().filter(|origin| !is_origin(origin) && *origin != "null") {
+        return Err(Failure::Usage(format!("--origin '{bad}': give SCHEME://HOST, such as https://example.org")));
+    }
+    if flags.connect_timeout.is_zero() {
+        return Err(Failure::Usage("--connect-timeout must be longer than 0".into()));
+    }
+    let timeout = flags.ping_timeout.unwrap_or(flags.ping_interval.mul_f64(2.5));
+    if !timeout.is_zero() && timeout <= flags.ping_interval {
+        return Err(Failure::Usage(format!(
+            "--ping-timeout must be longer than --ping-interval ({:?}), or no answer can come in time",
+            flags.ping_interval
+        )));
+    }
+    let tls = match (url.scheme, &flags.ca) {
+        ("wss", authorities) => {
+            let client = TlsClient::new(authorities.as_deref());
+            let client = client.map_err(|error| Failure::Usage(format!("--ca: {error}")))?;
+            Some((client, url.host_name().to_owned()))
+        }
+        (_, Some(_)) => return Err(Failure::Usage("--ca is for TLS: give a URL with wss://".into())),
+        (_, None) => None,
+    };
+    let settings = Settings {
+        max_message: flags.max_message,
+        heartbeat: flags.ping_interval,
+        heartbeat_timeout: timeout,
+        handshake_timeout: flags.connect_timeout,
+        ..Settings::default()
+    };
+    let offer = offer(flags, &url)?.into();
+    Ok(Dial { url: url.to_string(), target: Target { addr: url.place, source: None, offer, tls }, settings })
+}
+
+fn offer(flags: &ClientFlags, url: &Url) -> Result<Offer, Failure> {
+    let (mut host, mut headers) = (url.host.clone(), Vec::new());
+    for (name, value) in &flags.header {
+        match name.to_ascii_lowercase().as_str() {
+            "host" => host.clone_from(value),
+            "sec-websocket-protocol" => return Err(Failure::Usage("--header: give --subprotocol NAME instead".into())),
+            "sec-websocket-extensions" => return Err(Failure::Usage("--header: give --deflate instead".into())),
+            "upgrade" | "connection" | "sec-websocket-key" | "sec-websocket-version" => {
+                return Err(Failure::Usage(format!("--header: {name} is the handshake's own")));
+            }
+            _ => headers.push((name.clone(), value.clone())),
+        }
+    }
+    headers.extend(flags.origin.iter().map(|origin| ("Origin".to_owned(), origin.clone())));
+    let (target, subprotocols) = (url.target().to_owned(), flags.subprotocol.clone());
+    Ok(Offer { target, host, subprotocols, deflate: flags.deflate.into(), headers })
+}

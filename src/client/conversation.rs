@@ -1,0 +1,247 @@
+//! A conversation with a WebSocket server: each line of the input is a message, each message that comes a line.
+//!
+//! Memory is bounded: while much waits for the server, no further input is taken. Nothing that was typed is lost without a word.
+
+use super::input::{self, Input};
+use super::lines::Lines;
+use super::screen::{Screen, json_object};
+use super::{Dial, Ending};
+use crate::app::{App, ConnectError, Error};
+use crate::data::id::ConnectionId;
+use crate::data::log::json_string;
+use crate::outbox::{Outbox, SendRules, SlowConsumer};
+use crate::protocol::close::CloseReason;
+use crate::protocol::http::Request;
+use crate::protocol::message::{Kind, Message};
+use crate::reactor::{Outcome, Waker};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// While so many bytes wait for the server, no further line is sent. A quarter of what would stop the reading of answers, since two
+/// that only write to each other get nowhere.
+const BACKLOG_BYTES: usize = 64 * 1024;
+/// The bound below which the loop reads whatever waits to be sent.
+const MAX_BACKLOG_BYTES: usize = 256 * 1024;
+/// A masked Close frame with a code.
+const CLOSE_FRAME_BYTES: usize = 8;
+
+/// How to talk.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// Lines are sent as binary messages.
+    pub binary: bool,
+    /// Messages are shown as JSON.
+    pub json: bool,
+    /// The end of input is the end of the conversation.
+    pub exit_on_eof: bool,
+    /// Where to keep what is typed on a terminal.
+    pub history: Option<PathBuf>,
+    /// The longest line, in bytes.
+    pub max_line: usize,
+}
+
+/// The app.
+struct Conversation {
+    url: String,
+    manner: Manner,
+    /// Goes before the screen, so that the thread that types does not wait for us when that one waits for it.
+    input: Receiver<Input>,
+    screen: Screen,
+    open: Option<ConnectionId>,
+    lines: Lines,
+    /// Whether the input has ended.
+    ended: bool,
+    /// Whether [`App::on_written`] is to come.
+    waits: bool,
+    ending: Ending,
+}
+
+impl Conversation {
+    /// Sends what was typed, as long as not much waits.
+    fn send(&mut self, out: &mut Outbox) {
+        let Some(id) = self.open else { return };
+        while out.backlog_bytes(id) < BACKLOG_BYTES {
+            if let Some(line) = self.lines.next(self.ended) {
+                let kind = if self.manner.binary { Kind::Binary } else { Kind::Text };
+                if kind == Kind::Binary || std::str::from_utf8(line).is_ok() {
+                    out.send(id, kind, &[line]);
+                } else {
+                    self.fail("a line is not UTF-8, and was not sent (--binary sends any)".to_owned());
+                }
+                continue;
+            }
+            if self.ended {
+                return self.end(id, out);
+            }
+            match self.input.try_recv() {
+                Ok(Input::Bytes(bytes)) => self.lines.push(&bytes),
+                Ok(Input::Line(line)) => self.lines.push(format!("{line}\n").as_bytes()),
+                Ok(Input::End) => self.ended = true,
+                Ok(Input::Failed(error)) => {
+                    self.fail(format!("standard input: {error}"));
+                    return self.close(out);
+                }
+                Err(_) => return self.check_line(out),
+            }
+        }
+        self.wait(id, out);
+    }
+
+    /// A line may not be longer than there is memory for.
+    fn check_line(&mut self, out: &mut Outbox) {
+        let most = self.manner.max_line;
+        if self.lines.pending_bytes() > most {
+            self.fail(format!("a line of the input is longer than --max-message, {most} bytes, and was not sent"));
+            self.close(out);
+        }
+    }
+
+    /// Goes on once the server has taken what waits for it.
+    fn wait(&mut self, id: ConnectionId, out: &mut Outbox) {
+        if !std::mem::replace(&mut self.waits, true) {
+            out.when_written(id);
+        }
+    }
+
+    /// All was sent, or is about to be.
+    fn end(&mut self, id: ConnectionId, out: &mut Outbox) {
+        if !self.manner.exit_on_eof {
+            return;
+        }
+        // The server has the time of the closing handshake from when it has all.
+        if out.backlog_bytes(id) == 0 { self.close(out) } else { self.wait(id, out) }
+    }
+
+    /// Begins the closing handshake; nothing more is sent.
+    fn close(&mut self, out: &mut Outbox) {
+        if let Some(id) = self.open.take() {
+            out.close(id, CloseCode::Normal, "");
+        }
+    }
+
+    /// Says what went wrong; the exit code will say so as well.
+    fn fail(&mut self, what: String) {
+        if let Err(before) = std::mem::replace(&mut self.ending, Err(what)) {
+            self.screen.say(&before);
+        }
+    }
+}
+
+impl App for Conversation {
+    /// Why it ends, if not by a closing handshake.
+    type Connection = Option<String>;
+
+    fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
+        out.connect(0, 0);
+        None
+    }
+
+    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Option<String> {
+        self.open = Some(id);
+        let subprotocol = request.subprotocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
+        self.screen.say(&format!("connected to {}{subprotocol}", self.url));
+        self.send(out);
+        None
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) {
+        self.send(out);
+    }
+
+    fn on_written(&mut self, _: ConnectionId, _: &mut Option<String>, out: &mut Outbox) {
+        self.waits = false;
+        self.send(out);
+    }
+
+    fn on_message(&mut self, _: ConnectionId, _: &mut Option<String>, mut message: Message<'_>, out: &mut Outbox) {
+        let json = |kind: &str, data: String| json_object(&[("type", json_string(kind)), ("data", json_string(&data))]);
+        let shown = match (message.kind, self.manner.json) {
+            (Kind::Text, false) => self.screen.message(message.text().unwrap_or_default()),
+            (Kind::Text, true) => self.screen.line(&json("text", message.text().unwrap_or_default().to_owned())),
+            (Kind::Binary, false) => self.screen.message(&hex(message.payload())),
+            (Kind::Binary, true) => self.screen.line(&json("binary", STANDARD.encode(message.payload()))),
+        };
+        // Said once; what comes while it closes is shown nowhere, as that cannot be.
+        if let (Err(error), true) = (shown, self.open.is_some()) {
+            self.fail(format!("standard output: {error}"));
+            self.close(out);
+        }
+    }
+
+    fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
+        self.fail(format!("{}: {error}", self.url));
+        out.stop();
+    }
+
+    fn on_error(&mut self, _: ConnectionId, why: &mut Option<String>, error: &Error, _: &mut Outbox) {
+        *why = Some(error.to_string());
+    }
+
+    fn on_drain(&mut self, out: &mut Outbox) {
+        self.close(out);
+    }
+
+    fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
+        // What waits in this moment may be our answer to the Close frame.
+        let in_the_way = out.backlog_bytes(id) > CLOSE_FRAME_BYTES || self.lines.pending_bytes() > 0;
+        if in_the_way || matches!(self.input.try_recv(), Ok(Input::Bytes(_) | Input::Line(_))) {
+            self.screen.say("the connection ended before all of the input was sent");
+        }
+        self.open = None;
+        let is_good = matches!(reason.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status);
+        match why {
+            Some(why) => self.fail(format!("{}: {why}", self.url)),
+            None if is_good => {
+                let because = if reason.reason.is_empty() { String::new() } else { format!(": {}", reason.reason) };
+                self.screen.say(&format!("closed with {}{because}", u16::from(reason.code)));
+            }
+            None => self.fail(format!("{}: closed with {}: {}", self.url, u16::from(reason.code), reason.reason)),
+        }
+        out.stop();
+    }
+}
+
+/// Bytes for people.
+fn hex(bytes: &[u8]) -> String {
+    let mut out = format!("[binary, {} bytes]", bytes.len());
+    for byte in bytes {
+        let _ = write!(out, " {byte:02x}");
+    }
+    out
+}
+
+/// Talks until either side closes, or a signal does.
+///
+/// # Errors
+/// What makes a loop impossible.
+pub fn run(dial: &mut Dial, mut manner: Manner) -> io::Result<Ending> {
+    let rules = &mut dial.settings;
+    // So reading never pauses, and what we send, which minds the backlog, is never left out.
+    rules.send = SendRules { max_backlog: MAX_BACKLOG_BYTES, slow_consumer: SlowConsumer::Drop, ..rules.send };
+    rules.hears_out = true;
+    let waker = Waker::default();
+    let (input, screen, is_typed) = input::begin(manner.history.take(), waker.clone())?;
+    manner.exit_on_eof |= is_typed;
+    let conversation = Conversation {
+        url: dial.url.clone(),
+        manner,
+        input,
+        screen,
+        open: None,
+        lines: Lines::default(),
+        ended: false,
+        waits: false,
+        ending: Ok(()),
+    };
+    let (outcome, mut app) = dial.client(conversation).waker(&waker).run()?;
+    if matches!(outcome, Outcome::Interrupted(_)) {
+        app.fail("interrupted before the connection was closed".to_owned());
+    }
+    Ok(app.ending)
+}

@@ -1,0 +1,32 @@
+//! Floor 6, the client of the command line: prices of a ticker feed, or a conversation with any WebSocket server.
+//!
+//! Both are apps on [`Client`]. What comes goes to standard output, a line each; what there is to say about it to standard error.
+
+pub mod conversation;
+pub mod input;
+pub mod lines;
+pub mod prices;
+pub mod screen;
+
+use crate::app::App;
+use crate::reactor::{Client, Target};
+use crate::session::Settings;
+
+/// What became of a run, for the exit code; the line is for people.
+pub type Ending = Result<(), String>;
+
+/// Which server, and how to talk to it.
+pub struct Dial {
+    /// As it was typed.
+    pub url: String,
+    /// Where it is.
+    pub target: Target,
+    /// What the connection goes by.
+    pub settings: Settings,
+}
+
+impl Dial {
+    fn client<A: App>(&self, app: A) -> Client<A> {
+        Client::new(app).settings(self.settings.clone()).target(self.target.clone()).time_each_read()
+    }
+}
