@@ -14,7 +14,7 @@
 //! A reader copies words out one by one with atomic loads, and then looks whether `reserved` has come round to where it began:
 //! only if not, what it copied is what was published. It trusts nothing: a header that cannot be is an error.
 //!
-//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release). Reader: `head` (acquire), words
+//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release), `checkpoint` (release). Reader: `head` (acquire), words
 //! (relaxed), acquire fence, `reserved` (relaxed). If the reader copied a word that overwrote one of its own, the fences make
 //! it see the `reserved` that came before that word.
 
@@ -234,8 +234,9 @@ impl Writer {
             return false;
         }
         (self.published, self.shown) = (self.position, self.checkpoint);
-        ring.checkpoint.store(self.checkpoint, Ordering::Relaxed);
         ring.head.store(self.position, Ordering::Release);
+        // Whenever we are killed, the checkpoint that is found is no farther than the head.
+        ring.checkpoint.store(self.checkpoint, Ordering::Release);
         true
     }
 }
@@ -261,7 +262,7 @@ impl Reader {
     /// When these were not written by a [`Writer`].
     pub fn at_head(ring: Ring<'_>) -> Result<Reader, Corrupt> {
         let head = ring.head.load(Ordering::Acquire);
-        let mut reader = Reader::at(ring.checkpoint.load(Ordering::Relaxed), 0);
+        let mut reader = Reader::at(ring.checkpoint.load(Ordering::Acquire), 0);
         while reader.position < head {
             reader.read(ring, |_, _, _| {})?;
         }
@@ -286,7 +287,7 @@ impl Reader {
         for _ in 0..ATTEMPTS {
             let head = ring.head.load(Ordering::Acquire);
             let Some(behind) = head.checked_sub(self.position) else {
-                // A checkpoint may be seen before the head that belongs to it.
+                // As it never is with an honest writer, unless a reader begins at a place that it was told before the head.
                 let ahead = self.position - head <= ring.len();
                 return if ahead { Ok(Progress::default()) } else { Err(Corrupt("a head that went back")) };
             };
@@ -302,7 +303,7 @@ impl Reader {
             }
             // Lapped: on at the checkpoint; at the head if that is where it came from, as it never is with an honest writer.
             // How many records this cost shows at the next one that is read.
-            let checkpoint = ring.checkpoint.load(Ordering::Relaxed);
+            let checkpoint = ring.checkpoint.load(Ordering::Acquire);
             self.position = if checkpoint > self.position { checkpoint } else { head };
         }
         Ok(Progress { more: true, ..Progress::default() })
