@@ -265,6 +265,10 @@ fn a_line_that_is_too_long_and_input_that_was_not_sent() {
         talk(&[&server.url("/"), "-E", "--max-message", "1000"], &[b"fine\n", &[b'x'; 2000][..]].concat());
     assert_eq!((code, &out[..]), (Some(1), &["fine".to_owned()][..]));
     assert!(err.last().is_some_and(|line| line.contains("longer than --max-message, 1000 bytes")), "{err:?}");
+    let mut talker = client(&[&server.url("/"), "--max-message", "1000"]);
+    talker.types("x".repeat(2000));
+    let (code, _, err) = talker.ends();
+    assert!(code == Some(1) && err.iter().any(|line| line.contains("longer than --max-message")), "{err:?}");
     // The server closes before it has read.
     let (sender, receiver) = mpsc::channel();
     let url = serving(move |mut socket| {
@@ -379,7 +383,12 @@ fn on_a_terminal() {
     let feed = Server::launch(percore(&["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "100ms"]), 1);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/terminal.py");
     let mut python = Command::new(tool("venv/bin/python"));
-    python.arg(script).arg(env!("CARGO_BIN_EXE_percore")).args([echo.url("/"), feed.url("/")]).arg(folder.path(""));
+    let hostile = serving(|mut socket| {
+        let _ = socket.send(Message::text("\x1b[31mred\r\u{9b}2J"));
+        while socket.read().is_ok() {}
+    });
+    python.arg(script).arg(env!("CARGO_BIN_EXE_percore")).args([echo.url("/"), feed.url("/"), hostile]);
+    python.arg(folder.path(""));
     python.stderr(Stdio::piped());
     let (code, out, err) = run(python);
     assert_eq!(code, 0, "{out}{err}");

@@ -69,6 +69,9 @@ impl Conversation {
         while out.backlog_bytes(id) < BACKLOG_BYTES {
             if let Some(line) = self.lines.next(self.ended) {
                 let kind = if self.manner.binary { Kind::Binary } else { Kind::Text };
+                if line.len() > self.manner.max_line {
+                    return self.line_too_long(out);
+                }
                 if kind == Kind::Binary || std::str::from_utf8(line).is_ok() {
                     out.send(id, kind, &[line]);
                 } else {
@@ -79,6 +82,10 @@ impl Conversation {
             if self.ended {
                 return self.end(id, out);
             }
+            // Its end may never come.
+            if self.lines.pending_bytes() > self.manner.max_line {
+                return self.line_too_long(out);
+            }
             match self.input.try_recv() {
                 Ok(Input::Bytes(bytes)) => self.lines.push(&bytes),
                 Ok(Input::Line(line)) => self.lines.push(format!("{line}\n").as_bytes()),
@@ -87,19 +94,16 @@ impl Conversation {
                     self.fail(format!("standard input: {error}"));
                     return self.close(out);
                 }
-                Err(_) => return self.check_line(out),
+                Err(_) => return,
             }
         }
         self.wait(id, out);
     }
 
-    /// A line may not be longer than there is memory for.
-    fn check_line(&mut self, out: &mut Outbox) {
+    fn line_too_long(&mut self, out: &mut Outbox) {
         let most = self.manner.max_line;
-        if self.lines.pending_bytes() > most {
-            self.fail(format!("a line of the input is longer than --max-message, {most} bytes, and was not sent"));
-            self.close(out);
-        }
+        self.fail(format!("a line of the input is longer than --max-message, {most} bytes, and was not sent"));
+        self.close(out);
     }
 
     /// Goes on once the server has taken what waits for it.

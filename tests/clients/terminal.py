@@ -1,4 +1,4 @@
-"""Sessions of `percore client` on a pseudo-terminal: terminal.py PERCORE ECHO_URL TICKER_URL FOLDER. Ends with 0 when all went as typed."""
+"""Sessions of `percore client` on a pseudo-terminal: terminal.py PERCORE ECHO_URL TICKER_URL HOSTILE_URL FOLDER. Ends with 0 when all went as typed."""
 
 import fcntl
 import os
@@ -34,6 +34,11 @@ class Terminal:
     def type(self, *keys):
         os.write(self.screen, "".join(keys).encode())
 
+    def types(self, *keys):
+        """Types once the editor asks: what is typed before that is the terminal's own, as Ctrl-D is."""
+        self.shows("> ")
+        self.type(*keys)
+
     def read(self, deadline, what):
         if not select.select([self.screen], [], [], max(0, deadline - time.monotonic()))[0]:
             raise AssertionError(f"in vain waited for {what}:\n{self.text!r}")
@@ -63,21 +68,20 @@ class Terminal:
 def editing(percore, url, folder):
     terminal = Terminal(percore, "client", url, XDG_STATE_HOME=folder)
     terminal.shows("percore: connected to ")
-    terminal.shows("> ")
-    terminal.type("helo", BACKSPACE, "lo", ENTER)
+    terminal.types("helo", BACKSPACE, "lo", ENTER)
     terminal.shows("< hello\r\n")
     # Above the last line, one letter in the middle.
-    terminal.type(UP, LEFT, LEFT, "L", ENTER)
+    terminal.types(UP, LEFT, LEFT, "L", ENTER)
     terminal.shows("< helLlo\r\n")
-    terminal.type(UP, UP, "!", ENTER)
+    terminal.types(UP, UP, "!", ENTER)
     terminal.shows("< hello!\r\n")
-    terminal.type("\u00e9t\u00e9 \U0001f980", ENTER)
+    terminal.types("\u00e9t\u00e9 \U0001f980", ENTER)
     terminal.shows("< \u00e9t\u00e9 \U0001f980\r\n")
     # What is pasted is as many messages as it has lines.
-    terminal.type("one", ENTER, "two", ENTER, "three", ENTER)
+    terminal.types("one", ENTER, "two", ENTER, "three", ENTER)
     for line in ("one", "two", "three"):
         terminal.shows(f"< {line}\r\n")
-    terminal.type(CTRL_D)
+    terminal.types(CTRL_D)
     code, text = terminal.ends()
     assert code == 0 and "percore: closed with 1000" in text, (code, text)
 
@@ -85,10 +89,10 @@ def editing(percore, url, folder):
 def history(percore, url, folder):
     terminal = Terminal(percore, "client", url, XDG_STATE_HOME=folder)
     terminal.shows("percore: connected to ")
-    terminal.type(UP * 5, ENTER)
+    terminal.types(UP * 5, ENTER)
     terminal.shows("< hello!\r\n")
     # Ctrl-C ends while a line is being typed.
-    terminal.type("half a li", CTRL_C)
+    terminal.types("half a li", CTRL_C)
     code, text = terminal.ends()
     assert code == 0 and "percore: closed with 1000" in text, (code, text)
     kept = os.path.join(folder, "percore", "history")
@@ -97,16 +101,17 @@ def history(percore, url, folder):
     assert os.stat(kept).st_mode & 0o077 == 0, "what was typed is nobody else's"
     silent = Terminal(percore, "client", "--no-history", url, XDG_STATE_HOME=folder)
     silent.shows("percore: connected to ")
-    silent.type(UP, "secret", ENTER)
+    silent.types(UP, "secret", ENTER)
     silent.shows("< secret\r\n")
-    silent.type(CTRL_D)
+    silent.types(CTRL_D)
     assert silent.ends()[0] == 0
     assert open(kept, encoding="utf-8").read() == lines
 
 
 def messages_between_keys(percore, url, folder):
     terminal = Terminal(percore, "client", "--no-history", url)
-    terminal.type('TickerRequest:{"Id":"x","Tickers":["SPY"]}', ENTER)
+    terminal.types('TickerRequest:{"Id":"x","Tickers":["SPY"]}', ENTER)
+    terminal.shows("> ")
     for typed in ("a", "ab", "abc"):
         terminal.type(typed[-1])
         # The line is there again below each message.
@@ -120,10 +125,8 @@ def messages_between_keys(percore, url, folder):
 def escapes(percore, url, folder):
     terminal = Terminal(percore, "client", "--no-history", url)
     terminal.shows("percore: connected to ")
-    # Ctrl-V takes the next key as it is.
-    terminal.type("\x16\x1b[31mred", ENTER)
-    terminal.shows(r"< \\u\{1b\}\[31mred\r\n")
-    terminal.type(CTRL_D)
+    terminal.shows(r"< \\u\{1b\}\[31mred\\r\\u\{9b\}2J\r\n")
+    terminal.types(CTRL_D)
     assert terminal.ends()[0] == 0
 
 
@@ -135,11 +138,11 @@ def nobody_there(percore, folder):
         assert code == 1 and "No such file" in text, (code, text)
 
 
-def main(percore, echo, ticker, folder):
+def main(percore, echo, ticker, hostile, folder):
     editing(percore, echo, folder)
     history(percore, echo, folder)
     messages_between_keys(percore, ticker, folder)
-    escapes(percore, echo, folder)
+    escapes(percore, hostile, folder)
     nobody_there(percore, folder)
 
 
