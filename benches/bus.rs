@@ -2,10 +2,19 @@
 //! and a child on another core, over a bus in /dev/shm.
 //!
 //! cargo bench --bench bus
+//!
+//! The same beside the pub/sub of a Redis, in turns, which `benches/bus-redis` runs:
+//!
+//! cargo bench --bench bus -- redis [ROUNDS]
+
+#[path = "support/redis.rs"]
+mod redis;
 
 use percore::os::cpus;
 use percore::{Bus, BusEvent, BusOptions, Record};
+use redis::{Publisher, Redis, Subscriber, Way};
 use std::hint::black_box;
+use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,6 +23,10 @@ use std::time::{Duration, Instant};
 /// How long each is measured.
 const TIME: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 5;
+/// Records published at a time beside Redis.
+const BATCH: usize = 32;
+/// So many batches are sent to Redis before the replies to the first are read. With fewer, or without replies, it is slower.
+const PIPELINED: usize = 32;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -21,6 +34,10 @@ fn main() {
     match words[..] {
         ["publish", path, cpu, bytes, batch] => publish(path, number(cpu), number(bytes), number(batch)),
         ["answer", path, cpu, spins] => answer(path, number(cpu), spins == "spin"),
+        ["redis-publish", address, cpu, bytes] => redis_publish(address, number(cpu), number(bytes)),
+        ["redis-answer", address, cpu] => redis_answer(address, number(cpu)),
+        ["redis"] => beside_redis(ROUNDS),
+        ["redis", rounds] => beside_redis(number(rounds)),
         _ => measure(),
     }
 }
@@ -61,9 +78,8 @@ impl Pair {
     fn start(arguments: &[&str]) -> Pair {
         let folder = PathBuf::from(format!("/dev/shm/percore-bench-{}", std::process::id()));
         let bus = Bus::join(&folder, BusOptions::default()).expect("a bus");
-        let mut command = Command::new(std::env::current_exe().expect("a path"));
-        command.arg(arguments[0]).arg(&folder).args(&arguments[1..]).stdin(Stdio::null());
-        Pair { child: command.spawn().expect("it runs"), folder, bus }
+        let child = this_program(arguments[0], folder.to_str().expect("plain"), &arguments[1..]);
+        Pair { child, folder, bus }
     }
 }
 
@@ -75,10 +91,16 @@ impl Drop for Pair {
     }
 }
 
+fn this_program(part: &str, path: &str, arguments: &[&str]) -> Child {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.arg(part).arg(path).args(arguments).stdin(Stdio::null());
+    command.spawn().expect("it runs")
+}
+
 /// Records a second that come here, and how many were lost.
 fn throughput(cpu: usize, bytes: usize, batch: usize) -> (f64, u64) {
     let mut pair = Pair::start(&["publish", &cpu.to_string(), &bytes.to_string(), &batch.to_string()]);
-    let (mut records, mut lost, mut start) = (0u64, 0, None);
+    let (mut records, mut lost, mut start, mut passes) = (0u64, 0, None, 0u32);
     loop {
         pair.bus.drain(|event| match event {
             BusEvent::Record { record: Record { payload, .. }, .. } => {
@@ -88,12 +110,15 @@ fn throughput(cpu: usize, bytes: usize, batch: usize) -> (f64, u64) {
             BusEvent::Gap { lost: missing, .. } => lost += missing,
             BusEvent::Joined(_) | BusEvent::Present { .. } | BusEvent::Left(_) => {}
         });
+        passes += 1;
         match start {
             None if records > 0 => {
                 (start, records, lost) = (Some(Instant::now()), 0, 0);
             }
             None => pair.bus.take_news().expect("it polls"),
-            Some(start) if start.elapsed() >= TIME => return (records as f64 / start.elapsed().as_secs_f64(), lost),
+            Some(start) if passes % 64 == 0 && start.elapsed() >= TIME => {
+                return (records as f64 / start.elapsed().as_secs_f64(), lost);
+            }
             Some(_) => {}
         }
     }
@@ -107,13 +132,18 @@ fn publish(path: &str, cpu: usize, bytes: usize, batch: usize) {
     let (head, cursor) =
         (folder.region().ring(bus.me().slot as usize).head, folder.region().cursor(0, bus.me().slot as usize));
     let (payload, room) = (vec![7; bytes], (folder.ring_bytes() / 8 / 2) as u64);
+    let (mut limit, parent) = (0, parent_id());
     loop {
         for _ in 0..batch {
             bus.publish(Record::binary("c", &payload)).expect("short enough");
         }
         bus.flush();
-        while head.load(Relaxed) > cursor.load(Relaxed) + room {
-            std::hint::spin_loop();
+        // The reader writes its cursor all the time, so it is looked at only when it has to be.
+        while head.load(Relaxed) > limit {
+            limit = cursor.load(Relaxed) + room;
+            if parent_id() != parent {
+                return;
+            }
         }
     }
 }
@@ -159,5 +189,112 @@ fn answer(path: &str, cpu: usize, spins: bool) {
         hear(&mut bus, spins);
         bus.publish(Record::binary("c", b"pong")).expect("short");
         bus.flush();
+    }
+}
+
+/// The bus and Redis in turns; a table of the medians, and of the medians of each round's ratio.
+fn beside_redis(rounds: usize) {
+    let cpus = cpus::allowed().expect("a mask");
+    let (ours, theirs) = (cpus[cpus.len() - 1], cpus[0]);
+    cpus::pin(ours).expect("it is allowed");
+    println!("Redis {}, {rounds} rounds in turns; medians (least to most)\n", redis::version());
+    println!("| records | bus, M/s | Redis by TCP | times as many | Redis by unix socket | times as many |");
+    println!("|---|---|---|---|---|---|");
+    for bytes in [100, 1024] {
+        let of_redis = |way| redis_throughput(theirs, ours, way, bytes) / 1e6;
+        let round = |_| [throughput(theirs, bytes, BATCH).0 / 1e6, of_redis(Way::Tcp), of_redis(Way::Unix)];
+        row(&format!("{bytes} B, published by {BATCH}"), (0..rounds).map(round).collect(), |bus, redis| bus / redis);
+    }
+    println!("\n| round trip | bus, µs | Redis by TCP | times as long | Redis by unix socket | times as long |");
+    println!("|---|---|---|---|---|---|");
+    let ways = [
+        ("parked, one core", ours, false),
+        ("parked, two cores", theirs, false),
+        ("bus spins, two cores", theirs, true),
+    ];
+    for (name, cpu, spins) in ways {
+        let of_redis = |way| redis_round_trip(cpu, ours, way);
+        let round = |_| [round_trip(cpu, spins), of_redis(Way::Tcp), of_redis(Way::Unix)];
+        row(name, (0..rounds).map(round).collect(), |bus, redis| redis / bus);
+    }
+}
+
+/// A row of what was measured in each round: by the bus, by Redis and TCP, by Redis and a unix socket.
+fn row(name: &str, measured: Vec<[f64; 3]>, ratio: fn(f64, f64) -> f64) {
+    let of = |value: &dyn Fn(&[f64; 3]) -> f64| spread(measured.iter().map(value).collect());
+    let ratio_to = |which: usize| of(&|round| ratio(round[0], round[which]));
+    let [bus, tcp, unix] = [0, 1, 2].map(|which| of(&|round| round[which]));
+    println!("| {name} | {bus} | {tcp} | {} | {unix} | {} |", ratio_to(1), ratio_to(2));
+}
+
+/// Median, least and most.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    format!("{:.2} ({:.2} to {:.2})", values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+/// Ends a child when dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Messages a second that come here by Redis, which has a core to itself; the publisher shares ours.
+fn redis_throughput(cpu: usize, ours: usize, way: Way, bytes: usize) -> f64 {
+    let redis = Redis::start(cpu, ours);
+    let address = redis.address(way);
+    let mut subscriber = Subscriber::new(&address, 'c', bytes);
+    let _child = Ended(this_program("redis-publish", &address, &[&ours.to_string(), &bytes.to_string()]));
+    subscriber.wait();
+    let (start, mut messages) = (Instant::now(), 0);
+    while start.elapsed() < TIME {
+        messages += subscriber.read();
+    }
+    messages as f64 / start.elapsed().as_secs_f64()
+}
+
+/// The child's part: publishes as much as Redis takes.
+fn redis_publish(address: &str, cpu: usize, bytes: usize) {
+    cpus::pin(cpu).expect("it is allowed");
+    let mut publisher = Publisher::new(address, 'c', &vec![7; bytes], BATCH);
+    (0..PIPELINED).for_each(|_| publisher.publish());
+    loop {
+        publisher.publish();
+        publisher.read_replies(BATCH);
+    }
+}
+
+/// Median of the time until an answer is here by Redis, in microseconds. Redis is on the core of the child.
+fn redis_round_trip(cpu: usize, ours: usize, way: Way) -> f64 {
+    let redis = Redis::start(cpu, ours);
+    let address = redis.address(way);
+    let mut answers = Subscriber::new(&address, 'b', 4);
+    let mut questions = Publisher::new(&address, 'a', b"ping", 1).without_replies();
+    // An answer without a question says that it listens.
+    let _child = Ended(this_program("redis-answer", &address, &[&cpu.to_string()]));
+    answers.wait();
+    let (end, mut times) = (Instant::now() + TIME, Vec::new());
+    while Instant::now() < end {
+        let start = Instant::now();
+        questions.publish();
+        answers.wait();
+        times.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// The child's part: answers each message.
+fn redis_answer(address: &str, cpu: usize) {
+    cpus::pin(cpu).expect("it is allowed");
+    let mut questions = Subscriber::new(address, 'a', 4);
+    let mut answers = Publisher::new(address, 'b', b"pong", 1).without_replies();
+    loop {
+        answers.publish();
+        questions.wait();
     }
 }

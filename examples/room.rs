@@ -1,16 +1,17 @@
 //! Broadcast rooms: a text goes to everyone in the room, and the room hears who joins and leaves.
 //!
-//! The room is the query's `room`, or else the path; a name may be given as well.
+//! The room is the query's `room`, or else the path; a name may be given as well. Rooms are channels: of who is in which
+//! room the library knows, also when a connection breaks. On a bus ([`Server::bus`]) the same app's rooms reach over all
+//! processes.
 //!
 //! ```text
-//! cargo run --example room                                      # or: cargo run --example room 127.0.0.1:9000
+//! cargo run --example room                                      # or: cargo run --example room 127.0.0.1:9000 /dev/shm/rooms
 //! websocat 'ws://127.0.0.1:8080/?room=garden&name=ada'          # in a second terminal
 //! websocat 'ws://127.0.0.1:8080/?room=garden&name=ben'          # in a third: type a line in either
 //! websocat 'ws://127.0.0.1:8080/ws'                             # another room, called /ws
 //! ```
 
-use percore::{App, CloseCode, CloseReason, ConnectionId, Message, Outbox, Request, Server};
-use std::collections::HashMap;
+use percore::{App, Bus, BusOptions, Change, CloseCode, ConnectionId, Kind, Message, Outbox, Request, Server};
 
 /// One connection: who it is and where.
 struct Member {
@@ -18,17 +19,7 @@ struct Member {
     room: String,
 }
 
-/// Who is in which room. A room is there as long as someone is in it.
-#[derive(Default)]
-struct Rooms(HashMap<String, Vec<ConnectionId>>);
-
-impl Rooms {
-    fn tell(&self, room: &str, text: &str, out: &mut Outbox) {
-        for &member in self.0.get(room).into_iter().flatten() {
-            out.send_text(member, text);
-        }
-    }
-}
+struct Rooms;
 
 impl App for Rooms {
     type Connection = Member;
@@ -36,34 +27,36 @@ impl App for Rooms {
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Member {
         let room = request.query_value("room").unwrap_or(request.path()).to_owned();
         let name = request.query_value("name").map_or_else(|| request.peer().to_string(), str::to_owned);
-        self.0.entry(room.clone()).or_default().push(id);
-        self.tell(&room, &format!("* {name} joined {room}"), out);
+        out.subscribe_as(id, &room, &name);
         Member { name, room }
     }
 
     fn on_message(&mut self, id: ConnectionId, member: &mut Member, mut message: Message<'_>, out: &mut Outbox) {
-        match message.text() {
-            Some(text) => self.tell(&member.room, &format!("{}: {text}", member.name), out),
-            None => {
-                out.close(id, CloseCode::Unsupported, "this room takes text only");
-            }
+        let Some(text) = message.text() else {
+            out.close(id, CloseCode::Unsupported, "this room takes text only");
+            return;
+        };
+        let parts = [member.name.as_bytes(), b": ", text.as_bytes()];
+        if let Err(error) = out.publish(&member.room, Kind::Text, &parts) {
+            out.send_text(id, &format!("* {error}"));
         }
     }
 
-    fn on_close(&mut self, id: ConnectionId, member: Member, _: &CloseReason, out: &mut Outbox) {
-        if let Some(members) = self.0.get_mut(&member.room) {
-            members.retain(|other| *other != id);
-            if members.is_empty() {
-                self.0.remove(&member.room);
-            }
-        }
-        self.tell(&member.room, &format!("* {} left {}", member.name, member.room), out);
+    /// Each process tells its own connections.
+    fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
+        let what = if change.entered { "joined" } else { "left" };
+        let text = format!("* {} {what} {}", change.member, change.channel);
+        out.publish_here(change.channel, Kind::Text, &[text.as_bytes()]);
     }
 }
 
 fn main() -> std::io::Result<()> {
-    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    let server = Server::new(Rooms::default()).listen(&addr)?;
+    let mut arguments = std::env::args().skip(1);
+    let addr = arguments.next().unwrap_or("127.0.0.1:8080".into());
+    let mut server = Server::new(Rooms).listen(&addr)?;
+    if let Some(folder) = arguments.next() {
+        server = server.bus(Bus::join(folder.as_ref(), BusOptions::default())?);
+    }
     for addr in server.local_addrs()? {
         println!("listening on {addr}");
     }

@@ -138,7 +138,7 @@ fn connections_are_opened_and_closed() {
 
 #[test]
 fn a_publisher_and_its_subscribers() {
-    let room = room();
+    let room = example("room", &[]);
     let url = format!("ws://{}/", room.1);
     for flags in [&["--in-flight", "4"][..], &["--rate", "500"]] {
         let mut args = vec!["fanout", &url, "-c", "6", "-d", "300ms", "--text", "--size", "100"];
@@ -157,14 +157,32 @@ fn a_server_that_delivers_to_nobody() {
     assert_eq!((code, &json["errors"]), (1, &serde_json::json!({"no delivery": 1})));
 }
 
-/// The example `room`, and where it listens.
-fn room() -> (Killed, String) {
+#[test]
+fn a_publisher_on_another_process_of_the_bus() {
+    let folder = TempDir::new();
+    let bus = folder.path("bus").display().to_string();
+    let [here, there] = [(), ()].map(|()| example("broadcast", &[&bus]));
+    let [url, publish_to] = [&here, &there].map(|server| format!("ws://{}/", server.1));
+    let args = ["fanout", &url, "-c", "6", "-d", "300ms", "--publish-to", &publish_to];
+    let (code, json) = bench(&args);
+    assert_eq!((code, &json["errors"]), (0, &serde_json::json!({})));
+    let (published, delivered) = (number(&json, "/published"), number(&json, "/messages"));
+    assert!(published > 0.0 && delivered >= 5.0 * (published - 2.0), "{published} {delivered}");
+    // Nobody else is on the bus without the other.
+    drop(there);
+    assert_eq!(bench(&args).0, 1);
+}
+
+/// An example, and where it listens.
+fn example(name: &str, more: &[&str]) -> (Killed, String) {
     let mut example = std::path::PathBuf::from(env!("CARGO_BIN_EXE_percore"));
     example.pop();
-    example.push("examples/room");
+    example.push("examples");
+    example.push(name);
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let child = Command::new(example).arg(port.to_string()).stderr(Stdio::null()).spawn().expect("the example runs");
-    common::eventually("the room listens", || TcpStream::connect(port).is_ok());
+    let child =
+        Command::new(example).arg(port.to_string()).args(more).stderr(Stdio::null()).spawn().expect("the example runs");
+    common::eventually("the example listens", || TcpStream::connect(port).is_ok());
     (Killed(child), port.to_string())
 }
 

@@ -70,6 +70,28 @@ fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
     builder.check(run);
 }
 
+/// A writer can be killed between any two stores, and its successor goes on from the checkpoint up to the head.
+#[test]
+fn a_checkpoint_is_never_beyond_the_head() {
+    model(3, || {
+        let memory = Arc::new(Memory::new());
+        let looked_at = Arc::clone(&memory);
+        let successor = thread::spawn(move || {
+            for _ in 0..2 {
+                let checkpoint = looked_at.checkpoint.load(Ordering::Acquire);
+                assert!(checkpoint <= looked_at.head.load(Ordering::Acquire), "it would be taken for damage");
+            }
+        });
+        let mut writer = Writer::resume(memory.ring()).expect("new");
+        for number in [0, 2] {
+            push(&mut writer, memory.ring(), number);
+            push(&mut writer, memory.ring(), number + 1);
+            writer.publish(memory.ring());
+        }
+        successor.join().expect("it looked");
+    });
+}
+
 /// The writer laps a reader that has not begun to read.
 #[test]
 fn a_lapped_reader_never_sees_half_a_record() {

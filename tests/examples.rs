@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Shutdown, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -20,11 +20,16 @@ struct Example {
 
 impl Example {
     fn start(name: &str) -> Example {
+        Example::start_with(name, &[])
+    }
+
+    fn start_with(name: &str, arguments: &[&Path]) -> Example {
         let path = path_of(name);
         let mut command = Command::new(&path);
-        let mut process = command.arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("{} does not start ({error}); build it with cargo build --examples", path.display())
-        });
+        let mut process =
+            command.arg("127.0.0.1:0").args(arguments).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
+                panic!("{} does not start ({error}); build it with cargo build --examples", path.display())
+            });
         let mut output = BufReader::new(process.stdout.take().expect("its output is piped")).lines();
         let line = output.next().expect("it says where it listens").expect("its output is text");
         let addr = line.strip_prefix("listening on ").expect("that line names the address").to_owned();
@@ -121,6 +126,35 @@ fn a_room_hears_its_members_and_no_others() {
     assert_eq!(ada.text(), "* ben left garden");
     ada.0.send(Message::binary(vec![1])).expect("the socket takes it");
     assert_eq!(ada.close_code(), CloseCode::Unsupported);
+}
+
+#[test]
+fn rooms_reach_over_all_processes_on_a_bus() {
+    let folder = std::env::temp_dir().join(format!("percore-rooms-{}", std::process::id()));
+    let [first, second] = [(); 2].map(|()| Example::start_with("room", &[&folder]));
+    let mut ada = first.connect("/?room=garden&name=ada");
+    assert_eq!(ada.text(), "* ada joined garden");
+    let mut ben = second.connect("/?room=garden&name=ben");
+    for member in [&mut ada, &mut ben] {
+        assert_eq!(member.text(), "* ben joined garden");
+    }
+    ada.send("hello");
+    for member in [&mut ada, &mut ben] {
+        assert_eq!(member.text(), "ada: hello");
+    }
+    drop(second);
+    assert_eq!(ada.text(), "* ben left garden");
+    std::fs::remove_dir_all(&folder).expect("the bus");
+}
+
+#[test]
+fn everyone_hears_everything() {
+    let example = Example::start("broadcast");
+    let (mut ada, mut ben) = (example.connect("/"), example.connect("/"));
+    for text in ["one", "two"] {
+        ben.send(text);
+        assert_eq!((ada.text(), ben.text()), (text.to_owned(), text.to_owned()));
+    }
 }
 
 #[test]

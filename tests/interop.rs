@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::chat::{Talker, sends, sent, start_on};
 use common::{Killed, PATIENCE, Server, eventually, exit_code, tool};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -65,6 +66,85 @@ fn node_ws_compressed() {
         let said = run(&mut node(), &flags, "deflate");
         assert_eq!(said, "subprotocol: echo\nextensions: [ 'permessage-deflate' ]\nclosed: 4321\nelsewhere: 404\n");
     }
+}
+
+/// A client's script that takes part in a chat: what is written to it it says in the room, and it prints what it hears.
+struct Visitor {
+    child: Killed,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Visitor {
+    fn start(mut command: Command, server: &Server) -> Visitor {
+        command.args([&server.url("/websockets"), "garden"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the client starts (see tests/run)");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Visitor { child: Killed(child), lines }
+    }
+
+    fn says(&mut self, text: &str) {
+        writeln!(self.child.0.stdin.as_mut().expect("piped"), "{text}").expect("it reads");
+    }
+
+    fn hears(&mut self) -> String {
+        self.lines.next().expect("a line").expect("text")
+    }
+}
+
+/// Python's websockets, node's ws and a raw client in one room, each on a server of its own and with a compression of its own.
+#[test]
+fn clients_of_three_kinds_in_one_room() {
+    let folder = common::TempDir::new();
+    let start = |mode| start_on(&folder.path("bus"), &["--deflate", mode, "--deflate-min", "40"]);
+    let servers = ["takeover", "no-takeover", "off"].map(start);
+    let client = |program: PathBuf, name: &str| {
+        let mut command = Command::new(program);
+        command.arg(script(name));
+        command
+    };
+    tool("node_modules/ws/package.json");
+    let mut python = Visitor::start(client(tool("venv/bin/python"), "chat.py"), &servers[0]);
+    assert_eq!(python.hears(), "compression: on");
+    let p = python.hears().strip_prefix("here: ").expect("a list of one").to_owned();
+    let mut node = Visitor::start(client("node".into(), "chat.js"), &servers[1]);
+    assert_eq!(node.hears(), "compression: on");
+    assert!(node.hears().contains(&p));
+    let n = python.hears().strip_prefix("joined: ").expect("the other one").to_owned();
+    let mut raw = Talker::to(servers[2].addr());
+    let (r, others) = raw.joins("garden");
+    assert_eq!(others.len(), 2);
+    for visitor in [&mut python, &mut node] {
+        assert_eq!(visitor.hears(), format!("joined: {r}"));
+    }
+    let texts: Vec<String> = (1..6).map(|count| "gr\u{fc}\u{df}e \u{1f980} ".repeat(count * count * count)).collect();
+    for text in &texts {
+        for speaker in 0..3 {
+            let name = match speaker {
+                0 => {
+                    python.says(text);
+                    &p
+                }
+                1 => {
+                    node.says(text);
+                    &n
+                }
+                _ => {
+                    raw.says(&sends("garden", text));
+                    &r
+                }
+            };
+            raw.must_hear(&sent("garden", name, text));
+            assert_eq!(python.hears(), format!("{name}: {text}"));
+            assert_eq!(node.hears(), format!("{name}: {text}"));
+        }
+    }
+    // The end of its input has it go.
+    drop(python.child.0.stdin.take());
+    assert_eq!(exit_code(&mut python.child.0), Some(0));
+    assert_eq!(node.hears(), format!("left: {p}"));
+    assert_eq!(raw.hears_of("LeftRoom", "garden"), p);
+    node.child.0.kill().expect("it runs");
+    assert_eq!(raw.hears_of("LeftRoom", "garden"), n);
 }
 
 #[test]

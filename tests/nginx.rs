@@ -47,9 +47,11 @@ fn ask(nginx: &Nginx) -> (Client, u16) {
 fn every_configuration_is_valid() {
     let certificate = Certificate::new();
     let two = instances("127.0.0.1:1", "127.0.0.1:2");
+    let chat = [1, 2].map(|n| (["chat-backend-1:8080", "chat-backend-2:8080"][n - 1], format!("127.0.0.1:{n}")));
     let with_tls = [&two[..], &certificate.replacements()].concat();
     for (name, replacements) in [
         ("nginx.conf", &two[..]),
+        ("chat.conf", &chat),
         ("unix.conf", &[]),
         ("per-worker.conf", &[]),
         ("swarm.conf", &[]),

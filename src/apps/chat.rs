@@ -151,7 +151,9 @@ impl App for Chat {
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let asks_for_upgrade = request.has_token("upgrade", "websocket");
         match (request.path(), request.method()) {
-            (PATH, _) if !asks_for_upgrade => Some(Response::text(400, "Expected a WebSockets request.")),
+            (PATH, _) if !asks_for_upgrade => {
+                Some(Response::new(400).content("text/plain", "Expected a WebSockets request."))
+            }
             ("/ping1" | "/ping2", "GET" | "HEAD") => {
                 let number = if request.path() == "/ping1" { 1 } else { 2 };
                 if request.method() == "GET" {

@@ -120,13 +120,18 @@ impl Load {
     /// Orders the connections that are due.
     fn connect(&mut self, now: Duration, out: &mut Outbox) {
         let again = self.plan.workload == Workload::Connect && self.stage.is_loaded();
-        while self.connecting < MOST_CONNECTING
+        // The first that is open is the one that publishes.
+        let publisher_first = self.plan.publish_to.is_some() && self.flights.is_empty();
+        let most_connecting = if publisher_first { 1 } else { MOST_CONNECTING };
+        while self.connecting < most_connecting
             && (self.ordered < self.plan.connections || (again && self.connecting + self.open < self.plan.connections))
         {
             if self.connect_pace.as_mut().is_some_and(|pace| pace.take(now).is_none()) {
                 return;
             }
-            out.connect(self.ordered % self.sources, nanoseconds(out));
+            // Its target stands behind those of all others.
+            let target = if publisher_first { self.sources } else { self.ordered % self.sources };
+            out.connect(target, nanoseconds(out));
             self.ordered += 1;
             self.connecting += 1;
         }

@@ -43,13 +43,16 @@ const MAX_MESSAGE: usize = 1 << 30;
 pub fn run(plan: Plan) -> io::Result<Report> {
     let plan = Arc::new(plan);
     let load = Load::new(Arc::clone(&plan))?;
-    let offer = Arc::new(Offer {
-        target: plan.url.target.clone(),
-        host: plan.url.host.clone(),
-        subprotocols: plan.subprotocols.clone(),
-        deflate: plan.deflate,
-        headers: plan.headers.clone(),
-    });
+    let offer_to = |url: &Url| {
+        Arc::new(Offer {
+            target: url.target.clone(),
+            host: url.host.clone(),
+            subprotocols: plan.subprotocols.clone(),
+            deflate: plan.deflate,
+            headers: plan.headers.clone(),
+        })
+    };
+    let offer = offer_to(&plan.url);
     let settings = Settings {
         max_message: MAX_MESSAGE,
         heartbeat: Duration::ZERO,
@@ -62,6 +65,9 @@ pub fn run(plan: Plan) -> io::Result<Report> {
     for source in plan.sources() {
         client =
             client.target(Target { addr: plan.url.addr.clone().into(), source, offer: Arc::clone(&offer), tls: None });
+    }
+    if let Some(url) = &plan.publish_to {
+        client = client.target(Target { addr: url.addr.clone().into(), source: None, offer: offer_to(url), tls: None });
     }
     if !plan.url.handshake {
         client = client.without_handshake();

@@ -47,6 +47,8 @@ pub struct Plan {
     pub workload: Workload,
     /// The server.
     pub url: Url,
+    /// Where the one that publishes connects instead.
+    pub publish_to: Option<Url>,
     /// Connections; for [`Workload::Connect`], so many at a time.
     pub connections: usize,
     /// Messages under way: on each connection, or from the publisher.

@@ -14,6 +14,7 @@ use crate::supervisor::Ready;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rand::RngExt;
+use rand::rngs::StdRng;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub tls: Option<TlsClient>,
     /// What decides.
     pub exchange: Exchange,
+    /// By which it is decided with others when to try again.
+    pub dice: StdRng,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Whom to tell of the first connection.
@@ -195,7 +198,7 @@ impl Loop {
     fn lose(&mut self, why: &str, now: Duration) {
         (self.connections, self.lookup) = (None, None);
         self.attempts = self.attempts.wrapping_add(1);
-        self.setup.exchange.lost(why, now, rand::rng().random());
+        self.setup.exchange.lost(why, now, self.setup.dice.random());
     }
 
     fn read(&mut self, now: Duration) -> Result<bool, String> {

@@ -11,15 +11,18 @@ use super::line::{Line, Sent, Silence};
 use super::local::{Local, push_change};
 use super::losses::{Loss, Losses};
 use super::resp::Reply;
-use super::retry::Retry;
 use super::url::{Login, refusal, shown};
 use super::wire::{self, HEAD_BYTES, HostId, Incoming, Kind, PART_BYTES, PRESENCE_CHANNEL};
 use crate::bus::event::BusEvent;
 use crate::data::log::{Level, Log};
 use crate::data::record::{MAX_CHANNEL_BYTES, RecordKind, Records};
+use crate::data::retry::Retry;
 use std::collections::HashSet;
 use std::time::Duration;
 
+/// Waits between attempts to reach Redis.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Lists that several bridges ask for at about the same time are told once.
 const ANSWER_AFTER: Duration = Duration::from_millis(50);
 /// How long Redis has to take our last words.
@@ -95,7 +98,7 @@ impl Exchange {
             me,
             rules,
             link: Link::Down { until: Duration::ZERO },
-            retry: Retry::default(),
+            retry: Retry::new(FIRST_WAIT, LONGEST_WAIT),
             publisher: Line::new(0, Duration::ZERO),
             subscriber: Line::new(0, Duration::ZERO),
             local: Local::default(),

@@ -16,7 +16,6 @@ mod local;
 mod losses;
 mod names;
 pub mod resp;
-mod retry;
 pub mod url;
 pub mod wire;
 

@@ -5,14 +5,13 @@ use crate::data::record::{Record, RecordKind};
 /// What stands before the channel and the payload.
 pub const HEAD_BYTES: usize = 7;
 
-/// Writes what stands before a record's payload. The channel's name has
+/// What stands before a record's channel and payload. The channel's name has
 /// [`MAX_CHANNEL_BYTES`](crate::data::record::MAX_CHANNEL_BYTES) at most.
-pub fn write_head(generation: u32, kind: RecordKind, channel: &[u8], head: &mut Vec<u8>) {
-    head.clear();
-    head.push(kind as u8);
-    head.extend_from_slice(&(channel.len() as u16).to_le_bytes());
-    head.extend_from_slice(&generation.to_le_bytes());
-    head.extend_from_slice(channel);
+#[inline]
+pub fn head(generation: u32, kind: RecordKind, channel: &[u8]) -> [u8; HEAD_BYTES] {
+    let [low, high] = (channel.len() as u16).to_le_bytes();
+    let [a, b, c, d] = generation.to_le_bytes();
+    [kind as u8, low, high, a, b, c, d]
 }
 
 /// Reads a record, and which of the slot's owners published it; `None` for one that is not understood.
@@ -34,10 +33,8 @@ mod tests {
         fn what_is_written_is_read(
             generation in any::<u32>(), kind in 1u8..=5, channel in vec(any::<u8>(), 0..300), payload in vec(any::<u8>(), 0..300)
         ) {
-            let mut record = Vec::new();
             let kind = RecordKind::from_byte(kind).expect("a kind");
-            write_head(generation, kind, &channel, &mut record);
-            record.extend_from_slice(&payload);
+            let record = [head(generation, kind, &channel).as_slice(), &channel, &payload].concat();
             let want = Record { kind, channel: &channel, payload: &payload };
             prop_assert_eq!(read(&record), Some((generation, want)));
         }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! header   64 words   magic, version, slots, words of a ring
-//! slots    32 words each, four cache lines: what its writer publishes; who it is; whether it sleeps; what it counts
+//! slots    32 words each, four cache lines: what its writer publishes; who it is, and what it reserved; whether it
+//!          sleeps; what it counts
 //! cursors  a word for each pair: up to where the one has read the other's ring, for `percore bus status`
 //! rings    from a page boundary on
 //! ```
@@ -16,7 +17,7 @@ use std::fmt;
 /// "percore\0" in a file on a little-endian machine.
 const MAGIC: u64 = u64::from_le_bytes(*b"percore\0");
 /// Changes with the layout, and with the form of records.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 /// The most participants.
 pub const MAX_SLOTS: usize = 256;
 /// The shortest and the longest ring, in bytes.
@@ -31,10 +32,11 @@ const WORD: usize = size_of::<u64>();
 const IN_HEADER: [&str; 4] = ["magic", "layout version", "slots", "ring size"];
 /// Words of a slot: each group on a cache line of its own.
 const HEAD: usize = 0;
-const RESERVED: usize = 1;
-const CHECKPOINT: usize = 2;
+const CHECKPOINT: usize = 1;
 const GENERATION: usize = 8;
 const PID: usize = 9;
+/// Changes less often than what is published: a reader that looks at it finds it in its cache.
+const RESERVED: usize = 10;
 const PARKED: usize = 16;
 const PUBLISHED: usize = 24;
 const LOST: usize = 25;
@@ -235,7 +237,7 @@ mod tests {
         let good = Geometry { slots: 4, ring_bytes: 4096 }.header();
         for (word, value, said) in [
             (0, 0, "no bus"),
-            (1, 2, "layout version 2"),
+            (1, 1, "layout version 1"),
             (2, 0, "0 slots"),
             (2, u64::MAX, "slots"),
             (3, 4097, "4097 bytes"),

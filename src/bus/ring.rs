@@ -14,7 +14,7 @@
 //! A reader copies words out one by one with atomic loads, and then looks whether `reserved` has come round to where it began:
 //! only if not, what it copied is what was published. It trusts nothing: a header that cannot be is an error.
 //!
-//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release). Reader: `head` (acquire), words
+//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release), `checkpoint` (release). Reader: `head` (acquire), words
 //! (relaxed), acquire fence, `reserved` (relaxed). If the reader copied a word that overwrote one of its own, the fences make
 //! it see the `reserved` that came before that word.
 
@@ -23,7 +23,7 @@ use super::atomic::{AtomicU64, Ordering, fence};
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
 /// The writer reserves so many words at a time, or a sixteenth of the ring, not to write `reserved` for each record.
-const RESERVE_WORDS: u64 = 512;
+const RESERVE_WORDS: u64 = 4096;
 /// No ring comes so far: it would take centuries. Who finds one there has not found what a writer left.
 const LAST_POSITION: u64 = 1 << 62;
 /// A reader that is lapped again and again gives others their turn after so many times.
@@ -31,6 +31,8 @@ const ATTEMPTS: usize = 4;
 /// So many words are copied out at a time, or a sixteenth of the ring, or one record if that is longer: little, as all of
 /// it is in vain if the writer comes round meanwhile.
 const BATCH_WORDS: u64 = 4096;
+/// Records up to this length, a multiple of a word's, are put together on the stack.
+const SHORT_BYTES: usize = 256;
 
 /// A ring in memory.
 #[derive(Clone, Copy)]
@@ -99,6 +101,15 @@ fn header(number: u32, bytes: usize) -> u64 {
 /// The words of a record with its header.
 fn record_words(bytes: usize) -> u64 {
     1 + bytes.div_ceil(WORD) as u64
+}
+
+/// Stores as many words as there is room for.
+#[inline]
+fn store(bytes: &[u8], words: &[AtomicU64]) {
+    let (chunks, _) = bytes.as_chunks();
+    for (word, chunk) in words.iter().zip(chunks) {
+        word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+    }
 }
 
 /// So many words more than needed are reserved at a time.
@@ -179,16 +190,24 @@ impl Writer {
             ring.reserved.store(self.reserved, Ordering::Relaxed);
             fence(Ordering::Release);
         }
-        self.record.clear();
-        parts.iter().for_each(|part| self.record.extend_from_slice(part));
-        self.record.resize((words as usize - 1) * WORD, 0);
         ring.word(self.position).store(header(self.number, bytes), Ordering::Relaxed);
-        let mut chunks = self.record.chunks_exact(WORD);
-        for piece in ring.pieces(self.position + 1, words - 1) {
-            for (word, chunk) in piece.iter().zip(&mut chunks) {
-                let value = chunk.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-                word.store(value, Ordering::Relaxed);
+        let [first, second] = ring.pieces(self.position + 1, words - 1);
+        if second.is_empty() && bytes <= SHORT_BYTES {
+            // The way of nearly all: joined where no length has to be looked after.
+            let mut record = [0; SHORT_BYTES];
+            let mut end = 0;
+            for part in parts {
+                record[end..end + part.len()].copy_from_slice(part);
+                end += part.len();
             }
+            store(&record, first);
+        } else {
+            self.record.clear();
+            parts.iter().for_each(|part| self.record.extend_from_slice(part));
+            self.record.resize((words as usize - 1) * WORD, 0);
+            let (start, rest) = self.record.split_at(first.len() * WORD);
+            store(start, first);
+            store(rest, second);
         }
         if self.position - self.checkpoint >= ring.len() / 4 {
             self.checkpoint = self.position;
@@ -215,8 +234,9 @@ impl Writer {
             return false;
         }
         (self.published, self.shown) = (self.position, self.checkpoint);
-        ring.checkpoint.store(self.checkpoint, Ordering::Relaxed);
         ring.head.store(self.position, Ordering::Release);
+        // Whenever we are killed, the checkpoint that is found is no farther than the head.
+        ring.checkpoint.store(self.checkpoint, Ordering::Release);
         true
     }
 }
@@ -242,7 +262,7 @@ impl Reader {
     /// When these were not written by a [`Writer`].
     pub fn at_head(ring: Ring<'_>) -> Result<Reader, Corrupt> {
         let head = ring.head.load(Ordering::Acquire);
-        let mut reader = Reader::at(ring.checkpoint.load(Ordering::Relaxed), 0);
+        let mut reader = Reader::at(ring.checkpoint.load(Ordering::Acquire), 0);
         while reader.position < head {
             reader.read(ring, |_, _, _| {})?;
         }
@@ -267,7 +287,7 @@ impl Reader {
         for _ in 0..ATTEMPTS {
             let head = ring.head.load(Ordering::Acquire);
             let Some(behind) = head.checked_sub(self.position) else {
-                // A checkpoint may be seen before the head that belongs to it.
+                // As it never is with an honest writer, unless a reader begins at a place that it was told before the head.
                 let ahead = self.position - head <= ring.len();
                 return if ahead { Ok(Progress::default()) } else { Err(Corrupt("a head that went back")) };
             };
@@ -283,7 +303,7 @@ impl Reader {
             }
             // Lapped: on at the checkpoint; at the head if that is where it came from, as it never is with an honest writer.
             // How many records this cost shows at the next one that is read.
-            let checkpoint = ring.checkpoint.load(Ordering::Relaxed);
+            let checkpoint = ring.checkpoint.load(Ordering::Acquire);
             self.position = if checkpoint > self.position { checkpoint } else { head };
         }
         Ok(Progress { more: true, ..Progress::default() })
@@ -340,10 +360,11 @@ impl Reader {
         if self.batch.len() < bytes {
             self.batch.resize(bytes, 0);
         }
-        let mut chunks = self.batch[..bytes].chunks_exact_mut(WORD);
+        let (chunks, _) = self.batch[..bytes].as_chunks_mut::<WORD>();
+        let mut chunks = chunks.iter_mut();
         for piece in ring.pieces(self.position, words) {
             for (word, chunk) in piece.iter().zip(&mut chunks) {
-                chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+                *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
             }
         }
         fence(Ordering::Acquire);

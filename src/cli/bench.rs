@@ -43,6 +43,9 @@ pub(super) enum Bench {
         load: LoadFlags,
         #[command(flatten)]
         messages: MessageFlags,
+        /// Where the one that publishes connects, such as another process on the same bus [default: URL]
+        #[arg(long, env = "PERCORE_BENCH_PUBLISH_TO", value_name = "URL", help_heading = "Load")]
+        publish_to: Option<String>,
     },
 }
 
@@ -140,14 +143,15 @@ pub(super) struct MessageFlags {
 /// Runs the load, and writes what came of it.
 pub(super) fn run(bench: Bench) -> Result<(), Failure> {
     let one = MessageFlags { size: 125, in_flight: 1, rate: None, text: false, binary: true };
-    let (workload, load, messages) = match bench {
-        Bench::Echo { load, messages } => (Workload::Echo, load, messages),
-        Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one),
-        Bench::Connect { load } => (Workload::Connect, load, one),
-        Bench::Fanout { load, messages } => (Workload::Fanout, load, messages),
+    let (workload, load, messages, publish_to) = match bench {
+        Bench::Echo { load, messages } => (Workload::Echo, load, messages, None),
+        Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one, None),
+        Bench::Connect { load } => (Workload::Connect, load, one, None),
+        Bench::Fanout { load, messages, publish_to } => (Workload::Fanout, load, messages, publish_to),
     };
     let (json, plot) = (load.json.clone(), load.plot.clone());
-    let report = run_plan(plan(workload, load, messages)?).map_err(|error| Failure::Run(error.to_string()))?;
+    let report =
+        run_plan(plan(workload, load, messages, publish_to)?).map_err(|error| Failure::Run(error.to_string()))?;
     if json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
         print!("{report}");
     }
@@ -169,8 +173,14 @@ pub(super) fn run(bench: Bench) -> Result<(), Failure> {
 }
 
 /// Checks what each flag by itself could not.
-fn plan(workload: Workload, load: LoadFlags, messages: MessageFlags) -> Result<Plan, Failure> {
+fn plan(
+    workload: Workload,
+    load: LoadFlags,
+    messages: MessageFlags,
+    publish_to: Option<String>,
+) -> Result<Plan, Failure> {
     let url: Url = load.url.parse().map_err(Failure::Usage)?;
+    let publish_to: Option<Url> = publish_to.map(|text| text.parse().map_err(Failure::Usage)).transpose()?;
     check_subprotocols(&load.subprotocol)?;
     if load.duration.is_zero() {
         return Err(Failure::Usage("--duration must be longer than 0".into()));
@@ -200,6 +210,7 @@ fn plan(workload: Workload, load: LoadFlags, messages: MessageFlags) -> Result<P
     Ok(Plan {
         workload,
         url,
+        publish_to,
         connections: load.connections as usize,
         in_flight: messages.in_flight as usize,
         rate: messages.rate,

@@ -1,6 +1,7 @@
 //! `percore bridge`: passes on to other hosts, by Redis, what is published on a bus.
 
 use super::Failure;
+use super::bus_flags::ring;
 use super::flags::{FormatFlag, LevelFlag};
 use super::units::{bytes, duration, mode};
 use crate::bridge::event_loop::{self, Setup};
@@ -13,7 +14,8 @@ use crate::os::locks;
 use crate::os::tls::TlsClient;
 use crate::supervisor::Ready;
 use clap::Args;
-use rand::RngExt;
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ pub(super) struct BridgeFlags {
     #[arg(long, env = "PERCORE_BUS", value_name = "DIR")]
     bus: PathBuf,
     /// Bytes of each participant's ring, a power of two, where the bus is made
-    #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = bytes)]
+    #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = ring)]
     bus_size: usize,
     /// Permissions of the bus's files, where it is made
     #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
@@ -85,7 +87,8 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
     let ready = Ready::new(flags.ready_fd)?;
     let bus = Bus::join(&flags.bus, options)?;
     let lock = only_one(&flags.bus)?;
-    let me = HostId(rand::rng().random());
+    let mut dice = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
+    let me = HostId(dice.random());
     let (place, mut log) = (redis.place.to_string(), Log::new(flags.log_level.into()));
     let text = format!("Bridge of the bus in {} as {}; host {me}; Redis at {place}", flags.bus.display(), bus.me());
     log.push(Level::Info, "start", &[("bus", &flags.bus.display()), ("host", &me), ("redis", &place)], text);
@@ -98,7 +101,7 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
         place,
     };
     let exchange = Exchange::new(me, rules, log);
-    event_loop::run(Setup { bus, lock, redis, tls, exchange, log_format: flags.log_format.into(), ready })
+    event_loop::run(Setup { bus, lock, redis, tls, exchange, dice, log_format: flags.log_format.into(), ready })
 }
 
 /// Two bridges of a bus would pass everything on twice. The lock lives as long as the file is open.

@@ -59,7 +59,7 @@ impl BusFlags {
 }
 
 /// Reads the size of a ring.
-fn ring(text: &str) -> Result<usize, String> {
+pub(super) fn ring(text: &str) -> Result<usize, String> {
     match bytes(text)? {
         size if (4096..=1 << 30).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err("give a power of two from 4K to 1G, such as 4M".into()),

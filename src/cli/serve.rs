@@ -11,7 +11,7 @@ use crate::apps::ticker::market::{Market, TABLE, read_csv};
 use crate::apps::ticker::{Ticker, Times};
 use crate::data::log::Level;
 use crate::data::stats::Stats;
-use crate::os::bus::{Bus, Folder, PrivateBus};
+use crate::os::bus::{Bus, PrivateBus};
 use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
@@ -239,7 +239,8 @@ fn supervise(checked: Checked, broadcasts: bool) -> Result<(), Failure> {
     // Goes at the end of this function, when all workers are gone.
     let mut private = None;
     match place {
-        BusPlace::Folder(path) => drop(Folder::open(&path, bus_options).map_err(failed)?),
+        // Whatever keeps workers from it shows now, and not as deaths of theirs.
+        BusPlace::Folder(path) => drop(Bus::join(&path, bus_options).map_err(failed)?),
         BusPlace::Private if broadcasts => {
             let bus = private.insert(PrivateBus::create(bus_options).map_err(failed)?);
             arguments.extend(["--bus".into(), bus.path().into()]);

@@ -31,6 +31,8 @@ const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
 /// What is queued beyond this is written before more is read, while it is still in the cache; and what is queued where
 /// it was read is written in any case, so that the next read finds the same part of the buffer, which is in the cache too.
 const FLUSH_BYTES: usize = 32 * 1024;
+/// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
+const BUS_SHARE: Duration = Duration::from_millis(20);
 /// Connections accepted in a pass, of each listener.
 const ACCEPT_BURST: usize = 128;
 
@@ -130,10 +132,7 @@ impl<A: App> EventLoop<A> {
             self.sleep(&mut events)?;
             self.now = self.clock.now();
             self.sessions.begin_pass(self.now);
-            // Before what clients sent: they may know already what stands there.
-            if let Some(seat) = &mut self.setup.seat {
-                seat.drain(&mut self.sessions);
-            }
+            self.drain_bus();
             self.read_still_ready();
             let signals = self.read_events(&events)?;
             self.accept();
@@ -142,9 +141,6 @@ impl<A: App> EventLoop<A> {
             self.signals += signals;
             if self.sessions.take_stop() || signals > 0 {
                 self.drain();
-            }
-            if let Some(seat) = &mut self.setup.seat {
-                seat.publish(&mut self.sessions);
             }
             self.write_dirty();
             self.end_pass();
@@ -218,6 +214,7 @@ impl<A: App> EventLoop<A> {
                     if event.is_writable() {
                         readable |= std::mem::take(&mut socket.paused);
                         if self.sessions.writable(key) {
+                            self.publish();
                             self.write_ready(key);
                         }
                     }
@@ -339,8 +336,25 @@ impl<A: App> EventLoop<A> {
         }
     }
 
+    /// Takes what others published, before what clients sent: they may know already what stands there. What came is written
+    /// batch by batch, while it is in the cache.
+    fn drain_bus(&mut self) {
+        let end = self.now + BUS_SHARE;
+        while self.setup.seat.as_mut().is_some_and(|seat| seat.drain(&mut self.sessions)) && self.clock.now() < end {
+            self.write_dirty();
+        }
+    }
+
+    /// Tells other processes, before anything is written: whoever has its answer may rely on that they know.
+    fn publish(&mut self) {
+        if let Some(seat) = &mut self.setup.seat {
+            seat.publish(&mut self.sessions);
+        }
+    }
+
     /// Writes to every connection that something was queued for, once each.
     fn write_dirty(&mut self) {
+        self.publish();
         while let Some(key) = self.sessions.queue().next_dirty() {
             self.write_ready(key);
         }

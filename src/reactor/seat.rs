@@ -28,7 +28,7 @@ pub(super) struct Seat {
     busy_poll: Duration,
     /// Whether more is there than was taken in this pass.
     more: bool,
-    /// Whether something came or went in this pass, so that more may follow soon.
+    /// Whether something came or went since we were about to sleep last, so that more may follow soon.
     active: bool,
 }
 
@@ -46,14 +46,15 @@ impl Seat {
         self.bus.take_news()
     }
 
-    /// Hands over what came.
-    pub fn drain<A: App>(&mut self, sessions: &mut Sessions<A>) {
+    /// Hands over what came, a batch of each participant at most. Says whether there is more.
+    pub fn drain<A: App>(&mut self, sessions: &mut Sessions<A>) -> bool {
         let mut came = false;
         self.more = self.bus.drain(|event| {
             came = true;
             sessions.receive_bus(event);
         });
-        self.active = came;
+        self.active |= came;
+        self.more
     }
 
     /// Publishes what is to go out.
@@ -77,6 +78,9 @@ impl Seat {
             sessions.stats_mut().bus_published += published;
         }
         self.bus.flush();
+        if let Some(error) = self.bus.presence_error() {
+            sessions.log.push(Level::Error, "bus", &[], error.to_string());
+        }
         // The memory is for the next pass.
         let outgoing = sessions.outgoing();
         if outgoing.is_empty() && records.bytes().len() <= FLUSH_BYTES {
@@ -93,7 +97,7 @@ impl Seat {
     /// About to sleep, after looking out for more by `poll`, which says whether other events came.
     pub fn park(&mut self, mut poll: impl FnMut() -> io::Result<bool>) -> io::Result<Rest> {
         // Between two records that follow each other nobody needs to be woken.
-        if self.active || !self.busy_poll.is_zero() {
+        if std::mem::take(&mut self.active) || !self.busy_poll.is_zero() {
             let start = Instant::now();
             loop {
                 if poll()? {

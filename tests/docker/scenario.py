@@ -167,6 +167,81 @@ def composed():
         compose("down", "--timeout=5")
 
 
+class Talker:
+    """A client of the chat."""
+
+    def __init__(self, address):
+        self.socket = connect(f"ws://{address}/websockets", open_timeout=15, close_timeout=5).__enter__()
+
+    def hears(self):
+        message = json.loads(self.socket.recv(timeout=15))["message"]
+        return message["type"], message["contents"]
+
+    def says(self, channel, kind, contents):
+        self.socket.send(json.dumps({"channel": channel, "message": {"type": kind, "contents": contents}}))
+
+    def joins(self):
+        """Its own name, and all that are in the room."""
+        self.says("chat-room", "JoinRoom", {"room": "garden"})
+        listed, joined = self.hears(), self.hears()
+        assert (listed[0], joined[0]) == ("MemberList", "JoinedRoom")
+        assert joined[1]["user"] in listed[1]["users"]
+        return joined[1]["user"], set(listed[1]["users"])
+
+
+def address_of(name):
+    (network,) = inspect(name)["NetworkSettings"]["Networks"].values()
+    return network["IPAddress"] + ":8080"
+
+
+def chat():
+    """Two containers share a bus in a tmpfs volume: what one is told all clients hear, and who is killed has left."""
+    os.environ["COMPOSE_PROFILES"] = "chat"
+    compose("up", "--detach", "chat")
+    try:
+        both = [container(f"chat-backend-{number}") for number in (1, 2)]
+        for name in both:
+            config = inspect(name)["HostConfig"]
+            assert config["ReadonlyRootfs"] and config["CapDrop"] == ["ALL"]
+        eventually("nginx", lambda: run("curl", "--fail", "--silent", "http://localhost:8081/healthz", check=False) == "ok")
+        # By nginx, and to each server by itself.
+        talkers = [Talker("localhost:8081"), *[Talker(address_of(name)) for name in both], Talker("localhost:8081")]
+        for number, talker in enumerate(talkers):
+            talker.says("chat", "SubmitMessage", "hello")
+            for other in talkers:
+                kind, contents = other.hears()
+                assert (kind, contents["content"]) == ("NewMessageReceived", "hello"), contents
+            ping = run("curl", "--fail", "--silent", f"http://localhost:8081/ping{number % 2 + 1}")
+            assert ping == ""
+            for other in talkers:
+                assert other.hears() == ("Ping", number % 2 + 1)
+        of_first = talkers.pop(1)
+        gone, here = of_first.joins()
+        assert here == {gone}
+        watcher = talkers.pop(1)
+        watching, here = watcher.joins()
+        assert here == {gone, watching}
+        assert of_first.hears() == ("JoinedRoom", {"room": "garden", "user": watching})
+
+        docker("kill", both[0])
+        assert watcher.hears() == ("LeftRoom", {"room": "garden", "user": gone})
+        late = Talker("localhost:8081")
+        name, here = late.joins()
+        assert here == {watching, name}
+        docker("start", both[0])
+        eventually("the killed one to be back", lambda: inspect(both[0])["State"]["Health"]["Status"] == "healthy")
+        assert watcher.hears()[0] == "JoinedRoom"
+        name, here = Talker(address_of(both[0])).joins()
+        assert here > {watching, name} and len(here) == 3, here
+        assert watcher.hears() == ("JoinedRoom", {"room": "garden", "user": name})
+    except BaseException:
+        print(compose("logs", "--no-color"), flush=True)
+        raise
+    finally:
+        compose("down", "--timeout=5", "--volumes")
+        del os.environ["COMPOSE_PROFILES"]
+
+
 def mute_client():
     """A connection that is open, and from which nothing comes any more."""
     mute = socket.create_connection(("localhost", 8080), timeout=15)
@@ -302,7 +377,7 @@ def arm64():
 
 
 def main():
-    wanted = sys.argv[1:] or ["image", "composed", "swarm", "arm64"]
+    wanted = sys.argv[1:] or ["image", "composed", "chat", "swarm", "arm64"]
     if os.environ.get("PERCORE_SKIP_ARM64") == "1":
         say("arm64 is left out, as PERCORE_SKIP_ARM64=1 says")
         wanted = [name for name in wanted if name != "arm64"]

@@ -131,8 +131,10 @@ impl Folder {
     pub(super) fn claim(&mut self) -> io::Result<usize> {
         for slot in 0..self.geometry.slots {
             if locks::try_lock(&self.file, slot_byte(slot))? {
-                allocate(&self.file, self.geometry.ring_offset(slot), self.geometry.ring_bytes)?;
-                return Ok(slot);
+                let (start, bytes) = (self.geometry.ring_offset(slot), self.geometry.ring_bytes);
+                let told =
+                    |error: io::Error| io::Error::new(error.kind(), format!("bus in {}: {error}", self.path.display()));
+                return allocate(&self.file, start, bytes).map_err(told).map(|()| slot);
             }
         }
         let text = format!("all {} slots of the bus in {} are taken", self.geometry.slots, self.path.display());

@@ -1,16 +1,24 @@
-//! The connections between participants: a word wakes a sleeper, the end tells that a participant is gone.
+//! The connections between participants: their end tells that a participant is gone, and over them each gives the others
+//! its bell, an event descriptor that wakes it.
+//!
+//! Ringing takes half the time of sending a word, and who was woken need not read anything: the bell is waited for
+//! edge-triggered, and its count never comes to its end. The word stays for whom we have no bell of yet.
 
 use super::Participant;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, event::Source};
-use rustix::io::Errno;
+use rustix::cmsg_space;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::{Errno, write};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    recv, send, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, send, sendmsg,
+    socket_with,
 };
 use std::fs::Permissions;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +27,10 @@ use std::time::Duration;
 const BACKLOG: i32 = 1024;
 /// The word that wakes.
 const WAKE: &[u8] = b"!";
+/// What is added to the count of a bell.
+const RING: [u8; 8] = 1u64.to_ne_bytes();
 const LISTENER: Token = Token(usize::MAX);
+const BELL: Token = Token(usize::MAX - 1);
 
 /// What came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,14 +70,23 @@ impl Hello {
     }
 }
 
+/// A connection to another participant.
+struct Link {
+    socket: OwnedFd,
+    /// What wakes it, once it is here.
+    bell: Option<OwnedFd>,
+}
+
 /// All connections of a participant.
 pub(super) struct Links {
     poll: Poll,
     events: Events,
     listener: OwnedFd,
     path: PathBuf,
+    /// What wakes us.
+    bell: OwnedFd,
     /// By slot.
-    links: Vec<Option<OwnedFd>>,
+    links: Vec<Option<Link>>,
     /// Accepted, and not heard of yet who they are.
     strangers: Vec<Option<OwnedFd>>,
     news: Vec<(usize, News)>,
@@ -86,11 +106,14 @@ impl Links {
         listen(&listener, BACKLOG)?;
         let poll = Poll::new()?;
         register(&poll, &listener, LISTENER)?;
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        register(&poll, &bell, BELL)?;
         Ok(Links {
             poll,
             events: Events::with_capacity(64),
             listener,
             path: path.to_owned(),
+            bell,
             links: (0..slots).map(|_| None).collect(),
             strangers: Vec::new(),
             news: Vec::new(),
@@ -105,12 +128,12 @@ impl Links {
             connected => connected?,
         }
         let hello = Hello { slot: me.slot.into(), generation: me.generation, start };
-        match send(&link, &hello.to_bytes(), SendFlags::NOSIGNAL) {
+        match self.send_with_bell(&link, &hello.to_bytes()) {
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
             sent => sent?,
         };
         register(&self.poll, &link, Token(slot))?;
-        self.links[slot] = Some(link);
+        self.links[slot] = Some(Link { socket: link, bell: None });
         Ok(true)
     }
 
@@ -120,8 +143,21 @@ impl Links {
             // Someone who joined just now.
             self.accept();
         }
-        if let Some(link) = &self.links[slot] {
-            let _ = send(link, WAKE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        let Some(link) = &self.links[slot] else { return };
+        if link.bell.as_ref().is_none_or(|bell| write(bell, &RING).is_err()) {
+            let _ = send(&link.socket, WAKE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+
+    fn send_with_bell(&self, socket: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
+        let (mut space, bells) = ([MaybeUninit::uninit(); cmsg_space!(ScmRights(1))], [self.bell.as_fd()]);
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&bells));
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
+            // Too many descriptors are on their way to those who do not run.
+            Err(Errno::TOOMANYREFS) => send(socket, bytes, flags),
+            sent => sent,
         }
     }
 
@@ -148,6 +184,7 @@ impl Links {
         };
         for event in &events {
             match event.token() {
+                BELL => {}
                 LISTENER => self.accept(),
                 Token(number) if number < self.links.len() => self.read_link(number, event.is_read_closed()),
                 Token(number) => self.read_stranger(number - self.links.len()),
@@ -174,15 +211,17 @@ impl Links {
     fn read_stranger(&mut self, place: usize) {
         let Some(stranger) = self.strangers.get_mut(place).and_then(Option::take) else { return };
         let mut bytes = [0; HELLO_BYTES + 1];
-        match recv(&stranger, &mut bytes, RecvFlags::DONTWAIT) {
+        match receive(&stranger, &mut bytes) {
             Err(Errno::AGAIN | Errno::INTR) => self.strangers[place] = Some(stranger),
-            Ok((length, _)) => {
+            Ok((length, bell)) => {
                 let hello = Hello::from_bytes(&bytes[..length]);
                 let known = hello.and_then(|hello| Some((usize::try_from(hello.slot).ok()?, hello)));
                 if let Some((slot, hello)) = known.filter(|(slot, _)| *slot < self.links.len())
                     && reregister(&self.poll, &stranger, Token(slot)).is_ok()
                 {
-                    self.links[slot] = Some(stranger);
+                    // Without our bell it wakes us by words.
+                    let _ = self.send_with_bell(&stranger, WAKE);
+                    self.links[slot] = Some(Link { socket: stranger, bell });
                     self.news.push((slot, News::Joined { generation: hello.generation, start: hello.start }));
                     // A word may stand behind it already, or the end.
                     self.read_link(slot, true);
@@ -192,14 +231,19 @@ impl Links {
         }
     }
 
-    /// Reads the word that woke us; all of them, and the end, where that is to be found out. A word comes for each time that
-    /// we slept, so none piles up.
+    /// Reads the word that woke us, or came with a bell; all of them, and the end, where that is to be found out. A word comes
+    /// for each time that we slept, so none piles up.
     fn read_link(&mut self, slot: usize, to_the_end: bool) {
         let mut bytes = [0; 64];
-        while let Some(link) = &self.links[slot] {
-            match recv(link, &mut bytes, RecvFlags::DONTWAIT) {
-                Ok((1.., _)) if !to_the_end => return,
-                Ok((1.., _)) | Err(Errno::INTR) => {}
+        while let Some(link) = &mut self.links[slot] {
+            match receive(&link.socket, &mut bytes) {
+                Ok((1.., bell)) => {
+                    link.bell = link.bell.take().or(bell);
+                    if !to_the_end {
+                        return;
+                    }
+                }
+                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Ok(_) | Err(_) => {
                     self.links[slot] = None;
@@ -225,6 +269,19 @@ impl Drop for Links {
 fn socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+}
+
+/// Receives a message, and the bell that came with it.
+fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+    let rights = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+        _ => None,
+    });
+    Ok((received.bytes, rights))
 }
 
 fn address(path: &Path) -> io::Result<SocketAddrUnix> {

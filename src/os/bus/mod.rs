@@ -65,7 +65,6 @@ pub struct Bus {
     writer: Writer,
     /// By slot; none for our own.
     peers: Vec<Option<Peer>>,
-    head: Vec<u8>,
     /// Whether something was pushed that is not published yet.
     dirty: bool,
     records: u64,
@@ -111,7 +110,7 @@ impl Bus {
             }
         }
         drop(joining);
-        Ok(Bus { links, list, me, writer, peers, head: Vec::new(), dirty: false, records: 0, lost: 0, folder })
+        Ok(Bus { links, list, me, writer, peers, dirty: false, records: 0, lost: 0, folder })
     }
 
     /// Who we are.
@@ -150,9 +149,11 @@ impl Bus {
 
     fn push(&mut self, record: Record<'_>) -> Result<(), PublishError> {
         let Record { kind, channel, payload } = record;
-        envelope::write_head(self.me.generation, kind, channel, &mut self.head);
+        let head = envelope::head(self.me.generation, kind, channel);
         let ring = self.folder.region().ring(self.me.slot as usize);
-        self.writer.push(ring, &[&self.head, payload]).map_err(|_| PublishError::TooLong { limit: self.limit() })?;
+        self.writer
+            .push(ring, &[&head, channel, payload])
+            .map_err(|_| PublishError::TooLong { limit: self.limit() })?;
         (self.dirty, self.records) = (true, self.records + 1);
         Ok(())
     }

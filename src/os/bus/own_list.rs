@@ -153,11 +153,7 @@ impl Drop for OwnList {
 pub(super) fn read(path: &Path, owner: Participant) -> Records {
     let mut bytes = Vec::new();
     // Whatever lies there in place of a file is not to hold us up.
-    let read = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).and_then(|file| {
-        if file.metadata()?.is_file() {
-            file.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        }
-        Ok(())
-    });
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let read = file.and_then(|file| file.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut bytes));
     if read.is_ok() { list::read(bytes, owner) } else { Records::new() }
 }
