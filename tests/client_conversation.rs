@@ -378,7 +378,6 @@ fn over_tls() {
 }
 
 #[test]
-#[ignore = "the line editor now and then loses what is typed while a message is shown; it is to be replaced"]
 fn on_a_terminal() {
     let (echo, folder) = (Server::start(&[]), TempDir::new());
     let feed = Server::launch(percore(&["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "100ms"]), 1);

@@ -5,7 +5,7 @@ use super::flags::{DeflateFlag, check_subprotocols, header, is_origin};
 use super::units::{bytes, duration};
 use crate::apps::ticker::client::Wishes;
 use crate::client::conversation::{self, Manner};
-use crate::client::{Dial, input, prices};
+use crate::client::{Dial, history_path, prices};
 use crate::data::retry::Retry;
 use crate::os::hostname;
 use crate::os::tls::TlsClient;
@@ -110,7 +110,7 @@ pub(super) fn run(flags: ClientFlags) -> Result<(), Failure> {
             binary: flags.binary,
             json: flags.json,
             exit_on_eof: flags.exit_on_eof,
-            history: if flags.no_history { None } else { input::history_file() },
+            history: if flags.no_history { None } else { history_path() },
             max_line: flags.max_message,
         };
         conversation::run(&mut dial, manner)

@@ -50,7 +50,6 @@ pub struct Manner {
 struct Conversation {
     url: String,
     manner: Manner,
-    /// Goes before the screen, so that the thread that types does not wait for us when that one waits for it.
     input: Receiver<Input>,
     screen: Screen,
     open: Option<ConnectionId>,
@@ -88,7 +87,6 @@ impl Conversation {
             }
             match self.input.try_recv() {
                 Ok(Input::Bytes(bytes)) => self.lines.push(&bytes),
-                Ok(Input::Line(line)) => self.lines.push(format!("{line}\n").as_bytes()),
                 Ok(Input::End) => self.ended = true,
                 Ok(Input::Failed(error)) => {
                     self.fail(format!("standard input: {error}"));
@@ -194,7 +192,7 @@ impl App for Conversation {
     fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
         // What waits in this moment may be our answer to the Close frame.
         let in_the_way = out.backlog_bytes(id) > CLOSE_FRAME_BYTES || self.lines.pending_bytes() > 0;
-        if in_the_way || matches!(self.input.try_recv(), Ok(Input::Bytes(_) | Input::Line(_))) {
+        if in_the_way || matches!(self.input.try_recv(), Ok(Input::Bytes(_))) {
             self.screen.say("the connection ended before all of the input was sent");
         }
         self.open = None;

@@ -3,10 +3,15 @@
 //! Both are apps on [`Client`]. What comes goes to standard output, a line each; what there is to say about it to standard error.
 
 pub mod conversation;
-pub mod input;
-pub mod lines;
+mod editor;
+mod history;
+mod input;
+mod lines;
 pub mod prices;
-pub mod screen;
+mod screen;
+mod terminal;
+
+pub use history::path as history_path;
 
 use crate::app::App;
 use crate::reactor::{Client, Target};

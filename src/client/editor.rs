@@ -1,0 +1,269 @@
+//! A line editor for one row of a terminal: keys in, lines and what the row is to show out. It reads and writes nothing itself.
+//!
+//! Keys are those of Emacs and of every shell: arrows, Home and End, Backspace and Delete; Ctrl-A, E, B, F, P, N, D, H, K, U, W.
+
+use unicode_width::UnicodeWidthChar;
+
+/// What stands before the line.
+const PROMPT: &str = "> ";
+/// The longest sequence that a key may be.
+const LONGEST_SEQUENCE: usize = 16;
+
+/// What was typed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Typed {
+    /// A line.
+    Line(String),
+    /// Ctrl-D on an empty line.
+    End,
+}
+
+/// A key, of which not all bytes may have come.
+#[derive(Default)]
+enum Key {
+    #[default]
+    None,
+    /// A character in UTF-8.
+    Character(Vec<u8>),
+    /// Escape.
+    Escape,
+    /// Escape and a bracket or an O, and what follows.
+    Sequence(Vec<u8>),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Editor {
+    line: Vec<char>,
+    /// Before which character the next is inserted.
+    cursor: usize,
+    key: Key,
+    /// Lines of before, the last one last.
+    history: Vec<String>,
+    /// Which of them is shown; as many as there are for the new line.
+    shown: usize,
+    /// The new line, while another is shown.
+    new: Vec<char>,
+}
+
+impl Editor {
+    /// An editor that knows lines of before.
+    pub fn new(history: Vec<String>) -> Editor {
+        Editor { shown: history.len(), history, ..Editor::default() }
+    }
+
+    /// Takes bytes of keys.
+    pub fn feed(&mut self, bytes: &[u8], mut typed: impl FnMut(Typed)) {
+        for &byte in bytes {
+            match std::mem::take(&mut self.key) {
+                Key::None => self.begin(byte, &mut typed),
+                Key::Character(mut bytes) => {
+                    bytes.push(byte);
+                    self.character(bytes);
+                }
+                Key::Escape if matches!(byte, b'[' | b'O') => self.key = Key::Sequence(Vec::new()),
+                // With Alt: none that is known here.
+                Key::Escape => {}
+                Key::Sequence(parameters) if (0x40..0x7f).contains(&byte) => self.sequence(&parameters, byte),
+                Key::Sequence(mut parameters) => {
+                    parameters.push(byte);
+                    if parameters.len() < LONGEST_SEQUENCE {
+                        self.key = Key::Sequence(parameters);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, byte: u8, typed: &mut impl FnMut(Typed)) {
+        const fn ctrl(key: u8) -> u8 {
+            key & 0x1f
+        }
+        match byte {
+            b'\r' | b'\n' => typed(Typed::Line(self.enter())),
+            0x1b => self.key = Key::Escape,
+            0x7f | 0x08 if self.cursor == 0 => {}
+            0x7f | 0x08 => self.delete(self.cursor - 1),
+            b if b == ctrl(b'D') && self.line.is_empty() => typed(Typed::End),
+            b if b == ctrl(b'D') => self.delete(self.cursor),
+            b if b == ctrl(b'A') => self.cursor = 0,
+            b if b == ctrl(b'E') => self.cursor = self.line.len(),
+            b if b == ctrl(b'B') => self.cursor = self.cursor.saturating_sub(1),
+            b if b == ctrl(b'F') => self.cursor = (self.cursor + 1).min(self.line.len()),
+            b if b == ctrl(b'P') => self.show(self.shown.saturating_sub(1)),
+            b if b == ctrl(b'N') => self.show(self.shown + 1),
+            b if b == ctrl(b'K') => self.line.truncate(self.cursor),
+            b if b == ctrl(b'U') => self.cut_from(0),
+            b if b == ctrl(b'W') => self.cut_from(self.word_start()),
+            b'\t' => self.insert('\t'),
+            0..0x20 => {}
+            _ => self.character(vec![byte]),
+        }
+    }
+
+    /// A character of which at least one byte has come; what is no UTF-8 is no key.
+    fn character(&mut self, bytes: Vec<u8>) {
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => text.chars().for_each(|c| self.insert(c)),
+            Err(error) if error.error_len().is_none() => self.key = Key::Character(bytes),
+            Err(_) => {}
+        }
+    }
+
+    fn sequence(&mut self, parameters: &[u8], last: u8) {
+        match (last, parameters) {
+            (b'A', _) => self.show(self.shown.saturating_sub(1)),
+            (b'B', _) => self.show(self.shown + 1),
+            (b'C', _) => self.cursor = (self.cursor + 1).min(self.line.len()),
+            (b'D', _) => self.cursor = self.cursor.saturating_sub(1),
+            (b'H', _) | (b'~', b"1" | b"7") => self.cursor = 0,
+            (b'F', _) | (b'~', b"4" | b"8") => self.cursor = self.line.len(),
+            (b'~', b"3") => self.delete(self.cursor),
+            _ => {}
+        }
+    }
+
+    fn insert(&mut self, c: char) {
+        // Those of the upper half of Latin-1.
+        if !c.is_control() || c == '\t' {
+            self.line.insert(self.cursor, c);
+            self.cursor += 1;
+        }
+    }
+
+    fn delete(&mut self, at: usize) {
+        if at < self.line.len() {
+            self.line.remove(at);
+            self.cursor = self.cursor.min(at);
+        }
+    }
+
+    /// Cuts from there to the cursor.
+    fn cut_from(&mut self, start: usize) {
+        self.line.drain(start..self.cursor);
+        self.cursor = start;
+    }
+
+    fn word_start(&self) -> usize {
+        let before = &self.line[..self.cursor];
+        let end = before.iter().rposition(|c| !c.is_whitespace()).map_or(0, |last| last + 1);
+        before[..end].iter().rposition(|c| c.is_whitespace()).map_or(0, |space| space + 1)
+    }
+
+    fn enter(&mut self) -> String {
+        let line: String = std::mem::take(&mut self.line).into_iter().collect();
+        if is_worth_keeping(&line, self.history.last()) {
+            self.history.push(line.clone());
+        }
+        (self.cursor, self.shown) = (0, self.history.len());
+        self.new.clear();
+        line
+    }
+
+    /// Shows a line of before, or the new one.
+    fn show(&mut self, which: usize) {
+        let which = which.min(self.history.len());
+        if which == self.shown {
+            return;
+        }
+        if self.shown == self.history.len() {
+            self.new.clone_from(&self.line);
+        }
+        self.line =
+            self.history.get(which).map_or_else(|| std::mem::take(&mut self.new), |line| line.chars().collect());
+        (self.shown, self.cursor) = (which, self.line.len());
+    }
+
+    /// Whether there is nothing on the line.
+    pub fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    /// What a terminal's row of so many columns is to show, from its beginning, with the cursor where it belongs. A long line is
+    /// shown around the cursor.
+    pub fn row(&self, columns: usize) -> String {
+        // The last column stays free: beyond it, terminals differ.
+        let space = columns.saturating_sub(PROMPT.len() + 1).max(1);
+        let width = |part: &[char]| part.iter().map(|c| c.width().unwrap_or(1)).sum::<usize>();
+        let mut start = 0;
+        while width(&self.line[start..self.cursor]) > space {
+            start += 1;
+        }
+        let mut end = self.cursor;
+        while end < self.line.len() && width(&self.line[start..=end]) <= space {
+            end += 1;
+        }
+        let text: String = self.line[start..end].iter().map(|c| if *c == '\t' { ' ' } else { *c }).collect();
+        let column = PROMPT.len() + width(&self.line[start..self.cursor]);
+        format!("\r\x1b[K{PROMPT}{text}\r\x1b[{column}C")
+    }
+}
+
+/// Whether a line goes to the history, after that one.
+pub fn is_worth_keeping(line: &str, last: Option<&String>) -> bool {
+    !line.trim().is_empty() && last.is_none_or(|last| last != line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: &str = "\x1b[A";
+    const DOWN: &str = "\x1bOB";
+    const LEFT: &str = "\x1b[D";
+
+    /// The lines that keys come to, whatever pieces they come in.
+    fn lines(keys: &[&str]) -> Vec<String> {
+        let bytes = keys.concat().into_bytes();
+        let type_in = |size: usize| {
+            let (mut editor, mut lines) = (Editor::new(vec!["old".to_owned(), "older".to_owned()]), Vec::new());
+            for piece in bytes.chunks(size) {
+                editor.feed(piece, |typed| match typed {
+                    Typed::Line(line) => lines.push(line),
+                    Typed::End => lines.push("END".to_owned()),
+                });
+            }
+            lines
+        };
+        let all = type_in(bytes.len());
+        assert_eq!(type_in(1), all, "{keys:?}");
+        all
+    }
+
+    #[test]
+    fn keys_edit() {
+        for (keys, line) in [
+            (&["plain"][..], "plain"),
+            (&["h\u{e9} \u{1f980}", "\x7f", "x"], "h\u{e9} x"),
+            (&["ac", LEFT, "b", "\x05", "d"], "abcd"),
+            (&["\x7f", LEFT, "a\x06\x06b"], "ab"),
+            (&["bc\x01a\x0b", "x"], "ax"),
+            (&["one two  ", "\x17", "x"], "one x"),
+            (&["one two", LEFT, "\x15"], "o"),
+            (&["abc\x01\x04\x1b[3~"], "c"),
+            (&["abc\x1b[H>\x1b[F<\x1b[1~\x1b[4~"], ">abc<"),
+            (&["a\x1b[1;5Cb\x1bxc\x00\x1b[200~d\u{9b}"], "abcd"),
+            (&["a\tb"], "a\tb"),
+            (&[UP], "older"),
+            (&[UP, UP, UP, "!"], "old!"),
+            (&["new", UP, UP, DOWN, DOWN, DOWN, "er"], "newer"),
+        ] {
+            assert_eq!(lines(&[&keys.concat(), "\r"]), [line], "{keys:?}");
+        }
+        assert_eq!(lines(&["a\r\rb\n", UP, UP, "\r", "\x04", "x\x04\r"]), ["a", "", "b", "a", "END", "x"]);
+    }
+
+    #[test]
+    fn the_row_shows_what_fits_around_the_cursor() {
+        let mut editor = Editor::default();
+        assert_eq!(editor.row(80), "\r\x1b[K> \r\x1b[2C");
+        editor.feed("h\u{e9}\u{1f980}".as_bytes(), |_| {});
+        assert_eq!(editor.row(80), "\r\x1b[K> h\u{e9}\u{1f980}\r\x1b[6C", "a crab is two columns wide");
+        editor.feed(b"\x15abcdefghij", |_| {});
+        assert_eq!(editor.row(8), "\r\x1b[K> fghij\r\x1b[7C");
+        editor.feed(b"\x01", |_| {});
+        assert_eq!(editor.row(8), "\r\x1b[K> abcde\r\x1b[2C");
+        // No terminal is too narrow.
+        assert_eq!(editor.row(0), "\r\x1b[K> a\r\x1b[2C");
+    }
+}

@@ -1,0 +1,129 @@
+//! A terminal on which a line is being typed: messages are written above it.
+//!
+//! Two threads write: the one that reads keys shows the line, the loop shows messages. Each does so with the lock, as a whole.
+
+use super::editor::{Editor, Typed};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+};
+use std::io::{self, IsTerminal, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Columns of a terminal that does not say.
+const COLUMNS: usize = 80;
+
+/// The loop's end; dropped, it gives the terminal back as it was.
+pub struct Terminal {
+    desk: Arc<Mutex<Desk>>,
+    before: Termios,
+}
+
+/// The end of the thread that reads keys.
+pub struct Keyboard {
+    desk: Arc<Mutex<Desk>>,
+}
+
+/// What both share.
+struct Desk {
+    editor: Editor,
+    over: bool,
+}
+
+/// Takes over the terminal, where standard input and output are one.
+pub fn open() -> Option<(Terminal, Keyboard)> {
+    if !io::stdin().is_terminal()
+        || !io::stdout().is_terminal()
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+    {
+        return None;
+    }
+    let before = tcgetattr(io::stdin()).ok()?;
+    let mut keys = before.clone();
+    keys.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN);
+    keys.input_modes.remove(InputModes::IXON);
+    keys.special_codes[SpecialCodeIndex::VMIN] = 1;
+    keys.special_codes[SpecialCodeIndex::VTIME] = 0;
+    // Ctrl-C is a signal; but who suspended or killed us would find a terminal without an echo.
+    keys.special_codes[SpecialCodeIndex::VSUSP] = 0;
+    keys.special_codes[SpecialCodeIndex::VQUIT] = 0;
+    tcsetattr(io::stdin(), OptionalActions::Now, &keys).ok()?;
+    let desk = Arc::new(Mutex::new(Desk { editor: Editor::default(), over: false }));
+    let terminal = Terminal { desk: Arc::clone(&desk), before };
+    Some((terminal, Keyboard { desk }))
+}
+
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// Writes text, which ends its lines, and the line that is being typed below it.
+    fn show(&self, text: &str) -> io::Result<()> {
+        let columns = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col.into());
+        let row = self.editor.row(if columns == 0 { COLUMNS } else { columns });
+        let mut out = io::stdout().lock();
+        out.write_all(format!("\r\x1b[K{text}{row}").as_bytes())?;
+        out.flush()
+    }
+}
+
+impl Terminal {
+    /// Writes text, which ends its lines, above the line that is being typed.
+    ///
+    /// # Errors
+    /// As `write(2)`.
+    pub fn print(&self, text: &str) -> io::Result<()> {
+        lock(&self.desk).show(text)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let mut desk = lock(&self.desk);
+        desk.over = true;
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        let rest: &[u8] = if desk.editor.is_empty() { b"\r\x1b[K" } else { b"\n" };
+        let _ = io::stdout().write_all(rest).and_then(|()| io::stdout().flush());
+    }
+}
+
+impl Keyboard {
+    /// Begins to edit, with the lines of before, and hands over what is typed until `give` says that nobody wants it.
+    ///
+    /// # Errors
+    /// As `read(2)`.
+    pub fn read(&self, history: Vec<String>, mut give: impl FnMut(Typed) -> bool) -> io::Result<()> {
+        let mut begun = lock(&self.desk);
+        begun.editor = Editor::new(history);
+        if !begun.over {
+            begun.show("")?;
+        }
+        drop(begun);
+        let (mut input, mut buffer) = (io::stdin().lock(), [0; 1024]);
+        loop {
+            let bytes = match input.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let mut all = Vec::new();
+            {
+                let mut desk = lock(&self.desk);
+                if desk.over {
+                    return Ok(());
+                }
+                desk.editor.feed(&buffer[..bytes], |typed| all.push(typed));
+                // What was typed stays where it is, and what comes goes below.
+                let lines = all.iter().map(|typed| match typed {
+                    Typed::Line(line) => format!("> {line}\n"),
+                    Typed::End => String::new(),
+                });
+                desk.show(&lines.collect::<String>())?;
+            }
+            if !all.into_iter().all(&mut give) {
+                return Ok(());
+            }
+        }
+    }
+}
