@@ -1,6 +1,6 @@
 //! Chromium without a window, driven by its DevTools protocol.
 
-use super::{Client, Killed, PATIENCE, TempDir, eventually};
+use super::{Client, Killed, PATIENCE, TempDir, eventually, send_signal};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,9 +11,8 @@ use tungstenite::{Message, WebSocket};
 /// A browser of a test's own, ended when dropped.
 pub struct Browser {
     addr: SocketAddr,
-    _process: Killed,
-    // Dropped last, as the process writes to it.
-    _profile: TempDir,
+    process: Killed,
+    profile: TempDir,
 }
 
 /// A page of a browser.
@@ -46,7 +45,7 @@ impl Browser {
             port.is_some()
         });
         let addr = SocketAddr::from(([127, 0, 0, 1], port.expect("just seen")));
-        Browser { addr, _process: process, _profile: profile }
+        Browser { addr, process, profile }
     }
 
     /// Opens one of the pages in `examples/`, with fields of its form.
@@ -66,6 +65,20 @@ impl Browser {
             page.evaluate("location.protocol + document.readyState").is_ok_and(|state| state == "file:complete")
         });
         page
+    }
+}
+
+impl Drop for Browser {
+    /// Lets it end its own processes, which write to the profile even while that is removed.
+    fn drop(&mut self) {
+        send_signal(&self.process.0, "TERM");
+        let start = Instant::now();
+        let is_there = |process: &mut Killed| matches!(process.0.try_wait(), Ok(None));
+        while (is_there(&mut self.process) || std::fs::remove_dir_all(self.profile.path("profile")).is_err())
+            && start.elapsed() < PATIENCE
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
