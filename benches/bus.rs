@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 /// How long each is measured.
 const TIME: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 5;
-/// Records published at a time beside Redis.
+/// Records that are written to Redis at a time, and so many times before the replies to the first are read. With fewer, or
+/// without replies, it is slower.
 const BATCH: usize = 32;
-/// So many batches are sent to Redis before the replies to the first are read. With fewer, or without replies, it is slower.
 const PIPELINED: usize = 32;
 
 fn main() {
@@ -51,7 +51,7 @@ fn measure() {
     let (ours, theirs) = (cpus[cpus.len() - 1], cpus[0]);
     cpus::pin(ours).expect("it is allowed");
     println!("| records | a second | GB/s | lost |\n|---|---|---|---|");
-    for (bytes, batch) in [(100, 32), (100, 1), (1024, 32), (1024, 1), (65536, 8)] {
+    for (bytes, batch) in [(100, 1), (100, 32), (100, 256), (1024, 1), (1024, 32), (65536, 8)] {
         let mut rounds: Vec<(f64, u64)> = (0..ROUNDS).map(|_| throughput(theirs, bytes, batch)).collect();
         rounds.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (rate, lost) = rounds[ROUNDS / 2];
@@ -200,10 +200,10 @@ fn beside_redis(rounds: usize) {
     println!("Redis {}, {rounds} rounds in turns; medians (least to most)\n", redis::version());
     println!("| records | bus, M/s | Redis by TCP | times as many | Redis by unix socket | times as many |");
     println!("|---|---|---|---|---|---|");
-    for bytes in [100, 1024] {
+    for (bytes, batch) in [(100, 32), (100, 256), (1024, 32), (1024, 256)] {
         let of_redis = |way| redis_throughput(theirs, ours, way, bytes) / 1e6;
-        let round = |_| [throughput(theirs, bytes, BATCH).0 / 1e6, of_redis(Way::Tcp), of_redis(Way::Unix)];
-        row(&format!("{bytes} B, published by {BATCH}"), (0..rounds).map(round).collect(), |bus, redis| bus / redis);
+        let round = |_| [throughput(theirs, bytes, batch).0 / 1e6, of_redis(Way::Tcp), of_redis(Way::Unix)];
+        row(&format!("{bytes} B, published by {batch}"), (0..rounds).map(round).collect(), |bus, redis| bus / redis);
     }
     println!("\n| round trip | bus, µs | Redis by TCP | times as long | Redis by unix socket | times as long |");
     println!("|---|---|---|---|---|---|");
