@@ -13,7 +13,7 @@ pub struct Url {
     pub place: Place,
     /// Value of the Host header: the name, and the port where one was typed.
     pub host: String,
-    /// Path and query; empty when none was typed.
+    /// Path and query, as a request has them; empty when none was typed.
     pub target: String,
 }
 
@@ -36,7 +36,7 @@ impl Url {
                 return Err("unix: needs the path of a socket, as in unix:/run/percore.sock".into());
             }
             let place = Place::Addr(ListenAddr::Unix(path.into()));
-            return Ok(Url { scheme: "unix", place, host: "localhost".into(), target: target.into() });
+            return Ok(Url { scheme: "unix", place, host: "localhost".into(), target: escaped(target) });
         }
         let names = || {
             let names: Vec<String> = schemes.iter().map(|(name, _)| format!("{name}://HOST:PORT/PATH")).collect();
@@ -59,6 +59,7 @@ impl Url {
         }
         let place = Place::named(host, default_port.unwrap_or_default())?;
         let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
+        let target = escaped(&target);
         Ok(Url { scheme, place, host: host.to_owned(), target })
     }
 
@@ -85,9 +86,23 @@ impl fmt::Display for Url {
     }
 }
 
+/// With `%` and two digits for each byte that a request's first line may not have (RFC 3986 section 2.1).
+fn escaped(target: &str) -> String {
+    let mut line = String::with_capacity(target.len());
+    for character in target.chars() {
+        if character.is_ascii() {
+            line.push(character);
+        } else {
+            line.extend(character.to_string().bytes().map(|byte| format!("%{byte:02X}")));
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const SCHEMES: &[(&str, Option<u16>)] = &[("ws", Some(80)), ("wss", Some(443)), ("tcp", None)];
 
@@ -102,6 +117,7 @@ mod tests {
             ("wss://example.org#x", "example.org:443", "example.org", "example.org", ""),
             ("wss://example.org:1/a", "example.org:1", "example.org:1", "example.org", "/a"),
             ("tcp://127.0.0.1:7", "127.0.0.1:7", "127.0.0.1:7", "127.0.0.1", ""),
+            ("ws://h/gr\u{fc}n?\u{1f980}=1", "h:80", "h", "h", "/gr%C3%BCn?%F0%9F%A6%80=1"),
             ("unix:/run/x.sock", "unix:/run/x.sock", "localhost", "localhost", ""),
             ("unix:/run/x.sock:/ws?y", "unix:/run/x.sock", "localhost", "localhost", "/ws?y"),
         ] {
@@ -130,6 +146,28 @@ mod tests {
         ] {
             let error = Url::parse(bad, SCHEMES).expect_err(bad);
             assert!(error.contains(hint), "{bad}: {error}");
+        }
+    }
+    proptest! {
+        /// Whatever is typed: either it is refused, or it can be shown and read again, and fits into a request's first line.
+        #[test]
+        fn what_is_read_can_be_shown_and_read_again(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    proptest::sample::select(vec!["ws://", "wss://", "tcp://", "unix:", "WS", ":", "/", "?", "#", "[::1]", "[", "]", "@", "80", "127.0.0.1", "h"]).prop_map(str::to_owned),
+                    "\\PC{0,4}",
+                    any::<char>().prop_map(String::from),
+                ],
+                0..8,
+            ),
+        ) {
+            if let Ok(url) = Url::parse(&parts.concat(), SCHEMES) {
+                prop_assert_eq!(Url::parse(&url.to_string(), SCHEMES), Ok(url.clone()));
+                prop_assert!(url.target().starts_with('/'));
+                prop_assert!(url.target.bytes().all(|byte| byte.is_ascii_graphic()));
+                prop_assert!(!url.host.contains(|c: char| c.is_control() || c == ' '));
+                prop_assert!(!url.host_name().is_empty());
+            }
         }
     }
 }
