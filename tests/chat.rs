@@ -4,7 +4,7 @@ mod common;
 
 use common::chat::{Talker, chat, in_room, refused, sends, sent, start, start_on, told};
 use common::client::{BINARY, TEXT, frame};
-use common::{Client, Server, TempDir, percore};
+use common::{Client, Server, TempDir, percore, process};
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -326,6 +326,10 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
     let longest = "y".repeat(64 * 1024);
     talker.submits(&longest);
     talker.must_hear_chat(&longest);
+    // The same with each character escaped, both ways.
+    let escaped = r"\u0001".repeat(64 * 1024);
+    talker.submits(&escaped);
+    talker.must_hear_chat(&escaped);
     assert_eq!(server.count_log("WebSocket error"), 0);
 }
 
@@ -360,6 +364,23 @@ fn a_message_beyond_the_limit_ends_its_connection() {
     bob.must_hear_chat("alone");
 }
 
+/// As values in memory this would be a hundred times as long; compressed it would be 8 KiB.
+#[test]
+fn what_no_envelope_can_be_is_not_read() {
+    let server = start(&[]);
+    let mut talker = Talker::to(server.addr());
+    talker.says(&format!("[{}0]", r#"{"":0},"#.repeat(700_000)));
+    talker.must_hear(&refused("too-long", "too long: a message has at most 65536 bytes"));
+    talker.says(&format!(
+        r#"{{"channel":"chat","message":{{"type":"SubmitMessage","contents":[{}0]}}}}"#,
+        "[0],".repeat(90_000)
+    ));
+    talker.must_hear(&refused("bad-contents", "bad contents: give a string"));
+    let peak = process::status(server.child().id(), "VmHWM");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(peak < 40 << 10, "{peak} KiB");
+}
+
 #[test]
 fn what_the_bus_cannot_take_is_too_long() {
     let folder = TempDir::new();
@@ -367,7 +388,7 @@ fn what_the_bus_cannot_take_is_too_long() {
     let [mut ann, mut bob] = servers.each_ref().map(|server| Talker::to(server.addr()));
     ann.submits(&"x".repeat(5000));
     let heard = ann.hears();
-    assert!(heard.contains(r#""code":"too-long""#), "{heard}");
+    assert!(heard.contains(r#""code":"too-long""#) && heard.contains("--bus-size"), "{heard}");
     ann.submits(&"x".repeat(3000));
     for talker in [&mut ann, &mut bob] {
         talker.must_hear_chat(&"x".repeat(3000));

@@ -7,13 +7,16 @@ use crate::app::App;
 use crate::data::calendar::Utc;
 use crate::data::id::ConnectionId;
 use crate::data::presence::Change;
+use crate::data::record::PublishError;
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt;
 
 /// Where connections are upgraded.
@@ -29,6 +32,8 @@ pub const MAX_ROOM_BYTES: usize = 128;
 pub const MAX_ROOMS: usize = 64;
 /// The longest message, in bytes: it goes to everyone.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// No envelope is longer, not even with every character of its message escaped: what is, is not read.
+const MAX_ENVELOPE_BYTES: usize = 6 * (MAX_TEXT_BYTES + MAX_ROOM_BYTES) + 1024;
 
 /// The chat.
 pub struct Chat {
@@ -60,7 +65,9 @@ enum Refusal {
     BadContents(&'static str),
     BadRoom,
     TooManyRooms,
-    TooLong(usize),
+    TooLong,
+    /// For the bus.
+    Unpublished(PublishError),
     NotMember(String),
 }
 
@@ -76,7 +83,7 @@ impl Refusal {
             Refusal::BadContents(_) => "bad-contents",
             Refusal::BadRoom => "bad-room",
             Refusal::TooManyRooms => "too-many-rooms",
-            Refusal::TooLong(_) => "too-long",
+            Refusal::TooLong | Refusal::Unpublished(_) => "too-long",
             Refusal::NotMember(_) => "not-a-member",
         }
     }
@@ -95,7 +102,8 @@ impl fmt::Display for Refusal {
             Refusal::BadContents(want) => write!(f, "bad contents: give {want}"),
             Refusal::BadRoom => write!(f, "bad name of a room: give 1 to {MAX_ROOM_BYTES} bytes"),
             Refusal::TooManyRooms => write!(f, "in {MAX_ROOMS} rooms already: leave one first"),
-            Refusal::TooLong(limit) => write!(f, "too long: a message has at most {limit} bytes"),
+            Refusal::TooLong => write!(f, "too long: a message has at most {MAX_TEXT_BYTES} bytes"),
+            Refusal::Unpublished(error) => write!(f, "too long as JSON: {error}"),
             Refusal::NotMember(room) => write!(f, "not in the room '{room}': join it first"),
         }
     }
@@ -208,10 +216,7 @@ impl App for Chat {
 }
 
 fn publish(out: &mut Outbox, channel: &str, text: &str) -> Result<(), Refusal> {
-    match out.publish(channel, Kind::Text, &[text.as_bytes()]) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Refusal::TooLong(MAX_TEXT_BYTES)),
-    }
+    out.publish(channel, Kind::Text, &[text.as_bytes()]).map(|_| ()).map_err(Refusal::Unpublished)
 }
 
 /// A room's channel on the bus.
@@ -226,18 +231,37 @@ fn envelope(channel: &str, kind: &str, contents: &Value) -> String {
     json!({"channel": channel, "message": {"type": kind, "contents": contents}}).to_string()
 }
 
+/// The fields of an object, each as it stands: what nobody asks for is not read, and takes no memory.
+type Fields<'a> = HashMap<String, &'a RawValue>;
+
+/// The object that is such a field.
+fn object<'a>(fields: &Fields<'a>, name: &str) -> Option<Fields<'a>> {
+    fields.get(name).and_then(|value| serde_json::from_str(value.get()).ok())
+}
+
+/// The string that is such a field.
+fn string(fields: &Fields<'_>, name: &str) -> Option<String> {
+    fields.get(name).and_then(|value| serde_json::from_str(value.get()).ok())
+}
+
 /// What a message asks for.
 fn read(text: &str) -> Result<Wish, Refusal> {
-    let value: Value = serde_json::from_str(text).map_err(|error| Refusal::NotJson(error.to_string()))?;
-    let message = &value["message"];
-    let (Some(channel), Some(kind)) = (value["channel"].as_str(), message["type"].as_str()) else {
+    if text.len() > MAX_ENVELOPE_BYTES {
+        return Err(Refusal::TooLong);
+    }
+    let envelope: Fields<'_> = serde_json::from_str(text).map_err(|error| match error.is_data() {
+        true => Refusal::NoEnvelope,
+        false => Refusal::NotJson(error.to_string()),
+    })?;
+    let message = object(&envelope, "message").ok_or(Refusal::NoEnvelope)?;
+    let (Some(channel), Some(kind)) = (string(&envelope, "channel"), string(&message, "type")) else {
         return Err(Refusal::NoEnvelope);
     };
-    let contents = &message["contents"];
-    let field = |name: &str, want| contents[name].as_str().map(str::to_owned).ok_or(Refusal::BadContents(want));
-    let wish = match (channel, kind) {
+    let contents = object(&message, "contents").unwrap_or_default();
+    let field = |name: &str, want| string(&contents, name).ok_or(Refusal::BadContents(want));
+    let wish = match (&channel[..], &kind[..]) {
         ("chat", "SubmitMessage") => {
-            Wish::Submit(contents.as_str().ok_or(Refusal::BadContents("a string"))?.to_owned())
+            Wish::Submit(string(&message, "contents").ok_or(Refusal::BadContents("a string"))?)
         }
         ("chat-room", "JoinRoom") => Wish::Join(field("room", r#"{"room":..}"#)?),
         ("chat-room", "LeaveRoom") => Wish::Leave(field("room", r#"{"room":..}"#)?),
@@ -245,13 +269,11 @@ fn read(text: &str) -> Result<Wish, Refusal> {
             let want = r#"{"room":..,"message":..}"#;
             Wish::Send { room: field("room", want)?, message: field("message", want)? }
         }
-        ("chat" | "chat-room", _) => return Err(Refusal::UnknownType(channel.to_owned(), shown(kind))),
-        _ => return Err(Refusal::UnknownChannel(shown(channel))),
+        ("chat" | "chat-room", _) => return Err(Refusal::UnknownType(channel, shown(&kind))),
+        _ => return Err(Refusal::UnknownChannel(shown(&channel))),
     };
     match &wish {
-        Wish::Submit(text) | Wish::Send { message: text, .. } if text.len() > MAX_TEXT_BYTES => {
-            Err(Refusal::TooLong(MAX_TEXT_BYTES))
-        }
+        Wish::Submit(text) | Wish::Send { message: text, .. } if text.len() > MAX_TEXT_BYTES => Err(Refusal::TooLong),
         _ => Ok(wish),
     }
 }

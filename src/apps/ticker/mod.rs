@@ -28,6 +28,9 @@ pub const SYMBOLS: &str = "ticker-symbols";
 /// The most symbols of a client.
 pub const MAX_TICKERS: usize = 1000;
 
+/// No message of a client's is longer: a request of [`MAX_TICKERS`] symbols takes half of it.
+const MAX_MESSAGE_BYTES: usize = 128 << 10;
+
 /// What a feed goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -216,7 +219,9 @@ impl App for Ticker {
         if let Some(client) = self.clients.get_mut(&id) {
             client.heard = out.now();
         }
-        let (code, error) = match message.text().map(Wire::read) {
+        let is_too_long = message.len() > MAX_MESSAGE_BYTES;
+        let (code, error) = match message.text().filter(|_| !is_too_long).map(Wire::read) {
+            None if is_too_long => (CloseCode::Size, format!("longer than {MAX_MESSAGE_BYTES} bytes")),
             Some(Ok(Wire::TickerRequest(request))) => match self.subscribe(id, request.tickers, out) {
                 Ok(()) => return,
                 Err(error) => (CloseCode::Policy, error),
