@@ -133,7 +133,7 @@ impl Exchange {
         let waiting = self.publisher.pending().len() + channel.len() + payload.len();
         if channel == PRESENCE_CHANNEL {
             self.losses.add(Loss::Reserved, 1);
-        } else if !self.is_ready() {
+        } else if !self.is_ready() || self.stops() {
             self.losses.add(Loss::Down, 1);
         } else if waiting > self.rules.max_backlog {
             self.losses.add(Loss::Full, 1);
@@ -364,7 +364,8 @@ impl Exchange {
             self.update_subscriptions();
             result = self.mind_silence(now);
         }
-        if self.is_ready() {
+        // After our goodbye others would take us for being there again.
+        if self.is_ready() && !self.stops() {
             self.announce(now);
         }
         // Without a connection nobody needs to know: the list follows when there is one.
@@ -456,8 +457,8 @@ impl Exchange {
         let lines = [&self.publisher, &self.subscriber].map(|line| line.next_deadline(self.rules.redis_timeout));
         let link = match self.link {
             Link::Down { until } => [Some(until), None, None],
-            Link::Opening { .. } => [lines.into_iter().min(), None, None],
-            Link::Ready { .. } => [lines.into_iter().min(), Some(self.alive_due), self.list_due],
+            Link::Ready { .. } if !self.stops() => [lines.into_iter().min(), Some(self.alive_due), self.list_due],
+            Link::Opening { .. } | Link::Ready { .. } => [lines.into_iter().min(), None, None],
         };
         let others = [self.hosts.next_deadline(self.rules.host_timeout), self.losses.next_deadline(), self.stop_by];
         link.into_iter().chain(others).flatten().min()

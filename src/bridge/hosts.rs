@@ -15,6 +15,8 @@ use std::time::Duration;
 const MAX_HOSTS: usize = 1024;
 /// The most that the names of a host's members, and of their channels, may come to.
 const MAX_BYTES: usize = 32 << 20;
+/// The most that those of all hosts may come to.
+const MAX_TOTAL_BYTES: usize = 128 << 20;
 /// What a name costs beside its letters.
 const NAME_BYTES: usize = 64;
 
@@ -35,6 +37,8 @@ struct Host {
     heard: Duration,
     /// A list of which more is to come.
     list: Option<Records>,
+    /// What the names on that list come to, and those that hold.
+    listed: usize,
     bytes: usize,
 }
 
@@ -118,21 +122,24 @@ impl Hosts {
         }
         self.last = self.last.wrapping_add(1);
         let key = Participant { slot: self.last, generation: 1 };
-        self.hosts.insert(id, Host { key, heard: now, list: None, bytes: 0 });
+        self.hosts.insert(id, Host { key, heard: now, list: None, listed: 0, bytes: 0 });
         true
     }
 
     fn list(&mut self, from: HostId, payload: &[u8], begins: bool) {
+        let mut room = self.room();
         let Some(host) = self.hosts.get_mut(&from) else { return };
         if begins {
-            host.list = Some(Records::new());
+            (host.list, host.listed) = (Some(Records::new()), 0);
         }
         let Some(list) = &mut host.list else { return };
         for record in Records::from_bytes(payload.to_vec()).iter() {
-            if record.kind != RecordKind::Enter || list.bytes().len() + record.payload.len() > MAX_BYTES {
+            let bytes = bytes_of(record.channel, record.payload);
+            if record.kind != RecordKind::Enter || host.listed + bytes > MAX_BYTES || bytes > room {
                 self.ignored += 1;
                 continue;
             }
+            (host.listed, room) = (host.listed + bytes, room - bytes);
             list.push(record.kind, record.channel, &[record.payload]);
         }
     }
@@ -140,22 +147,30 @@ impl Hosts {
     fn replace(&mut self, from: HostId, each: &mut impl FnMut(Change<'_>)) {
         let Some(host) = self.hosts.get_mut(&from) else { return };
         let Some(list) = host.list.take() else { return };
-        host.bytes = list.iter().map(|record| bytes_of(record.channel, record.payload)).sum();
+        host.bytes = std::mem::take(&mut host.listed);
         let names = &mut self.names;
         self.presence.replace(host.key, &list, |change| tell(names, change, each));
     }
 
+    /// How much more names may come to.
+    fn room(&self) -> usize {
+        MAX_TOTAL_BYTES.saturating_sub(self.hosts.values().map(|host| host.bytes + host.listed).sum())
+    }
+
     fn change(&mut self, from: HostId, payload: &[u8], each: &mut impl FnMut(Change<'_>)) {
+        let mut room = self.room();
         let Some(host) = self.hosts.get_mut(&from) else { return };
         for record in Records::from_bytes(payload.to_vec()).iter() {
             let is_enter = record.kind == RecordKind::Enter;
-            if !(record.kind == RecordKind::Leave || is_enter && host.bytes < MAX_BYTES) {
+            let (names, bytes) = (&mut self.names, bytes_of(record.channel, record.payload));
+            let fits = host.bytes + bytes <= MAX_BYTES && bytes <= room;
+            if !(record.kind == RecordKind::Leave || is_enter && fits) {
                 self.ignored += 1;
                 continue;
             }
-            let (names, bytes) = (&mut self.names, bytes_of(record.channel, record.payload));
             self.presence.apply(host.key, record, |change| {
                 host.bytes = if is_enter { host.bytes + bytes } else { host.bytes.saturating_sub(bytes) };
+                room = if is_enter { room.saturating_sub(bytes) } else { room + bytes };
                 tell(names, change, each);
             });
         }
@@ -255,12 +270,26 @@ mod tests {
         for name in &names {
             receive(&mut hosts, ONE, Kind::Changes, &records(&[(Enter, name)]), 0);
         }
-        assert_eq!(hosts.ignored, 10 + 8);
+        assert_eq!(hosts.ignored, 10 + 9);
         for name in &names {
             receive(&mut hosts, TWO, Kind::ListGoesOn, &records(&[(Enter, name)]), 0);
         }
-        assert_eq!(hosts.ignored, 10 + 8 + 9);
+        assert_eq!(hosts.ignored, 10 + 9 + 9);
         receive(&mut hosts, ONE, Kind::Changes, &records(&[(RecordKind::Count, "12345"), (RecordKind::Text, "x")]), 0);
-        assert_eq!(hosts.ignored, 10 + 8 + 9 + 2);
+        assert_eq!(hosts.ignored, 10 + 9 + 9 + 2);
+        // Of short names, what they cost beside their letters counts.
+        let short: Vec<String> = (0..600_000).map(|n| n.to_string()).collect();
+        let short: Vec<_> = short.iter().map(|name| (Enter, &name[..])).collect();
+        hosts.ignored = 0;
+        receive(&mut hosts, HostId(3), Kind::ListGoesOn, &records(&short), 0);
+        assert!((100_000..300_000).contains(&hosts.ignored), "{}", hosts.ignored);
+        // And there is a limit for all together: 31 of them once more, and 2.
+        hosts.ignored = 0;
+        for id in [HostId(4), HostId(5)] {
+            for name in &names {
+                receive(&mut hosts, id, Kind::ListGoesOn, &records(&[(Enter, name)]), 0);
+            }
+        }
+        assert_eq!(hosts.ignored, 9 + 38);
     }
 }

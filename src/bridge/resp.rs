@@ -90,7 +90,8 @@ pub struct Replies {
 }
 
 impl Replies {
-    /// Nothing read yet. Of bulk strings longer than `max_bulk` only the length is told.
+    /// Nothing read yet. Of bulk strings longer than `max_bulk` only the length is told, and of those that make a reply far longer
+    /// than two of them.
     pub fn new(max_bulk: usize) -> Replies {
         Replies { max_bulk, ..Replies::default() }
     }
@@ -190,7 +191,9 @@ impl Replies {
 
     fn begin_bulk(&mut self, length: i64) -> Result<bool, NoReply> {
         let length = usize::try_from(length).map_err(|_| NoReply("a bulk string without bounds"))?;
-        if length <= self.max_bulk {
+        // Of one reply there is a channel's name and a message, at most.
+        let whole = (self.at - self.start).saturating_add(length);
+        if length <= self.max_bulk && whole <= 2 * self.max_bulk + MAX_LINE_BYTES {
             self.bulk = Some(length);
             return Ok(true);
         }
@@ -270,6 +273,21 @@ mod tests {
         TooLong(usize),
         Nil,
         Array(Vec<Owned>),
+    }
+
+    #[test]
+    fn a_reply_as_a_whole_is_bounded() {
+        let mut replies = Replies::new(1 << 20);
+        replies.feed(b"*9\r\n");
+        for _ in 0..9 {
+            assert_eq!(replies.next_reply(), Ok(None));
+            replies.feed(b"$1048576\r\n");
+            replies.feed(&vec![b'x'; 1 << 20]);
+            replies.feed(b"\r\n");
+        }
+        assert!(replies.bytes.len() < 4 << 20, "{} bytes kept", replies.bytes.len());
+        let Ok(Some(Reply::Array(items))) = replies.next_reply() else { panic!("a reply") };
+        assert_eq!((items.len(), &items[2..]), (9, &[(); 7].map(|()| Reply::TooLong(1 << 20))[..]));
     }
 
     fn owned(reply: Reply<'_>) -> Owned {

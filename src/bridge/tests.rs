@@ -399,9 +399,16 @@ fn a_host_that_stops_says_goodbye() {
     let now = world.now;
     world.hosts[0].exchange.stop(now);
     assert!(!world.hosts[0].exchange.is_stopped(now), "the goodbye is under way");
+    // After it nothing more is said, whatever the bus tells and others ask: they would take it for being there.
+    world.hosts[0].tell(1, RecordKind::Text, "a", b"late");
+    world.hosts[0].tell(1, RecordKind::Enter, "a", b"bob");
+    world.publish(b"percore-presence", b"percore:0000000000000063:h:");
     world.settle();
     assert!(world.hosts[0].exchange.is_stopped(now));
-    assert!(world.hosts[1].others.is_empty() && world.hosts[2].others.is_empty());
+    world.advance(SECOND / 4);
+    for other in &world.hosts[1..] {
+        assert!(other.others.is_empty() && other.messages.is_empty(), "{:?} {:?}", other.others, other.messages);
+    }
 }
 
 #[test]
@@ -413,6 +420,10 @@ fn refusals_are_said() {
     exchange.open(Duration::ZERO);
     let why = exchange.receive(Side::Subscriber, b"-WRONGPASS sorry\r\n", SECOND).expect_err("refused");
     assert_eq!(why, "it refuses user or password: WRONGPASS sorry");
+    exchange.open(Duration::ZERO);
+    let full = b"-ERR max number of clients reached\r\n";
+    let why = exchange.receive(Side::Publisher, full, SECOND).expect_err("refused");
+    assert_eq!(why, "it says ERR max number of clients reached");
     exchange.open(Duration::ZERO);
     let why = exchange.receive(Side::Publisher, b"+OK\r\n-LOADING wait\r\n", SECOND).expect_err("not ready");
     assert_eq!(why, "it says LOADING wait");

@@ -59,7 +59,8 @@ pub fn refusal(login: Option<&Login>, error: &[u8]) -> String {
     let mut secrets = secrets.filter(|secret| !secret.is_empty());
     let repeats = secrets.any(|secret| error.windows(secret.len()).any(|window| window == secret.as_slice()));
     let said = if repeats { "an error that repeats what it was sent".to_owned() } else { shown(error) };
-    format!("it refuses user or password: {said}")
+    let is_about_us = [&b"WRONGPASS"[..], b"NOAUTH", b"NOPERM", b"ERR AUTH"].iter().any(|word| error.starts_with(word));
+    if is_about_us { format!("it refuses user or password: {said}") } else { format!("it says {said}") }
 }
 
 /// A Redis.
