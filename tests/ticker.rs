@@ -3,7 +3,7 @@
 mod common;
 
 use common::client::{BINARY, Client, TEXT, frame};
-use common::{Server, TempDir, percore, run};
+use common::{Server, TempDir, eventually, percore, run};
 use percore::apps::ticker::wire::{Beat, Change, Changes, Request, Wire};
 use std::fs;
 use std::path::Path;
@@ -178,6 +178,39 @@ fn all_processes_show_the_same_and_go_on_when_one_is_killed() {
     assert!(ours.iter().any(|prices| theirs.contains(prices)));
 }
 
+/// More than a ring takes at a time, and gone when nobody wants them any more.
+#[test]
+fn many_symbols_are_shared_and_forgotten() {
+    let folder = TempDir::new();
+    let bus = folder.path("bus");
+    let (one, two) = (on_bus(&bus, &[]), on_bus(&bus, &[]));
+    let names: Vec<String> = (0..300).map(|number| format!("LONG-NAME-OF-SYMBOL-{number:04}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut clients = [one.open(), two.open()];
+    for client in &mut clients {
+        ask(client, &names);
+        until(client, &names);
+    }
+    // Each shows the other's ticks, or the other its own.
+    let [ours, theirs] = clients.each_mut().map(|client| (0..40).map(|_| changes(client)).collect::<Vec<_>>());
+    let same = ours.iter().filter(|prices| theirs.contains(prices)).count();
+    assert!(same > 10, "{same} of 40 ticks were the same");
+    // All that there can be.
+    for number in 0..10 {
+        let names: Vec<String> = (0..1000).map(|at| format!("N{number}-{at}")).collect();
+        ask(&mut clients[0], &names.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    let refused = |code| {
+        let mut client = one.open();
+        ask(&mut client, &["ONE-MORE"]);
+        let first = client.text();
+        assert!(first.starts_with("TickerChange:") || first.contains("10000 symbols already"), "{first}");
+        first.starts_with("Error:") == code
+    };
+    eventually("a full market", || refused(true));
+    eventually("room in it", || refused(false));
+}
+
 #[test]
 fn prices_come_from_a_file_and_a_seed() {
     let folder = TempDir::new();
@@ -194,7 +227,7 @@ fn prices_come_from_a_file_and_a_seed() {
     let has = |all: &[f64], part: &[f64]| all.windows(part.len()).any(|window| window == part);
     assert!(has(&again, &one[30..35]), "{one:?} and {again:?}");
     assert!(!has(&other, &one[30..35]), "{one:?} and {other:?}");
-    fs::write(&file, "GOLD,lots\nSILVER,few\n").expect("written");
+    fs::write(&file, "GOLD,1\nSILVER,few\n").expect("written");
     let (code, _, error) = run(percore(&["serve", "ticker", "--prices", file.to_str().expect("text")]));
     assert_eq!(code, 2);
     assert!(error.contains("line 2") && error.contains("SILVER,few"), "{error}");

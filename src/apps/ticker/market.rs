@@ -40,6 +40,8 @@ struct Quote {
     /// The logarithm of price over start.
     offset: f64,
     update_time: u64,
+    /// In which round somebody asked for it last; none if it is always there.
+    wanted: Option<u64>,
 }
 
 impl Quote {
@@ -53,6 +55,7 @@ impl Quote {
 pub struct Market {
     quotes: BTreeMap<String, Quote>,
     random: StdRng,
+    round: u64,
 }
 
 /// Why a symbol cannot be taken.
@@ -78,19 +81,28 @@ impl fmt::Display for BadSymbol {
 impl std::error::Error for BadSymbol {}
 
 impl Market {
-    /// A market whose prices go their way by `seed`: the same for the same seed.
+    /// A market of symbols that are always there, whose prices go their way by `seed`: the same for the same seed.
     pub fn new(table: impl IntoIterator<Item = (String, f64)>, seed: u64, now: u64) -> Market {
-        let quote = |(symbol, start)| (symbol, Quote { start, offset: 0.0, update_time: now });
-        Market { quotes: table.into_iter().map(quote).collect(), random: StdRng::seed_from_u64(seed) }
+        let quote = |(symbol, start)| (symbol, Quote { start, offset: 0.0, update_time: now, wanted: None });
+        Market { quotes: table.into_iter().map(quote).collect(), random: StdRng::seed_from_u64(seed), round: 0 }
     }
 
-    /// Has a symbol in the market. A new one begins at a price that follows from its name.
+    /// Begins a round: of the symbols that came later, those stay that were asked for in the last `keep` rounds.
+    pub fn begin_round(&mut self, keep: u64) -> u64 {
+        self.round += 1;
+        let round = self.round;
+        self.quotes.retain(|_, quote| quote.wanted.is_none_or(|wanted| wanted + keep >= round));
+        round
+    }
+
+    /// Has a symbol in the market, for the next rounds. A new one begins at a price that follows from its name.
     ///
     /// # Errors
     /// When it is no symbol, or there are too many.
     pub fn add(&mut self, symbol: &str, now: u64) -> Result<bool, BadSymbol> {
         check_symbol(symbol)?;
-        if self.quotes.contains_key(symbol) {
+        if let Some(quote) = self.quotes.get_mut(symbol) {
+            quote.wanted = quote.wanted.map(|_| self.round);
             return Ok(false);
         }
         if self.quotes.len() >= MAX_SYMBOLS {
@@ -98,8 +110,14 @@ impl Market {
         }
         let hash = symbol.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let start = 10.0 + f64::from(hash % 49_000) / 100.0;
-        self.quotes.insert(symbol.to_owned(), Quote { start, offset: 0.0, update_time: now });
+        let quote = Quote { start, offset: 0.0, update_time: now, wanted: Some(self.round) };
+        self.quotes.insert(symbol.to_owned(), quote);
         Ok(true)
+    }
+
+    /// Whether a symbol is always there.
+    pub fn is_fixed(&self, symbol: &str) -> bool {
+        self.quotes.get(symbol).is_some_and(|quote| quote.wanted.is_none())
     }
 
     /// Moves every price a step.
@@ -114,8 +132,8 @@ impl Market {
 
     /// Takes over a price that another process made.
     pub fn set(&mut self, change: &Change) {
-        let is_price = PRICES.contains(&change.price);
-        if !is_price || self.add(&change.symbol, change.update_time).is_err() {
+        let is_known = self.quotes.contains_key(&change.symbol);
+        if !PRICES.contains(&change.price) || !is_known && self.add(&change.symbol, change.update_time).is_err() {
             return;
         }
         if let Some(quote) = self.quotes.get_mut(&change.symbol) {
@@ -152,22 +170,22 @@ pub fn check_symbol(symbol: &str) -> Result<(), BadSymbol> {
     Err(BadSymbol::Form(symbol.chars().take(MAX_SYMBOL_BYTES).collect()))
 }
 
-/// Reads lines `SYMBOL,PRICE`; a first line that has no price is a heading, and empty lines are passed over.
+/// Reads lines `SYMBOL,PRICE`; a first line `Symbol,Price` or the like is a heading, and empty lines are passed over.
 ///
 /// # Errors
 /// The line that is wrong, and why.
 pub fn read_csv(text: &str) -> Result<Vec<(String, f64)>, String> {
     let mut table = Vec::new();
-    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+    // Spreadsheets put a byte order mark before it.
+    let lines = (1..).zip(text.trim_start_matches('\u{feff}').lines()).filter(|(_, line)| !line.trim().is_empty());
+    for (index, (number, line)) in lines.enumerate() {
         let bad = |why: &str| format!("line {number}: {why}: '{}'", line.trim());
         let (symbol, price) = line.split_once(',').ok_or_else(|| bad("no comma between symbol and price"))?;
-        let symbol = symbol.trim().trim_matches('"');
-        let Ok(price) = price.trim().trim_matches('"').parse::<f64>() else {
-            if number == 1 {
-                continue;
-            }
-            return Err(bad("the price is no number"));
-        };
+        let [symbol, price] = [symbol, price].map(|field| field.trim().trim_matches('"'));
+        if index == 0 && price.to_ascii_lowercase().contains("price") {
+            continue;
+        }
+        let price: f64 = price.parse().map_err(|_| bad("the price is no number"))?;
         check_symbol(symbol).map_err(|error| bad(&error.to_string()))?;
         if !PRICES.contains(&price) {
             return Err(bad("a price is 0.01 to 1e12"));
@@ -246,11 +264,32 @@ mod tests {
     }
 
     #[test]
+    fn symbols_that_nobody_asks_for_are_forgotten() {
+        let mut market = market(1);
+        for number in 0..MAX_SYMBOLS {
+            let _ = market.add(&format!("S{number}"), 0);
+        }
+        assert_eq!(market.add("NEW", 0), Err(BadSymbol::TooMany));
+        for _ in 0..3 {
+            market.begin_round(3);
+            assert_eq!(market.add("S1", 0), Ok(false));
+            // That it has a price somewhere else asks for nothing.
+            market.set(&Change { symbol: "S2".into(), update_time: 1, price: 5.0 });
+        }
+        assert_eq!(market.all().count(), MAX_SYMBOLS);
+        market.begin_round(3);
+        assert_eq!(market.all().count(), TABLE.len() + 1);
+        assert!(market.get("S1").is_some() && market.add("NEW", 0) == Ok(true));
+    }
+
+    #[test]
     fn tables_of_prices() {
-        let table = read_csv("Symbol,Price\n AAPL , 1.5\n\n\"SPY\",\"2\"\n");
+        let table = read_csv("\u{feff}\nSymbol,\"Start price\"\n AAPL , 1.5\n\n\"SPY\",\"2\"\n");
         assert_eq!(table, Ok(vec![("AAPL".to_owned(), 1.5), ("SPY".to_owned(), 2.0)]));
         for (text, said) in [
             ("", "0 symbols"),
+            ("a,lots", "line 1: the price is no number"),
+            ("SPY,\"1,234.5\"", "line 1: the price is no number"),
             ("AAPL 1", "line 1: no comma"),
             ("a,1\nb,x", "line 2: the price is no number"),
             ("a,1\nb,0", "0.01"),

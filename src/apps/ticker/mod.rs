@@ -15,19 +15,26 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
 use crate::protocol::message::{Kind, Message};
 use market::Market;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 use wire::{Beat, Complaint, Payload, Unreadable, Wire};
 
-/// The bus's channel on which prices are, as a tick's number, a space, and the payload of a `TickerChange`.
+/// The bus's channel on which prices are, as a tick's number, a space, and the payload of a `TickerChange`. All of a tick
+/// but the last such message have a `+` after the number.
 pub const PRICES: &str = "ticker-prices";
-/// The bus's channel on which symbols are that some client was the first to ask for.
+/// The bus's channel on which symbols are that clients have asked for.
 pub const SYMBOLS: &str = "ticker-symbols";
 /// The most symbols of a client.
 pub const MAX_TICKERS: usize = 1000;
 
+/// A process says again after so many ticks which symbols its clients want,
+const SAY_AGAIN_TICKS: u64 = 10;
+/// and one that nobody wants any more is forgotten after so many.
+const KEEP_TICKS: u64 = 50;
+/// Prices that go over the bus together: far less than the smallest ring takes.
+const PRICES_TOGETHER: usize = 8;
 /// No message of a client's is longer: a request of [`MAX_TICKERS`] symbols takes half of it.
 const MAX_MESSAGE_BYTES: usize = 128 << 10;
 
@@ -49,6 +56,8 @@ pub struct Ticker {
     sets: BTreeMap<Rc<str>, Set>,
     /// Whom to ping next, and when.
     pings: VecDeque<(Duration, ConnectionId)>,
+    /// Who may have been silent for too long, and when.
+    silences: BTreeSet<(Duration, ConnectionId)>,
     next_tick: Duration,
     leadership: Leadership,
 }
@@ -90,6 +99,7 @@ impl Ticker {
             clients: HashMap::new(),
             sets: BTreeMap::new(),
             pings: VecDeque::new(),
+            silences: BTreeSet::new(),
             next_tick: Duration::ZERO,
             leadership: Leadership::default(),
         }
@@ -167,10 +177,15 @@ impl Ticker {
         self.leadership.ticks += 1;
         self.market.step(out.unix_time().as_secs());
         if out.participant().is_some() {
-            let prices = wire::Changes(self.market.all().collect()).to_json();
-            let number = format!("{} ", self.leadership.ticks);
-            // More symbols than a ring takes at a time: the others go on with their own, which is worse than nothing lost.
-            let _ = out.publish(PRICES, Kind::Text, &[number.as_bytes(), prices.as_bytes()]);
+            let all: Vec<wire::Change> = self.market.all().collect();
+            let mut parts = all.chunks(PRICES_TOGETHER).peekable();
+            while let Some(part) = parts.next() {
+                let sign = if parts.peek().is_some() { "+" } else { "" };
+                let prices = wire::Changes(part.to_vec()).to_json();
+                // Short enough for any bus.
+                let _ =
+                    out.publish(PRICES, Kind::Text, &[format!("{}{sign} {prices}", self.leadership.ticks).as_bytes()]);
+            }
         }
         self.show(out);
     }
@@ -178,6 +193,7 @@ impl Ticker {
     /// Another process made prices.
     fn follow(&mut self, from: Participant, text: &str, out: &mut Outbox) {
         let Some((number, json)) = text.split_once(' ') else { return };
+        let (number, is_last) = number.strip_suffix('+').map_or((number, true), |number| (number, false));
         let (Ok(number), Ok(json)) = (number.parse::<u64>(), serde_json::from_str(json)) else { return };
         let Ok(changes) = wire::Changes::from_json(&json) else { return };
         let theirs_is_lower = out.participant().is_some_and(|me| from < me);
@@ -187,18 +203,40 @@ impl Ticker {
         }
         (*leads, *ticks, *heard) = (false, number, out.now());
         changes.0.iter().for_each(|change| self.market.set(change));
-        self.show(out);
+        if is_last {
+            self.show(out);
+        }
     }
 
-    /// Pings whose turn it is, and releases who was silent for too long.
+    /// Has what clients want stay in the market, here and everywhere.
+    fn say_again(&mut self, out: &mut Outbox) {
+        let wanted: BTreeSet<&str> = self.sets.values().flat_map(|set| &set.symbols).map(String::as_str).collect();
+        for symbol in wanted {
+            if self.market.add(symbol, out.unix_time().as_secs()).is_ok() && !self.market.is_fixed(symbol) {
+                let _ = out.publish(SYMBOLS, Kind::Text, &[symbol.as_bytes()]);
+            }
+        }
+    }
+
+    /// Releases who was silent for too long.
+    fn release(&mut self, now: Duration, out: &mut Outbox) {
+        while let Some((_, id)) = self.silences.first().copied().filter(|(due, _)| *due <= now) {
+            self.silences.pop_first();
+            let Some(client) = self.clients.get(&id) else { continue };
+            let due = client.heard + self.times.ping * 2;
+            if due <= now {
+                out.close(id, CloseCode::Policy, "silent for too long");
+            } else {
+                self.silences.insert((due, id));
+            }
+        }
+    }
+
+    /// Pings whose turn it is.
     fn ping(&mut self, now: Duration, out: &mut Outbox) {
         while let Some(&(due, id)) = self.pings.front().filter(|(due, _)| *due <= now) {
             self.pings.pop_front();
             let Some(client) = self.clients.get_mut(&id) else { continue };
-            if now >= client.heard + self.times.ping * 2 {
-                out.close(id, CloseCode::Policy, "silent for too long");
-                continue;
-            }
             client.sequence += 1;
             out.send_text(id, &Wire::Ping(Beat::new(client.sequence, out.unix_time())).write());
             self.pings.push_back((due.max(now.saturating_sub(self.times.ping)) + self.times.ping, id));
@@ -212,6 +250,7 @@ impl App for Ticker {
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         self.clients.insert(id, Client { heard: out.now(), sequence: 0, set: None });
         self.pings.push_back((out.now() + self.times.ping, id));
+        self.silences.insert((out.now() + self.times.ping * 2, id));
         out.tick_by(out.now() + self.times.ping);
     }
 
@@ -265,12 +304,16 @@ impl App for Ticker {
             (self.next_tick, self.leadership.heard) = (now + self.times.tick, now);
         }
         if now >= self.next_tick {
+            if self.market.begin_round(KEEP_TICKS).is_multiple_of(SAY_AGAIN_TICKS) {
+                self.say_again(out);
+            }
             self.tick(now, out);
             // A process that was held up does not make up for what it missed.
             self.next_tick = (self.next_tick + self.times.tick).max(now);
         }
+        self.release(now, out);
         self.ping(now, out);
-        let next_ping = self.pings.front().map_or(self.next_tick, |(due, _)| *due);
-        Some(self.next_tick.min(next_ping))
+        let others = [self.pings.front(), self.silences.first()].into_iter().flatten().map(|(due, _)| *due);
+        Some(others.fold(self.next_tick, Duration::min))
     }
 }
