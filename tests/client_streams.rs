@@ -76,6 +76,19 @@ fn nobody_hears_what_went_wrong() {
 }
 
 #[test]
+fn an_end_before_anything_was_typed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let client = Program::start(percore(&["client", &format!("ws://{}/", listener.local_addr().expect("bound"))]));
+    let mut socket = tungstenite::accept(listener.accept().expect("a client").0).expect("an upgrade");
+    // Text that is not UTF-8: our Close frame has a reason, and still waits when the connection is over.
+    socket.get_mut().write_all(b"\x81\x01\xff").expect("it reads");
+    while socket.read().is_ok() {}
+    drop(socket);
+    let (code, _, err) = client.ends();
+    assert!(code == Some(1) && err.len() == 2 && err[1].contains("UTF-8"), "{err:?}");
+}
+
+#[test]
 fn a_signal_while_it_connects() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let client = Program::start(percore(&["client", &format!("ws://{}/", silent.local_addr().expect("bound"))]));
