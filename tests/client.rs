@@ -9,8 +9,9 @@ use percore::apps::ticker::wire::{Request as TickerRequest, Wire};
 use percore::protocol::client::Offer;
 use percore::{App, Client, CloseReason, ConnectError, ConnectionId, DeflateMode, Message, Outbox, Outcome, Target};
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
+use tungstenite::protocol::CloseFrame;
 
 /// Stalls are noticed soon, and what is lost is tried again soon.
 const QUICK: [&str; 6] = ["--ping", "200ms", "--retry", "50ms", "--connect-timeout", "300ms"];
@@ -152,6 +153,21 @@ fn without_retry_what_is_lost_is_the_end() {
     assert!(out.last().is_some_and(|line| line.starts_with("1 ping answered after min ")), "{out:?}");
     let last = err.last().expect("why");
     assert!(last.starts_with("percore: ws://127.0.0.1:") && !last.contains("next attempt"), "{last}");
+}
+
+#[test]
+fn how_a_feed_ends_is_the_exit_code() {
+    for (code, exit) in [(1000, 0), (1001, 0), (1011, 1)] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = client(&format!("ws://{}/", listener.local_addr().expect("bound")), &["AAPL", "--retry", "0"]);
+        let mut socket = tungstenite::accept(listener.accept().expect("a client").0).expect("an upgrade");
+        socket.close(Some(CloseFrame { code: code.into(), reason: "enough".into() })).expect("closed");
+        while socket.read().is_ok() {}
+        drop(socket);
+        let (got, _, err) = client.ends();
+        assert_eq!(got, Some(exit), "{err:?}");
+        assert!(err.last().is_some_and(|line| line.ends_with(&format!("closed with {code}: enough"))), "{err:?}");
+    }
 }
 
 #[test]

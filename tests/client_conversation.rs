@@ -55,7 +55,7 @@ fn each_line_is_a_message() {
     // Nothing to say is said well, too.
     assert_eq!(talk(&[&url, "--exit-on-eof"], b"").0, Some(0));
     let (_, out, _) = talk(&[&url, "-E", "--json"], b"say \"hi\"\n\x7f");
-    assert_eq!(out, [r#"{"type":"text","data":"say \"hi\""}"#, "{\"type\":\"text\",\"data\":\"\x7f\"}"]);
+    assert_eq!(out, [r#"{"type":"text","data":"say \"hi\""}"#, r#"{"type":"text","data":"\u007f"}"#]);
     let (code, out, _) = talk(&[&url, "-E", "--binary"], b"\x00\xffz\n");
     assert_eq!((code, &out[..]), (Some(0), &["[binary, 3 bytes] 00 ff 7a".to_owned()][..]));
     let (_, out, _) = talk(&[&url, "-E", "--binary", "--json"], b"\x00\xffz\n");
@@ -142,7 +142,14 @@ fn how_a_server_ends_it() {
         let last = err.last().expect("a line");
         assert_eq!(got, Some(exit), "{code}: {err:?}");
         assert!(last.ends_with(&format!("closed with {code}: enough")), "{last}");
+        assert!(!err.iter().any(|line| line.contains("before all of the input")), "{err:?}");
     }
+    // A reason does not tell a terminal what to do.
+    let (_, _, err) = closing(4000, "\x1b]0;a title\x07\u{9b}2J");
+    assert!(
+        err.last().is_some_and(|line| line.ends_with(r": closed with 4000: \u{1b}]0;a title\u{7}\u{9b}2J")),
+        "{err:?}"
+    );
     // Without a code (1005), and without a Close frame (1006).
     let url = serving(|mut socket| {
         let _ = socket.close(None);
@@ -303,7 +310,9 @@ fn what_is_wrong_on_the_command_line() {
         (&["ws://x/", "--connect-timeout", "0"], "--connect-timeout"),
         (&["ws://x/", "--retry", "1s"], "TICKER"),
         (&["ws://x/", "AAPL", "--ping", "0"], "--ping"),
-        (&["ws://x/", "AAPL", "--binary"], "--binary"),
+        (&["ws://x/", "AAPL", "--binary"], "--binary is for a conversation"),
+        (&["ws://x/", "AAPL", "-E"], "--exit-on-eof"),
+        (&["ws://x/", "AAPL", "--no-history"], "--no-history"),
         (&[], "URL"),
     ] {
         let (code, out, err) = run({
@@ -383,11 +392,13 @@ fn on_a_terminal() {
     let feed = Server::launch(percore(&["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "100ms"]), 1);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/terminal.py");
     let mut python = Command::new(tool("venv/bin/python"));
-    let hostile = serving(|mut socket| {
-        let _ = socket.send(Message::text("\x1b[31mred\r\u{9b}2J"));
-        while socket.read().is_ok() {}
-    });
-    python.arg(script).arg(env!("CARGO_BIN_EXE_percore")).args([echo.url("/"), feed.url("/"), hostile]);
+    let hostile = || {
+        serving(|mut socket| {
+            let _ = socket.send(Message::text("\x1b[31mred\r\u{9b}2J"));
+            while socket.read().is_ok() {}
+        })
+    };
+    python.arg(script).arg(env!("CARGO_BIN_EXE_percore")).args([echo.url("/"), feed.url("/"), hostile(), hostile()]);
     python.arg(folder.path(""));
     python.stderr(Stdio::piped());
     let (code, out, err) = run(python);

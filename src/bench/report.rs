@@ -7,6 +7,7 @@ use crate::protocol::extension::DeflateMode;
 use crate::protocol::message::Kind;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -282,7 +283,8 @@ impl Progress<'_> {
         if self.errors > 0 {
             let _ = write!(line, "  {} errors", self.errors);
         }
-        eprintln!("{line}");
+        // Who no longer watches the progress may still want the report.
+        let _ = writeln!(io::stderr(), "{line}");
     }
 }
 

@@ -76,35 +76,37 @@ pub(super) struct ClientFlags {
 
     /// Between Pings of the ticker's protocol; a server silent for twice as long has stalled, and is connected anew [default: 60s]
     #[arg(long, env = "PERCORE_CLIENT_PING", value_name = "TIME", value_parser = duration)]
-    #[arg(requires = "tickers", help_heading = "Tickers")]
+    #[arg(help_heading = "Tickers")]
     ping: Option<Duration>,
     /// Wait before the first other attempt, then twice as long each time up to 60s; 0 to give up instead [default: 5s]
     #[arg(long, env = "PERCORE_CLIENT_RETRY", value_name = "TIME", value_parser = duration)]
-    #[arg(requires = "tickers", help_heading = "Tickers")]
+    #[arg(help_heading = "Tickers")]
     retry: Option<Duration>,
     /// What the feed is to know us as [default: HOSTNAME-PROCESS]
-    #[arg(long, env = "PERCORE_CLIENT_ID", value_name = "NAME", requires = "tickers", help_heading = "Tickers")]
+    #[arg(long, env = "PERCORE_CLIENT_ID", value_name = "NAME", help_heading = "Tickers")]
     id: Option<String>,
 
     /// Close, and exit, at the end of the input; a terminal's Ctrl-D does so anyway
-    #[arg(long, short = 'E', env = "PERCORE_CLIENT_EXIT_ON_EOF", conflicts_with = "tickers")]
+    #[arg(long, short = 'E', env = "PERCORE_CLIENT_EXIT_ON_EOF")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true, help_heading = "Conversation")]
     exit_on_eof: bool,
     /// Send lines as binary messages
-    #[arg(long, env = "PERCORE_CLIENT_BINARY", conflicts_with = "tickers", help_heading = "Conversation")]
+    #[arg(long, env = "PERCORE_CLIENT_BINARY", help_heading = "Conversation")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     binary: bool,
     /// Keep nothing of what is typed on a terminal
-    #[arg(long, env = "PERCORE_CLIENT_NO_HISTORY", conflicts_with = "tickers", help_heading = "Conversation")]
+    #[arg(long, env = "PERCORE_CLIENT_NO_HISTORY", help_heading = "Conversation")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     no_history: bool,
 }
 
-pub(super) fn run(flags: ClientFlags) -> Result<(), Failure> {
-    let mut dial = dial(&flags)?;
+/// Runs it; `is_typed` says whether a flag stands on the command line.
+pub(super) fn run(flags: ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
+    check_use(flags.tickers.is_empty(), is_typed)?;
+    let mut dial = dial(&flags, is_typed)?;
     let ending = if flags.tickers.is_empty() {
         let manner = Manner {
             binary: flags.binary,
@@ -130,8 +132,21 @@ fn wishes(flags: &ClientFlags) -> Result<Wishes, Failure> {
     Ok(Wishes { id, tickers: flags.tickers.clone(), ping, retry })
 }
 
+/// Refuses what would do nothing. What the environment says for another use of the client is no mistake.
+fn check_use(is_conversation: bool, is_typed: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
+    let (useless, why) = if is_conversation {
+        (&["ping", "retry", "id"], "is for a ticker feed: give a TICKER")
+    } else {
+        (&["exit_on_eof", "binary", "no_history"], "is for a conversation: give no TICKER")
+    };
+    match useless.iter().find(|flag| is_typed(flag)) {
+        Some(flag) => Err(Failure::Usage(format!("--{} {why}", flag.replace('_', "-")))),
+        None => Ok(()),
+    }
+}
+
 /// Checks what each flag by itself could not.
-fn dial(flags: &ClientFlags) -> Result<Dial, Failure> {
+fn dial(flags: &ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result<Dial, Failure> {
     let url = Url::parse(&flags.url, &[("ws", Some(80)), ("wss", Some(443))]).map_err(Failure::Usage)?;
     check_subprotocols(&flags.subprotocol)?;
     if let Some(bad) = flags.origin.as_ref().filter(|origin| !is_origin(origin) && *origin != "null") {
@@ -153,8 +168,8 @@ fn dial(flags: &ClientFlags) -> Result<Dial, Failure> {
             let client = client.map_err(|error| Failure::Usage(format!("--ca: {error}")))?;
             Some((client, url.host_name().to_owned()))
         }
-        (_, Some(_)) => return Err(Failure::Usage("--ca is for TLS: give a URL with wss://".into())),
-        (_, None) => None,
+        (_, Some(_)) if is_typed("ca") => return Err(Failure::Usage("--ca is for TLS: give a URL with wss://".into())),
+        (_, _) => None,
     };
     let settings = Settings {
         max_message: flags.max_message,

@@ -16,8 +16,10 @@ mod serve;
 pub mod units;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serve::Part;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// A WebSocket server: one epoll loop per core, one process per loop.
@@ -54,18 +56,26 @@ enum Command {
 
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
-    match Cli::try_parse() {
-        Ok(Cli { command: Command::Serve(serve) }) => report(serve::run(serve, Part::Main)),
-        Ok(Cli { command: Command::Worker(serve) }) => report(serve::run(serve, Part::Worker)),
-        Ok(Cli { command: Command::Bench(bench) }) => report(bench::run(bench)),
-        Ok(Cli { command: Command::Client(flags) }) => report(client::run(flags)),
-        Ok(Cli { command: Command::Bus(command) }) => report(bus::run(command)),
-        Ok(Cli { command: Command::Bridge(flags) }) => report(bridge::run(flags)),
-        Ok(Cli { command: Command::Reload(flags) }) => report(reload::run(flags)),
-        Ok(Cli { command: Command::Healthcheck(flags) }) => report(healthcheck::run(flags)),
+    let matches = Cli::command().try_get_matches();
+    match matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
+        Ok((Cli { command: Command::Serve(serve) }, _)) => report(serve::run(serve, Part::Main)),
+        Ok((Cli { command: Command::Worker(serve) }, _)) => report(serve::run(serve, Part::Worker)),
+        Ok((Cli { command: Command::Bench(bench) }, _)) => report(bench::run(bench)),
+        Ok((Cli { command: Command::Client(flags) }, matches)) => {
+            report(client::run(flags, &|flag| is_typed(&matches, flag)))
+        }
+        Ok((Cli { command: Command::Bus(command) }, _)) => report(bus::run(command)),
+        Ok((Cli { command: Command::Bridge(flags) }, _)) => report(bridge::run(flags)),
+        Ok((Cli { command: Command::Reload(flags) }, _)) => report(reload::run(flags)),
+        Ok((Cli { command: Command::Healthcheck(flags) }, _)) => report(healthcheck::run(flags)),
         Err(error) if is_help(error.kind()) => error.exit(),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }
+}
+
+/// Whether a flag of the command stands on the command line. One in the environment may be meant for other calls.
+fn is_typed(matches: &ArgMatches, flag: &str) -> bool {
+    matches.subcommand().is_some_and(|(_, flags)| flags.value_source(flag) == Some(ValueSource::CommandLine))
 }
 
 /// Whether what the parser has to say is not an error but a text that was asked for, or may as well have been.
@@ -97,6 +107,7 @@ fn report(result: Result<(), Failure>) -> ExitCode {
         Err(Failure::Usage(line)) => (line, 2),
         Err(Failure::Run(line)) => (line, 1),
     };
-    eprintln!("percore: {line}");
+    // Nobody can be told that standard error takes no more.
+    let _ = writeln!(io::stderr(), "percore: {line}");
     ExitCode::from(code)
 }

@@ -6,6 +6,7 @@ use super::flags::default_admin;
 use super::units::duration;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 /// How often the supervisor is asked.
@@ -47,7 +48,8 @@ pub(super) fn run(flags: ReloadFlags) -> Result<(), Failure> {
             return Err(Failure::Run(text.into()));
         }
         if now.succeeded > before.succeeded {
-            println!("reloaded: new workers serve, the old ones retire");
+            // It was done, whether or not anybody hears of it.
+            let _ = writeln!(io::stdout(), "reloaded: new workers serve, the old ones retire");
             return Ok(());
         }
         std::thread::sleep(ASK_EVERY);

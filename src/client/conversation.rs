@@ -5,10 +5,10 @@
 use super::input::{self, Input};
 use super::lines::Lines;
 use super::screen::{Screen, json_object};
-use super::{Dial, Ending};
+use super::{Dial, Ending, SHOWN_CHARACTERS, is_good, signals};
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::ConnectionId;
-use crate::data::log::json_string;
+use crate::data::log::{json_string, printable};
 use crate::outbox::{Outbox, SendRules, SlowConsumer};
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
@@ -58,6 +58,10 @@ struct Conversation {
     ended: bool,
     /// Whether [`App::on_written`] is to come.
     waits: bool,
+    /// Whether a line waits for the server.
+    unsent: bool,
+    /// Whether the end has been asked for, by a signal or by us.
+    over: bool,
     ending: Ending,
 }
 
@@ -73,6 +77,8 @@ impl Conversation {
                 }
                 if kind == Kind::Binary || std::str::from_utf8(line).is_ok() {
                     out.send(id, kind, &[line]);
+                    self.unsent = true;
+                    self.wait(id, out);
                 } else {
                     self.fail("a line is not UTF-8, and was not sent (--binary sends any)".to_owned());
                 }
@@ -157,7 +163,7 @@ impl App for Conversation {
     }
 
     fn on_written(&mut self, _: ConnectionId, _: &mut Option<String>, out: &mut Outbox) {
-        self.waits = false;
+        (self.waits, self.unsent) = (false, false);
         self.send(out);
     }
 
@@ -177,7 +183,13 @@ impl App for Conversation {
     }
 
     fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
-        self.fail(format!("{}: {error}", self.url));
+        // An attempt that a signal ends is one that was not answered in time.
+        let (url, interrupted) = (&self.url, self.over && *error == ConnectError::Timeout);
+        self.fail(if interrupted {
+            format!("{url}: interrupted before it was open")
+        } else {
+            format!("{url}: {error}")
+        });
         out.stop();
     }
 
@@ -186,24 +198,25 @@ impl App for Conversation {
     }
 
     fn on_drain(&mut self, out: &mut Outbox) {
+        self.over = true;
         self.close(out);
     }
 
     fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
         // What waits in this moment may be our answer to the Close frame.
-        let in_the_way = out.backlog_bytes(id) > CLOSE_FRAME_BYTES || self.lines.pending_bytes() > 0;
-        if in_the_way || matches!(self.input.try_recv(), Ok(Input::Bytes(_))) {
+        let waiting = self.unsent && out.backlog_bytes(id) > CLOSE_FRAME_BYTES;
+        if waiting || self.lines.pending_bytes() > 0 || matches!(self.input.try_recv(), Ok(Input::Bytes(_))) {
             self.screen.say("the connection ended before all of the input was sent");
         }
         self.open = None;
-        let is_good = matches!(reason.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status);
+        let because = printable(&reason.reason, SHOWN_CHARACTERS);
         match why {
             Some(why) => self.fail(format!("{}: {why}", self.url)),
-            None if is_good => {
-                let because = if reason.reason.is_empty() { String::new() } else { format!(": {}", reason.reason) };
+            None if is_good(reason.code) => {
+                let because = if because.is_empty() { because } else { format!(": {because}") };
                 self.screen.say(&format!("closed with {}{because}", u16::from(reason.code)));
             }
-            None => self.fail(format!("{}: closed with {}: {}", self.url, u16::from(reason.code), reason.reason)),
+            None => self.fail(format!("{}: closed with {}: {}", self.url, u16::from(reason.code), because)),
         }
         out.stop();
     }
@@ -230,6 +243,10 @@ pub fn run(dial: &mut Dial, mut manner: Manner) -> io::Result<Ending> {
     let waker = Waker::default();
     let (input, screen, is_typed) = input::begin(manner.history.take(), waker.clone())?;
     manner.exit_on_eof |= is_typed;
+    let terminal = match &screen {
+        Screen::Terminal(terminal) => Some(terminal.before()),
+        Screen::Plain { .. } => None,
+    };
     let conversation = Conversation {
         url: dial.url.clone(),
         manner,
@@ -239,8 +256,14 @@ pub fn run(dial: &mut Dial, mut manner: Manner) -> io::Result<Ending> {
         lines: Lines::default(),
         ended: false,
         waits: false,
+        unsent: false,
+        over: false,
         ending: Ok(()),
     };
+    if terminal.is_some() {
+        signals::end_by_all()?;
+    }
+    signals::end_by_the_second(terminal)?;
     let (outcome, mut app) = dial.client(conversation).waker(&waker).run()?;
     if matches!(outcome, Outcome::Interrupted(_)) {
         app.fail("interrupted before the connection was closed".to_owned());

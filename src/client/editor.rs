@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthChar;
 
 /// What stands before the line.
 const PROMPT: &str = "> ";
-/// The longest sequence that a key may be.
+/// No key that is known here has more parameters.
 const LONGEST_SEQUENCE: usize = 16;
 
 /// What was typed.
@@ -38,6 +38,8 @@ pub struct Editor {
     /// Before which character the next is inserted.
     cursor: usize,
     key: Key,
+    /// Whether the last byte was a carriage return: a line feed after it is of the same end of a line.
+    returned: bool,
     /// Lines of before, the last one last.
     history: Vec<String>,
     /// Which of them is shown; as many as there are for the new line.
@@ -55,22 +57,27 @@ impl Editor {
     /// Takes bytes of keys.
     pub fn feed(&mut self, bytes: &[u8], mut typed: impl FnMut(Typed)) {
         for &byte in bytes {
-            match std::mem::take(&mut self.key) {
-                Key::None => self.begin(byte, &mut typed),
-                Key::Character(mut bytes) => {
+            if std::mem::replace(&mut self.returned, byte == b'\r') && byte == b'\n' {
+                continue;
+            }
+            match (std::mem::take(&mut self.key), byte) {
+                (Key::Character(mut bytes), 0x80..0xc0) => {
                     bytes.push(byte);
                     self.character(bytes);
                 }
-                Key::Escape if matches!(byte, b'[' | b'O') => self.key = Key::Sequence(Vec::new()),
+                (Key::Escape, b'[' | b'O') => self.key = Key::Sequence(Vec::new()),
                 // With Alt: none that is known here.
-                Key::Escape => {}
-                Key::Sequence(parameters) if (0x40..0x7f).contains(&byte) => self.sequence(&parameters, byte),
-                Key::Sequence(mut parameters) => {
-                    parameters.push(byte);
+                (Key::Escape, 0x20..) => {}
+                // The console's function keys have a second bracket, and a letter after it.
+                (Key::Sequence(mut parameters), 0x20..0x40 | b'[') if byte != b'[' || parameters.is_empty() => {
                     if parameters.len() < LONGEST_SEQUENCE {
-                        self.key = Key::Sequence(parameters);
+                        parameters.push(byte);
                     }
+                    self.key = Key::Sequence(parameters);
                 }
+                (Key::Sequence(parameters), 0x40..0x7f) => self.sequence(&parameters, byte),
+                // What was begun is no key, and this byte is none of it.
+                _ => self.begin(byte, &mut typed),
             }
         }
     }
@@ -112,6 +119,7 @@ impl Editor {
 
     fn sequence(&mut self, parameters: &[u8], last: u8) {
         match (last, parameters) {
+            (_, [b'[', ..]) => {}
             (b'A', _) => self.show(self.shown.saturating_sub(1)),
             (b'B', _) => self.show(self.shown + 1),
             (b'C', _) => self.cursor = (self.cursor + 1).min(self.line.len()),
@@ -184,17 +192,22 @@ impl Editor {
     pub fn row(&self, columns: usize) -> String {
         // The last column stays free: beyond it, terminals differ.
         let space = columns.saturating_sub(PROMPT.len() + 1).max(1);
-        let width = |part: &[char]| part.iter().map(|c| c.width().unwrap_or(1)).sum::<usize>();
-        let mut start = 0;
-        while width(&self.line[start..self.cursor]) > space {
-            start += 1;
+        let width = |c: &char| c.width().unwrap_or(1);
+        // Only what fits is looked at: the line may be long.
+        let (mut start, mut before) = (self.cursor, 0);
+        while start > 0 && before + width(&self.line[start - 1]) <= space {
+            start -= 1;
+            before += width(&self.line[start]);
         }
-        let mut end = self.cursor;
-        while end < self.line.len() && width(&self.line[start..=end]) <= space {
+        // An accent whose letter is not shown would be put on the prompt.
+        start += self.line[start..].iter().take_while(|c| width(c) == 0).count();
+        let (mut end, mut all) = (self.cursor.max(start), before);
+        while end < self.line.len() && all + width(&self.line[end]) <= space {
+            all += width(&self.line[end]);
             end += 1;
         }
         let text: String = self.line[start..end].iter().map(|c| if *c == '\t' { ' ' } else { *c }).collect();
-        let column = PROMPT.len() + width(&self.line[start..self.cursor]);
+        let column = PROMPT.len() + before;
         format!("\r\x1b[K{PROMPT}{text}\r\x1b[{column}C")
     }
 }
@@ -250,7 +263,46 @@ mod tests {
         ] {
             assert_eq!(lines(&[&keys.concat(), "\r"]), [line], "{keys:?}");
         }
+        for (keys, all) in [
+            (&["\x1b", UP][..], &["older"][..]),
+            (&["a\x1b[[A\x1b[[Eb"], &["ab"]),
+            (&["a\x1b\rb"], &["a", "b"]),
+            (&["a\x1b[1\rb\x1b[\x1b[Dc"], &["a", "cb"]),
+            (&["a\x1b[1;2;3;4;5;6;7;8;9;10;11;12;13mb"], &["ab"]),
+            (&["a\r\nb\r\n\r\nc\n\nd"], &["a", "b", "", "c", "", "d"]),
+        ] {
+            assert_eq!(lines(&[&keys.concat(), "\r"]), all, "{keys:?}");
+        }
         assert_eq!(lines(&["a\r\rb\n", UP, UP, "\r", "\x04", "x\x04\r"]), ["a", "", "b", "a", "END", "x"]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_character_cost_nothing_else() {
+        let (mut editor, mut lines) = (Editor::default(), Vec::new());
+        editor.feed(b"a\xc3\rb\xf0\x9f\xa6\xc3\xa9\x80\r", |line| lines.push(line));
+        assert_eq!(lines, [Typed::Line("a".to_owned()), Typed::Line("b\u{e9}".to_owned())]);
+    }
+
+    #[test]
+    fn a_row_costs_what_it_shows() {
+        let mut editor = Editor::default();
+        editor.feed("x".repeat(1_000_000).as_bytes(), |_| {});
+        // By the width of all before the cursor, for each column, that would take days.
+        for _ in 0..1000 {
+            assert_eq!(editor.row(80), format!("\r\x1b[K> {}\r\x1b[79C", "x".repeat(77)));
+        }
+    }
+
+    #[test]
+    fn an_accent_goes_with_its_letter() {
+        let mut editor = Editor::default();
+        editor.feed("abcde\u{301}fghij".as_bytes(), |_| {});
+        assert_eq!(editor.row(9), "\r\x1b[K> e\u{301}fghij\r\x1b[8C");
+        assert_eq!(editor.row(8), "\r\x1b[K> fghij\r\x1b[7C");
+        editor.feed("\x15\u{301}".as_bytes(), |_| {});
+        assert_eq!(editor.row(8), "\r\x1b[K> \r\x1b[2C");
+        editor.feed(b"x\x01", |_| {});
+        assert_eq!(editor.row(8), "\r\x1b[K> x\r\x1b[2C");
     }
 
     #[test]

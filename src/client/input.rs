@@ -3,9 +3,10 @@
 use super::editor::Typed;
 use super::history::History;
 use super::screen::Screen;
+use super::stream::Patient;
 use super::terminal::{self, Keyboard};
 use crate::reactor::Waker;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -39,7 +40,7 @@ pub fn begin(history: Option<PathBuf>, waker: Waker) -> io::Result<(Receiver<Inp
         }
         None => {
             thread.spawn(move || read(|input| give(&sender, &waker, input)))?;
-            Ok((receiver, Screen::Plain, false))
+            Ok((receiver, Screen::plain(), io::stdin().is_terminal()))
         }
     }
 }
@@ -66,12 +67,11 @@ fn edit(keyboard: &Keyboard, history: Option<&Path>, give: impl Fn(Input) -> boo
 
 /// Hands over what comes.
 fn read(give: impl Fn(Input) -> bool) {
-    let (mut input, mut buffer) = (io::stdin().lock(), vec![0; CHUNK_BYTES]);
+    let (mut input, mut buffer) = (Patient(io::stdin()), vec![0; CHUNK_BYTES]);
     loop {
         let part = match input.read(&mut buffer) {
             Ok(0) => Input::End,
             Ok(bytes) => Input::Bytes(buffer[..bytes].to_vec()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Input::Failed(error),
         };
         let is_last = matches!(part, Input::End | Input::Failed(_));

@@ -9,6 +9,8 @@ mod input;
 mod lines;
 pub mod prices;
 mod screen;
+mod signals;
+mod stream;
 mod terminal;
 
 pub use history::path as history_path;
@@ -16,9 +18,18 @@ pub use history::path as history_path;
 use crate::app::App;
 use crate::reactor::{Client, Target};
 use crate::session::Settings;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 /// What became of a run, for the exit code; the line is for people.
 pub type Ending = Result<(), String>;
+
+/// Longest part of what a server says about itself that is shown.
+const SHOWN_CHARACTERS: usize = 500;
+
+/// Whether a connection that was closed with this code ended well.
+fn is_good(code: CloseCode) -> bool {
+    matches!(code, CloseCode::Normal | CloseCode::Away | CloseCode::Status)
+}
 
 /// Which server, and how to talk to it.
 pub struct Dial {

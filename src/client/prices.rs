@@ -1,7 +1,7 @@
 //! Prices of a ticker feed: a line for each, and what the answers to Pings took.
 
 use super::screen::{Screen, json_object};
-use super::{Dial, Ending};
+use super::{Dial, Ending, SHOWN_CHARACTERS, is_good, signals};
 use crate::apps::ticker::client::{Report, TickerClient, Wishes};
 use crate::data::calendar::Utc;
 use crate::data::log::{json_string, printable};
@@ -11,14 +11,13 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Longest part of what a server says about itself that is shown.
-const SHOWN_CHARACTERS: usize = 500;
 /// Latencies are kept up to an hour, with three digits.
 const LONGEST_NANOSECONDS: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 
 /// What was shown.
 struct Prices {
+    screen: Screen,
     json: bool,
     /// As it was typed.
     url: String,
@@ -29,7 +28,7 @@ struct Prices {
 
 impl Prices {
     fn show(&mut self, report: Report<'_>) -> ControlFlow<()> {
-        let screen = &mut Screen::Plain;
+        let screen = &mut self.screen;
         let written = match report {
             Report::Connected => {
                 screen.say(&format!("connected to {}", self.url));
@@ -52,10 +51,11 @@ impl Prices {
                     format!("ping answered after {}", milliseconds(nanoseconds))
                 })
             }
-            Report::Lost { why, retry_in } => {
+            Report::Lost { why, code, retry_in } => {
                 let (url, why) = (&self.url, printable(why, SHOWN_CHARACTERS));
                 match retry_in {
                     Some(wait) => screen.say(&format!("{url}: {why}; next attempt in {:.1} s", wait.as_secs_f64())),
+                    None if code.is_some_and(is_good) => screen.say(&why),
                     None => self.ending = Err(format!("{url}: {why}")),
                 }
                 Ok(())
@@ -116,15 +116,16 @@ fn seconds(nanoseconds: u64) -> String {
 /// What makes a loop impossible.
 pub fn run(dial: &Dial, wishes: Wishes, json: bool) -> io::Result<Ending> {
     let latency = Histogram::new_with_bounds(1, LONGEST_NANOSECONDS, DIGITS).map_err(io::Error::other)?;
-    let mut prices = Prices { json, url: dial.url.clone(), latency, ending: Ok(()) };
+    let mut prices = Prices { screen: Screen::plain(), json, url: dial.url.clone(), latency, ending: Ok(()) };
     let app = TickerClient::new(wishes, seed()?, |report: Report<'_>| prices.show(report));
+    signals::end_by_the_second(None)?;
     let (outcome, _) = dial.client(app).run()?;
     if matches!(outcome, Outcome::Interrupted(_)) {
         prices.ending = Err("interrupted before the connection was closed".to_owned());
     }
     let summary = prices.summary();
     // Where nothing could be written, that is known already.
-    if let (Err(error), Ok(())) = (Screen::Plain.line(&summary), &prices.ending) {
+    if let (Err(error), Ok(())) = (prices.screen.line(&summary), &prices.ending) {
         prices.ending = Err(format!("standard output: {error}"));
     }
     Ok(prices.ending)

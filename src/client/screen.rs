@@ -1,29 +1,37 @@
 //! Where lines go: standard output, or the terminal above the line that is being typed.
 
+use super::stream::Patient;
 use super::terminal::Terminal;
 use crate::data::log::json_string;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Where lines go.
 pub enum Screen {
-    /// As they are, to standard output, and what is said about them to standard error.
-    Plain,
+    /// To standard output, and what is said about them to standard error.
+    Plain {
+        /// Whether standard output is a terminal; else lines go there as they are.
+        is_terminal: bool,
+    },
     /// To a terminal on which a line is being typed.
     Terminal(Terminal),
 }
 
 impl Screen {
+    /// Standard output.
+    pub fn plain() -> Screen {
+        Screen::Plain { is_terminal: io::stdout().is_terminal() }
+    }
+
     /// Writes a line for machines, or one that the server sent.
     ///
     /// # Errors
     /// As `write(2)`.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
         match self {
-            Screen::Plain => {
-                let mut out = io::stdout().lock();
-                out.write_all(text.as_bytes())?;
-                out.write_all(b"\n")
+            Screen::Plain { is_terminal: false } => Patient(io::stdout()).write_all(format!("{text}\n").as_bytes()),
+            Screen::Plain { is_terminal: true } => {
+                Patient(io::stdout()).write_all(format!("{}\n", harmless(text)).as_bytes())
             }
             Screen::Terminal(terminal) => terminal.print(&format!("{}\n", harmless(text))),
         }
@@ -35,7 +43,7 @@ impl Screen {
     /// As `write(2)`.
     pub fn message(&mut self, text: &str) -> io::Result<()> {
         match self {
-            Screen::Plain => self.line(text),
+            Screen::Plain { .. } => self.line(text),
             Screen::Terminal(_) => self.line(&format!("< {text}")),
         }
     }
@@ -45,7 +53,7 @@ impl Screen {
         let line = format!("percore: {}\n", harmless(text));
         // Nobody can be told that standard error takes no more.
         let _ = match self {
-            Screen::Plain => io::stderr().write_all(line.as_bytes()),
+            Screen::Plain { .. } => Patient(io::stderr()).write_all(line.as_bytes()),
             Screen::Terminal(terminal) => terminal.print(&line),
         };
     }

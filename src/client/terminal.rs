@@ -3,6 +3,7 @@
 //! Two threads write: the one that reads keys shows the line, the loop shows messages. Each does so with the lock, as a whole.
 
 use super::editor::{Editor, Typed};
+use super::stream::Patient;
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
@@ -40,7 +41,8 @@ pub fn open() -> Option<(Terminal, Keyboard)> {
     let before = tcgetattr(io::stdin()).ok()?;
     let mut keys = before.clone();
     keys.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN);
-    keys.input_modes.remove(InputModes::IXON);
+    // What is pasted may end its lines by carriage returns and line feeds, which the editor tells apart.
+    keys.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
     keys.special_codes[SpecialCodeIndex::VMIN] = 1;
     keys.special_codes[SpecialCodeIndex::VTIME] = 0;
     // Ctrl-C is a signal; but who suspended or killed us would find a terminal without an echo.
@@ -61,13 +63,16 @@ impl Desk {
     fn show(&self, text: &str) -> io::Result<()> {
         let columns = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col.into());
         let row = self.editor.row(if columns == 0 { COLUMNS } else { columns });
-        let mut out = io::stdout().lock();
-        out.write_all(format!("\r\x1b[K{text}{row}").as_bytes())?;
-        out.flush()
+        Patient(io::stdout()).write_all(format!("\r\x1b[K{text}{row}").as_bytes())
     }
 }
 
 impl Terminal {
+    /// How it was.
+    pub fn before(&self) -> Termios {
+        self.before.clone()
+    }
+
     /// Writes text, which ends its lines, above the line that is being typed.
     ///
     /// # Errors
@@ -83,7 +88,7 @@ impl Drop for Terminal {
         desk.over = true;
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         let rest: &[u8] = if desk.editor.is_empty() { b"\r\x1b[K" } else { b"\n" };
-        let _ = io::stdout().write_all(rest).and_then(|()| io::stdout().flush());
+        let _ = Patient(io::stdout()).write_all(rest);
     }
 }
 
@@ -99,14 +104,12 @@ impl Keyboard {
             begun.show("")?;
         }
         drop(begun);
-        let (mut input, mut buffer) = (io::stdin().lock(), [0; 1024]);
+        let (mut input, mut buffer) = (Patient(io::stdin()), [0; 1024]);
         loop {
-            let bytes = match input.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+            let bytes = input.read(&mut buffer)?;
+            if bytes == 0 {
+                return Ok(());
+            }
             let mut all = Vec::new();
             {
                 let mut desk = lock(&self.desk);

@@ -138,7 +138,8 @@ pub fn json_string(text: &str) -> String {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            c if c < ' ' => {
+            // JSON allows those from U+007F on, but a terminal may act on them.
+            c if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -170,6 +171,6 @@ mod tests {
     fn text_from_outside_stays_on_its_line() {
         assert_eq!(printable("hi\r\nERROR fake\x1b[0m\n", 99), "hi\\r\\nERROR fake\\u{1b}[0m");
         assert_eq!(printable("héllo", 3), "hél…");
-        assert_eq!(json_string("a\"b\\\n"), r#""a\"b\\\u000a""#);
+        assert_eq!(json_string("a\"b\\\n\u{7f}\u{9b}\u{a0}"), "\"a\\\"b\\\\\\u000a\\u007f\\u009b\u{a0}\"");
     }
 }

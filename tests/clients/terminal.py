@@ -1,10 +1,11 @@
-"""Sessions of `percore client` on a pseudo-terminal: terminal.py PERCORE ECHO_URL TICKER_URL HOSTILE_URL FOLDER. Ends with 0 when all went as typed."""
+"""Sessions of `percore client` on a pseudo-terminal: terminal.py PERCORE ECHO_URL TICKER_URL HOSTILE_URL HOSTILE_URL FOLDER. Ends with 0 when all went as typed."""
 
 import fcntl
 import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -38,6 +39,14 @@ class Terminal:
         """Types once the editor asks: what is typed before that is the terminal's own, as Ctrl-D is."""
         self.shows("> ")
         self.type(*keys)
+
+    def pastes(self, text):
+        """Types much, in pieces that the terminal holds, and takes what is shown meanwhile."""
+        self.shows("> ")
+        for start in range(0, len(text), 1000):
+            self.type(text[start : start + 1000])
+            while select.select([self.screen], [], [], 0)[0]:
+                self.read(time.monotonic() + PATIENCE, "a row")
 
     def read(self, deadline, what):
         if not select.select([self.screen], [], [], max(0, deadline - time.monotonic()))[0]:
@@ -81,6 +90,10 @@ def editing(percore, url, folder):
     terminal.types("one", ENTER, "two", ENTER, "three", ENTER)
     for line in ("one", "two", "three"):
         terminal.shows(f"< {line}\r\n")
+    terminal.types("four\r\nfive\r\n")
+    terminal.shows("< four\r\n")
+    # No empty message comes back between the two.
+    assert not re.search(r"< \r\n", terminal.shows("< five\r\n"))
     terminal.types(CTRL_D)
     code, text = terminal.ends()
     assert code == 0 and "percore: closed with 1000" in text, (code, text)
@@ -89,7 +102,7 @@ def editing(percore, url, folder):
 def history(percore, url, folder):
     terminal = Terminal(percore, "client", url, XDG_STATE_HOME=folder)
     terminal.shows("percore: connected to ")
-    terminal.types(UP * 5, ENTER)
+    terminal.types(UP * 7, ENTER)
     terminal.shows("< hello!\r\n")
     # Ctrl-C ends while a line is being typed.
     terminal.types("half a li", CTRL_C)
@@ -130,6 +143,37 @@ def escapes(percore, url, folder):
     assert terminal.ends()[0] == 0
 
 
+def plain(percore, url):
+    """One on which no line can be edited: messages are harmless all the same, and Ctrl-D ends it."""
+    terminal = Terminal(percore, "client", url, TERM="dumb")
+    terminal.shows("percore: connected to ")
+    terminal.shows(r"\\u\{1b\}\[31mred\\r\\u\{9b\}2J\r\n")
+    terminal.type(CTRL_D)
+    code, text = terminal.ends()
+    assert code == 0 and "percore: closed with 1000" in text, (code, text)
+
+
+def signals(percore, url):
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        terminal = Terminal(percore, "client", "--no-history", url)
+        terminal.shows("percore: connected to ")
+        terminal.types("half a li")
+        os.kill(terminal.pid, number)
+        code, text = terminal.ends()
+        assert code == 0 and "percore: closed with 1000" in text, (number, code, text)
+
+
+def long_line(percore, url):
+    terminal = Terminal(percore, "client", "--no-history", url)
+    terminal.shows("percore: connected to ")
+    terminal.pastes("x" * 60000)
+    terminal.type(ENTER)
+    terminal.shows("< " + "x" * 60000)
+    terminal.pastes("x" * 60000)
+    terminal.type(CTRL_C)
+    assert terminal.ends()[0] == 0
+
+
 def nobody_there(percore, folder):
     # It ends before, while or after the editor begins.
     for _ in range(10):
@@ -138,11 +182,14 @@ def nobody_there(percore, folder):
         assert code == 1 and "No such file" in text, (code, text)
 
 
-def main(percore, echo, ticker, hostile, folder):
+def main(percore, echo, ticker, hostile, other_hostile, folder):
     editing(percore, echo, folder)
     history(percore, echo, folder)
     messages_between_keys(percore, ticker, folder)
     escapes(percore, hostile, folder)
+    plain(percore, other_hostile)
+    signals(percore, echo)
+    long_line(percore, echo)
     nobody_there(percore, folder)
 
 

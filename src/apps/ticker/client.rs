@@ -29,6 +29,8 @@ pub enum Report<'a> {
     Lost {
         /// Why.
         why: &'a str,
+        /// The code, if both sides closed.
+        code: Option<CloseCode>,
         /// How long until the next attempt.
         retry_in: Option<Duration>,
     },
@@ -90,7 +92,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
         }
     }
 
-    fn lost(&mut self, why: &str, out: &mut Outbox) {
+    fn lost(&mut self, why: &str, code: Option<CloseCode>, out: &mut Outbox) {
         let lasted = match &self.state {
             State::Open(open) => out.now().saturating_sub(open.since),
             State::Waiting(_) | State::Connecting => Duration::ZERO,
@@ -98,7 +100,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
         };
         let dice = f64::from(self.random.next_u32()) / f64::from(u32::MAX);
         let retry_in = self.wishes.retry.as_mut().map(|retry| retry.failed(lasted, dice));
-        self.tell(Report::Lost { why, retry_in }, out);
+        self.tell(Report::Lost { why, code, retry_in }, out);
         match retry_in {
             Some(wait) => {
                 self.state = State::Waiting(out.now() + wait);
@@ -159,13 +161,14 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
 
     fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
         if self.open(id).is_some() {
+            let code = why.is_none().then_some(reason.code);
             let why = why.unwrap_or_else(|| format!("closed with {}: {}", u16::from(reason.code), reason.reason));
-            self.lost(&why, out);
+            self.lost(&why, code, out);
         }
     }
 
     fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
-        self.lost(&error.to_string(), out);
+        self.lost(&error.to_string(), None, out);
     }
 
     fn on_drain(&mut self, out: &mut Outbox) {
@@ -181,7 +184,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
         {
             // It will not answer a Close frame soon; meanwhile another may serve.
             out.close(id, CloseCode::Policy, "silent for too long");
-            self.lost(&format!("the server said nothing for {:.1} s", (now - heard).as_secs_f64()), out);
+            self.lost(&format!("the server said nothing for {:.1} s", (now - heard).as_secs_f64()), None, out);
         }
         match &mut self.state {
             State::Waiting(at) if now >= *at => {
