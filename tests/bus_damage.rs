@@ -192,3 +192,20 @@ fn who_is_out_of_descriptors_hears_newcomers_later() {
     say(&mut bus, "heard");
     assert_eq!(lines.next().expect("a line"), "1.1 c heard");
 }
+
+#[test]
+fn a_bus_too_small_for_its_workers_is_said_to_be() {
+    let folder = TempDir::new();
+    let path = folder.path("bus");
+    let serve = |workers: &str, flags: &[&str]| {
+        let mut command =
+            percore(&["serve", "chat", "--listen", "127.0.0.1:0", "--admin", "off", "--workers", workers]);
+        command.args(flags);
+        run(command)
+    };
+    let (code, _, error) = serve("128", &[]);
+    assert_eq!((code, error.contains("--workers 128: a bus takes 127 at most")), (2, true), "{error}");
+    drop(Bus::join(&path, SMALL).expect("a bus"));
+    let (code, _, error) = serve("3", &["--bus", path.to_str().expect("UTF-8")]);
+    assert_eq!((code, error.contains("has 4 slots, and 3 workers take 6")), (1, true), "{error}");
+}

@@ -118,6 +118,11 @@ impl Bus {
         self.me
     }
 
+    /// How many can take part.
+    pub fn slots(&self) -> usize {
+        self.folder.slots()
+    }
+
     /// Everyone else.
     pub fn others(&self) -> impl Iterator<Item = Participant> {
         let peers = self.peers.iter().enumerate();
