@@ -133,7 +133,7 @@ mod tests {
         mknodat(CWD, named("pipe").join(OWNER), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
         abandoned(&named("other"));
         // Only root can give it away.
-        let is_given = chown(&named("other"), Some(rustix::fs::Uid::from_raw(65534)), None).is_ok();
+        let is_given = chown(named("other"), Some(rustix::fs::Uid::from_raw(65534)), None).is_ok();
         abandoned(&named("own"));
         remove_abandoned(&place);
         let stays = |name: &str| named(name).symlink_metadata().is_ok();
