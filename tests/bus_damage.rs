@@ -27,9 +27,10 @@ fn region_of(path: &Path) -> Folder {
 fn hears(bus: &mut Bus, text: &str) {
     eventually(text, || {
         let mut heard = false;
-        while bus.drain(|event| match event {
-            BusEvent::Record { record, .. } => heard |= record.payload == text.as_bytes(),
-            _ => {}
+        while bus.drain(|event| {
+            if let BusEvent::Record { record, .. } = event {
+                heard |= record.payload == text.as_bytes();
+            }
         }) {}
         if !heard {
             bus.wait(Some(Duration::from_millis(100))).expect("it waits");
