@@ -82,7 +82,7 @@ fn existing(place: &Place) -> Result<PathBuf, Failure> {
 }
 
 fn status(path: &Path) -> io::Result<()> {
-    let folder = Folder::open(path, BusOptions::default())?;
+    let folder = Folder::existing(path)?;
     let (region, slots) = (folder.region(), folder.slots());
     let mut held = Vec::new();
     for slot in 0..slots {
@@ -151,12 +151,13 @@ fn publish(path: &Path, order: &Publish) -> Result<(), Failure> {
     }
     let (mut input, mut line) = (BufReader::new(io::stdin()), Vec::new());
     while input.read_until(b'\n', &mut line).map_err(|error| Failure::Run(error.to_string()))? > 0 {
-        publish(&mut bus, line.strip_suffix(b"\n").unwrap_or(&line))?;
+        let published = publish(&mut bus, line.strip_suffix(b"\n").unwrap_or(&line));
         line.clear();
         // What came together is shown together.
-        if !input.buffer().contains(&b'\n') {
+        if published.is_err() || !input.buffer().contains(&b'\n') {
             bus.flush();
         }
+        published?;
     }
     bus.flush();
     Ok(())

@@ -1,6 +1,7 @@
 //! The flags by which a server takes part in a bus.
 
 use super::units::{bytes, microseconds, mode};
+use crate::bus::region::MAX_SLOTS;
 use crate::os::bus::BusOptions;
 use clap::Args;
 use std::path::PathBuf;
@@ -27,6 +28,16 @@ pub struct BusFlags {
     /// On a bus, how long to look out for more before sleeping: quicker answers for a core that is always busy
     #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
     busy_poll: Duration,
+}
+
+/// Slots for others than the workers: a command, a bridge.
+const SPARE_SLOTS: usize = 2;
+/// The most workers of one bus: in a reload the old and the new ones are there at once.
+pub(super) const MAX_WORKERS: usize = (MAX_SLOTS - SPARE_SLOTS) / 2;
+
+/// The slots that so many workers want, up to [`MAX_WORKERS`].
+pub(super) fn slots_for(workers: usize) -> usize {
+    (2 * workers + SPARE_SLOTS).clamp(BusOptions::default().slots, MAX_SLOTS)
 }
 
 /// Which bus.
@@ -63,5 +74,15 @@ pub(super) fn ring(text: &str) -> Result<usize, String> {
     match bytes(text)? {
         size if (4096..=1 << 30).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err("give a power of two from 4K to 1G, such as 4M".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_fits_on_the_bus() {
+        assert_eq!([1, 31, 32, 100, MAX_WORKERS].map(slots_for), [64, 64, 66, 202, MAX_SLOTS]);
     }
 }

@@ -1,7 +1,7 @@
 //! `percore serve APP`: one plain process, or a supervisor and its workers.
 
 use super::Failure;
-use super::bus_flags::BusPlace;
+use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags, Workers};
 use super::units::duration;
 use crate::app::App;
@@ -11,7 +11,7 @@ use crate::apps::ticker::market::{Market, TABLE, read_csv};
 use crate::apps::ticker::{Ticker, Times};
 use crate::data::log::Level;
 use crate::data::stats::Stats;
-use crate::os::bus::{Bus, PrivateBus};
+use crate::os::bus::{Bus, BusOptions, PrivateBus};
 use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
@@ -233,14 +233,31 @@ fn worker<A: App>(app: A, checked: Checked) -> (io::Result<Server<A>>, String) {
 }
 
 /// Runs workers, of an app that broadcasts or not.
-fn supervise(checked: Checked, broadcasts: bool) -> Result<(), Failure> {
-    let (place, bus_options) = (checked.bus.clone(), checked.bus_options);
+fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
+    let place = checked.bus.clone();
+    let workers = match place {
+        BusPlace::Folder(_) => workers_on_bus(&mut checked)?,
+        BusPlace::Private if broadcasts => workers_on_bus(&mut checked)?,
+        BusPlace::Private | BusPlace::Off => number(&checked.workers),
+    };
+    let bus_options = BusOptions { slots: slots_for(workers), ..checked.bus_options };
     let mut arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
     // Goes at the end of this function, when all workers are gone.
     let mut private = None;
     match place {
         // Whatever keeps workers from it shows now, and not as deaths of theirs.
-        BusPlace::Folder(path) => drop(Bus::join(&path, bus_options).map_err(failed)?),
+        BusPlace::Folder(path) => {
+            let slots = Bus::join(&path, bus_options).map_err(failed)?.slots();
+            // It may have been made by others, for fewer.
+            if slots < 2 * workers {
+                let path = path.display();
+                return Err(Failure::Run(format!(
+                    "the bus in {path} has {slots} slots, and {workers} workers take {} while they are reloaded: have fewer \
+                    workers, or remove the bus when nobody is on it, and it is made anew",
+                    2 * workers
+                )));
+            }
+        }
         BusPlace::Private if broadcasts => {
             let bus = private.insert(PrivateBus::create(bus_options).map_err(failed)?);
             arguments.extend(["--bus".into(), bus.path().into()]);
@@ -250,14 +267,35 @@ fn supervise(checked: Checked, broadcasts: bool) -> Result<(), Failure> {
     supervise_program(checked, arguments).map_err(failed)
 }
 
+/// How many workers there are to be.
+fn number(workers: &Workers) -> usize {
+    match workers {
+        Workers::Plain => 1,
+        Workers::Number(number) => *number,
+        Workers::Auto => cpus::usable(),
+    }
+}
+
+/// How many there can be on a bus: of as many as there are cores those that fit.
+fn workers_on_bus(checked: &mut Checked) -> Result<usize, Failure> {
+    let wanted = number(&checked.workers);
+    if wanted <= MAX_WORKERS {
+        return Ok(wanted);
+    }
+    if checked.workers != Workers::Auto {
+        let text = format!("--workers {wanted}: a bus takes {MAX_WORKERS} at most; give fewer, or --bus off");
+        return Err(Failure::Usage(text));
+    }
+    let text = format!("{MAX_WORKERS} workers for {wanted} cores, as a bus takes no more");
+    checked.log.push(Level::Warn, "workers", &[("workers", &MAX_WORKERS), ("cores", &wanted)], text);
+    checked.workers = Workers::Number(MAX_WORKERS);
+    Ok(MAX_WORKERS)
+}
+
 fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<()> {
     let Checked { listen, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
     let ready = Ready::new(ready_fd)?;
-    let slots = match workers {
-        Workers::Plain => 1,
-        Workers::Number(number) => number,
-        Workers::Auto => cpus::usable(),
-    };
+    let slots = number(&workers);
     let listeners = listen_all(&listen, slots, options.bind())?;
     let board = SharedBoard::default();
     let addrs: BTreeSet<String> = listeners

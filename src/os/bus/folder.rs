@@ -2,15 +2,16 @@
 
 use super::own_list;
 use crate::bus::region::{BadRegion, Geometry, HEADER_BYTES, Region};
+use crate::bus::ring::{Corrupt, Writer};
 use crate::data::id::Participant;
 use crate::data::record::Records;
 use crate::os::locks;
 use crate::os::shared_words::SharedWords;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file with the region.
@@ -26,7 +27,8 @@ pub struct BusOptions {
     /// The length of each participant's ring in bytes, a power of two. A message can be up to a quarter of it, and who
     /// reads slower than all of it is written loses messages. Default 4 MiB.
     pub ring_bytes: usize,
-    /// Permissions of its files, which decide who may take part. Default `0o600`: the user.
+    /// Permissions of its files, which decide who may take part. Default `0o600`: the user. Of a bus that is there already
+    /// those of its region hold, whoever joins.
     pub mode: u32,
 }
 
@@ -60,23 +62,38 @@ impl Folder {
     /// # Errors
     /// As [`Bus::join`](super::Bus::join).
     pub fn open(path: &Path, options: BusOptions) -> io::Result<Folder> {
-        let told = |error: io::Error| io::Error::new(error.kind(), format!("bus in {}: {error}", path.display()));
+        let told = |error| told(path, error);
         // Who may use the files may look into the folder.
         let folder_mode = options.mode | (options.mode & 0o444) >> 2;
         DirBuilder::new().recursive(true).mode(folder_mode).create(path).map_err(told)?;
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path.join(REGION));
-        let file = file.map_err(told)?;
-        locks::lock(&file, JOINING).map_err(told)?;
-        let opened = Folder::map(&file, options);
-        let unlocked = locks::unlock(&file, JOINING);
-        let (words, geometry) = opened.and_then(|opened| unlocked.map(|()| opened)).map_err(told)?;
-        Ok(Folder { path: path.to_owned(), file, words, geometry, mode: options.mode })
+        file.and_then(|file| Folder::with(path, file, Some(options))).map_err(told)
     }
 
-    fn map(file: &File, options: BusOptions) -> io::Result<(SharedWords, Geometry)> {
+    /// Opens a bus that is there. Nothing is made, and neither a link nor a pipe in place of its file is followed or waited for.
+    ///
+    /// # Errors
+    /// As [`Bus::join`](super::Bus::join), and when there is none.
+    pub fn existing(path: &Path) -> io::Result<Folder> {
+        let file = unfollowed().read(true).open(path.join(REGION));
+        file.and_then(|file| Folder::with(path, file, None)).map_err(|error| told(path, error))
+    }
+
+    fn with(path: &Path, file: File, new: Option<BusOptions>) -> io::Result<Folder> {
+        locks::lock(&file, JOINING)?;
+        let opened = Folder::map(&file, new);
+        let unlocked = locks::unlock(&file, JOINING);
+        let (words, geometry) = opened.and_then(|opened| unlocked.map(|()| opened))?;
+        // Also of one that others made, or all that this participant puts beside it would be closed to them.
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        Ok(Folder { path: path.to_owned(), file, words, geometry, mode })
+    }
+
+    /// Maps the region, after making it if the file is empty and that is meant.
+    fn map(file: &File, new: Option<BusOptions>) -> io::Result<(SharedWords, Geometry)> {
         let invalid = |BadRegion(why): BadRegion| io::Error::new(io::ErrorKind::InvalidData, why);
-        let is_new = file.metadata()?.len() == 0;
-        let geometry = if is_new {
+        let new = new.filter(|_| file.metadata().is_ok_and(|data| data.len() == 0));
+        let geometry = if let Some(options) = new {
             let geometry = Geometry::new(options.slots, options.ring_bytes).map_err(invalid)?;
             file.set_permissions(Permissions::from_mode(options.mode))?;
             allocate(file, 0, geometry.head_bytes())?;
@@ -92,7 +109,7 @@ impl Folder {
             Geometry::read(&header).map_err(invalid)?
         };
         let words = SharedWords::map_file(file, geometry.words())?;
-        if is_new {
+        if new.is_some() {
             geometry.write(&words);
         }
         Ok((words, geometry))
@@ -127,18 +144,39 @@ impl Folder {
         Ok(Joining(file))
     }
 
-    /// Claims a slot that nobody has, for as long as this folder is open.
-    pub(super) fn claim(&mut self) -> io::Result<usize> {
-        for slot in 0..self.geometry.slots {
-            if locks::try_lock(&self.file, slot_byte(slot))? {
-                let (start, bytes) = (self.geometry.ring_offset(slot), self.geometry.ring_bytes);
-                let told =
-                    |error: io::Error| io::Error::new(error.kind(), format!("bus in {}: {error}", self.path.display()));
-                return allocate(&self.file, start, bytes).map_err(told).map(|()| slot);
+    /// Claims a slot that nobody has, for as long as this folder is open, with the writer of its ring. One whose ring is
+    /// damaged is left alone.
+    pub(super) fn claim(&mut self) -> io::Result<(usize, Writer)> {
+        let (slots, path) = (self.geometry.slots, self.path.display());
+        let mut damage = None;
+        for slot in 0..slots {
+            if !locks::try_lock(&self.file, slot_byte(slot))? {
+                continue;
+            }
+            match Writer::resume(self.region().ring(slot)) {
+                Ok(writer) => {
+                    let (start, bytes) = (self.geometry.ring_offset(slot), self.geometry.ring_bytes);
+                    return allocate(&self.file, start, bytes)
+                        .map_err(|error| told(&self.path, error))
+                        .map(|()| (slot, writer));
+                }
+                Err(Corrupt(why)) => {
+                    locks::unlock(&self.file, slot_byte(slot))?;
+                    damage = Some((slot, why));
+                }
             }
         }
-        let text = format!("all {} slots of the bus in {} are taken", self.geometry.slots, self.path.display());
-        Err(io::Error::new(io::ErrorKind::StorageFull, text))
+        Err(match damage {
+            Some((slot, why)) => {
+                let text =
+                    format!("slot {slot} of the bus in {path} is damaged: {why}; and no other of {slots} is free");
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            }
+            None => {
+                let text = format!("all {slots} slots of the bus in {path} are taken");
+                io::Error::new(io::ErrorKind::StorageFull, text)
+            }
+        })
     }
 
     /// Whom a participant has on its channels, as Counts and Enters: none if it is gone.
@@ -160,6 +198,17 @@ impl Folder {
     pub(super) fn mode(&self) -> u32 {
         self.mode
     }
+}
+
+/// For files that are there, in a folder where others may have put a link or a pipe in their place.
+pub(super) fn unfollowed() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options
+}
+
+fn told(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("bus in {}: {error}", path.display()))
 }
 
 fn slot_byte(slot: usize) -> u64 {

@@ -5,6 +5,7 @@
 //! edge-triggered, and its count never comes to its end. The word stays for whom we have no bell of yet.
 
 use super::Participant;
+use crate::bus::region::Region;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, event::Source};
 use rustix::cmsg_space;
@@ -15,12 +16,16 @@ use rustix::net::{
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, send, sendmsg,
     socket_with,
 };
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use std::fs::Permissions;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 /// Connections that wait to be accepted by a participant that does not run at the moment.
@@ -31,6 +36,12 @@ const WAKE: &[u8] = b"!";
 const RING: [u8; 8] = 1u64.to_ne_bytes();
 const LISTENER: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
+const RETRY: Token = Token(usize::MAX - 2);
+/// After so long those who wait are tried to be accepted again: 100 ms.
+const RETRY_AFTER: Itimerspec = Itimerspec {
+    it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+    it_value: Timespec { tv_sec: 0, tv_nsec: 100_000_000 },
+};
 
 /// What came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +79,16 @@ impl Hello {
         let number = u32::try_from(word(24)?).ok()?;
         Some(Hello { slot: word(0)?, generation: u32::try_from(word(8)?).ok()?, start: (word(16)?, number) })
     }
+
+    /// Whose place it is, unless nobody can have said this. Before they say it, a slot's owner has counted itself there, and
+    /// its ring ends where its first record will be; it may have a successor already, and have written any number since.
+    fn place(&self, me: Participant, slots: usize, region: Region<'_>) -> Option<usize> {
+        let slot = usize::try_from(self.slot).ok().filter(|slot| *slot < slots && *slot != me.slot as usize)?;
+        let latest = region.slot(slot).generation().load(Acquire) as u32;
+        let owners_since = latest.wrapping_sub(self.generation);
+        let is_known = self.generation > 0 && owners_since <= u32::MAX / 2;
+        (is_known && self.start.0 <= region.ring(slot).head.load(Acquire)).then_some(slot)
+    }
 }
 
 /// A connection to another participant.
@@ -79,9 +100,12 @@ struct Link {
 
 /// All connections of a participant.
 pub(super) struct Links {
+    me: Participant,
     poll: Poll,
     events: Events,
     listener: OwnedFd,
+    /// Runs while some could not be accepted, for want of descriptors say: the listener does not tell of them again.
+    retry: OwnedFd,
     path: PathBuf,
     /// What wakes us.
     bell: OwnedFd,
@@ -94,7 +118,7 @@ pub(super) struct Links {
 
 impl Links {
     /// Listens for those who join later. What a former owner of the slot left at `path` is replaced.
-    pub fn listen(path: &Path, mode: u32, slots: usize) -> io::Result<Links> {
+    pub fn listen(path: &Path, mode: u32, me: Participant, slots: usize) -> io::Result<Links> {
         let addr = address(path)?;
         let listener = socket()?;
         match std::fs::remove_file(path) {
@@ -106,12 +130,17 @@ impl Links {
         listen(&listener, BACKLOG)?;
         let poll = Poll::new()?;
         register(&poll, &listener, LISTENER)?;
+        // Made now, as there may be no descriptor for it when it is needed.
+        let retry = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        register(&poll, &retry, RETRY)?;
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         register(&poll, &bell, BELL)?;
         Ok(Links {
+            me,
             poll,
             events: Events::with_capacity(64),
             listener,
+            retry,
             path: path.to_owned(),
             bell,
             links: (0..slots).map(|_| None).collect(),
@@ -121,13 +150,14 @@ impl Links {
     }
 
     /// Connects to a participant, and says who we are and where our ring begins. False when it is just gone.
-    pub fn connect(&mut self, slot: usize, path: &Path, me: Participant, start: (u64, u32)) -> io::Result<bool> {
+    pub fn connect(&mut self, slot: usize, path: &Path, start: (u64, u32)) -> io::Result<bool> {
         let link = socket()?;
         match connect(&link, &address(path)?) {
             Err(Errno::CONNREFUSED | Errno::NOENT) => return Ok(false),
-            connected => connected?,
+            Err(error) => return Err(not_reached(slot, path, error)),
+            Ok(()) => {}
         }
-        let hello = Hello { slot: me.slot.into(), generation: me.generation, start };
+        let hello = Hello { slot: self.me.slot.into(), generation: self.me.generation, start };
         match self.send_with_bell(&link, &hello.to_bytes()) {
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
             sent => sent?,
@@ -138,10 +168,10 @@ impl Links {
     }
 
     /// Wakes a participant. One that is gone need not wake; one whose socket is full has been woken.
-    pub fn wake(&mut self, slot: usize) {
+    pub fn wake(&mut self, slot: usize, region: Region<'_>) {
         if self.links[slot].is_none() {
             // Someone who joined just now.
-            self.accept();
+            self.accept(region);
         }
         let Some(link) = &self.links[slot] else { return };
         if link.bell.as_ref().is_none_or(|bell| write(bell, &RING).is_err()) {
@@ -176,7 +206,7 @@ impl Links {
     }
 
     /// Looks for what came; sleeps for so long if there is nothing.
-    pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn poll(&mut self, timeout: Option<Duration>, region: Region<'_>) -> io::Result<()> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = match self.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
@@ -185,17 +215,25 @@ impl Links {
         for event in &events {
             match event.token() {
                 BELL => {}
-                LISTENER => self.accept(),
+                LISTENER | RETRY => self.accept(region),
                 Token(number) if number < self.links.len() => self.read_link(number, event.is_read_closed()),
-                Token(number) => self.read_stranger(number - self.links.len()),
+                Token(number) => self.read_stranger(number - self.links.len(), region),
             }
         }
         self.events = events;
         polled
     }
 
-    fn accept(&mut self) {
-        while let Ok(stranger) = accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+    fn accept(&mut self, region: Region<'_>) {
+        loop {
+            let stranger = match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(stranger) => stranger,
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    let _ = timerfd_settime(&self.retry, TimerfdTimerFlags::empty(), &RETRY_AFTER);
+                    return;
+                }
+            };
             let place = self.strangers.iter().position(Option::is_none).unwrap_or_else(|| {
                 self.strangers.push(None);
                 self.strangers.len() - 1
@@ -203,20 +241,20 @@ impl Links {
             if register(&self.poll, &stranger, Token(self.links.len() + place)).is_ok() {
                 self.strangers[place] = Some(stranger);
                 // Who joins says so at once, so mostly it is there.
-                self.read_stranger(place);
+                self.read_stranger(place, region);
             }
         }
     }
 
-    fn read_stranger(&mut self, place: usize) {
+    fn read_stranger(&mut self, place: usize, region: Region<'_>) {
         let Some(stranger) = self.strangers.get_mut(place).and_then(Option::take) else { return };
         let mut bytes = [0; HELLO_BYTES + 1];
         match receive(&stranger, &mut bytes) {
             Err(Errno::AGAIN | Errno::INTR) => self.strangers[place] = Some(stranger),
             Ok((length, bell)) => {
                 let hello = Hello::from_bytes(&bytes[..length]);
-                let known = hello.and_then(|hello| Some((usize::try_from(hello.slot).ok()?, hello)));
-                if let Some((slot, hello)) = known.filter(|(slot, _)| *slot < self.links.len())
+                let known = hello.and_then(|hello| Some((hello.place(self.me, self.links.len(), region)?, hello)));
+                if let Some((slot, hello)) = known
                     && reregister(&self.poll, &stranger, Token(slot)).is_ok()
                 {
                     // Without our bell it wakes us by words.
@@ -282,6 +320,20 @@ fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>
         _ => None,
     });
     Ok((received.bytes, rights))
+}
+
+fn not_reached(slot: usize, path: &Path, error: Errno) -> io::Error {
+    let error = io::Error::from(error);
+    let text = match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let path = path.display();
+            format!(
+                "{path}: too many wait to be accepted: the participant in slot {slot} does not run, end or continue it"
+            )
+        }
+        _ => format!("{}: {error}", path.display()),
+    };
+    io::Error::new(error.kind(), text)
 }
 
 fn address(path: &Path) -> io::Result<SocketAddrUnix> {

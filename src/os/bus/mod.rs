@@ -18,7 +18,7 @@ pub use private::PrivateBus;
 use crate::bus::envelope::{self, HEAD_BYTES};
 use crate::bus::event::BusEvent;
 use crate::bus::parking;
-use crate::bus::ring::{Corrupt, Reader, Writer};
+use crate::bus::ring::{Reader, Writer};
 use crate::data::id::Participant;
 use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record, Records};
 use links::{Links, News};
@@ -83,29 +83,29 @@ impl Bus {
         let mut folder = Folder::open(path, options)?;
         // One after another, so that nobody who joins at the same time is missed.
         let joining = folder.lock_joining()?;
-        let slot = folder.claim()?;
+        let (slot, writer) = folder.claim()?;
         let region = folder.region();
-        let damaged = |slot: usize, why: &str| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("slot {slot} of the bus is damaged: {why}"))
-        };
-        let writer = Writer::resume(region.ring(slot)).map_err(|Corrupt(why)| damaged(slot, why))?;
         let own = region.slot(slot);
         let generation = (own.generation().load(Acquire) as u32).wrapping_add(1).max(1);
         let me = Participant { slot: slot as u32, generation };
         own.pid().store(std::process::id().into(), Relaxed);
+        // What its former owner counted.
+        own.published().store(0, Relaxed);
+        own.lost().store(0, Relaxed);
         own.generation().store(generation.into(), Release);
         let start = writer.place();
         let mut peers: Vec<Option<Peer>> = (0..folder.slots()).map(|_| None).collect();
         let list = OwnList::create(folder.list_path(slot), folder.mode(), me)?;
-        let mut links = Links::listen(&folder.socket(slot), folder.mode(), folder.slots())?;
+        let mut links = Links::listen(&folder.socket(slot), folder.mode(), me, folder.slots())?;
         for other in (0..folder.slots()).filter(|other| *other != slot) {
             if !folder.is_held(other)? {
                 continue;
             }
             // Before it hears of us: whatever it publishes once it has is for us too.
-            let reader = Reader::at_head(region.ring(other)).map_err(|Corrupt(why)| damaged(other, why))?;
+            // One whose ring cannot be read is as good as gone, as in `drain`.
+            let Ok(reader) = Reader::at_head(region.ring(other)) else { continue };
             let latest = region.slot(other).generation().load(Acquire) as u32;
-            if links.connect(other, &folder.socket(other), me, start)? {
+            if links.connect(other, &folder.socket(other), start)? {
                 peers[other] = Some(Peer { told: 0, latest, start: (0, 0), reader, gone: false });
             }
         }
@@ -116,6 +116,11 @@ impl Bus {
     /// Who we are.
     pub fn me(&self) -> Participant {
         self.me
+    }
+
+    /// How many can take part.
+    pub fn slots(&self) -> usize {
+        self.folder.slots()
     }
 
     /// Everyone else.
@@ -195,7 +200,7 @@ impl Bus {
         parking::published();
         for slot in 0..self.peers.len() {
             if slot != self.me.slot as usize && parking::is_to_be_woken(region.slot(slot).parked()) {
-                self.links.wake(slot);
+                self.links.wake(slot, region);
             }
         }
     }
@@ -289,7 +294,7 @@ impl Bus {
     }
 
     fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.links.poll(timeout)?;
+        self.links.poll(timeout, self.folder.region())?;
         for (slot, news) in self.links.take_news() {
             match (news, &mut self.peers[slot]) {
                 // Its ring goes on where its former owner's ended, of which something may still be unread.

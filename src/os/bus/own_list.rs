@@ -31,7 +31,7 @@ pub(super) struct OwnList {
     /// How long the file is, and how long it may become before it is written anew.
     length: usize,
     limit: usize,
-    /// What the file does not hold yet.
+    /// What the file does not hold yet; empty while there is none.
     pending: Records,
     /// All that still holds.
     now: Presence,
@@ -61,7 +61,9 @@ impl OwnList {
     /// Takes what a record tells. It is in the file after [`OwnList::write`].
     pub fn add(&mut self, record: Record<'_>) {
         self.now.apply(self.me, record, |_| {});
-        self.pending.push(record.kind, record.channel, &[record.payload]);
+        if self.file.is_some() {
+            self.pending.push(record.kind, record.channel, &[record.payload]);
+        }
     }
 
     /// Brings the file up to date. When there was none for a while, gives everything that is in it now, for those to hear who
@@ -76,6 +78,7 @@ impl OwnList {
             Err(error) => {
                 // What stands there is not the truth any more; and its room may be what the next try needs.
                 self.file = None;
+                self.pending.clear();
                 let _ = fs::remove_file(&self.path);
                 self.tried = Instant::now();
                 if was_there {
@@ -156,4 +159,41 @@ pub(super) fn read(path: &Path, owner: Participant) -> Records {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let read = file.and_then(|file| file.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut bytes));
     if read.is_ok() { list::read(bytes, owner) } else { Records::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::record::RecordKind;
+
+    #[test]
+    fn what_cannot_be_written_does_not_pile_up() {
+        let folder = std::env::temp_dir().join(format!("percore-own-list-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        let me = Participant { slot: 0, generation: 1 };
+        let mut list = OwnList::create(folder.join("0.presence"), 0o600, me).expect("a list");
+        fs::remove_dir_all(&folder).expect("it is there");
+        let enter = Record { kind: RecordKind::Enter, channel: b"c", payload: b"a member" };
+        let leave = Record { kind: RecordKind::Leave, ..enter };
+        // More than the file may take before it is written anew, which fails.
+        while list.pending.bytes().len() <= SHORT_BYTES + HEADER_BYTES {
+            list.add(enter);
+            list.add(leave);
+        }
+        assert!(list.write().is_none());
+        assert!(list.take_error().is_some());
+        assert_eq!(list.pending.bytes().len(), 0);
+        list.add(enter);
+        assert_eq!(list.pending.bytes().len(), 0);
+        fs::create_dir(&folder).expect("a folder");
+        let again = loop {
+            if let Some(again) = list.write() {
+                break again;
+            }
+            std::thread::sleep(RETRY);
+        };
+        assert_eq!(again.bytes(), read(&folder.join("0.presence"), me).bytes());
+        assert!(!again.is_empty());
+        fs::remove_dir_all(folder).expect("it is there");
+    }
 }

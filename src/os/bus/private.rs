@@ -1,11 +1,13 @@
 //! A bus for the workers of one supervisor: its folder is made for them, and goes when the last of them is gone.
 
-use super::folder::{BusOptions, Folder};
+use super::folder::{BusOptions, Folder, unfollowed};
 use crate::os::locks;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use rustix::process::geteuid;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the names of such folders begin with.
@@ -51,23 +53,26 @@ impl Drop for PrivateBus {
     }
 }
 
-/// Removes folders that no supervisor and no worker has any more. What cannot be looked at is somebody else's.
+/// Removes folders of this user that no supervisor and no worker has any more. Anyone can put something of such a name
+/// there, so nothing else is looked at, and no link in them is followed.
 fn remove_abandoned(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if is_ours && is_abandoned(&path).unwrap_or(false) {
+        let is_named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        // Of a link this tells about the link itself.
+        let is_ours = || entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == geteuid().as_raw());
+        if is_named && is_ours() && is_abandoned(&path).unwrap_or(false) {
             let _ = fs::remove_dir_all(&path);
         }
     }
 }
 
 fn is_abandoned(path: &Path) -> io::Result<bool> {
-    let owner = File::options().write(true).open(path.join(OWNER))?;
+    let owner = unfollowed().open(path.join(OWNER))?;
     if !locks::try_lock(&owner, 0)? {
         return Ok(false);
     }
-    let folder = Folder::open(path, BusOptions::default())?;
+    let folder = Folder::existing(path)?;
     for slot in 0..folder.slots() {
         if folder.is_held(slot)? {
             return Ok(false);
@@ -106,5 +111,35 @@ mod tests {
         drop(bus);
         remove_abandoned(place);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_others_put_there_is_let_alone() {
+        use rustix::fs::{CWD, FileType, Mode, chown, mknodat};
+        use std::os::unix::fs::symlink;
+        let place = std::env::temp_dir().join(format!("percore-abandoned-{}", std::process::id()));
+        let named = |name: &str| place.join(format!("{PREFIX}{name}"));
+        let abandoned = |path: &Path| {
+            drop(Folder::open(path, SMALL).expect("a bus"));
+            File::create(path.join(OWNER)).expect("a file");
+        };
+        abandoned(&place.join("aim"));
+        symlink(place.join("aim"), named("link")).expect("a link");
+        abandoned(&named("elsewhere"));
+        fs::remove_file(named("elsewhere").join("bus")).expect("it is there");
+        symlink(place.join("made"), named("elsewhere").join("bus")).expect("a link");
+        abandoned(&named("pipe"));
+        fs::remove_file(named("pipe").join(OWNER)).expect("it is there");
+        mknodat(CWD, named("pipe").join(OWNER), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        abandoned(&named("other"));
+        // Only root can give it away.
+        let is_given = chown(named("other"), Some(rustix::fs::Uid::from_raw(65534)), None).is_ok();
+        abandoned(&named("own"));
+        remove_abandoned(&place);
+        let stays = |name: &str| named(name).symlink_metadata().is_ok();
+        assert!(stays("link") && stays("elsewhere") && stays("pipe"));
+        assert_eq!((stays("other"), stays("own")), (is_given, false));
+        assert!(place.join("aim").exists() && !place.join("made").exists());
+        fs::remove_dir_all(place).expect("it is there");
     }
 }
