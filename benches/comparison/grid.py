@@ -7,6 +7,8 @@ SIZES = [20, 125, KIB, 16 * KIB, MIB]
 IN_FLIGHT = [1, 32]
 CONNECTIONS = [100, 10_000]
 GROWTH = [100, 1_000, 5_000, 10_000, 19_000]
+# Messages a second, which every server here can do with a core: about half of it.
+STEADY_RATE = 60_000
 # What is under way lies in memory, of the load or the server or between them.
 MOST_BYTES_IN_FLIGHT = 4 * GIB
 
@@ -30,6 +32,8 @@ class Cell:
     size: int = 125
     deflate: bool = False
     servers: tuple = ()
+    # Messages a second of all connections together; none is a closed loop.
+    rate: int = 0
 
     @property
     def name(self):
@@ -61,6 +65,7 @@ class Cell:
         if self.workload == "echo":
             arguments += ["--in-flight", str(self.in_flight), "--size", str(self.size)]
             arguments += ["--text", "--deflate"] if self.deflate else ["--binary"]
+            arguments += ["--rate", str(self.rate)] if self.rate else []
         if self.workload == "idle":
             arguments += ["--echo"]
         duration = seconds * self.stretch()
@@ -95,7 +100,10 @@ def all_cells():
         Cell("handshakes", "connect", 100),
         Cell("deflate", size=KIB, deflate=True),
         Cell("deflate", size=16 * KIB, deflate=True),
-    ] + [Cell("growth", connections=connections, servers=("raw", "percore")) for connections in GROWTH]
+    ] + [
+        Cell(kind, connections=connections, servers=("raw", "percore"), rate=rate)
+        for kind, rate in (("growth", 0), ("steady", STEADY_RATE)) for connections in GROWTH
+    ]
 
 
 def quick_cells():

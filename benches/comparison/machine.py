@@ -1,4 +1,4 @@
-"""What was measured on, and with which versions."""
+"""What was measured on, when, and with which versions."""
 
 import datetime
 import os
@@ -16,18 +16,20 @@ def first_value(path, name):
         return "unknown"
 
 
-def describe(servers, left_out, rounds, seconds, cores):
+def describe_run(percore, seconds):
+    """What the file of a cell says beside its rounds: cells need not be measured all at once."""
+    return {"measured": datetime.date.today().isoformat(), "percore": percore, "seconds": seconds}
+
+
+def describe(servers, left_out, cores):
     """Content of machine.json."""
     kib = first_value("/proc/meminfo", "MemTotal").split()[0]
     return {
-        "measured": datetime.date.today().isoformat(),
         "processor": first_value("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),
         "memory_gib": round(int(kib) / 2**20) if kib.isdigit() else None,
         "kernel": f"{platform.system()} {platform.release()}",
         "rustc": said("rustc", "--version").removeprefix("rustc "),
-        "rounds": rounds,
-        "seconds": seconds,
         "cores_used": {"server": cores[0], "load": cores[1]},
         "servers": {server.name: server.version() for server in servers},
         "left_out": left_out,

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from matplotlib import pyplot as plt  # noqa: E402
 
 from comparison import results  # noqa: E402
-from comparison.grid import CONNECTIONS, IN_FLIGHT, size_name  # noqa: E402
+from comparison.grid import CONNECTIONS, IN_FLIGHT, STEADY_RATE, size_name  # noqa: E402
 from comparison.servers import ALL, RAW  # noqa: E402
 
 # Told apart with every kind of colour vision (Okabe and Ito).
@@ -124,26 +124,31 @@ def connections(found, names, folder):
 
 def growth(found, folder):
     """Processor time for a message, and memory, against the number of connections."""
-    sizes = [one for one in found if one.cell.kind == "growth"]
-    if not sizes:
-        return
-    figure, panels = plt.subplots(2, 1, figsize=(9, 6.5), sharex=True, layout="constrained")
-    wanted = [(results.cpu, 1e6, "µs of processor time for a message"), (results.memory, 2**-20, "resident MiB")]
-    for panel, (value, scale, label) in zip(panels, wanted):
+    wanted = [
+        ("steady", results.cpu, 1e6, "µs of processor time", f"A message of 125 B, {STEADY_RATE:,} a second in all"),
+        ("growth", results.cpu, 1e6, "µs of processor time", "The same as fast as it goes, one in flight on each connection"),
+        ("growth", results.memory, 2**-20, "resident MiB", "Memory of the server"),
+    ]
+    figure, panels = plt.subplots(len(wanted), 1, figsize=(9, 9.5), sharex=True, layout="constrained")
+    drawn = False
+    for panel, (kind, value, scale, label, title) in zip(panels, wanted):
+        sizes = [one for one in found if one.cell.kind == kind]
         for name in ("percore", RAW):
             points = [(one.cell.connections, one.summary(name, value)) for one in sizes]
             points = [(count, summary) for count, summary in points if summary]
             counts = [count for count, _ in points]
+            drawn |= bool(points)
             panel.plot(counts, [summary.median * scale for _, summary in points], "o-", color=COLOURS[name], label=name)
             panel.fill_between(counts, [summary.least * scale for _, summary in points],
                                [summary.most * scale for _, summary in points], color=COLOURS[name], alpha=0.15)
         panel.set_ylim(bottom=0)
         panel.set_ylabel(label)
-        panel.legend(loc="upper left")
-    panels[0].set_title("Echo of 125 B, one in flight; the band is the spread of the rounds", loc="left")
-    panels[-1].set_xlabel("connections")
+        panel.set_title(title, loc="left")
+        panel.legend(loc="lower right")
+    panels[-1].set_xlabel("connections; the band is the spread of the rounds")
     panels[-1].xaxis.set_major_formatter(with_commas)
-    save(figure, folder, "growth")
+    if drawn:
+        save(figure, folder, "growth")
 
 
 def main():

@@ -16,10 +16,11 @@ class Summary:
 
 
 class CellResults:
-    """A cell and its rounds: each of those maps a server's name to what the load said, or to {"failed": why}."""
+    """A cell, when and of what it was measured, and its rounds: each of those maps a server's name to what the load said, or to
+    {"failed": why}."""
 
-    def __init__(self, cell, rounds):
-        self.cell, self.rounds = cell, rounds
+    def __init__(self, cell, run, rounds):
+        self.cell, self.run, self.rounds = cell, run, rounds
 
     def values(self, server, value):
         """`value` of every round that came to something."""
@@ -83,5 +84,5 @@ def read(folder):
     """Results of all cells, in the order of the tables, and the machine."""
     files = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
     machine = files.pop("machine", {"servers": {}, "left_out": {}})
-    found = [CellResults(Cell.from_description(file["cell"]), file["rounds"]) for file in files.values()]
+    found = [CellResults(Cell.from_description(file["cell"]), file["run"], file["rounds"]) for file in files.values()]
     return sorted(found, key=lambda one: (one.cell.connections, one.cell.in_flight, one.cell.size)), machine

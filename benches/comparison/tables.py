@@ -3,9 +3,14 @@
 import os
 
 from comparison import results
-from comparison.grid import echo_cells, size_name
+from comparison.grid import STEADY_RATE, echo_cells, size_name
 from comparison.results import CellResults
 from comparison.servers import ALL, RAW
+
+GROWTH_EXPLAINED = """\
+As fast as it goes, every message waits for all others: with 10,000 connections for 0.1 s, which is longer than the 40 ms after which
+TCP acknowledges by itself what has not been answered. So the kernel sends twice as many segments (4 for each message and its echo,
+where 2 would do; `TcpOutSegs` in `nstat`), of both servers alike. At a rate that leaves the server time, the number of connections costs little."""
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 
@@ -121,20 +126,29 @@ class Section:
         cells = echo_cells()[1]
         too_large = "; ".join(label_of(cell) for cell in cells)
         return f"""\
-Measured on {machine.get("measured", "an unknown day")}: {machine.get("processor")}, {machine.get("cores")} cores, \
-{machine.get("memory_gib")} GiB, {machine.get("kernel")}, rustc {machine.get("rustc")}.
+{machine.get("processor")}, {machine.get("cores")} cores, {machine.get("memory_gib")} GiB, {machine.get("kernel")}, \
+rustc {machine.get("rustc")}.
 The server has one core, the load (`percore bench`, closed loop, binary messages but for deflate) another. All servers
-in turn make a round; {machine.get("rounds")} rounds, {machine.get("seconds")} s each and longer where a turn of all \
-messages takes seconds. A value is the median of the rounds,
+in turn make a round, which is longer where a turn of all messages takes seconds. A value is the median of the rounds,
 and in parentheses the least and the most. Bold is the best of a row, `raw` not counted: it echoes bytes and knows
 nothing of WebSocket. Where the server is idle for a part of the time,
 the load is the limit, and servers differ in processor time only. A dash stands where nothing was measured, or where every round failed.{left_out}
 Not measured, as more than 4 GiB would be under way: {too_large}.
 
+{self.runs()}
+
 {versions}
 
 The Rust peers are compiled for this processor, percore as it is shipped. Each peer is used as its documentation advises;
 the programs are in [peers](peers)."""
+
+    def runs(self):
+        """When the cells were measured, and how often and how long."""
+        kinds = {}
+        for one in self.found:
+            rounds = f"{one.run['measured']}, percore {one.run['percore']}, {len(one.rounds)} rounds of {one.run['seconds']:g} s"
+            kinds.setdefault(rounds, []).append(one.cell.name)
+        return table(["measured", "of"], [[rounds, ", ".join(names)] for rounds, names in kinds.items()])
 
     def failures(self):
         """Rounds that came to nothing."""
@@ -168,8 +182,11 @@ the programs are in [peers](peers)."""
         yield "", self.plot("connections", "Idle connections and handshakes")
         yield "### Messages a second with permessage-deflate, text, level 1, no context takeover", \
             self.grid("deflate", deflating, size_of, summary_of(results.rate), with_spread, quantity, max)
-        yield "### Growth: processor time for a message of 125 B, one in flight", \
+        yield f"### Growth: processor time for a message of 125 B, {STEADY_RATE:,} messages a second in all", \
+            self.grid("steady", self.growing(), count_of, summary_of(results.cpu), with_spread, micro, min)
+        yield "### Growth: the same as fast as it goes, one in flight on each connection", \
             self.grid("growth", self.growing(), count_of, summary_of(results.cpu), with_spread, micro, min)
+        yield "", GROWTH_EXPLAINED if self.measured("growth") else ""
         yield "### Growth: resident memory of the server, MiB", \
             self.grid("growth", self.growing(), count_of, summary_of(results.memory), median_only, mib, min)
         yield "", self.plot("growth", "Processor time and memory from 100 to 19,000 connections")
