@@ -63,9 +63,9 @@ class Cell:
         warmup = (0.5 if self.connections <= 1_000 else 1) * self.stretch()
         arguments = [self.workload]
         if self.workload == "echo":
-            arguments += ["--in-flight", str(self.in_flight), "--size", str(self.size)]
+            arguments += ["--rate", str(self.rate)] if self.rate else ["--in-flight", str(self.in_flight)]
+            arguments += ["--size", str(self.size)]
             arguments += ["--text", "--deflate"] if self.deflate else ["--binary"]
-            arguments += ["--rate", str(self.rate)] if self.rate else []
         if self.workload == "idle":
             arguments += ["--echo"]
         duration = seconds * self.stretch()
