@@ -12,15 +12,6 @@ use std::process::{Command, Stdio};
 /// Of messages that are to fill sockets.
 const TEXT_BYTES: usize = 60_000;
 
-/// A metric of a server with an admin listener.
-fn metric(server: &Server, name: &str) -> u64 {
-    let line = server.wait_for_log("admin listener on ");
-    let (_, admin) = line.split_once("admin listener on ").expect("just found");
-    let text = Client::connect(admin.parse().expect("an address")).get("/metrics").body;
-    let lines = text.lines().filter(|line| line.starts_with(name));
-    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
-}
-
 #[test]
 fn a_server_that_stood_still_is_right_again() {
     let folder = TempDir::new();
@@ -69,8 +60,8 @@ fn a_server_that_stood_still_is_right_again() {
     }
     let mut asks = Talker::to(still.addr());
     assert_eq!(asks.joins("garden").1.into_iter().collect::<BTreeSet<_>>(), wanted);
-    eventually("the count", || metric(&still, "percore_bus_records_lost_total") > 1000);
-    assert_eq!(metric(&other, "percore_bus_records_lost_total"), 0);
+    eventually("the count", || still.metric("percore_bus_records_lost_total") > 1000);
+    assert_eq!(other.metric("percore_bus_records_lost_total"), 0);
 }
 
 #[test]
@@ -114,7 +105,7 @@ fn who_does_not_read_misses_messages_if_that_is_wanted() {
     let [mut near, mut far] = servers.each_ref().map(|server| Talker::to(server.addr()));
     let mut slow = Talker::to(servers[0].addr());
     let (text, mut count) = ("x".repeat(TEXT_BYTES), 0);
-    while metric(&servers[0], "percore_messages_dropped_total") < 5 {
+    while servers[0].metric("percore_messages_dropped_total") < 5 {
         assert!(count < 5000, "nobody is too slow");
         far.submits(&format!("{count} {text}"));
         [&mut near, &mut far].into_iter().for_each(|talker| talker.must_hear_chat(&format!("{count} {text}")));
@@ -123,7 +114,7 @@ fn who_does_not_read_misses_messages_if_that_is_wanted() {
     // After this answer the counters of all passes before are shown.
     near.says("nothing that is understood");
     assert!(near.hears().contains("not-json"));
-    let dropped = usize::try_from(metric(&servers[0], "percore_messages_dropped_total")).expect("few");
+    let dropped = usize::try_from(servers[0].metric("percore_messages_dropped_total")).expect("few");
     assert!(dropped < count);
     // It reads at last: what it gets is whole and in order, and then it misses nothing any more.
     let mut next = 0;

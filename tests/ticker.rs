@@ -83,6 +83,18 @@ fn who_asks_gets_what_it_asked_for() {
 }
 
 #[test]
+fn nothing_is_published_where_nobody_could_hear_it() {
+    let server = feed(&["--admin", "127.0.0.1:0"]);
+    let mut client = server.open();
+    ask(&mut client, &["NEW.X"]);
+    // Ticks enough for what is wanted to be said again.
+    for _ in 0..12 {
+        until(&mut client, &["NEW.X"]);
+    }
+    assert_eq!(server.metric("percore_published_total"), 0);
+}
+
+#[test]
 fn the_shape_is_that_of_the_document() {
     let server = feed(&["--seed", "1"]);
     let mut client = server.open();

@@ -43,7 +43,7 @@ impl FromStr for Url {
             return Err("wss is not spoken: point at the server itself, behind its TLS proxy".into());
         }
         let url = url::Url::parse(text, SCHEMES)?;
-        let addr = url.place.addrs()?.swap_remove(0);
+        let addr = url.place.first_addr()?;
         let target = url.target().to_owned();
         Ok(Url { text: text.into(), addr, host: url.host, target, handshake: url.scheme != "tcp" })
     }

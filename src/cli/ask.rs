@@ -33,7 +33,7 @@ pub(super) struct Answer {
 impl Target {
     pub fn parse(url: &str) -> Result<Target, String> {
         let url = Url::parse(url, &[("http", Some(80))])?;
-        let addr = url.place.addrs()?.swap_remove(0);
+        let addr = url.place.first_addr()?;
         let path = if url.target.is_empty() { ROUTE.to_owned() } else { url.target };
         Ok(Target { addr, host: url.host, path })
     }

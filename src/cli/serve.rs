@@ -200,8 +200,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
         let board = SharedBoard::default();
         *board.lock().unwrap_or_else(PoisonError::into_inner) =
             Board { slots: vec![only], ready: true, ..Board::default() };
-        let addr = admin::serve(&addr, board)?;
-        log.push(Level::Info, "admin", &[("listen", &addr)], format!("admin listener on {addr}"));
+        admin::serve(&addr, board, &mut log)?;
         server = server.counters(counters);
     }
     // Connections wait in the backlog from now on; the loop writes the log in its first pass, when it takes signals.
@@ -308,8 +307,7 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<(
         log.push(Level::Info, "start", &[("listen", &addr), ("workers", &slots)], text);
     }
     if let Some(addr) = admin {
-        let addr = admin::serve(&addr, Arc::clone(&board))?;
-        log.push(Level::Info, "admin", &[("listen", &addr)], format!("admin listener on {addr}"));
+        admin::serve(&addr, Arc::clone(&board), &mut log)?;
     }
     let plan = Plan {
         program: Program { path: std::env::current_exe()?, arguments },

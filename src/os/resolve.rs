@@ -54,6 +54,14 @@ impl Place {
             }
         }
     }
+
+    /// The first of the addresses there.
+    ///
+    /// # Errors
+    /// As [`Place::addrs`].
+    pub fn first_addr(&self) -> Result<ListenAddr, String> {
+        Ok(self.addrs()?.swap_remove(0))
+    }
 }
 
 impl From<ListenAddr> for Place {

@@ -4,6 +4,7 @@
 use super::worker::counted;
 use crate::app::App;
 use crate::data::id::ConnectionId;
+use crate::data::log::{Level, Log};
 use crate::data::metrics::Exposition;
 use crate::data::stats::{MetricKind, Stats};
 use crate::os::listener::ListenAddr;
@@ -122,11 +123,11 @@ impl App for Admin {
     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
 }
 
-/// Serves a board on a thread of its own, which ends with the process. Says where.
+/// Serves a board on a thread of its own, which ends with the process, and logs where.
 ///
 /// # Errors
 /// As `bind(2)`, with a sentence that names the address; as `pthread_create(3)`.
-pub fn serve(addr: &ListenAddr, board: SharedBoard) -> io::Result<ListenAddr> {
+pub fn serve(addr: &ListenAddr, board: SharedBoard, log: &mut Log) -> io::Result<()> {
     let nobody = UpgradeRules { paths: Vec::new(), ..UpgradeRules::default() };
     let server = Server::new(Admin(board))
         .settings(Settings { upgrade: nobody, ..Settings::default() })
@@ -135,7 +136,8 @@ pub fn serve(addr: &ListenAddr, board: SharedBoard) -> io::Result<ListenAddr> {
         .map_err(|error| io::Error::new(error.kind(), format!("{error} (--admin; 'off' for none)")))?;
     let bound = server.local_addrs()?.remove(0);
     std::thread::Builder::new().name("admin".into()).spawn(move || server.run())?;
-    Ok(bound)
+    log.push(Level::Info, "admin", &[("listen", &bound)], format!("admin listener on {bound}"));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -113,8 +113,7 @@ impl Ticker {
         for symbol in &symbols {
             let is_new = self.market.add(symbol, out.unix_time().as_secs()).map_err(|error| error.to_string())?;
             if is_new {
-                // Far shorter than what a bus takes.
-                let _ = out.publish(SYMBOLS, Kind::Text, &[symbol.as_bytes()]);
+                tell_others(symbol, out);
             }
         }
         symbols.sort_unstable();
@@ -213,7 +212,7 @@ impl Ticker {
         let wanted: BTreeSet<&str> = self.sets.values().flat_map(|set| &set.symbols).map(String::as_str).collect();
         for symbol in wanted {
             if self.market.add(symbol, out.unix_time().as_secs()).is_ok() && !self.market.is_fixed(symbol) {
-                let _ = out.publish(SYMBOLS, Kind::Text, &[symbol.as_bytes()]);
+                tell_others(symbol, out);
             }
         }
     }
@@ -241,6 +240,14 @@ impl Ticker {
             out.send_text(id, &Wire::Ping(Beat::new(client.sequence, out.unix_time())).write());
             self.pings.push_back((due.max(now.saturating_sub(self.times.ping)) + self.times.ping, id));
         }
+    }
+}
+
+/// Has the other processes, where there are any, take a symbol into their markets.
+fn tell_others(symbol: &str, out: &mut Outbox) {
+    if out.participant().is_some() {
+        // Far shorter than what a bus takes.
+        let _ = out.publish(SYMBOLS, Kind::Text, &[symbol.as_bytes()]);
     }
 }
 
