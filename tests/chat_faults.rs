@@ -3,7 +3,7 @@
 mod common;
 
 use common::chat::{Talker, in_room, start_on, told};
-use common::{Client, Server, TempDir, eventually, percore, run};
+use common::{TempDir, eventually, percore, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;

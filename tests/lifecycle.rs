@@ -3,7 +3,7 @@
 mod common;
 
 use common::client::{BINARY, TEXT, close_frame, frame, upgrade_request};
-use common::{Client, Server, TempDir, percore};
+use common::{Client, Server, TempDir, eventually, percore, process};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -256,4 +256,16 @@ fn a_large_message_has_its_line_too() {
     client.send(frame(BINARY, &[7; 300_000]));
     assert_eq!(client.frame().payload.len(), 300_000);
     server.wait_for_log("300000 bytes, binary");
+}
+
+#[test]
+fn looks_out_before_sleeping_as_long_as_it_is_told() {
+    let server = Server::start(&["--busy-poll", "1000000"]);
+    let pid = server.child().id();
+    let mut client = server.open();
+    assert_eq!(client.echo("soon"), "soon");
+    let before = process::ticks(pid);
+    eventually("looking out", || process::ticks(pid) >= before + 10);
+    assert_eq!(client.echo("soon"), "soon");
+    eventually("sleep, with nothing to do", || process::status(pid, "State").starts_with('S'));
 }

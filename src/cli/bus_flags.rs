@@ -1,11 +1,10 @@
 //! The flags by which a server takes part in a bus.
 
-use super::units::{bytes, microseconds, mode};
+use super::units::{bytes, mode};
 use crate::bus::region::MAX_SLOTS;
 use crate::os::bus::BusOptions;
 use clap::Args;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Flags of the bus.
 #[derive(Args, Debug, Clone)]
@@ -25,9 +24,6 @@ pub struct BusFlags {
     /// Permissions of a new bus, which decide who may take part
     #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
     bus_mode: u32,
-    /// On a bus, how long to look out for more before sleeping: quicker answers for a core that is always busy
-    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
-    busy_poll: Duration,
 }
 
 /// Slots for others than the workers: a command, a bridge.
@@ -62,10 +58,6 @@ impl BusFlags {
 
     pub(super) fn options(&self) -> BusOptions {
         BusOptions { ring_bytes: self.bus_size, mode: self.bus_mode, ..BusOptions::default() }
-    }
-
-    pub(super) fn busy_poll(&self) -> Duration {
-        self.busy_poll
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
-use super::units::{bytes, duration, mode};
+use super::units::{bytes, duration, microseconds, mode};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
 use crate::os::bus::BusOptions;
@@ -55,6 +55,10 @@ pub struct ServerFlags {
         process may use, and no control group grants less time than these have"
     )]
     pin: PinFlag,
+    /// How long to look out for more before sleeping: quicker answers for a core that works more
+    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
+    #[arg(help_heading = "Workers")]
+    busy_poll: Duration,
     /// Where /healthz, /readyz and /metrics are served, or 'off' [default: 127.0.0.1:9464 with --workers, else off]
     #[arg(long, env = "PERCORE_ADMIN", value_name = "ADDR", value_parser = admin, help_heading = "Workers")]
     admin: Option<Admin>,
@@ -381,7 +385,7 @@ impl ServerFlags {
             unix_mode: self.unix_mode,
             drain_timeout: self.drain_timeout,
             log_format: self.log_format.into(),
-            busy_poll: self.bus.busy_poll(),
+            busy_poll: self.busy_poll,
             signals: true,
         }
     }

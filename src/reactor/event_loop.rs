@@ -5,7 +5,7 @@
 
 use super::client::Target;
 use super::dialing::Dialing;
-use super::seat::{Rest, Seat};
+use super::seat::Seat;
 use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
@@ -67,6 +67,8 @@ pub(super) struct Setup {
     pub log_format: LogFormat,
     /// A deadline that is nearer than this is not slept for.
     pub busy_poll: Duration,
+    /// For so long the loop looks out for more before it sleeps.
+    pub spin: Duration,
     /// Whether the sessions are told the time of each read.
     pub time_each_read: bool,
 }
@@ -160,21 +162,36 @@ impl<A: App> EventLoop<A> {
     /// Sleeps until something happens.
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = self.timeout();
+        if timeout != Some(Duration::ZERO) && self.looks_out(events, timeout)? {
+            return Ok(());
+        }
         let Some(seat) = self.setup.seat.as_mut().filter(|_| timeout != Some(Duration::ZERO)) else {
             return poll_events(&mut self.poll, events, timeout);
         };
-        let poll = &mut self.poll;
-        let rest = seat.park(|| {
-            poll_events(poll, events, Some(Duration::ZERO))?;
-            Ok(!events.is_empty())
-        })?;
-        match rest {
-            Rest::Events => Ok(()),
-            Rest::More => poll_events(poll, events, Some(Duration::ZERO)),
-            Rest::Parked => {
-                let polled = poll_events(poll, events, timeout);
-                seat.unpark();
-                polled
+        if !seat.park()? {
+            return poll_events(&mut self.poll, events, Some(Duration::ZERO));
+        }
+        let polled = poll_events(&mut self.poll, events, timeout);
+        seat.unpark();
+        polled
+    }
+
+    /// Looks out for more before sleeping, which costs whoever wakes us as well. Says whether there is some.
+    fn looks_out(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<bool> {
+        // Between two records of a bus that follow each other nobody needs to be woken, so one look is always taken.
+        let was_active = self.setup.seat.as_mut().is_some_and(Seat::take_active);
+        let spin = timeout.map_or(self.setup.spin, |timeout| timeout.min(self.setup.spin));
+        if spin.is_zero() && !was_active {
+            return Ok(false);
+        }
+        let end = self.clock.now() + spin;
+        loop {
+            poll_events(&mut self.poll, events, Some(Duration::ZERO))?;
+            if !events.is_empty() || self.setup.seat.as_ref().is_some_and(Seat::is_behind) {
+                return Ok(true);
+            }
+            if self.clock.now() >= end {
+                return Ok(false);
             }
         }
     }

@@ -7,25 +7,12 @@ use crate::session::Sessions;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;
-use std::time::{Duration, Instant};
 
 /// So much is shown at once, so that who publishes a lot in a pass does not lap those who read meanwhile.
 const FLUSH_BYTES: usize = 128 * 1024;
 
-/// What became of going to sleep.
-pub(super) enum Rest {
-    /// Whoever publishes wakes us, until [`Seat::unpark`].
-    Parked,
-    /// More is there on the bus.
-    More,
-    /// Something else came: the events are there.
-    Events,
-}
-
 pub(super) struct Seat {
     bus: Bus,
-    /// How long to wait for more without sleeping.
-    busy_poll: Duration,
     /// Whether more is there than was taken in this pass.
     more: bool,
     /// Whether something came or went since we were about to sleep last, so that more may follow soon.
@@ -33,8 +20,8 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub fn new(bus: Bus, busy_poll: Duration) -> Seat {
-        Seat { bus, busy_poll, more: true, active: true }
+    pub fn new(bus: Bus) -> Seat {
+        Seat { bus, more: true, active: true }
     }
 
     pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -94,28 +81,23 @@ impl Seat {
         self.more
     }
 
-    /// About to sleep, after looking out for more by `poll`, which says whether other events came.
-    pub fn park(&mut self, mut poll: impl FnMut() -> io::Result<bool>) -> io::Result<Rest> {
-        // Between two records that follow each other nobody needs to be woken.
-        if std::mem::take(&mut self.active) || !self.busy_poll.is_zero() {
-            let start = Instant::now();
-            loop {
-                if poll()? {
-                    return Ok(Rest::Events);
-                }
-                if self.bus.is_behind() {
-                    return Ok(Rest::More);
-                }
-                if start.elapsed() >= self.busy_poll {
-                    break;
-                }
-            }
+    /// Whether something came or went since this was asked last.
+    pub fn take_active(&mut self) -> bool {
+        std::mem::take(&mut self.active)
+    }
+
+    /// Whether somebody has published what was not taken yet.
+    pub fn is_behind(&self) -> bool {
+        self.bus.is_behind()
+    }
+
+    /// About to sleep: whoever publishes from now on wakes us, until [`Seat::unpark`]. False when more is there already.
+    pub fn park(&mut self) -> io::Result<bool> {
+        let parked = self.bus.park();
+        if !parked {
+            self.bus.take_news()?;
         }
-        if self.bus.park() {
-            return Ok(Rest::Parked);
-        }
-        self.bus.take_news()?;
-        Ok(Rest::More)
+        Ok(parked)
     }
 
     pub fn unpark(&mut self) {

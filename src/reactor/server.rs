@@ -31,8 +31,8 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// How log lines look. What is logged at all is up to [`Server::log`]. Default text.
     pub log_format: LogFormat,
-    /// On a [bus](Server::bus), how long the loop looks out for more before it sleeps: less time from one process to the
-    /// other, for a core that is always busy. Default zero.
+    /// How long the loop looks out for more before it sleeps. Whoever has something for a process that sleeps, a client as
+    /// well as another process on a [bus](Server::bus), pays for waking it, and waits. Costs time of the core. Default zero.
     pub busy_poll: Duration,
     /// Whether SIGTERM and SIGINT are taken over, to drain. Without, nothing but an error or the end of the process ends
     /// [`Server::run`]. Default true.
@@ -205,7 +205,7 @@ impl<A: App> Server<A> {
         let ServerOptions { drain_timeout, log_format, busy_poll, .. } = options;
         let seat = bus.map(|bus| {
             sessions.join_bus(bus.me(), bus.limit());
-            Seat::new(bus, busy_poll)
+            Seat::new(bus)
         });
         let published = counters.map(Published::new);
         let setup = Setup {
@@ -217,6 +217,7 @@ impl<A: App> Server<A> {
             published,
             drain_timeout,
             log_format,
+            spin: busy_poll,
             ..Setup::default()
         };
         EventLoop::new(sessions, setup, Clock::start())?.run()

@@ -30,6 +30,13 @@ pub fn context_switches(pid: u32) -> u64 {
     status(pid, "voluntary_ctxt_switches").parse().expect("a number")
 }
 
+/// Processor time of a process, in ticks of ten milliseconds.
+pub fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name in parentheses");
+    rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
 /// Sends a signal, by its name.
 pub fn signal(pid: u32, signal: &str) {
     let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
