@@ -162,9 +162,11 @@ impl<A: App> EventLoop<A> {
     /// Sleeps until something happens.
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = self.timeout();
-        if timeout != Some(Duration::ZERO) && self.looks_out(events, timeout)? {
+        let spin = timeout.map_or(self.setup.spin, |timeout| timeout.min(self.setup.spin));
+        if timeout != Some(Duration::ZERO) && self.looks_out(events, spin)? {
             return Ok(());
         }
+        let timeout = timeout.map(|timeout| timeout - spin);
         let Some(seat) = self.setup.seat.as_mut().filter(|_| timeout != Some(Duration::ZERO)) else {
             return poll_events(&mut self.poll, events, timeout);
         };
@@ -177,10 +179,9 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Looks out for more before sleeping, which costs whoever wakes us as well. Says whether there is some.
-    fn looks_out(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<bool> {
+    fn looks_out(&mut self, events: &mut Events, spin: Duration) -> io::Result<bool> {
         // Between two records of a bus that follow each other nobody needs to be woken, so one look is always taken.
         let was_active = self.setup.seat.as_mut().is_some_and(Seat::take_active);
-        let spin = timeout.map_or(self.setup.spin, |timeout| timeout.min(self.setup.spin));
         if spin.is_zero() && !was_active {
             return Ok(false);
         }
