@@ -187,7 +187,10 @@ fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                visit(&path, ending, found);
+                // What cargo has made is not ours.
+                if !path.ends_with("target") {
+                    visit(&path, ending, found);
+                }
             } else if path.to_string_lossy().ends_with(ending) {
                 found.push(path);
             }
