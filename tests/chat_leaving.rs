@@ -238,9 +238,7 @@ fn a_reload_is_heard_as_leaving() {
     let id = server.child().id();
     let mut old = Crowd::gather(&[server.addr()], 8);
     let folder = private_folders(id);
-    let admin = server.wait_for_log("admin listener on ");
-    let (_, admin) = admin.split_once("admin listener on ").expect("just found");
-    let (code, _, error) = run(percore(&["reload", "--admin", admin]));
+    let (code, _, error) = run(percore(&["reload", "--admin", &server.admin().to_string()]));
     assert_eq!(code, 0, "{error}");
     // Comes to a new worker, and finds whom the old ones have not told to go yet.
     let mut late = Talker::to(server.addr());

@@ -124,8 +124,7 @@ fn one_socket_for_each_worker() {
         },
         4,
     );
-    let admin = service.wait_for_log("admin listener on ");
-    let admin: SocketAddr = admin.rsplit(' ').next().and_then(|addr| addr.parse().ok()).expect("an address");
+    let admin = service.admin();
     let open = || -> [u64; 4] {
         let text = Client::connect(admin).get("/metrics").body;
         let value = |name: String| text.lines().find_map(|line| line.strip_prefix(&name)?.trim().parse().ok());

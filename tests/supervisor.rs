@@ -19,8 +19,6 @@ struct Service {
     admin: SocketAddr,
 }
 
-const ADMIN: &str = "admin listener on ";
-
 impl Service {
     fn start(workers: &str, flags: &[&str]) -> Service {
         Service::launch(percore(&[]), workers, flags)
@@ -35,9 +33,7 @@ impl Service {
             },
             1,
         );
-        let line = server.wait_for_log(ADMIN);
-        let (_, admin) = line.split_once(ADMIN).expect("just found");
-        Service { admin: admin.trim_end_matches(['"', '}']).parse().expect("an address"), server }
+        Service { admin: server.admin(), server }
     }
 
     fn workers(&self) -> Vec<u32> {

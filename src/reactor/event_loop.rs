@@ -162,12 +162,15 @@ impl<A: App> EventLoop<A> {
     /// Sleeps until something happens.
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
         let timeout = self.timeout();
+        if timeout == Some(Duration::ZERO) {
+            return poll_events(&mut self.poll, events, timeout);
+        }
         let spin = timeout.map_or(self.setup.spin, |timeout| timeout.min(self.setup.spin));
-        if timeout != Some(Duration::ZERO) && self.looks_out(events, spin)? {
+        if self.looks_out(events, spin)? {
             return Ok(());
         }
         let timeout = timeout.map(|timeout| timeout - spin);
-        let Some(seat) = self.setup.seat.as_mut().filter(|_| timeout != Some(Duration::ZERO)) else {
+        let Some(seat) = &mut self.setup.seat else {
             return poll_events(&mut self.poll, events, timeout);
         };
         if !seat.park()? {

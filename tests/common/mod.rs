@@ -187,11 +187,16 @@ impl Server {
         assert!(condition(&lines.0), "in vain waited for {what} in the log:\n{}", lines.0.join("\n"));
     }
 
-    /// A metric of a server with an admin listener, the sum over its labels.
-    pub fn metric(&self, name: &str) -> u64 {
+    /// The address of the admin listener, from a log of either format.
+    pub fn admin(&self) -> SocketAddr {
         let line = self.wait_for_log("admin listener on ");
         let (_, admin) = line.split_once("admin listener on ").expect("just found");
-        let text = Client::connect(admin.parse().expect("an address")).get("/metrics").body;
+        admin.trim_end_matches(['"', '}']).parse().expect("an address")
+    }
+
+    /// A metric of a server with an admin listener, the sum over its labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = Client::connect(self.admin()).get("/metrics").body;
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(name)).collect();
         assert!(!lines.is_empty(), "no {name} in\n{text}");
         lines.iter().filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
