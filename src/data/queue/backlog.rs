@@ -30,29 +30,57 @@ impl OutQueue {
     }
 
     pub(super) fn sent_in_part(&mut self, key: u32, bytes: usize) {
-        self.retain(key);
         let lane = &mut self.lanes[key as usize];
         lane.queued -= bytes;
+        let left = self.forget_backlog(key, bytes);
+        self.forget_spans(key, left);
+        let lane = &self.lanes[key as usize];
+        if lane.queued == 0 {
+            return;
+        }
+        // What the socket would take is written in the same flush, from where it lies.
+        if lane.blocked {
+            self.retain(key);
+        } else {
+            self.mark_dirty(key);
+        }
+    }
+
+    /// Forgets the first `bytes` bytes of a lane's backlog, which were sent. Says how many of them are beyond it.
+    fn forget_backlog(&mut self, key: u32, bytes: usize) -> usize {
         let mut left = bytes;
-        let mut done = Vec::new();
-        while let Some(Backlog(chunks)) = lane.backlog.as_deref_mut() {
-            let Some(chunk) = chunks.front_mut() else { break };
+        while let Some(Backlog(chunks)) = self.lanes[key as usize].backlog.as_deref_mut() {
+            let Some(chunk) = chunks.front_mut() else {
+                self.lanes[key as usize].backlog = None;
+                break;
+            };
             let taken = left.min(chunk.end - chunk.start);
             chunk.start += taken;
             left -= taken;
             if chunk.start < chunk.end {
                 break;
             }
-            done.extend(chunks.pop_front().map(|chunk| chunk.bytes));
+            if let Some(chunk) = chunks.pop_front() {
+                self.give_back(chunk.bytes);
+            }
         }
-        if lane.queued == 0 {
-            lane.backlog = None;
-        } else if !lane.blocked {
-            self.mark_dirty(key);
+        left
+    }
+
+    /// Forgets the first `bytes` bytes of a lane's spans, which were sent.
+    fn forget_spans(&mut self, key: u32, bytes: usize) {
+        let lane = &mut self.lanes[key as usize];
+        let mut left = bytes;
+        while let Some(span) = self.spans.get_mut(lane.first as usize) {
+            let taken = left.min(span.end - span.start);
+            span.start += taken;
+            left -= taken;
+            if span.start < span.end {
+                return;
+            }
+            lane.first = span.next;
         }
-        for bytes in done {
-            self.give_back(bytes);
-        }
+        lane.last = NONE;
     }
 
     /// Moves this pass's spans of a lane into its backlog.
