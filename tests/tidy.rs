@@ -10,7 +10,7 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 16] = [
+const FLOORS: [(&str, usize); 15] = [
     ("data", 0),
     ("protocol", 1),
     ("app", 2),
@@ -25,7 +25,6 @@ const FLOORS: [(&str, usize); 16] = [
     ("cli", 6),
     ("client", 6),
     ("supervisor", 6),
-    ("telemetry", 6),
     ("main", 6),
 ];
 
