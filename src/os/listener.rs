@@ -1,5 +1,6 @@
 //! Listening sockets: TCP with SO_REUSEPORT, and unix sockets.
 
+use super::defer_accept::defer_accept;
 use super::stream::Stream;
 use crate::data::id::Peer;
 use mio::net::{TcpListener, UnixListener};
@@ -173,8 +174,9 @@ fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<Listener> {
     Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
 }
 
-/// What each accepted stream takes over from its listener.
+/// What each accepted stream takes over from its listener, and what is worth waking us for.
 fn set_options(socket: &Socket) -> io::Result<()> {
+    defer_accept(socket.as_fd())?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
 }
@@ -211,6 +213,29 @@ fn remove_stale(path: &Path, addr: &socket2::SockAddr) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::net::TcpStream;
+    use std::time::Instant;
+
+    #[test]
+    fn a_connection_is_shown_with_its_first_bytes() -> io::Result<()> {
+        let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
+        let listener = Listener::bind(&addr, BindOptions { backlog: 8, unix_mode: None })?;
+        let Listener::Tcp(tcp) = &listener else { panic!("a TCP listener") };
+        let addr = tcp.local_addr()?;
+        let mut client = loop {
+            let (began, client) = (Instant::now(), TcpStream::connect(addr)?);
+            let accepted = listener.accept();
+            // Later it is shown without any.
+            if began.elapsed() < Duration::from_millis(900) {
+                assert!(accepted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+                break client;
+            }
+        };
+        client.write_all(b"G")?;
+        while listener.accept().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {}
+        Ok(())
+    }
 
     #[test]
     fn addresses() {

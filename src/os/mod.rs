@@ -4,6 +4,7 @@ pub mod bus;
 pub mod clock;
 pub mod control;
 pub mod cpus;
+mod defer_accept;
 pub mod descriptors;
 pub mod hostname;
 pub mod inherited;

@@ -1,0 +1,23 @@
+//! TCP_DEFER_ACCEPT (`tcp(7)`): a connection is shown once its first bytes are there, so that who asks for an upgrade
+//! wakes us once instead of twice, and who only connects holds no descriptor.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Who says nothing for so long is shown all the same, and gets the handshake's deadline from then on.
+const SECONDS: libc::c_int = 1;
+
+/// Sets it for a listening socket, or one that is to be.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn defer_accept(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let seconds = SECONDS;
+    let (value, length) = ((&raw const seconds).cast(), size_of_val(&seconds) as libc::socklen_t);
+    // SAFETY: `value` points to the `length` bytes of `seconds`, which live beyond the call, and it only reads them.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
