@@ -12,10 +12,16 @@ pub fn children(pid: u32) -> Vec<u32> {
     all
 }
 
+/// The fields of `/proc/PID/stat` from the third on, the state; `None` when there is no such process.
+fn stat(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second is a name in parentheses, which may hold anything.
+    Some(stat.rsplit_once(") ")?.1.to_owned())
+}
+
 /// Whether a process is there and has not ended.
 pub fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat(pid).is_some_and(|stat| !stat.starts_with('Z'))
 }
 
 /// A line of `/proc/PID/status`.
@@ -32,9 +38,8 @@ pub fn context_switches(pid: u32) -> u64 {
 
 /// Processor time of a process, in ticks of ten milliseconds.
 pub fn ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    let (_, rest) = stat.rsplit_once(") ").expect("a name in parentheses");
-    rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    let stat = stat(pid).expect("a process");
+    stat.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
 }
 
 /// Sends a signal, by its name.

@@ -48,19 +48,17 @@ impl OutQueue {
 
     /// Forgets the first `bytes` bytes of a lane's backlog, which were sent. Says how many of them are beyond it.
     fn forget_backlog(&mut self, key: u32, bytes: usize) -> usize {
+        let Some(mut backlog) = self.lanes[key as usize].backlog.take() else { return bytes };
         let mut left = bytes;
-        while let Some(Backlog(chunks)) = self.lanes[key as usize].backlog.as_deref_mut() {
-            let Some(chunk) = chunks.front_mut() else {
-                self.lanes[key as usize].backlog = None;
-                break;
-            };
+        while let Some(chunk) = backlog.0.front_mut() {
             let taken = left.min(chunk.end - chunk.start);
             chunk.start += taken;
             left -= taken;
             if chunk.start < chunk.end {
+                self.lanes[key as usize].backlog = Some(backlog);
                 break;
             }
-            if let Some(chunk) = chunks.pop_front() {
+            if let Some(chunk) = backlog.0.pop_front() {
                 self.give_back(chunk.bytes);
             }
         }
