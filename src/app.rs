@@ -269,6 +269,9 @@ pub enum Error {
         /// Bytes that were waiting.
         backlog_bytes: usize,
     },
+    /// The process held more than [`Settings::max_memory`](crate::Settings::max_memory) (`--max-memory`), and this
+    /// connection was among those that held most: it had sent a large part of a message. It was told 1013.
+    OutOfMemory,
     /// It did not answer our Close frame within [`Settings::close_timeout`](crate::Settings::close_timeout), or was cut
     /// off at the drain deadline.
     CloseTimeout,
@@ -284,6 +287,7 @@ impl fmt::Display for Error {
             Error::Violation(violation) => violation.fmt(f),
             Error::HeartbeatTimeout(after) => write!(f, "nothing came for {:.1} s", after.as_secs_f64()),
             Error::SlowConsumer { backlog_bytes } => write!(f, "reads too slowly: {backlog_bytes} bytes waiting"),
+            Error::OutOfMemory => f.write_str("closed to free memory: it held a large part of a message"),
             Error::CloseTimeout => f.write_str("Close frame not answered in time"),
             Error::UnexpectedEof => f.write_str("stream ended without a Close frame"),
             Error::Io(_, error) => f.write_str(error),

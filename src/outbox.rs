@@ -2,6 +2,7 @@
 
 pub(crate) mod channels;
 mod echo;
+mod limits;
 
 use crate::data::id::ConnectionId;
 use crate::data::queue::OutQueue;
@@ -101,6 +102,10 @@ const READ_PAUSE_BYTES: usize = 256 * 1024;
 const OWN_BUFFER_BYTES: usize = 64 * 1024;
 /// Frames from this size on go back where they lie, if they lie in the read buffer.
 const IN_PLACE_BYTES: usize = 8192;
+/// Records for the bus beyond this are published before more are made.
+const OUTGOING_BYTES: usize = 64 * 1024;
+/// About what a compressor takes that keeps its window.
+const DEFLATER_BYTES: usize = 288 * 1024;
 /// A buffer for compressed messages that grew beyond this is given back.
 const DEFLATED_KEEP_BYTES: usize = 1024 * 1024;
 
@@ -109,6 +114,9 @@ pub struct Outbox {
     pub(crate) queue: OutQueue,
     pub(crate) stats: Stats,
     pub(crate) demands: Vec<(u32, Demand)>,
+    /// Whether whoever hands over messages is to stop for a while: there are demands, or so much is queued that it is to
+    /// be written first.
+    pub(crate) yields: bool,
     pub(crate) orders: Vec<Order>,
     /// Connections whose app wants to know when all is written.
     pub(crate) awaited: Vec<ConnectionId>,
@@ -128,6 +136,8 @@ pub struct Outbox {
     deflated: Vec<u8>,
     /// Frames that wait for the end of a frame under way, by connection.
     under_way: HashMap<u32, UnderWay>,
+    /// Memory of the frames that wait so.
+    held_bytes: usize,
     /// For masking keys; without it they are zero.
     pub(crate) random: Option<StdRng>,
 }
@@ -139,6 +149,7 @@ impl Outbox {
             queue: OutQueue::new(),
             stats: Stats::default(),
             demands: Vec::new(),
+            yields: false,
             orders: Vec::new(),
             awaited: Vec::new(),
             stops: false,
@@ -152,6 +163,7 @@ impl Outbox {
             own: HashMap::new(),
             deflated: Vec::new(),
             under_way: HashMap::new(),
+            held_bytes: 0,
             random: Some(StdRng::from_seed(seed)),
         }
     }
@@ -205,8 +217,13 @@ impl Outbox {
             return Delivery::Closed;
         }
         self.push_close(to.index, Some((code, reason)));
-        self.demands.push((to.index, Demand::Closing(code)));
+        self.demand(to.index, Demand::Closing(code));
         Delivery::Queued
+    }
+
+    pub(crate) fn demand(&mut self, key: u32, demand: Demand) {
+        self.demands.push((key, demand));
+        self.yields = true;
     }
 
     /// Opens a connection to a target of [`Client`](crate::Client), counted from 0 in the order in which they were given.
@@ -302,52 +319,10 @@ impl Outbox {
     /// Forgets a connection. Says how many bytes it had not sent.
     pub(crate) fn release(&mut self, key: u32) -> usize {
         self.own.remove(&key);
-        self.under_way.remove(&key);
+        if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
+            self.held_bytes -= held.capacity();
+        }
         self.queue.close(key)
-    }
-
-    /// Whether a frame may be queued for `to`; its lane's mode, or why not.
-    fn admit(&mut self, to: ConnectionId) -> Result<u8, Delivery> {
-        self.end_fanout();
-        let node = self.node;
-        match self.queue.lane(to.index, to.generation) {
-            Some(lane) if lane.mode & FRAMES != 0 && to.node == node => {
-                // Only bytes that the socket refused count: those of this pass have not been offered to it.
-                if lane.is_blocked() && lane.queued_bytes() >= self.rules.max_backlog {
-                    return Err(self.overflow(to.index));
-                }
-                Ok(lane.mode)
-            }
-            _ => Err(Delivery::Closed),
-        }
-    }
-
-    /// The same for a connection that is known to be there.
-    fn admit_at(&mut self, key: u32) -> Option<u8> {
-        let lane = self.queue.lane_at(key);
-        if lane.mode & FRAMES == 0 {
-            return None;
-        }
-        if lane.is_blocked() && lane.queued_bytes() >= self.rules.max_backlog {
-            self.overflow(key);
-            return None;
-        }
-        Some(lane.mode)
-    }
-
-    #[cold]
-    fn overflow(&mut self, key: u32) -> Delivery {
-        match self.rules.slow_consumer {
-            SlowConsumer::Drop => {
-                self.stats.messages_dropped += 1;
-                Delivery::Dropped
-            }
-            SlowConsumer::Close => {
-                self.queue.lane_at(key).mode = 0;
-                self.demands.push((key, Demand::Overflow));
-                Delivery::Closed
-            }
-        }
     }
 
     fn compresses(&self, mode: u8, payload_bytes: usize) -> bool {
@@ -398,12 +373,12 @@ impl Outbox {
         let mask =
             (mode & MASKED != 0).then(|| self.random.as_mut().map_or([0; 4], |random| random.next_u32().to_ne_bytes()));
         if mode & MID_FRAME != 0 {
-            let held = &mut self.under_way.entry(key).or_default().held;
-            let start = held.len();
-            held.resize(start + MAX_HEADER_BYTES + payload_bytes, 0);
-            let end = start + fill(&mut held[start..], opcode, compressed, payload_bytes, mask, parts);
-            held.truncate(end);
-            return;
+            return self.hold(key, |held, _| {
+                let start = held.len();
+                held.resize(start + MAX_HEADER_BYTES + payload_bytes, 0);
+                let end = start + fill(&mut held[start..], opcode, compressed, payload_bytes, mask, parts);
+                held.truncate(end);
+            });
         }
         if payload_bytes < OWN_BUFFER_BYTES {
             let space = self.queue.reserve(MAX_HEADER_BYTES + payload_bytes);
@@ -417,6 +392,7 @@ impl Outbox {
             let end = fill(&mut buffer, opcode, compressed, payload_bytes, mask, parts);
             self.queue.push_owned(key, buffer, 0, end);
         }
+        self.note_queued();
     }
 }
 

@@ -436,6 +436,7 @@ fn kind_of_error(error: &Error) -> &'static str {
         Error::Violation(_) => "protocol error",
         Error::HeartbeatTimeout(_) | Error::CloseTimeout => "close timeout",
         Error::SlowConsumer { .. } => "backlog full",
+        Error::OutOfMemory => "out of memory",
     }
 }
 

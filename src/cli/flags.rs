@@ -2,10 +2,13 @@
 
 use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
+use super::limit_flags::LimitFlags;
 use super::units::{bytes, duration, microseconds, mode};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
+use crate::data::rate::RateRules;
 use crate::os::bus::BusOptions;
+use crate::os::cpus;
 use crate::os::listener::ListenAddr;
 use crate::os::log_writer::LogFormat;
 use crate::outbox::{SendRules, SlowConsumer};
@@ -169,6 +172,8 @@ pub struct ServerFlags {
     log_messages: bool,
 
     #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
     bus: BusFlags,
 }
 
@@ -213,6 +218,17 @@ pub(super) enum Workers {
     Number(usize),
     /// One per core, supervised.
     Auto,
+}
+
+impl Workers {
+    /// How many there are to be.
+    pub fn number(&self) -> usize {
+        match self {
+            Workers::Plain => 1,
+            Workers::Number(number) => *number,
+            Workers::Auto => cpus::usable(),
+        }
+    }
 }
 
 fn workers(text: &str) -> Result<Workers, String> {
@@ -300,6 +316,7 @@ pub(super) struct Checked {
 pub(super) struct Defaults {
     pub port: u16,
     pub paths: &'static [&'static str],
+    pub rates: RateRules,
 }
 
 impl ServerFlags {
@@ -361,6 +378,8 @@ impl ServerFlags {
                 deflate_min: self.deflate_min,
                 deflate_level: self.deflate_level,
             },
+            rates: self.limits.rates(defaults.rates),
+            max_memory: self.limits.max_memory(self.workers.number()),
             heartbeat: self.heartbeat,
             heartbeat_timeout: self.heartbeat_timeout,
             handshake_timeout: self.handshake_timeout,

@@ -11,6 +11,7 @@ pub mod bus_flags;
 mod client;
 pub mod flags;
 mod healthcheck;
+mod limit_flags;
 mod reload;
 mod serve;
 pub mod units;

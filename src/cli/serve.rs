@@ -10,6 +10,7 @@ use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::apps::ticker::market::{Market, TABLE, read_csv};
 use crate::apps::ticker::{Ticker, Times};
 use crate::data::log::Level;
+use crate::data::rate::RateRules;
 use crate::data::stats::Stats;
 use crate::os::bus::{Bus, BusOptions, PrivateBus};
 use crate::os::clock::unix_time;
@@ -29,6 +30,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+
+/// What a client of the chat says goes to everyone.
+const CHAT_RATES: RateRules = RateRules { messages: 200, bytes: 256 << 10 };
+/// A client of the ticker says little.
+const TICKER_RATES: RateRules = RateRules { messages: 20, bytes: 64 << 10 };
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Serve {
@@ -111,7 +117,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     raise_descriptor_limit();
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
-            let checked = server.check(Defaults { port: 8080, paths: &["/", "/ws"] })?;
+            let checked = server.check(Defaults { port: 8080, paths: &["/", "/ws"], rates: RateRules::default() })?;
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, false),
                 checked if hostname_prefix => serve_app(PrefixedEcho::new(&hostname()), checked, part),
@@ -119,7 +125,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
             }
         }
         Serve::Chat(ChatFlags { server }) => {
-            let checked = server.check(Defaults { port: 9001, paths: &[chat::PATH] })?;
+            let checked = server.check(Defaults { port: 9001, paths: &[chat::PATH], rates: CHAT_RATES })?;
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(Chat::new(seed().map_err(failed)?), checked, part),
@@ -128,7 +134,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
-            match flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"] })? {
+            match flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"], rates: TICKER_RATES })? {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(ticker, checked, part),
             }
@@ -237,7 +243,7 @@ fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
     let workers = match place {
         BusPlace::Folder(_) => workers_on_bus(&mut checked)?,
         BusPlace::Private if broadcasts => workers_on_bus(&mut checked)?,
-        BusPlace::Private | BusPlace::Off => number(&checked.workers),
+        BusPlace::Private | BusPlace::Off => checked.workers.number(),
     };
     let bus_options = BusOptions { slots: slots_for(workers), ..checked.bus_options };
     let mut arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
@@ -266,18 +272,9 @@ fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
     supervise_program(checked, arguments).map_err(failed)
 }
 
-/// How many workers there are to be.
-fn number(workers: &Workers) -> usize {
-    match workers {
-        Workers::Plain => 1,
-        Workers::Number(number) => *number,
-        Workers::Auto => cpus::usable(),
-    }
-}
-
 /// How many there can be on a bus: of as many as there are cores those that fit.
 fn workers_on_bus(checked: &mut Checked) -> Result<usize, Failure> {
-    let wanted = number(&checked.workers);
+    let wanted = checked.workers.number();
     if wanted <= MAX_WORKERS {
         return Ok(wanted);
     }
@@ -294,7 +291,7 @@ fn workers_on_bus(checked: &mut Checked) -> Result<usize, Failure> {
 fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<()> {
     let Checked { listen, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
     let ready = Ready::new(ready_fd)?;
-    let slots = number(&workers);
+    let slots = workers.number();
     let listeners = listen_all(&listen, slots, options.bind())?;
     let board = SharedBoard::default();
     let addrs: BTreeSet<String> = listeners

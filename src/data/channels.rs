@@ -62,9 +62,19 @@ pub struct Channels {
     subscriptions: HashMap<u32, Vec<Subscription>>,
     /// Channels whose interest may be another than what was told.
     changed: Vec<u32>,
+    /// How many subscriptions there are, and the length of all names.
+    entries: usize,
+    name_bytes: usize,
 }
 
 impl Channels {
+    /// About what the lists take.
+    pub fn memory(&self) -> usize {
+        let entry = size_of::<Subscription>() + size_of::<u32>() + size_of::<(Rc<str>, u32)>();
+        let channel = size_of::<Channel>() + size_of::<(Rc<[u8]>, u32)>();
+        self.entries * entry + self.slab.len() * channel + 2 * self.name_bytes
+    }
+
     /// The number of a channel that somebody is on. It holds until [`Channels::take_changes`].
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<u32> {
@@ -102,6 +112,7 @@ impl Channels {
             changed: false,
         };
         let channel = self.slab.insert(channel) as u32;
+        self.name_bytes += name.len();
         self.names.insert(name, channel);
         channel
     }
@@ -121,6 +132,7 @@ impl Channels {
         let subscribers = &mut self.slab[channel as usize].subscribers;
         own.insert(at, Subscription { channel, place: subscribers.len() as u32, member: None });
         subscribers.push(key);
+        self.entries += 1;
         self.change(channel);
         true
     }
@@ -187,6 +199,7 @@ impl Channels {
     /// that any more.
     fn remove(&mut self, subscription: Subscription) -> Option<Rc<str>> {
         let Subscription { channel, place, member } = subscription;
+        self.entries -= 1;
         let entry = &mut self.slab[channel as usize];
         entry.subscribers.swap_remove(place as usize);
         let gone = member.filter(|member| entry.give_up(member));
@@ -225,6 +238,7 @@ impl Channels {
             }
             if !interest.is_some() {
                 let gone = self.slab.remove(channel as usize);
+                self.name_bytes -= gone.name.len();
                 self.names.remove(&gone.name);
             }
         }

@@ -1,6 +1,8 @@
 //! The read buffer of a process. What is read into it may stay there until it is written: a large payload that goes back
 //! to its sender is unmasked where it lies, and the out queue refers to it instead of holding a copy.
 
+use std::ops::Range;
+
 /// Its size: what is read and what waits there to be written stay within the cache of a core.
 const INPUT_BYTES: usize = 512 * 1024;
 
@@ -28,6 +30,19 @@ impl Lent {
     pub fn space(&mut self) -> &mut [u8] {
         &mut self.bytes[self.kept..]
     }
+
+    /// Where in the buffer the space begins.
+    #[inline]
+    pub fn start(&self) -> usize {
+        self.kept
+    }
+
+    /// What was read before and not worked on yet.
+    #[inline]
+    pub fn unread(&mut self, place: Range<usize>) -> &mut [u8] {
+        debug_assert!(place.start >= self.kept);
+        &mut self.bytes[place]
+    }
 }
 
 impl Input {
@@ -42,13 +57,13 @@ impl Input {
         Lent { bytes, kept: self.kept }
     }
 
-    /// Takes the buffer back, `read` bytes of its space used.
+    /// Takes the buffer back, of whose space the first `used` bytes were worked on.
     #[inline]
-    pub fn take_back(&mut self, lent: Lent, read: usize) {
+    pub fn take_back(&mut self, lent: Lent, used: usize) {
         self.bytes = lent.bytes;
         self.address = 0;
         if std::mem::take(&mut self.keeps) {
-            self.kept += read;
+            self.kept += used;
         }
     }
 
@@ -69,6 +84,11 @@ impl Input {
     /// Bytes kept, with gaps.
     pub fn kept_bytes(&self) -> usize {
         self.kept
+    }
+
+    /// Memory of the buffer.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Keeps nothing any more.

@@ -27,4 +27,14 @@ impl Pool {
             self.buffers.push(buffer);
         }
     }
+
+    /// Bytes of the buffers that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Frees the buffers that are kept.
+    pub fn clear(&mut self) {
+        *self = Pool::default();
+    }
 }

@@ -14,6 +14,7 @@ mod backlog;
 mod common;
 
 use super::input::{Input, Lent};
+use super::memory::{Memory, MemoryKind};
 use super::pool::Pool;
 use backlog::{Backlog, Bytes};
 use common::Common;
@@ -26,6 +27,12 @@ pub const MAX_SLICES: usize = 64;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// An arena that grew beyond this is given back after the pass.
 const ARENA_KEEP_BYTES: usize = 2 * 1024 * 1024;
+/// Spans beyond this number are given back after the pass.
+const SPANS_KEEP: usize = 64 * 1024;
+/// With this many bytes the queue is full, ...
+const FULL_BYTES: usize = 64 * 1024;
+/// ... and with this many spans, since a short message for many connections is mostly spans.
+const FULL_SPANS: usize = 32 * 1024;
 const NONE: u32 = u32::MAX;
 /// The generation of no connection.
 pub const NOBODY: u32 = u32::MAX;
@@ -111,6 +118,8 @@ pub struct OutQueue {
     lanes: Vec<Lane>,
     dirty: Vec<u32>,
     next_dirty: usize,
+    /// Memory of all backlogs, without what lies in common bytes.
+    backlog_bytes: usize,
     /// Where owned buffers come from and go to.
     pub pool: Pool,
 }
@@ -135,7 +144,7 @@ impl OutQueue {
         self.end_run();
         let lane = std::mem::replace(&mut self.lanes[key as usize], Lane::CLOSED);
         for chunk in lane.backlog.into_iter().flat_map(|backlog| backlog.0) {
-            self.give_back(chunk.bytes);
+            self.give_back(chunk);
         }
         lane.queued
     }
@@ -266,10 +275,10 @@ impl OutQueue {
         self.input.lend()
     }
 
-    /// The read buffer comes back, `read` bytes of its space used.
+    /// The read buffer comes back, of whose space the first `used` bytes were worked on.
     #[inline]
-    pub fn take_back_input(&mut self, lent: Lent, read: usize) {
-        self.input.take_back(lent, read);
+    pub fn take_back_input(&mut self, lent: Lent, used: usize) {
+        self.input.take_back(lent, used);
     }
 
     /// Queues `bytes` where they lie, if that is in the read buffer that is lent; they are not changed afterwards.
@@ -333,6 +342,24 @@ impl OutQueue {
     /// Bytes queued since the last flush, of all lanes.
     pub fn pass_bytes(&self) -> usize {
         self.filled + self.owned_bytes + self.common.len() + self.input.kept_bytes()
+    }
+
+    /// Whether so much is queued that it is to be written before more is.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.filled + self.owned_bytes + self.common.len() >= FULL_BYTES || self.spans.len() >= FULL_SPANS
+    }
+
+    /// Adds what the queue holds to the process's account.
+    pub fn account(&self, memory: &mut Memory) {
+        memory.add(MemoryKind::Connections, self.lanes.capacity() * size_of::<Lane>());
+        memory.add(MemoryKind::Backlog, self.backlog_bytes);
+        memory.add(MemoryKind::Shared, self.common.kept_bytes() + self.common.capacity());
+        memory.add(MemoryKind::Spans, self.spans.capacity() * size_of::<Span>());
+        memory.add(
+            MemoryKind::Scratch,
+            self.arena.capacity() + self.owned_bytes + self.input.capacity() + self.pool.bytes(),
+        );
     }
 
     /// Whether part of what is queued lies in the read buffer.
@@ -428,6 +455,9 @@ impl OutQueue {
         self.dirty.clear();
         self.next_dirty = 0;
         self.spans.clear();
+        if self.spans.capacity() > SPANS_KEEP {
+            self.spans = Vec::new();
+        }
         self.filled = 0;
         self.owned_bytes = 0;
         self.input.clear();

@@ -3,6 +3,7 @@
 //! Each is declared once, with its name in the log and its metric: name by Prometheus's conventions, label, help.
 
 use super::histogram::Histogram;
+use super::memory::MEMORY_KINDS;
 use std::fmt::{self, Write};
 
 /// Index of the counters of an opcode.
@@ -171,6 +172,8 @@ stats! {
     limited_per_ip: u64 = Counter "percore_limited_per_ip_total";
     /// Connections closed because they did not begin with a PROXY protocol header that we take (`--proxy-protocol`).
     proxy_errors: u64 = Counter "percore_proxy_errors_total";
+    /// Requests answered or upgraded.
+    requests: u64 = Counter "percore_requests_total";
     /// Messages and control frames received.
     received: [u64; OPCODES.len()] = Counter "percore_messages_received_total" "opcode" OPCODES;
     /// Payload bytes of what was received, after decompression.
@@ -203,6 +206,14 @@ stats! {
     slow_consumers_closed: u64 = Counter "percore_slow_consumers_closed_total";
     /// Messages not queued because a backlog was full (`--slow-consumer drop`).
     messages_dropped: u64 = Counter "percore_messages_dropped_total";
+    /// Times a connection was not read from for a while because it had sent too much (`--rate-messages`, `--rate-bytes`).
+    rate_pauses: u64 = Counter "percore_rate_pauses_total";
+    /// Bytes that the process holds for its connections, by what for; together at most `--max-memory`.
+    memory: [u64; MEMORY_KINDS.len()] = Gauge "percore_memory_bytes" "kind" MEMORY_KINDS;
+    /// The bound on these bytes, 0 for none (`--max-memory`).
+    max_memory: u64 = Gauge "percore_memory_limit_bytes";
+    /// Connections ended because all together held more than that.
+    memory_closed: u64 = Counter "percore_memory_closed_total";
     /// Connections ended for breaking the protocol.
     protocol_errors: u64 = Counter "percore_protocol_errors_total";
     /// Time that a pass of the loop took, sleep left out.
@@ -230,6 +241,11 @@ impl Stats {
     /// Text and binary messages queued for sending.
     pub fn messages_out(&self) -> u64 {
         self.sent[TEXT] + self.sent[BINARY]
+    }
+
+    /// How many messages and requests came, and how many bytes of payload.
+    pub(crate) fn taken(&self) -> (u64, u64) {
+        (self.messages_in() + self.requests, self.received_bytes[TEXT] + self.received_bytes[BINARY])
     }
 
     /// A message or control frame came, of so many bytes.
@@ -288,6 +304,7 @@ impl fmt::Display for Stats {
             (self.protocol_errors, "protocol errors"),
             (self.slow_consumers_closed, "slow consumers closed"),
             (self.messages_dropped, "messages dropped"),
+            (self.memory_closed, "connections closed for want of memory"),
             (self.bus_lost, "records of the bus lost"),
             (self.bus_invalid, "records of the bus invalid"),
             (self.unclean_closes, "unclean closes"),

@@ -99,6 +99,11 @@ impl Wheel {
         self.timers[key as usize].deadline = UNARMED;
     }
 
+    /// Memory of the timers.
+    pub fn memory(&self) -> usize {
+        self.timers.capacity() * size_of::<Timer>()
+    }
+
     /// Whether `key` has a deadline that has not expired.
     pub fn is_armed(&self, key: u32) -> bool {
         self.timers.get(key as usize).is_some_and(|timer| timer.deadline != UNARMED)

@@ -140,7 +140,9 @@ impl Outbox {
             self.broadcast.outgoing.push(kind.into(), channel.as_bytes(), parts);
         }
         self.stats.published += 1;
-        Ok(self.publish_here(channel, kind, parts))
+        let reached = self.publish_here(channel, kind, parts);
+        self.note_queued();
+        Ok(reached)
     }
 
     /// Sends a message to everyone on a channel in this process, and says how many. For what each process tells its own
@@ -198,7 +200,7 @@ impl Outbox {
     /// Has the app told of what is in the news.
     pub(crate) fn demand_news(&mut self) {
         if !self.broadcast.news.is_empty() {
-            self.demands.push((u32::MAX, Demand::News));
+            self.demand(u32::MAX, Demand::News);
         }
     }
 
@@ -242,6 +244,7 @@ impl Outbox {
         let pending = &mut self.broadcast.pending;
         pending.messages[kind.index()] += 1;
         pending.bytes[kind.index()] += payload_bytes as u64;
+        self.note_queued();
         subscribers
     }
 
@@ -267,29 +270,29 @@ impl Outbox {
         let Some(channel) = channel else { return };
         let end = self.queue.common_bytes();
         let mut reached = 0;
-        for &key in self.broadcast.channels.subscribers(channel) {
+        for place in 0..self.broadcast.channels.subscribers(channel).len() {
+            let key = self.broadcast.channels.subscribers(channel)[place];
             let lane = self.queue.lane_at(key);
-            if lane.mode & FRAMES == 0 {
+            let (mode, queued) = (lane.mode, lane.queued_bytes());
+            if mode & FRAMES == 0 {
                 continue;
             }
-            if lane.is_blocked() && lane.queued_bytes() >= self.rules.max_backlog {
-                match self.rules.slow_consumer {
-                    SlowConsumer::Drop => self.stats.messages_dropped += messages.iter().sum::<u64>(),
-                    SlowConsumer::Close => {
-                        lane.mode = 0;
-                        self.demands.push((key, Demand::Overflow));
-                    }
+            if self.has_full_backlog(key, mode, queued) {
+                self.overflow(key);
+                if self.rules.slow_consumer == SlowConsumer::Drop {
+                    // All but the one that is counted already.
+                    self.stats.messages_dropped += messages.iter().sum::<u64>() - 1;
                 }
                 continue;
             }
             reached += 1;
-            if lane.mode & MID_FRAME != 0 {
-                let held = &mut self.under_way.entry(key).or_default().held;
-                held.extend_from_slice(self.queue.common(start, end));
+            if mode & MID_FRAME != 0 {
+                self.hold(key, |held, queue| held.extend_from_slice(queue.common(start, end)));
             } else {
                 self.queue.push_common(key, start, end);
             }
         }
+        self.note_queued();
         for kind in 0..messages.len() {
             self.stats.sent[kind] += messages[kind] * reached;
             self.stats.sent_bytes[kind] += bytes[kind] * reached;
@@ -320,6 +323,7 @@ impl Outbox {
             self.stats.send(kind.index(), payload_bytes);
             self.queue.push_common(key, start, end);
         }
+        self.note_queued();
     }
 
     /// The frame for those who agreed to a window of so many bits; 0 for no compression.

@@ -102,6 +102,7 @@ impl Outbox {
     /// Ends the echo that was begun, and sends what had to wait for that.
     pub(crate) fn end_echo(&mut self, key: u32) {
         if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
+            self.held_bytes -= held.capacity();
             self.queue.lane_at(key).mode &= !MID_FRAME;
             self.queue.push(key, &held);
         }

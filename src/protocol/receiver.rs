@@ -5,6 +5,8 @@
 //!
 //! Any split of the same bytes gives the same events, and the same violation after them.
 
+mod memory;
+
 use super::Role;
 use super::close::{self, ClosePayload, Violation};
 use super::deflate::Inflater;
@@ -62,6 +64,10 @@ pub struct Scratch {
     inflater: Option<Inflater>,
     inflated: Vec<u8>,
     control: Vec<u8>,
+    /// Bytes that messages came to by decompression, since the start.
+    pub inflated_total: u64,
+    /// Memory of all messages of which a part has come.
+    pub assembly_bytes: usize,
     /// In boxes as receivers hold them, so that taking one moves a pointer.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Assembly>>,
@@ -73,8 +79,8 @@ const SPARE_ASSEMBLIES: usize = 64;
 const INFLATED_KEEP_BYTES: usize = 1024 * 1024;
 /// Frames from this size on take a buffer from the pool.
 const POOLED_FROM_BYTES: u64 = 64 * 1024;
-/// What is allocated for a message before it has come.
-const EAGER_BYTES: usize = 256 * 1024;
+/// What a message takes at least, before more of it has come.
+const LEAST_BUFFER_BYTES: usize = 4 * 1024;
 
 /// The receiving half of one connection.
 #[derive(Default)]
@@ -220,7 +226,7 @@ impl Receiver {
                     }
                     return Ok((used, Some(control(opcode, &scratch.control)?)));
                 }
-                self.begin_frame(&head, rules, pool);
+                self.begin_frame(&head, rules, scratch, pool);
                 continue;
             };
             let taken = data.remaining.min((input.len() - used) as u64) as usize;
@@ -236,7 +242,10 @@ impl Receiver {
             }
             data.remaining -= taken as u64;
             let (remaining, is_final) = (data.remaining, data.is_final);
-            assembly.append(&input[used..used + taken])?;
+            let before = assembly.buffer.capacity();
+            let appended = assembly.append(&input[used..used + taken]);
+            scratch.assembly_bytes += assembly.buffer.capacity() - before;
+            appended?;
             used += taken;
             if remaining > 0 {
                 return Ok((used, None));
@@ -254,11 +263,8 @@ impl Receiver {
         let under_way = assembly.is_some_and(|assembly| assembly.message.is_some());
         let error = |rule| Err(Violation::Protocol(rule));
         if header.mask.is_some() != (rules.role == Role::Server) {
-            return error(if rules.role == Role::Server {
-                "frame without a mask"
-            } else {
-                "masked frame from a server"
-            });
+            let is_server = rules.role == Role::Server;
+            return error(if is_server { "frame without a mask" } else { "masked frame from a server" });
         }
         if header.rsv2 || header.rsv3 || (header.rsv1 && !self.deflate) {
             return error("frame with a reserved bit set");
@@ -304,7 +310,7 @@ impl Receiver {
         true
     }
 
-    fn begin_frame(&mut self, head: &Head, rules: &Rules, pool: &mut Pool) {
+    fn begin_frame(&mut self, head: &Head, rules: &Rules, scratch: &mut Scratch, pool: &mut Pool) {
         let Some(assembly) = &mut self.assembly else { return };
         assembly.stash.clear();
         let kind = match head.header.opcode {
@@ -321,6 +327,7 @@ impl Receiver {
         let in_pieces = large && kind == Some(Kind::Binary) && head.header.is_final && !head.header.rsv1;
         if assembly.buffer.is_empty() && head.payload_bytes >= POOLED_FROM_BYTES && !in_pieces {
             assembly.buffer = pool.take();
+            scratch.assembly_bytes += assembly.buffer.capacity();
         }
         assembly.frame = Some(DataFrame {
             is_final: head.header.is_final,
@@ -344,6 +351,7 @@ impl Receiver {
             return Err(Violation::Protocol("continuation of no message"));
         };
         let mut buffer = std::mem::take(&mut assembly.buffer);
+        scratch.assembly_bytes -= buffer.capacity();
         let (end, mut utf8) = (assembly.filled, assembly.utf8);
         assembly.filled = 0;
         if scratch.spare.len() < SPARE_ASSEMBLIES {
@@ -377,18 +385,10 @@ impl Receiver {
                 shared
             }
         };
-        inflater.inflate(payload, &mut scratch.inflated, rules.max_message)?;
+        let inflated = inflater.inflate(payload, &mut scratch.inflated, rules.max_message);
+        scratch.inflated_total += scratch.inflated.len() as u64;
+        inflated?;
         Ok(&scratch.inflated)
-    }
-
-    fn release(&mut self, scratch: &mut Scratch) {
-        if let Some(mut assembly) = self.assembly.take()
-            && scratch.spare.len() < SPARE_ASSEMBLIES
-        {
-            assembly.frame = None;
-            assembly.message = None;
-            scratch.spare.push(assembly);
-        }
     }
 }
 
@@ -456,9 +456,9 @@ impl Assembly {
         let Some(frame) = &mut self.frame else { return Ok(()) };
         let (start, end) = (self.filled, self.filled + piece.len());
         if self.buffer.len() < end {
-            // At once as far as the frame goes, but beyond a bound only as bytes come: a promise costs its sender nothing.
+            // Twice what has come, at most as far as the frame goes: a promise takes no memory.
             let promised = end.saturating_add(frame.remaining as usize);
-            let length = promised.min(EAGER_BYTES.max(self.buffer.len() * 2)).max(end);
+            let length = promised.min(LEAST_BUFFER_BYTES.max(end * 2));
             if self.buffer.is_empty() {
                 self.buffer = vec![0; length];
             } else {

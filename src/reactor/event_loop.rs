@@ -20,21 +20,18 @@ use crate::os::log_writer::{LogFormat, write_records};
 use crate::os::signals::Signals;
 use crate::session::{Fate, Sessions};
 use mio::{Events, Poll};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::time::Duration;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
-/// A connection that has more than this goes to the still-ready list, so that the others have their turn.
-/// Not a round number, so that a message of one, with its header, does not leave its last bytes for the next pass.
-const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
-/// What is queued beyond this is written before more is read, while it is still in the cache; and what is queued where
-/// it was read is written in any case, so that the next read finds the same part of the buffer, which is in the cache too.
-const FLUSH_BYTES: usize = 32 * 1024;
 /// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
-const BUS_SHARE: Duration = Duration::from_millis(20);
+const BUS_SHARE: Duration = Duration::from_millis(5);
 /// Connections accepted in a pass, of each listener.
-const ACCEPT_BURST: usize = 128;
+const ACCEPT_BURST: usize = 64;
+/// A pass that begins this much later than it was to was held up.
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,14 +76,18 @@ pub(super) struct EventLoop<A: App> {
     pub(super) sockets: Sockets,
     pub(super) setup: Setup,
     pub(super) dialing: Dialing,
-    clock: Clock,
+    pub(super) clock: Clock,
     drain_deadline: Option<Duration>,
     /// Signals so far.
     signals: usize,
-    /// Connections that may have more to read than they were allowed, with their generations.
-    still_ready: Vec<(u32, u32)>,
+    /// Connections that wait for a turn, with their generations.
+    pub(super) turns: VecDeque<(u32, u32)>,
     /// When the pass began.
-    now: Duration,
+    pub(super) now: Duration,
+    /// Connections that may go on in this pass; empty between passes.
+    pub(super) resumed: Vec<(u32, u32)>,
+    /// The clock as it was read last.
+    pub(super) clock_read: Duration,
 }
 
 impl<A: App> EventLoop<A> {
@@ -118,8 +119,10 @@ impl<A: App> EventLoop<A> {
             clock,
             drain_deadline: None,
             signals: 0,
-            still_ready: Vec::new(),
+            turns: VecDeque::new(),
+            resumed: Vec::new(),
             now: Duration::ZERO,
+            clock_read: Duration::ZERO,
         })
     }
 
@@ -131,14 +134,14 @@ impl<A: App> EventLoop<A> {
             self.sessions.wake();
         }
         loop {
-            self.sleep(&mut events)?;
-            self.now = self.clock.now();
-            self.sessions.begin_pass(self.now);
+            let due = self.sleep(&mut events)?;
+            self.begin_pass(due);
             self.drain_bus();
-            self.read_still_ready();
             let signals = self.read_events(&events)?;
+            self.give_turns();
             self.accept();
             self.sessions.expire();
+            self.resume();
             self.connect();
             self.signals += signals;
             if self.sessions.take_stop() || signals > 0 {
@@ -148,6 +151,7 @@ impl<A: App> EventLoop<A> {
             self.end_pass();
             if let Some(published) = &mut self.setup.published {
                 let took = self.clock.now().saturating_sub(self.now);
+                self.sessions.show_memory();
                 published.pass(took, self.sessions.stats_mut());
             }
             let outcome =
@@ -159,26 +163,39 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Sleeps until something happens.
-    fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
+    /// Sleeps until something happens. Returns when the next pass was to begin at the latest.
+    fn sleep(&mut self, events: &mut Events) -> io::Result<Option<Duration>> {
         let timeout = self.timeout();
+        let due = timeout.map(|timeout| self.now + timeout);
         if timeout == Some(Duration::ZERO) {
-            return poll_events(&mut self.poll, events, timeout);
+            poll_events(&mut self.poll, events, timeout)?;
+            return Ok(due);
         }
         let spin = timeout.map_or(self.setup.spin, |timeout| timeout.min(self.setup.spin));
         if self.looks_out(events, spin)? {
-            return Ok(());
+            return Ok(due);
         }
         let timeout = timeout.map(|timeout| timeout - spin);
         let Some(seat) = &mut self.setup.seat else {
-            return poll_events(&mut self.poll, events, timeout);
+            poll_events(&mut self.poll, events, timeout)?;
+            return Ok(due);
         };
         if !seat.park()? {
-            return poll_events(&mut self.poll, events, Some(Duration::ZERO));
+            poll_events(&mut self.poll, events, Some(Duration::ZERO))?;
+            return Ok(due);
         }
         let polled = poll_events(&mut self.poll, events, timeout);
         seat.unpark();
-        polled
+        polled.map(|()| due)
+    }
+
+    fn begin_pass(&mut self, due: Option<Duration>) {
+        self.now = self.clock.now();
+        self.clock_read = self.now;
+        self.sessions.begin_pass(self.now);
+        if due.is_some_and(|due| self.now > due + HELD_UP) {
+            self.sessions.held_up();
+        }
     }
 
     /// Looks out for more before sleeping, which costs whoever wakes us as well. Says whether there is some.
@@ -203,7 +220,7 @@ impl<A: App> EventLoop<A> {
     /// How long to sleep: not at all while someone has more to read or waits to be accepted.
     fn timeout(&self) -> Option<Duration> {
         let bus_has_more = self.setup.seat.as_ref().is_some_and(Seat::has_more);
-        if !self.still_ready.is_empty() || self.sockets.has_waiting() || bus_has_more {
+        if !self.turns.is_empty() || self.sockets.has_waiting() || bus_has_more {
             return Some(Duration::ZERO);
         }
         let deadlines = [self.sessions.next_deadline(), self.drain_deadline];
@@ -229,8 +246,6 @@ impl<A: App> EventLoop<A> {
                     }
                     let Some(socket) = self.sockets.get(key) else { continue };
                     socket.reads_on |= event.is_read_closed();
-                    // On the list already, it has had its turn in this pass.
-                    let had_its_turn = socket.still_ready;
                     let mut readable = event.is_readable();
                     if event.is_writable() {
                         readable |= std::mem::take(&mut socket.paused);
@@ -239,7 +254,7 @@ impl<A: App> EventLoop<A> {
                             self.write_ready(key);
                         }
                     }
-                    if readable && !had_its_turn {
+                    if readable {
                         self.read_ready(key, generation);
                     }
                 }
@@ -254,66 +269,6 @@ impl<A: App> EventLoop<A> {
             }
         }
         Ok(signals)
-    }
-
-    fn read_still_ready(&mut self) {
-        for (key, generation) in std::mem::take(&mut self.still_ready) {
-            if self.sessions.generation(key) == Some(generation) {
-                if let Some(socket) = self.sockets.get(key) {
-                    socket.still_ready = false;
-                }
-                self.read_ready(key, generation);
-            }
-        }
-    }
-
-    /// Reads until the connection is drained, its budget is used up, or it leaves unread what we send.
-    #[inline]
-    fn read_ready(&mut self, key: u32, generation: u32) {
-        let mut budget = READ_BUDGET_BYTES;
-        loop {
-            let Some(socket) = self.sockets.get(key) else { return };
-            // Asked before each read: bytes that come in small pieces must not pass it by.
-            if !self.sessions.wants_read(key) {
-                // The writable event that ends the pause is still to come.
-                socket.paused = true;
-                return;
-            }
-            let mut input = self.sessions.outbox.queue.lend_input();
-            let space = input.space();
-            let result = socket.stream.read(space);
-            let drained = result.as_ref().is_ok_and(|&bytes| bytes < space.len()) && !socket.reads_on;
-            if let Ok(bytes @ 1..) = result {
-                if self.setup.time_each_read {
-                    self.sessions.outbox.now = self.clock.now();
-                }
-                self.sessions.receive(key, &mut space[..bytes]);
-            }
-            self.sessions.outbox.queue.take_back_input(input, result.as_ref().map_or(0, |&bytes| bytes));
-            match result {
-                Ok(0) => return self.sessions.end_of_stream(key),
-                Ok(bytes) => {
-                    let queue = &self.sessions.outbox.queue;
-                    if queue.keeps_input() || queue.pass_bytes() >= FLUSH_BYTES {
-                        self.write_dirty();
-                    }
-                    if drained || self.sessions.generation(key) != Some(generation) {
-                        return;
-                    }
-                    budget = budget.saturating_sub(bytes);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.sessions.socket_error(key, &error),
-            }
-            if budget == 0 {
-                if let Some(socket) = self.sockets.get(key) {
-                    socket.still_ready = true;
-                    self.still_ready.push((key, generation));
-                }
-                return;
-            }
-        }
     }
 
     fn accept(&mut self) {
@@ -374,7 +329,7 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Writes to every connection that something was queued for, once each.
-    fn write_dirty(&mut self) {
+    pub(super) fn write_dirty(&mut self) {
         self.publish();
         while let Some(key) = self.sessions.queue().next_dirty() {
             self.write_ready(key);

@@ -7,6 +7,7 @@ mod seat;
 mod server;
 mod sockets;
 mod supervised;
+mod turns;
 mod waker;
 
 pub use client::{Client, Target};

@@ -60,8 +60,10 @@ pub(super) struct Socket {
     pub reads_on: bool,
     /// Nothing is read until what we sent is taken.
     pub paused: bool,
-    /// It stands on the still-ready list, and so only once.
-    pub still_ready: bool,
+    /// It stands on the list of those who wait for a turn, and so only once.
+    pub waits: bool,
+    /// Its last turn took long.
+    pub costly: bool,
 }
 
 struct Waiting {
@@ -175,7 +177,8 @@ impl Sockets {
             self.slots.resize_with(key as usize + 1, || None);
         }
         let reads_on = matches!(stream, Stream::Tls(_));
-        self.slots[key as usize] = Some(Socket { stream, connecting, reads_on, paused: false, still_ready: false });
+        self.slots[key as usize] =
+            Some(Socket { stream, connecting, reads_on, paused: false, waits: false, costly: false });
     }
 
     #[inline]

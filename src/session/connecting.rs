@@ -34,7 +34,7 @@ impl<A: App> Sessions<A> {
             ClientHandshake::new(Arc::clone(offer), nonce)
         });
         let asked = Some(Box::new(Asked { tag, handshake }));
-        self.slab[key as usize].head = Some(Box::new(Head { asked, ..Head::default() }));
+        self.put_head(key, Box::new(Head { asked, ..Head::default() }));
         key
     }
 
@@ -48,6 +48,7 @@ impl<A: App> Sessions<A> {
             }
             None => {
                 let request = Request { tag: asked.tag, ..Request::bare(self.slab[key as usize].peer) };
+                self.take_head(key);
                 self.begin_frames(key, &request, Role::Client, None);
                 self.settle();
             }
@@ -60,16 +61,19 @@ impl<A: App> Sessions<A> {
         self.settle();
     }
 
-    /// Bytes of the server's answer, in whatever pieces.
-    pub(super) fn receive_answer(&mut self, key: u32, input: &mut [u8]) {
-        let Some(mut head) = self.slab[key as usize].head.take() else { return };
+    /// One step: bytes of the server's answer, in whatever pieces. Returns how many are used up: the frames that follow it
+    /// are not.
+    pub(super) fn receive_answer(&mut self, key: u32, input: &mut [u8]) -> usize {
+        let all = input.len();
+        let Some(mut head) = self.take_head(key) else { return all };
+        let before = head.bytes.len();
         head.bytes.extend_from_slice(input);
-        let Some(asked) = &head.asked else { return };
-        let Some(handshake) = &asked.handshake else { return };
+        let Some(asked) = &head.asked else { return all };
+        let Some(handshake) = &asked.handshake else { return all };
         let opened = match handshake.read(&head.bytes) {
             Ok(None) if head.bytes.len() <= self.settings.head.head_bytes => {
-                self.slab[key as usize].head = Some(head);
-                return;
+                self.put_head(key, head);
+                return all;
             }
             Ok(None) => Err(HandshakeError::Invalid("headers too long")),
             Ok(Some(opened)) => Ok(opened),
@@ -84,11 +88,13 @@ impl<A: App> Sessions<A> {
                     http::parse(&request_bytes, &mut headers, peer).unwrap_or_else(|_| Request::bare(peer));
                 (request.tag, request.subprotocol) = (asked.tag, opened.subprotocol.as_deref());
                 self.begin_frames(key, &request, Role::Client, opened.deflate);
-                self.receive_after_upgrade(key, &mut head.bytes[opened.head_bytes..]);
+                self.settle();
+                opened.head_bytes - before
             }
             Err(error) => {
-                self.slab[key as usize].head = Some(head);
+                self.put_head(key, head);
                 self.connect_failed(key, ConnectError::Handshake(error));
+                all
             }
         }
     }

@@ -14,13 +14,13 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 /// So much of a message stands in its log line.
 const LOGGED_CHARACTERS: usize = 1024;
+/// A step ends when messages came to this many bytes by decompression.
+const STEP_INFLATED_BYTES: u64 = 64 * 1024;
 
-/// Why the reading of frames stopped.
+/// How a step ended.
 enum Step {
-    /// The bytes are used up.
-    Done,
-    /// An app demanded something through the outbox, after so many bytes.
-    Demands(usize),
+    /// After this many bytes: all of them, or as much as one step may take.
+    Done(usize),
     /// The peer sent a Close frame.
     Closed(Option<(CloseCode, String)>),
     /// The peer broke the protocol.
@@ -28,38 +28,40 @@ enum Step {
 }
 
 impl<A: App> Sessions<A> {
-    /// Frames from a connection that is open or closing.
-    pub(super) fn receive_frames(&mut self, key: u32, input: &mut [u8]) {
-        let mut position = 0;
-        loop {
-            let rest = &mut input[position..];
-            let step = match (self.rules.role, self.log.messages) {
-                (Role::Server, false) => self.take_frames::<true, false>(key, rest),
-                (Role::Server, true) => self.take_frames::<true, true>(key, rest),
-                (Role::Client, false) => self.take_frames::<false, false>(key, rest),
-                (Role::Client, true) => self.take_frames::<false, true>(key, rest),
-            };
-            match step {
-                Step::Done => return,
-                Step::Demands(used) => position += used,
-                Step::Closed(payload) => return self.peer_closed(key, payload),
-                Step::Violated(violation) => return self.violated(key, violation),
+    /// One step: frames from a connection that is open or closing. Returns how many bytes are used up.
+    pub(super) fn receive_frames(&mut self, key: u32, input: &mut [u8]) -> usize {
+        self.outbox.yields = false;
+        let all = input.len();
+        let messages = self.messages_allowed(key);
+        let step = match (self.rules.role, self.log.messages) {
+            (Role::Server, false) => self.take_frames::<true, false>(key, input, messages),
+            (Role::Server, true) => self.take_frames::<true, true>(key, input, messages),
+            (Role::Client, false) => self.take_frames::<false, false>(key, input, messages),
+            (Role::Client, true) => self.take_frames::<false, true>(key, input, messages),
+        };
+        match step {
+            Step::Done(used) => {
+                if !self.outbox.demands.is_empty() {
+                    self.settle();
+                }
+                return used;
             }
-            self.settle();
-            if !matches!(self.slab[key as usize].phase, Phase::Open | Phase::Closing) {
-                return;
-            }
+            Step::Closed(payload) => self.peer_closed(key, payload),
+            Step::Violated(violation) => self.violated(key, violation),
         }
+        // Nothing that comes after it counts.
+        all
     }
 
     /// The way of every message. `MASKED` as a server receives them. With `LOG` each gets a line; without, that costs
     /// nothing.
     #[inline(always)]
-    fn take_frames<const MASKED: bool, const LOG: bool>(&mut self, key: u32, input: &mut [u8]) -> Step {
+    fn take_frames<const MASKED: bool, const LOG: bool>(&mut self, key: u32, input: &mut [u8], messages: u32) -> Step {
         let Sessions { slab, outbox, app, scratch, rules, log, settings, .. } = self;
-        let Some(session) = slab.get_mut(key as usize) else { return Step::Done };
+        let Some(session) = slab.get_mut(key as usize) else { return Step::Done(input.len()) };
         let id = ConnectionId { node: settings.node, generation: session.generation, index: key };
-        let mut position = 0;
+        let (mut position, mut left) = (0, messages);
+        let inflated_before = scratch.inflated_total;
         while position < input.len() {
             if let (Phase::Open, Some(state), true) = (session.phase, &mut session.state, session.receiver.is_idle()) {
                 let mut rest = &mut input[position..];
@@ -70,8 +72,9 @@ impl<A: App> Sessions<A> {
                     }
                     app.on_message(id, state, message, outbox);
                     position += used;
-                    if !outbox.demands.is_empty() {
-                        return Step::Demands(position);
+                    left -= 1;
+                    if outbox.yields || left == 0 {
+                        return Step::Done(position);
                     }
                     rest = &mut input[position..];
                 }
@@ -88,12 +91,13 @@ impl<A: App> Sessions<A> {
             match event {
                 Some(Event::Message(mut message)) => {
                     let listens = session.phase == Phase::Open || settings.hears_out;
-                    let (true, Some(state)) = (listens, &mut session.state) else { continue };
-                    outbox.stats.receive(message.kind.index(), message.len());
-                    if LOG {
-                        log_message(log, session.peer, id, &mut message);
+                    if let (true, Some(state)) = (listens, &mut session.state) {
+                        outbox.stats.receive(message.kind.index(), message.len());
+                        if LOG {
+                            log_message(log, session.peer, id, &mut message);
+                        }
+                        app.on_message(id, state, message, outbox);
                     }
-                    app.on_message(id, state, message, outbox);
                 }
                 Some(Event::Piece(piece)) => {
                     if let Some(payload_bytes) = piece.begins {
@@ -119,11 +123,13 @@ impl<A: App> Sessions<A> {
                     return Step::Closed(payload.map(|(code, reason)| (code, reason.to_owned())));
                 }
             }
-            if !outbox.demands.is_empty() {
-                return Step::Demands(position);
+            left -= 1;
+            let inflated = scratch.inflated_total - inflated_before;
+            if outbox.yields || left == 0 || inflated >= STEP_INFLATED_BYTES {
+                break;
             }
         }
-        Step::Done
+        Step::Done(position)
     }
 
     /// The peer's Close frame: the answer to ours, or to be answered.
@@ -151,11 +157,18 @@ impl<A: App> Sessions<A> {
         self.enter(key, Phase::Lingering);
     }
 
+    /// For how long nothing has come from a peer that was `heard` last at this time in milliseconds: not longer than the
+    /// process has been able to hear it, and not at all if it waits for its turn.
+    fn silence(&self, heard: u32) -> Duration {
+        let silent = Duration::from_millis(u64::from(milliseconds(self.now).wrapping_sub(heard)));
+        self.awake_since.map_or(silent, |since| silent.min(self.now - since))
+    }
+
     /// Arms the next deadline of an open connection: its Ping, or the end of the peer's silence.
     pub(super) fn arm_heartbeat(&mut self, key: u32) {
         let now = milliseconds(self.now);
         let session = &self.slab[key as usize];
-        let silent = Duration::from_millis(u64::from(now.wrapping_sub(session.heard)));
+        let silent = self.silence(session.heard);
         let until_ping = Duration::from_millis(u64::from(session.next_ping.wrapping_sub(now)));
         let ping = (!self.settings.heartbeat.is_zero()).then_some(until_ping);
         let timeout = self.settings.heartbeat_timeout;
@@ -173,8 +186,11 @@ impl<A: App> Sessions<A> {
     /// An open connection's deadline has come.
     pub(super) fn heartbeat(&mut self, key: u32) {
         let (now, id) = (milliseconds(self.now), self.id(key));
+        if self.waits_for_its_turn(key) {
+            self.slab[key as usize].heard = now;
+        }
+        let silent = self.silence(self.slab[key as usize].heard);
         let session = &mut self.slab[key as usize];
-        let silent = Duration::from_millis(u64::from(now.wrapping_sub(session.heard)));
         let timeout = self.settings.heartbeat_timeout;
         if !timeout.is_zero() && silent >= timeout {
             self.outbox.stats.heartbeat_timeouts += 1;

@@ -13,6 +13,9 @@ use crate::protocol::http::{self, BadRequest, MAX_HEADERS, Request, Response};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::upgrade;
 
+/// Requests answered in a step.
+const STEP_REQUESTS: usize = 16;
+
 /// What came of a request.
 enum Answered {
     /// The connection is open; what follows is frames.
@@ -29,83 +32,90 @@ impl<A: App> Sessions<A> {
         &self.tally
     }
 
-    /// Bytes of requests, in whatever pieces.
-    pub(super) fn receive_requests(&mut self, key: u32, input: &mut [u8]) {
-        let mut head = match self.slab[key as usize].head.take() {
+    /// One step: bytes of requests, in whatever pieces. Returns how many are used up.
+    pub(super) fn receive_requests(&mut self, key: u32, input: &mut [u8]) -> usize {
+        let all = input.len();
+        let Some(mut head) = self.take_head(key) else {
             // The way of nearly all: the request is whole, and nothing is kept.
-            None => match self.take_requests(key, input, 0) {
-                None => return,
-                Some(used) => Box::new(Head { bytes: input[used..].to_vec(), ..Head::default() }),
-            },
-            Some(mut head) => {
-                head.bytes.extend_from_slice(input);
-                let Some(used) = self.take_requests(key, &mut head.bytes, head.seen) else { return };
-                head.bytes.drain(..used);
-                head
-            }
+            return self.take_requests(key, input);
         };
-        head.seen = head.bytes.len();
-        self.slab[key as usize].head = Some(head);
+        // Up to where the request may end, so that what follows it stays in the read buffer.
+        let before = head.bytes.len();
+        head.bytes.extend_from_slice(input);
+        match http::head_end(&head.bytes, head.seen) {
+            Some(end) => {
+                head.bytes.truncate(end);
+                self.take_requests(key, &mut head.bytes);
+                end - before
+            }
+            None => {
+                match http::check_beginning(&head.bytes, &self.settings.head) {
+                    Ok(()) => {
+                        head.seen = head.bytes.len();
+                        self.put_head(key, head);
+                    }
+                    Err(bad) => self.refuse(key, bad),
+                }
+                all
+            }
+        }
     }
 
-    /// Answers the requests in `input`. Says where one begins that is not all there, if there is one.
-    fn take_requests(&mut self, key: u32, input: &mut [u8], mut seen: usize) -> Option<usize> {
+    /// Answers requests at the beginning of `input`, and keeps one that is not all there. Returns how many bytes are used up.
+    fn take_requests(&mut self, key: u32, input: &mut [u8]) -> usize {
         let mut start = 0;
-        loop {
+        for _ in 0..STEP_REQUESTS {
             // An empty line before a request is passed over (RFC 9112, section 2.2).
             start += input[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            let rest = &mut input[start..];
+            let rest = &input[start..];
             if rest.is_empty() {
-                return None;
+                return start;
             }
-            let end = http::head_end(rest, seen.saturating_sub(start));
+            let end = http::head_end(rest, 0);
             if let Err(bad) = http::check_beginning(&rest[..end.unwrap_or(rest.len())], &self.settings.head) {
                 self.refuse(key, bad);
-                return None;
+                return input.len();
             }
-            let end = match end {
-                Some(end) => end,
-                None => return Some(start),
+            let Some(end) = end else {
+                self.put_head(key, Box::new(Head { bytes: rest.to_vec(), seen: rest.len(), asked: None }));
+                return input.len();
             };
             start += end;
-            seen = 0;
             match self.answer(key, &rest[..end]) {
                 Ok(Answered::KeepAlive) => {
                     self.slab[key as usize].served = true;
                     self.wheel.arm(key, self.now + self.settings.handshake_timeout);
                     if self.outbox.queue.lane_at(key).queued_bytes() > self.settings.send.max_backlog {
                         self.end(key);
-                        return None;
+                        return input.len();
                     }
                 }
+                // What follows is frames.
                 Ok(Answered::Upgraded) => {
-                    self.receive_after_upgrade(key, &mut rest[end..]);
-                    return None;
+                    self.settle();
+                    return start;
                 }
                 Ok(Answered::Last) => {
                     self.enter(key, Phase::Lingering);
-                    return None;
+                    return input.len();
                 }
                 Err(bad) => {
                     self.refuse(key, bad);
-                    return None;
+                    return input.len();
                 }
             }
+            if self.outbox.is_full() {
+                break;
+            }
         }
-    }
-
-    /// Frames that came in the same packet as the request, or as the answer to ours.
-    pub(super) fn receive_after_upgrade(&mut self, key: u32, rest: &mut [u8]) {
-        self.settle();
-        if !rest.is_empty() && self.slab.get(key as usize).is_some_and(|session| session.phase != Phase::Ended) {
-            self.receive(key, rest);
-        }
+        start
     }
 
     fn answer(&mut self, key: u32, head: &[u8]) -> Result<Answered, BadRequest> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let peer = self.slab[key as usize].peer;
         let mut request = http::parse(head, &mut headers, peer)?;
+        self.outbox.stats.requests += 1;
         forwarded::resolve(&mut request, &self.settings.proxies);
         // What follows the head is taken for the next request, so content cannot stay unread.
         let has_content = request.has_content()?;
@@ -174,7 +184,6 @@ impl<A: App> Sessions<A> {
         let session = &mut self.slab[key as usize];
         session.peer = request.peer();
         session.phase = Phase::Open;
-        session.head = None;
         session.heard = now;
         session.next_ping = now.wrapping_add(milliseconds(self.settings.heartbeat));
         if let Some(agreed) = deflate {
@@ -182,6 +191,7 @@ impl<A: App> Sessions<A> {
                 Role::Server => agreed.client_takeover,
                 Role::Client => agreed.server_takeover,
             };
+            self.inflaters += usize::from(peer_keeps_window);
             session.receiver = Receiver::with_deflate(peer_keeps_window.then(|| Box::new(Inflater::new())));
         }
         self.arm_heartbeat(key);

@@ -12,12 +12,15 @@
 
 mod bus;
 mod connecting;
+mod deadlines;
 mod drain;
 mod frames;
 mod handshake;
 mod health;
+mod memory;
 mod preface;
 mod settings;
+mod turns;
 
 pub use settings::Settings;
 
@@ -35,10 +38,12 @@ use crate::protocol::receiver::{Receiver, Rules, Scratch};
 use bus::Losses;
 use connecting::Asked;
 use drain::Retirement;
+use memory::Shortage;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slab::Slab;
 use std::time::Duration;
+use turns::{Rates, Rests};
 
 /// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
 const PIECES_FROM_BYTES: usize = 64 * 1024;
@@ -128,6 +133,15 @@ pub struct Sessions<A: App> {
     next_generation: u32,
     next_tick: Option<Duration>,
     now: Duration,
+    /// What was read and is for a later turn.
+    rests: Rests,
+    rates: Rates,
+    /// Memory of parts of requests, and decompressors of connections that keep their windows.
+    head_bytes: usize,
+    inflaters: usize,
+    shortage: Shortage,
+    /// When the process last came back from being held up: what peers did meanwhile may not have been read yet.
+    awake_since: Option<Duration>,
     /// What the bus lost.
     losses: Losses,
     draining: bool,
@@ -153,6 +167,7 @@ impl<A: App> Sessions<A> {
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
         let mut outbox = Outbox::new(settings.send, settings.node, seed);
         outbox.epoch = Duration::from_secs(epoch);
+        let rates = Rates::new(settings.rates);
         let rules = Rules { role, max_message: settings.max_message, pieces_from };
         Sessions {
             random: StdRng::from_seed(seed),
@@ -171,6 +186,12 @@ impl<A: App> Sessions<A> {
             next_generation: 0,
             next_tick: Some(Duration::ZERO),
             now: Duration::ZERO,
+            rests: Rests::default(),
+            rates,
+            head_bytes: 0,
+            inflaters: 0,
+            shortage: Shortage::default(),
+            awake_since: None,
             losses: Losses::default(),
             draining: false,
             retirement: None,
@@ -237,6 +258,7 @@ impl<A: App> Sessions<A> {
             state: None,
         }) as u32;
         self.outbox.queue.open(key, generation);
+        self.rates.begin(key);
         self.wheel.arm(key, self.now + self.settings.handshake_timeout);
         key
     }
@@ -244,29 +266,6 @@ impl<A: App> Sessions<A> {
     /// The generation of the connection at `key`; `None` when there is none.
     pub fn generation(&self, key: u32) -> Option<u32> {
         self.slab.get(key as usize).filter(|session| session.phase != Phase::Ended).map(|session| session.generation)
-    }
-
-    /// Bytes came from a connection's socket. They are used up.
-    pub fn receive(&mut self, key: u32, input: &mut [u8]) {
-        // What an app demanded of this connection, when another ended, comes before what its peer sends.
-        if !self.outbox.demands.is_empty() {
-            self.settle();
-        }
-        let now = milliseconds(self.now);
-        let Some(session) = self.slab.get_mut(key as usize) else { return };
-        session.heard = now;
-        match session.phase {
-            Phase::Open | Phase::Closing => self.receive_frames(key, input),
-            Phase::Http => self.receive_requests(key, input),
-            Phase::Preface => self.receive_preface(key, input),
-            Phase::Connecting => self.receive_answer(key, input),
-            Phase::Lingering | Phase::Finishing | Phase::Ended => {}
-        }
-    }
-
-    /// Whether to read from this connection: not while it leaves unread what we send.
-    pub fn wants_read(&mut self, key: u32) -> bool {
-        self.outbox.wants_read(key)
     }
 
     /// The socket takes bytes again. Says whether there are some that waited for that: they are written before more is
@@ -301,55 +300,6 @@ impl<A: App> Sessions<A> {
             return self.connect_failed(key, ConnectError::Io(error.kind(), error.to_string()));
         }
         self.break_off(key, Error::Io(error.kind(), error.to_string()));
-    }
-
-    /// Calls `on_tick` and acts on every deadline that has come.
-    pub fn expire(&mut self) {
-        if self.next_tick().is_some_and(|at| at <= self.now) {
-            self.outbox.tick_by = None;
-            self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
-            self.settle();
-        }
-        if self.retirement.is_some() {
-            self.retire_due();
-        }
-        let mut expired = std::mem::take(&mut self.expired);
-        self.wheel.advance(self.now, &mut expired);
-        for key in expired.drain(..) {
-            self.expire_one(key);
-        }
-        self.expired = expired;
-    }
-
-    fn next_tick(&self) -> Option<Duration> {
-        self.next_tick.into_iter().chain(self.outbox.tick_by).min()
-    }
-
-    fn expire_one(&mut self, key: u32) {
-        let Some(session) = self.slab.get(key as usize) else { return };
-        // What was done about another deadline may have given this connection a new one.
-        if self.wheel.is_armed(key) {
-            return;
-        }
-        match session.phase {
-            Phase::Open => self.heartbeat(key),
-            Phase::Http => self.handshake_expired(key),
-            Phase::Preface => self.preface_expired(key),
-            Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
-            Phase::Closing => self.break_off(key, Error::CloseTimeout),
-            Phase::Lingering | Phase::Finishing => self.end(key),
-            Phase::Ended => {}
-        }
-    }
-
-    /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        let waits = !self.outbox.orders.is_empty() || !self.outbox.broadcast.outgoing.is_empty();
-        if self.outbox.queue.pass_bytes() > 0 || waits || self.outbox.stops {
-            return Some(self.now);
-        }
-        let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        [self.next_tick(), self.wheel.next_deadline(), retirement].into_iter().flatten().min()
     }
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
@@ -411,9 +361,8 @@ impl<A: App> Sessions<A> {
         session.phase = phase;
         self.wheel.arm(key, self.now + self.settings.close_timeout);
         if matches!(phase, Phase::Lingering | Phase::Finishing) {
-            session.head = None;
-            session.receiver = Receiver::new();
             self.parting.push(key);
+            self.forget_input(key);
         }
     }
 
@@ -437,6 +386,7 @@ impl<A: App> Sessions<A> {
         }
         debug_assert!(session.state.is_none(), "on_close comes before the end");
         session.phase = Phase::Ended;
+        self.forget_input(key);
         self.wheel.cancel(key);
         self.outbox.release(key);
         self.ended.push(key);

@@ -21,33 +21,39 @@ impl<A: App> Sessions<A> {
         Some(Phase::Preface)
     }
 
-    /// Bytes of the header, in whatever pieces, and perhaps of what follows it.
-    pub(super) fn receive_preface(&mut self, key: u32, input: &mut [u8]) {
-        let head = match self.slab[key as usize].head.take() {
+    /// One step: bytes of the header, in whatever pieces. Returns how many are used up: what follows it is not.
+    pub(super) fn receive_preface(&mut self, key: u32, input: &mut [u8]) -> usize {
+        let (mut head, before) = match self.take_head(key) {
             // The way of nearly all: the header is whole, and nothing is kept.
-            None if self.take_preface(key, input) => return,
-            None => Box::new(Head { bytes: input.to_vec(), ..Head::default() }),
-            Some(mut head) => {
-                head.bytes.extend_from_slice(input);
-                if self.take_preface(key, &mut head.bytes) {
-                    return;
-                }
-                head
+            None => match self.take_preface(key, input) {
+                Some(used) => return used,
+                None => (Box::<Head>::default(), 0),
+            },
+            Some(head) => {
+                let before = head.bytes.len();
+                (head, before)
             }
         };
-        self.slab[key as usize].head = Some(head);
+        head.bytes.extend_from_slice(input);
+        if before > 0
+            && let Some(used) = self.take_preface(key, &head.bytes)
+        {
+            return used - before;
+        }
+        self.put_head(key, head);
+        input.len()
     }
 
-    /// Acts on the header that `input` begins with. False while not all of it has come.
-    fn take_preface(&mut self, key: u32, input: &mut [u8]) -> bool {
+    /// Acts on the header that `input` begins with, and returns how long it is; `None` while not all of it has come.
+    fn take_preface(&mut self, key: u32, input: &[u8]) -> Option<usize> {
         let header = match proxy_header::read(input) {
-            Ok(None) => return false,
+            Ok(None) => return None,
             Ok(Some(header)) => header,
             Err(proxy_header::Malformed(why)) => {
                 self.outbox.stats.proxy_errors += 1;
                 self.log_closed(self.slab[key as usize].peer, why);
                 self.end(key);
-                return true;
+                return Some(input.len());
             }
         };
         let session = &mut self.slab[key as usize];
@@ -59,11 +65,7 @@ impl<A: App> Sessions<A> {
                 self.log.push(Level::Debug, "proxy", &fields, format!("{proxy} connects for {client}"));
             }
         }
-        let rest = &mut input[header.bytes..];
-        if !rest.is_empty() {
-            self.receive_requests(key, rest);
-        }
-        true
+        Some(header.bytes)
     }
 
     /// The header did not come in time.

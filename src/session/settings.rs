@@ -1,5 +1,6 @@
 //! What a server is set to, checked and in units.
 
+use crate::data::rate::RateRules;
 use crate::outbox::SendRules;
 use crate::protocol::forwarded::ProxyRules;
 use crate::protocol::http::HeadLimits;
@@ -40,6 +41,11 @@ pub struct Settings {
     pub head: HeadLimits,
     /// What may wait to be sent, and when it is compressed.
     pub send: SendRules,
+    /// How much each connection may send; beyond it, it is not read from for a while. Default no limit.
+    pub rates: RateRules,
+    /// What all connections together may make the process hold, in bytes; beyond it, those that hold most are closed
+    /// (1013). 0 for no bound. Default 0; `percore serve` sets half of what the machine or its control group has.
+    pub max_memory: usize,
     /// How often an open connection is pinged (RFC 6455, section 5.5.2); zero for never. Default 30 s.
     pub heartbeat: Duration,
     /// After how long without a byte an open connection is ended with 1011; zero for never. Any byte counts, and so does
@@ -70,6 +76,8 @@ impl Default for Settings {
             upgrade: UpgradeRules::default(),
             head: HeadLimits { request_line_bytes: 8 << 10, head_bytes: 16 << 10 },
             send: SendRules::default(),
+            rates: RateRules::default(),
+            max_memory: 0,
             heartbeat: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),

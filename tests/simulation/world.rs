@@ -7,6 +7,7 @@ use super::probe::{ASKED, KICKED, Probe};
 use super::random::Random;
 use super::settings::settings;
 use percore::data::log::Log;
+use percore::data::memory::MemoryKind;
 use percore::data::queue::MAX_SLICES;
 use percore::data::wheel::TICK;
 use percore::session::{Fate, Sessions};
@@ -242,6 +243,10 @@ impl World {
         if link.gone || link.paused || self.sessions.generation(link.key) != Some(link.id.generation) {
             return;
         }
+        if self.sessions.has_rest(link.key) {
+            self.sessions.resume(link.key);
+            return self.go_on(index);
+        }
         let client = &mut link.client;
         let waiting = client.outgoing.len() - client.delivered;
         if waiting == 0 {
@@ -260,13 +265,31 @@ impl World {
         if link.client.requests_delivered() {
             link.requested = self.now;
         }
-        self.sessions.receive(link.key, &mut piece);
+        // As the loop does: step by step, and what is left when the turn ends is kept for the next.
+        let (key, mut left) = (link.key, &mut piece[..]);
+        while !left.is_empty() {
+            if self.random.one_in(4) {
+                self.sessions.keep(key, left);
+                break;
+            }
+            let used = self.sessions.step(key, left);
+            assert!((1..=left.len()).contains(&used), "a step used {used} of {} bytes", left.len());
+            left = &mut left[used..];
+        }
+        self.go_on(index);
+    }
+
+    /// After a step: writes, perhaps, and plans the next one.
+    fn go_on(&mut self, index: usize) {
         if self.sessions.queue().pass_bytes() >= 32 * 1024 && self.random.one_in(2) {
             self.flush();
         }
         let link = &mut self.links[index];
+        let rests = self.sessions.has_rest(link.key);
         if self.sessions.generation(link.key) == Some(link.id.generation) && !self.sessions.wants_read(link.key) {
             link.paused = true;
+        } else if rests {
+            self.schedule(Duration::ZERO, Happening::Deliver(index));
         } else if link.client.delivered < link.client.outgoing.len() || link.client.ends_stream {
             let gap = if self.random.one_in(4) { self.random.millis(0, 20) } else { Duration::ZERO };
             self.schedule(gap, Happening::Deliver(index));
@@ -490,6 +513,12 @@ impl World {
         assert_eq!(self.sessions.queue().next_dirty(), None);
         self.sessions.queue().end_flush();
         assert!(self.sessions.app.counts.are_lively(), "a run in which hardly anything happened");
+        let memory = self.sessions.memory();
+        for kind in
+            [MemoryKind::Input, MemoryKind::Assembly, MemoryKind::Backlog, MemoryKind::Held, MemoryKind::Windows]
+        {
+            assert_eq!(memory.of(kind), 0, "{kind:?} of nobody");
+        }
         // Empty slots of the wheel wake nobody.
         let (next, tick) = (self.sessions.next_deadline(), self.sessions.app.next_tick());
         assert_eq!(next, Some(tick));

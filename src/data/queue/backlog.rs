@@ -17,13 +17,23 @@ pub(super) struct Chunk {
     pub end: usize,
 }
 
+impl Chunk {
+    /// What it costs the process, without bytes that it shares with others.
+    fn memory(&self) -> usize {
+        let own = if let Bytes::Own(bytes) = &self.bytes { bytes.capacity() } else { 0 };
+        size_of::<Chunk>() + own
+    }
+}
+
 /// Chunks, oldest first.
 #[derive(Default)]
 pub(super) struct Backlog(pub VecDeque<Chunk>);
 
 impl OutQueue {
-    pub(super) fn give_back(&mut self, bytes: Bytes) {
-        match bytes {
+    /// A chunk was sent, or is not wanted any more.
+    pub(super) fn give_back(&mut self, chunk: Chunk) {
+        self.backlog_bytes -= chunk.memory();
+        match chunk.bytes {
             Bytes::Own(buffer) => self.pool.give(buffer),
             Bytes::Common(name) => self.common.give_back(name),
         }
@@ -59,7 +69,7 @@ impl OutQueue {
                 break;
             }
             if let Some(chunk) = backlog.0.pop_front() {
-                self.give_back(chunk.bytes);
+                self.give_back(chunk);
             }
         }
         left
@@ -83,6 +93,7 @@ impl OutQueue {
 
     /// Moves this pass's spans of a lane into its backlog.
     pub(super) fn retain(&mut self, key: u32) {
+        let keeps_common = self.keeps_common(key);
         let lane = &mut self.lanes[key as usize];
         let mut next = std::mem::replace(&mut lane.first, NONE);
         lane.last = NONE;
@@ -91,26 +102,50 @@ impl OutQueue {
         while let Some(&span) = self.spans.get(next as usize) {
             next = span.next;
             let Span { source, start, end, .. } = span;
-            if source < COMMON {
-                let bytes = Bytes::Own(std::mem::take(&mut self.owned[source as usize]));
-                chunks.push_back(Chunk { bytes, start, end });
-                continue;
-            }
-            if source == COMMON && self.common.is_worth_keeping(end - start) {
-                chunks.push_back(Chunk { bytes: Bytes::Common(self.common.keep()), start, end });
-                continue;
-            }
-            let bytes = self.source(&span);
-            match chunks.back_mut() {
-                Some(Chunk { bytes: Bytes::Own(last), end, .. })
-                    if *end == last.len() && last.len() + bytes.len() <= CHUNK_BYTES =>
-                {
-                    last.extend_from_slice(bytes);
-                    *end = last.len();
+            // A buffer of the pool may be far longer than what it was taken for.
+            let is_snug = |owned: &Vec<u8>| owned.capacity() <= 2 * (end - start);
+            let bytes = if let Some(owned) = self.owned.get_mut(source as usize).filter(|owned| is_snug(owned)) {
+                Bytes::Own(std::mem::take(owned))
+            } else if source == COMMON && keeps_common {
+                Bytes::Common(self.common.keep())
+            } else {
+                let bytes = self.source(&span);
+                match chunks.back_mut() {
+                    Some(Chunk { bytes: Bytes::Own(last), end, .. })
+                        if *end == last.len() && last.len() + bytes.len() <= CHUNK_BYTES =>
+                    {
+                        let before = last.capacity();
+                        last.extend_from_slice(bytes);
+                        *end = last.len();
+                        self.backlog_bytes += last.capacity() - before;
+                    }
+                    _ => {
+                        let chunk = Chunk { bytes: Bytes::Own(bytes.to_vec()), start: 0, end: bytes.len() };
+                        self.backlog_bytes += chunk.memory();
+                        chunks.push_back(chunk);
+                    }
                 }
-                _ => chunks.push_back(Chunk { bytes: Bytes::Own(bytes.to_vec()), start: 0, end: bytes.len() }),
-            }
+                continue;
+            };
+            let chunk = Chunk { bytes, start, end };
+            self.backlog_bytes += chunk.memory();
+            chunks.push_back(chunk);
         }
         self.lanes[key as usize].backlog = Some(backlog);
+    }
+
+    /// Whether a lane's spans of common bytes keep these for it, or are copied: because they are a small part, which
+    /// is no reason to keep all, or because they are so short that a chunk for each costs more than the copy.
+    fn keeps_common(&self, key: u32) -> bool {
+        let (mut spans, mut bytes) = (0, 0);
+        let mut next = self.lanes[key as usize].first;
+        while let Some(span) = self.spans.get(next as usize) {
+            if span.source == COMMON {
+                spans += 1;
+                bytes += span.end - span.start;
+            }
+            next = span.next;
+        }
+        self.common.is_worth_keeping(bytes) && bytes >= spans * 4 * size_of::<Chunk>()
     }
 }

@@ -8,8 +8,8 @@ use slab::Slab;
 
 /// A buffer larger than this is given back after the pass.
 const KEEP_BYTES: usize = 2 * 1024 * 1024;
-/// Who waits for less than this part of a buffer gets a copy, and does not keep the whole.
-const LEAST_PART: usize = 16;
+/// A connection that waits for less than this part of a buffer gets a copy, and does not keep the whole.
+const LEAST_PART: usize = 2;
 
 struct Kept {
     bytes: Vec<u8>,
@@ -25,6 +25,8 @@ pub(super) struct Common {
     /// Under which name it is kept, once somebody waits for some of it.
     name: Option<u32>,
     kept: Slab<Kept>,
+    /// Bytes of all that are kept.
+    kept_bytes: usize,
 }
 
 impl Common {
@@ -75,7 +77,7 @@ impl Common {
         let kept = &mut self.kept[name as usize];
         kept.users -= 1;
         if kept.users == 0 && self.name != Some(name) {
-            self.kept.remove(name as usize);
+            self.kept_bytes -= self.kept.remove(name as usize).bytes.len();
         }
     }
 
@@ -91,6 +93,7 @@ impl Common {
     fn forget(&mut self) {
         if let Some(name) = self.name.take() {
             if self.kept[name as usize].users > 0 {
+                self.kept_bytes += self.bytes.len();
                 self.kept[name as usize].bytes = self.bytes.as_slice().to_vec();
             } else {
                 self.kept.remove(name as usize);
@@ -104,6 +107,11 @@ impl Common {
 
     /// Bytes that are kept for those who wait.
     pub fn kept_bytes(&self) -> usize {
-        self.kept.iter().map(|(_, kept)| kept.bytes.len()).sum()
+        self.kept_bytes
+    }
+
+    /// Memory for the bytes of a pass.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 }

@@ -1,0 +1,67 @@
+//! What comes with time: the app's tick, and each connection's one deadline.
+
+use super::drain::Retirement;
+use super::{Phase, Sessions};
+use crate::app::{App, ConnectError, Error};
+use std::time::Duration;
+
+/// What peers have to do by a deadline they may still do for this long after the process was held up.
+const GRACE: Duration = Duration::from_secs(1);
+
+impl<A: App> Sessions<A> {
+    /// Calls `on_tick` and acts on every deadline that has come.
+    pub fn expire(&mut self) {
+        if self.next_tick().is_some_and(|at| at <= self.now) {
+            self.outbox.tick_by = None;
+            self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
+            self.settle();
+        }
+        if self.retirement.is_some() {
+            self.retire_due();
+        }
+        let mut expired = std::mem::take(&mut self.expired);
+        self.wheel.advance(self.now, &mut expired);
+        for key in expired.drain(..) {
+            self.expire_one(key);
+        }
+        self.expired = expired;
+    }
+
+    fn next_tick(&self) -> Option<Duration> {
+        self.next_tick.into_iter().chain(self.outbox.tick_by).min()
+    }
+
+    fn expire_one(&mut self, key: u32) {
+        let Some(session) = self.slab.get(key as usize) else { return };
+        // What was done about another deadline may have given this connection a new one.
+        if self.wheel.is_armed(key) {
+            return;
+        }
+        if let Some(awake_since) = self.awake_since
+            && session.phase != Phase::Open
+            && self.now < awake_since + GRACE
+        {
+            return self.wheel.arm(key, awake_since + GRACE);
+        }
+        match session.phase {
+            Phase::Open => self.heartbeat(key),
+            Phase::Http => self.handshake_expired(key),
+            Phase::Preface => self.preface_expired(key),
+            Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
+            Phase::Closing => self.break_off(key, Error::CloseTimeout),
+            Phase::Lingering | Phase::Finishing => self.end(key),
+            Phase::Ended => {}
+        }
+    }
+
+    /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let waits = !self.outbox.orders.is_empty() || !self.outbox.broadcast.outgoing.is_empty();
+        if self.outbox.queue.pass_bytes() > 0 || waits || self.outbox.stops {
+            return Some(self.now);
+        }
+        let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
+        let deadlines = [self.next_tick(), self.wheel.next_deadline(), retirement, self.rates.next_deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+}

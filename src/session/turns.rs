@@ -1,0 +1,234 @@
+//! A connection's turn, in steps. What one step does is bounded in everything that an input can multiply: messages,
+//! requests, bytes inflated, bytes queued. Whoever drives the sessions decides after each step whether to write, to go on,
+//! or to keep the rest for a later turn.
+
+use super::{Head, Phase, Sessions, milliseconds};
+use crate::app::App;
+use crate::data::rate::{Bucket, RateRules};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+/// Messages of a step.
+const STEP_MESSAGES: u32 = 256;
+
+/// Bytes that were read and are worked on in a later turn.
+struct Rest {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+/// What was read and is not worked on yet, by connection.
+#[derive(Default)]
+pub(super) struct Rests {
+    by_key: HashMap<u32, Rest>,
+    bytes: usize,
+}
+
+impl Rests {
+    pub fn memory(&self) -> usize {
+        self.bytes
+    }
+
+    /// What a connection's rest takes.
+    pub fn memory_of(&self, key: u32) -> usize {
+        self.by_key.get(&key).map_or(0, |rest| rest.bytes.capacity())
+    }
+
+    fn put(&mut self, key: u32, rest: Rest) {
+        self.bytes += rest.bytes.capacity();
+        self.by_key.insert(key, rest);
+    }
+
+    pub fn take(&mut self, key: u32) -> Option<Vec<u8>> {
+        self.remove(key).map(|rest| rest.bytes)
+    }
+
+    fn remove(&mut self, key: u32) -> Option<Rest> {
+        if self.by_key.is_empty() {
+            return None;
+        }
+        let rest = self.by_key.remove(&key)?;
+        self.bytes -= rest.bytes.capacity();
+        Some(rest)
+    }
+}
+
+/// How much each connection has sent, and which of them wait because that was too much.
+pub(super) struct Rates {
+    rules: RateRules,
+    /// By key.
+    buckets: Vec<Bucket>,
+    /// When a connection may go on, its key and generation.
+    waiting: BinaryHeap<Reverse<(Duration, u32, u32)>>,
+}
+
+impl Rates {
+    pub fn new(rules: RateRules) -> Rates {
+        Rates { rules, buckets: Vec::new(), waiting: BinaryHeap::new() }
+    }
+
+    pub fn memory(&self) -> usize {
+        self.buckets.capacity() * size_of::<Bucket>()
+    }
+
+    /// A new connection has this key.
+    pub fn begin(&mut self, key: u32) {
+        if self.rules.is_limited() {
+            if self.buckets.len() <= key as usize {
+                self.buckets.resize(key as usize + 1, Bucket::default());
+            }
+            self.buckets[key as usize] = Bucket::default();
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.waiting.peek().map(|Reverse((at, ..))| *at)
+    }
+}
+
+impl<A: App> Sessions<A> {
+    /// Bytes came from a connection's socket. Works on them for one step, and returns how many are used up, at least one.
+    /// The others are for the next step, or for [`Sessions::keep`]; nothing is read from the socket before them.
+    pub fn step(&mut self, key: u32, input: &mut [u8]) -> usize {
+        // What an app demanded of this connection, when another ended, comes before what its peer sends.
+        if !self.outbox.demands.is_empty() {
+            self.settle();
+        }
+        let now = milliseconds(self.now);
+        let Some(session) = self.slab.get_mut(key as usize) else { return input.len() };
+        session.heard = now;
+        let before = self.rates.rules.is_limited().then(|| self.outbox.stats.taken());
+        let used = match session.phase {
+            Phase::Open | Phase::Closing => self.receive_frames(key, input),
+            Phase::Http => self.receive_requests(key, input),
+            Phase::Preface => self.receive_preface(key, input),
+            Phase::Connecting => self.receive_answer(key, input),
+            Phase::Lingering | Phase::Finishing | Phase::Ended => input.len(),
+        };
+        if let Some(before) = before {
+            self.charge(key, before);
+        }
+        used
+    }
+
+    /// Takes all of the bytes, step by step: for a driver that has nobody waiting.
+    pub fn receive(&mut self, key: u32, mut input: &mut [u8]) {
+        while !input.is_empty() {
+            let used = self.step(key, input);
+            input = &mut input[used..];
+        }
+    }
+
+    /// Keeps bytes that were read and not used up, for [`Sessions::resume`].
+    pub fn keep(&mut self, key: u32, rest: &[u8]) {
+        let takes = |phase| !matches!(phase, Phase::Lingering | Phase::Finishing | Phase::Ended);
+        if !rest.is_empty() && self.slab.get(key as usize).is_some_and(|session| takes(session.phase)) {
+            debug_assert_eq!(self.rests.memory_of(key), 0, "what was kept comes first");
+            self.rests.put(key, Rest { bytes: rest.to_vec(), start: 0 });
+        }
+    }
+
+    /// Whether bytes are kept for a connection.
+    #[inline]
+    pub fn has_rest(&self, key: u32) -> bool {
+        !self.rests.by_key.is_empty() && self.rests.by_key.contains_key(&key)
+    }
+
+    /// A step on what was kept.
+    pub fn resume(&mut self, key: u32) {
+        let Some(mut rest) = self.rests.remove(key) else { return };
+        rest.start += self.step(key, &mut rest.bytes[rest.start..]);
+        let is_open = self.generation(key).is_some();
+        if is_open && rest.start < rest.bytes.len() {
+            self.rests.put(key, rest);
+        }
+    }
+
+    /// Whether to read from this connection: not while it leaves unread what we send, and not while it has sent more than
+    /// it may ([`Sessions::take_resumed`]).
+    pub fn wants_read(&mut self, key: u32) -> bool {
+        self.outbox.wants_read(key) && !self.is_over_rate(key)
+    }
+
+    /// How many messages a step may take of a connection.
+    #[inline]
+    pub(super) fn messages_allowed(&self, key: u32) -> u32 {
+        if !self.rates.rules.is_limited() {
+            return STEP_MESSAGES;
+        }
+        let bucket = self.rates.buckets.get(key as usize).copied().unwrap_or_default();
+        self.rates.rules.allowance(&bucket, self.now).min(STEP_MESSAGES.into()) as u32
+    }
+
+    /// Charges a connection with what was taken since `before`.
+    #[cold]
+    fn charge(&mut self, key: u32, before: (u64, u64)) {
+        let (messages, bytes) = self.outbox.stats.taken();
+        let Rates { rules, buckets, waiting } = &mut self.rates;
+        let (Some(bucket), Some(session)) = (buckets.get_mut(key as usize), self.slab.get(key as usize)) else {
+            return;
+        };
+        rules.take(bucket, messages - before.0, bytes - before.1, self.now);
+        if let Some(until) = rules.wait_until(bucket, self.now) {
+            self.outbox.stats.rate_pauses += 1;
+            waiting.push(Reverse((until, key, session.generation)));
+        }
+    }
+
+    #[inline]
+    fn is_over_rate(&self, key: u32) -> bool {
+        self.rates.rules.is_limited()
+            && self
+                .rates
+                .buckets
+                .get(key as usize)
+                .is_some_and(|bucket| self.rates.rules.wait_until(bucket, self.now).is_some())
+    }
+
+    /// Whether it is up to us that nothing of a connection was heard.
+    pub(super) fn waits_for_its_turn(&self, key: u32) -> bool {
+        self.has_rest(key) || self.is_over_rate(key)
+    }
+
+    /// Connections that waited because they had sent too much, and may go on, with their generations.
+    pub fn take_resumed(&mut self, resumed: &mut Vec<(u32, u32)>) {
+        while let Some(&Reverse((at, key, generation))) = self.rates.waiting.peek() {
+            if at > self.now {
+                return;
+            }
+            self.rates.waiting.pop();
+            if self.generation(key) == Some(generation) {
+                resumed.push((key, generation));
+            }
+        }
+    }
+
+    /// The pass that begins is late by so much that the process was held up: stopped, or by a handler that took long. What
+    /// peers sent meanwhile may not have been read yet, so their silence counts from now, and other deadlines have a second more.
+    pub fn held_up(&mut self) {
+        self.awake_since = Some(self.now);
+    }
+
+    /// Takes out the part of a request that has come.
+    pub(super) fn take_head(&mut self, key: u32) -> Option<Box<Head>> {
+        let head = self.slab[key as usize].head.take()?;
+        self.head_bytes -= head.bytes.capacity();
+        Some(head)
+    }
+
+    /// Keeps the part of a request that has come.
+    pub(super) fn put_head(&mut self, key: u32, head: Box<Head>) {
+        self.head_bytes += head.bytes.capacity();
+        self.slab[key as usize].head = Some(head);
+    }
+
+    /// Gives back all that was kept of what a connection sent.
+    pub(super) fn forget_input(&mut self, key: u32) {
+        self.take_head(key);
+        self.rests.take(key);
+        let receiver = std::mem::take(&mut self.slab[key as usize].receiver);
+        self.inflaters -= usize::from(receiver.keeps_window());
+        receiver.discard(&mut self.scratch);
+    }
+}
