@@ -9,7 +9,7 @@ use crate::data::queue::OutQueue;
 use crate::data::stats::{self, Stats};
 use crate::protocol::Role;
 use crate::protocol::close::payload as close_payload;
-use crate::protocol::deflate::Deflater;
+use crate::protocol::deflate::{Deflater, Output};
 use crate::protocol::extension::Agreement;
 use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
@@ -40,13 +40,22 @@ pub struct SendRules {
     pub slow_consumer: SlowConsumer,
     /// Messages from this size on are compressed, where the client agreed to it.
     pub deflate_min: usize,
+    /// Longer messages are not compressed, for compression takes time in proportion: at level 1 about 10 ns for each byte
+    /// that does not shrink. The bound halves with each step of the window below 4 KiB, where every byte costs more.
+    pub deflate_max: usize,
     /// 1 (fast) to 9 (small).
     pub deflate_level: u32,
 }
 
 impl Default for SendRules {
     fn default() -> SendRules {
-        SendRules { max_backlog: 16 << 20, slow_consumer: SlowConsumer::Close, deflate_min: 1024, deflate_level: 1 }
+        SendRules {
+            max_backlog: 16 << 20,
+            slow_consumer: SlowConsumer::Close,
+            deflate_min: 1024,
+            deflate_max: 128 * 1024,
+            deflate_level: 1,
+        }
     }
 }
 
@@ -107,7 +116,9 @@ const OUTGOING_BYTES: usize = 64 * 1024;
 /// About what a compressor takes that keeps its window.
 const DEFLATER_BYTES: usize = 288 * 1024;
 /// A buffer for compressed messages that grew beyond this is given back.
-const DEFLATED_KEEP_BYTES: usize = 1024 * 1024;
+const DEFLATED_KEEP_BYTES: usize = 256 * 1024;
+/// Windows of fewer bits are so small that leaving them behind costs more than compressing what is in them.
+const SMALL_WINDOW_BITS: u8 = 12;
 
 /// Sends to the connections of this process.
 pub struct Outbox {
@@ -133,7 +144,7 @@ pub struct Outbox {
     shared: [Option<Deflater>; 16],
     /// Compressors of connections with context takeover.
     own: HashMap<u32, Deflater>,
-    deflated: Vec<u8>,
+    deflated: Output,
     /// Frames that wait for the end of a frame under way, by connection.
     under_way: HashMap<u32, UnderWay>,
     /// Memory of the frames that wait so.
@@ -161,7 +172,7 @@ impl Outbox {
             node,
             shared: [const { None }; 16],
             own: HashMap::new(),
-            deflated: Vec::new(),
+            deflated: Output::new(),
             under_way: HashMap::new(),
             held_bytes: 0,
             random: Some(StdRng::from_seed(seed)),
@@ -326,7 +337,17 @@ impl Outbox {
     }
 
     fn compresses(&self, mode: u8, payload_bytes: usize) -> bool {
-        mode >> WINDOW_SHIFT != 0 && payload_bytes >= self.rules.deflate_min.max(1)
+        self.window_bits(mode, payload_bytes) != 0
+    }
+
+    /// Bits of the window with which a message of this length is compressed; 0 when it goes as it is. That is always
+    /// allowed, and leaves the windows of both ends as they are (RFC 7692, section 6).
+    fn window_bits(&self, mode: u8, payload_bytes: usize) -> usize {
+        let bits = mode >> WINDOW_SHIFT;
+        // The compressor goes through its tables, 128 KiB, for each window that it leaves behind.
+        let most = self.rules.deflate_max >> SMALL_WINDOW_BITS.saturating_sub(bits);
+        let is_within = (self.rules.deflate_min.max(1)..=most).contains(&payload_bytes);
+        if is_within { bits.into() } else { 0 }
     }
 
     fn push_message(&mut self, key: u32, mode: u8, kind: Kind, parts: &[&[u8]]) {
@@ -335,7 +356,7 @@ impl Outbox {
         if !self.compresses(mode, payload_bytes) {
             return self.push_frame(key, mode, kind.opcode(), false, parts);
         }
-        let mut deflated = self.take_deflated();
+        let mut deflated = std::mem::take(&mut self.deflated);
         match self.own.get_mut(&key).filter(|_| mode & TAKEOVER != 0) {
             Some(own) => own.deflate(parts, &mut deflated),
             None => self.shared_deflater((mode >> WINDOW_SHIFT).into()).deflate(parts, &mut deflated),
@@ -355,15 +376,8 @@ impl Outbox {
         self.shared[bits].get_or_insert_with(|| Deflater::new(level, bits as u8, false))
     }
 
-    /// An empty buffer for a compressed message.
-    fn take_deflated(&mut self) -> Vec<u8> {
-        let mut deflated = std::mem::take(&mut self.deflated);
-        deflated.clear();
-        deflated
-    }
-
-    fn give_deflated(&mut self, deflated: Vec<u8>) {
-        if deflated.capacity() <= DEFLATED_KEEP_BYTES {
+    fn give_deflated(&mut self, deflated: Output) {
+        if deflated.held_bytes() <= DEFLATED_KEEP_BYTES {
             self.deflated = deflated;
         }
     }

@@ -109,7 +109,7 @@ impl World {
     fn new(seed: u64, max_backlog: usize, slow_consumer: SlowConsumer) -> World {
         let mut random = Random::new(seed);
         let takeover = random.one_in(2);
-        let rules = SendRules { max_backlog, slow_consumer, deflate_min: DEFLATE_MIN, deflate_level: 1 };
+        let rules = SendRules { max_backlog, slow_consumer, deflate_min: DEFLATE_MIN, ..SendRules::default() };
         let deflate = if takeover { DeflateMode::Takeover } else { DeflateMode::NoTakeover };
         let upgrade = UpgradeRules { deflate, ..UpgradeRules::default() };
         let settings = Settings { upgrade, send: rules, heartbeat: Duration::ZERO, ..Settings::default() };

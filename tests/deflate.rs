@@ -136,6 +136,24 @@ fn the_smallest_windows() {
     }
 }
 
+/// Compression takes time in proportion to the message, so a long one is sent as it is: with any window, and with windows
+/// that live on, which it leaves as they are (RFC 7692, section 6).
+#[test]
+fn long_messages_go_as_they_are() {
+    for (bits, bound) in [(15, 8192), (12, 8192), (11, 4096), (9, 1024)] {
+        let server = Server::start(&["--deflate", "takeover", "--deflate-max", "8K"]);
+        let (mut client, _) = negotiate(&server, &format!("permessage-deflate; server_max_window_bits={bits}"));
+        let mut windows = Windows::new(15, bits);
+        let text = text(7).repeat(2);
+        for _ in 0..3 {
+            exchange(&mut client, &mut windows, &text[..bound]);
+            client.send(frame(TEXT | COMPRESSED, &windows.deflate(&text.as_bytes()[..=bound])));
+            let back = client.frame();
+            assert!(back.first == TEXT && back.payload == text.as_bytes()[..=bound], "{bits} bits");
+        }
+    }
+}
+
 #[test]
 fn small_messages_and_incompressible_ones_go_as_they_are() {
     let server = Server::start(&["--deflate-min", "100"]);
@@ -206,5 +224,23 @@ fn a_bomb_costs_one_connection() {
     let peak = std::fs::read_to_string(format!("/proc/{}/status", server.child().id())).expect("Linux");
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
     assert!(peak.is_some_and(|kilobytes: usize| kilobytes < 64 << 10), "{peak:?} KiB of memory");
+    server.assert_alive();
+}
+
+/// Each final block has the decompressor begin anew: a message of many cost seconds.
+#[test]
+fn a_message_of_nothing_but_blocks_is_refused() {
+    let server = Server::start(&[]);
+    let text = Windows::new(15, 15).deflate(b"Hello");
+    let messages = |blocks: &[u8], count| [&blocks.repeat(count), &text[..]].concat();
+    let (mut client, _) = negotiate(&server, "permessage-deflate");
+    // A final block ends no message (section 7.2.3.4).
+    client.send(frame(TEXT | COMPRESSED, &messages(&[3, 0], 10)));
+    assert_eq!(client.text(), "Hello");
+    for blocks in [&[3, 0][..], &[0, 0, 0, 0xff, 0xff]] {
+        let (mut client, _) = negotiate(&server, "permessage-deflate");
+        client.send(frame(TEXT | COMPRESSED, &messages(blocks, 20_000)));
+        assert_eq!(client.closed().0, 1007);
+    }
     server.assert_alive();
 }

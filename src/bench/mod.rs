@@ -58,7 +58,12 @@ pub fn run(plan: Plan) -> io::Result<Report> {
         heartbeat: Duration::ZERO,
         heartbeat_timeout: Duration::ZERO,
         handshake_timeout: plan.handshake_timeout,
-        send: SendRules { max_backlog: plan.max_backlog(), deflate_min: 1, ..SendRules::default() },
+        send: SendRules {
+            max_backlog: plan.max_backlog(),
+            deflate_min: 1,
+            deflate_max: usize::MAX,
+            ..SendRules::default()
+        },
         ..Settings::default()
     };
     let mut client = Client::new(load).settings(settings).time_each_read().drain_timeout(DRAIN);

@@ -131,6 +131,10 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_DEFLATE_MIN", value_name = "BYTES", default_value = "1K", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     deflate_min: usize,
+    /// Messages beyond this size are not; with windows below 4 KiB the bound is lower
+    #[arg(long, env = "PERCORE_DEFLATE_MAX", value_name = "BYTES", default_value = "128K", value_parser = bytes)]
+    #[arg(help_heading = "Messages")]
+    deflate_max: usize,
     /// Compression level, 1 (fast) to 9 (small)
     #[arg(long, env = "PERCORE_DEFLATE_LEVEL", value_name = "LEVEL", default_value_t = 1, help_heading = "Messages")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=9))]
@@ -376,6 +380,7 @@ impl ServerFlags {
                     SlowConsumerFlag::Drop => SlowConsumer::Drop,
                 },
                 deflate_min: self.deflate_min,
+                deflate_max: self.deflate_max,
                 deflate_level: self.deflate_level,
             },
             rates: self.limits.rates(defaults.rates),

@@ -4,7 +4,7 @@
 //! A frame is encoded once, whoever gets it, and what is published on one channel without a pause is queued for its
 //! subscribers in one go: that costs each subscriber the same for a hundred messages as for one.
 
-use super::{Demand, FRAMES, MASKED, MID_FRAME, Outbox, SlowConsumer, TAKEOVER, WINDOW_SHIFT};
+use super::{Demand, FRAMES, MASKED, MID_FRAME, Outbox, SlowConsumer, TAKEOVER};
 use crate::data::channels::{Channels, Listed};
 use crate::data::id::{ConnectionId, Participant};
 use crate::data::presence::{Change, Presence};
@@ -230,7 +230,7 @@ impl Outbox {
         if subscribers == 0 {
             return 0;
         }
-        if payload_bytes >= self.rules.deflate_min.max(1) {
+        if (self.rules.deflate_min.max(1)..=self.rules.deflate_max).contains(&payload_bytes) {
             self.end_fanout();
             self.deliver_compressed(channel, kind, parts);
             return subscribers;
@@ -307,11 +307,11 @@ impl Outbox {
         for place in 0..self.broadcast.channels.subscribers(channel).len() {
             let key = self.broadcast.channels.subscribers(channel)[place];
             let Some(mode) = self.admit_at(key) else { continue };
-            if mode & (TAKEOVER | MID_FRAME) != 0 {
+            let bits = self.window_bits(mode, payload_bytes);
+            if mode & MID_FRAME != 0 || (bits != 0 && mode & TAKEOVER != 0) {
                 self.push_message(key, mode, kind, parts);
                 continue;
             }
-            let bits = usize::from(mode >> WINDOW_SHIFT);
             let (start, end) = match spans[bits] {
                 Some(span) => span,
                 None => {
@@ -331,7 +331,7 @@ impl Outbox {
         if bits == 0 {
             return self.extend_common(kind, false, payload_bytes, parts);
         }
-        let mut deflated = self.take_deflated();
+        let mut deflated = std::mem::take(&mut self.deflated);
         self.shared_deflater(bits).deflate(parts, &mut deflated);
         if deflated.len() < payload_bytes {
             self.extend_common(kind, true, deflated.len(), &[&deflated]);

@@ -91,7 +91,7 @@ impl Outbox {
         self.queue.account(memory);
         memory.add(MemoryKind::Held, self.held_bytes);
         memory.add(MemoryKind::Windows, self.own.len() * DEFLATER_BYTES);
-        memory.add(MemoryKind::Scratch, self.deflated.capacity());
+        memory.add(MemoryKind::Scratch, self.deflated.held_bytes());
         memory.add(MemoryKind::Connections, self.broadcast.channels.memory());
     }
 }

@@ -1,15 +1,69 @@
 //! permessage-deflate's compression (RFC 7692, section 7.2): raw DEFLATE, each message ended by a sync flush whose
 //! last four bytes are left out on the wire.
+//!
+//! The cost of a message is bounded by its length and by that of what comes out, whatever its bytes are: no call works
+//! on more of a buffer than it fills, and an [`Inflater`] refuses messages that consist of little but blocks.
 
 use super::close::Violation;
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use std::ops::Deref;
+use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 
 /// What a sync flush ends with, and what a message ends without.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
+/// The first length of an [`Output`].
 const FIRST_OUTPUT_BYTES: usize = 4096;
+/// Final blocks that a message may have. A sender has one at its end, or none; each makes the decompressor begin anew.
+const MAX_STREAM_ENDS: usize = 64;
+/// Calls of the decompressor that a message may take, one for each block, whatever comes out.
+const MIN_STEPS: usize = 256;
+/// With so many bytes out of it, a message may take one call more. A block may take ten bytes and cost a microsecond,
+/// as much as a kilobyte of text, and hold nothing.
+const BYTES_PER_STEP: usize = 512;
+
+/// Bytes that one message after another is written to. Those once written stay initialised, so that a short message
+/// costs the same after a long one as before.
+#[derive(Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Output {
+    /// Nothing yet.
+    pub fn new() -> Output {
+        Output::default()
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Space for what comes next, not beyond `most` bytes in all. Empty only when these are full.
+    fn room(&mut self, most: usize) -> &mut [u8] {
+        if self.filled == self.bytes.len() {
+            let length = (2 * self.filled).max(FIRST_OUTPUT_BYTES).min(most.max(self.filled));
+            self.bytes.reserve_exact(length - self.filled);
+            self.bytes.resize(length, 0);
+        }
+        let end = self.bytes.len().min(most);
+        &mut self.bytes[self.filled..end]
+    }
+}
+
+impl Deref for Output {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
 
 /// Decompresses messages.
-pub struct Inflater(Decompress);
+pub struct Inflater {
+    stream: Inflate,
+    steps: usize,
+}
 
 impl Default for Inflater {
     fn default() -> Inflater {
@@ -20,47 +74,62 @@ impl Default for Inflater {
 impl Inflater {
     /// An empty window of 32 KiB, which serves every smaller one as well.
     pub fn new() -> Inflater {
-        Inflater(Decompress::new(false))
+        Inflater { stream: Inflate::new(false, 15), steps: 0 }
     }
 
     /// Forgets the window, for the next message of a peer without context takeover.
     pub fn reset(&mut self) {
-        self.0.reset(false);
+        self.stream.reset(false);
     }
 
-    /// Decompresses a whole message to the end of `out`.
+    /// Calls of the decompressor that the last message took.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Decompresses a whole message to `out`, in place of what was there.
     ///
     /// # Errors
-    /// `TooBig` as soon as `out` would be longer than `limit` bytes, `BadDeflate` for anything else.
-    pub fn inflate(&mut self, payload: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), Violation> {
-        self.feed(payload, out, limit)?;
-        self.feed(&TAIL, out, limit)
+    /// `TooBig` as soon as `out` would be longer than `limit` bytes, `BadDeflate` for anything else: also for a message
+    /// of more blocks than any sender makes of what is in it.
+    pub fn inflate(&mut self, payload: &[u8], out: &mut Output, limit: usize) -> Result<(), Violation> {
+        out.filled = 0;
+        self.steps = 0;
+        let mut stream_ends = 0;
+        self.feed(payload, out, limit, &mut stream_ends)?;
+        self.feed(&TAIL, out, limit, &mut stream_ends)
     }
 
-    fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), Violation> {
+    fn feed(
+        &mut self,
+        mut input: &[u8],
+        out: &mut Output,
+        limit: usize,
+        stream_ends: &mut usize,
+    ) -> Result<(), Violation> {
         loop {
-            if out.len() == out.capacity() {
-                // One byte more than allowed tells a message at the limit from one beyond.
-                let room =
-                    out.len().max(FIRST_OUTPUT_BYTES).min(limit.saturating_add(1).saturating_sub(out.len())).max(1);
-                out.reserve_exact(room);
-            }
-            let before = self.0.total_in();
-            let status = self.0.decompress_vec(input, out, FlushDecompress::Sync).map_err(|_| Violation::BadDeflate)?;
-            let taken = (self.0.total_in() - before) as usize;
-            input = &input[taken..];
+            // One byte more than allowed tells a message at the limit from one beyond.
+            let room = out.room(limit.saturating_add(1));
+            let (taken, made) = (self.stream.total_in(), self.stream.total_out());
+            // A call ends with a block, so that blocks are counted.
+            let status = self.stream.decompress(input, room, InflateFlush::Block).map_err(|_| Violation::BadDeflate)?;
+            let (taken, made) = (self.stream.total_in() - taken, (self.stream.total_out() - made) as usize);
+            let is_full = made == room.len();
+            input = &input[taken as usize..];
+            out.filled += made;
+            self.steps += 1;
             if out.len() > limit {
                 return Err(Violation::TooBig { limit });
             }
-            match status {
+            if status == Status::StreamEnd {
                 // A final block ends the stream, not the message (section 7.2.3.4).
-                Status::StreamEnd => self.0.reset(false),
-                Status::BufError if taken == 0 && !input.is_empty() && out.len() < out.capacity() => {
-                    return Err(Violation::BadDeflate);
-                }
-                Status::Ok | Status::BufError => {}
+                self.stream.reset(false);
+                *stream_ends += 1;
             }
-            if input.is_empty() && out.len() < out.capacity() {
+            if *stream_ends > MAX_STREAM_ENDS || self.steps > MIN_STEPS + out.len() / BYTES_PER_STEP {
+                return Err(Violation::BadDeflate);
+            }
+            if input.is_empty() && !is_full {
                 return Ok(());
             }
         }
@@ -69,7 +138,7 @@ impl Inflater {
 
 /// Compresses messages.
 pub struct Deflater {
-    stream: Compress,
+    stream: Deflate,
     takeover: bool,
 }
 
@@ -77,34 +146,36 @@ impl Deflater {
     /// A compressor with a window of 2 to the power of `window_bits` bytes (9 to 15). `level` is 1 (fast) to 9 (small).
     /// With `takeover` its window lives on from one message to the next.
     pub fn new(level: u32, window_bits: u8, takeover: bool) -> Deflater {
-        let stream = Compress::new_with_window_bits(Compression::new(level), false, window_bits.clamp(9, 15));
+        let stream = Deflate::new(level.clamp(1, 9) as i32, false, window_bits.clamp(9, 15));
         Deflater { stream, takeover }
     }
 
-    /// Compresses a message to the end of `out`.
-    pub fn deflate(&mut self, parts: &[&[u8]], out: &mut Vec<u8>) {
+    /// Compresses a message to `out`, in place of what was there.
+    pub fn deflate(&mut self, parts: &[&[u8]], out: &mut Output) {
+        out.filled = 0;
         if !self.takeover {
             self.stream.reset();
         }
         for part in parts {
-            self.feed(part, FlushCompress::None, out);
+            self.feed(part, DeflateFlush::NoFlush, out);
         }
-        self.feed(&[], FlushCompress::Sync, out);
+        self.feed(&[], DeflateFlush::SyncFlush, out);
         if out.ends_with(&TAIL) {
-            out.truncate(out.len() - TAIL.len());
+            out.filled -= TAIL.len();
         }
     }
 
-    fn feed(&mut self, mut input: &[u8], flush: FlushCompress, out: &mut Vec<u8>) {
+    fn feed(&mut self, mut input: &[u8], flush: DeflateFlush, out: &mut Output) {
         loop {
-            if out.len() == out.capacity() {
-                out.reserve(out.len().max(FIRST_OUTPUT_BYTES));
-            }
-            let before = self.stream.total_in();
-            let result = self.stream.compress_vec(input, out, flush);
+            let room = out.room(usize::MAX);
+            let (taken, made) = (self.stream.total_in(), self.stream.total_out());
+            let result = self.stream.compress(input, room, flush);
             debug_assert!(result.is_ok(), "deflate fails only when misused");
-            input = &input[(self.stream.total_in() - before) as usize..];
-            if input.is_empty() && out.len() < out.capacity() {
+            let (taken, made) = (self.stream.total_in() - taken, (self.stream.total_out() - made) as usize);
+            let is_full = made == room.len();
+            input = &input[taken as usize..];
+            out.filled += made;
+            if result.is_err() || (input.is_empty() && !is_full) {
                 return;
             }
         }
@@ -124,20 +195,20 @@ mod tests {
         ) {
             let (mut deflater, mut inflater) = (Deflater::new(level, bits, takeover), Inflater::new());
             for message in messages {
-                let (mut small, mut back) = (Vec::new(), Vec::new());
+                let (mut small, mut back) = (Output::new(), Output::new());
                 let (first, second) = message.split_at(message.len() / 3);
                 deflater.deflate(&[first, second], &mut small);
                 if !takeover {
                     inflater.reset();
                 }
                 inflater.inflate(&small, &mut back, message.len()).expect("our own output");
-                prop_assert_eq!(&back, &message);
+                prop_assert_eq!(&back[..], &message);
             }
         }
 
         #[test]
         fn noise_never_panics_and_never_passes_the_limit(noise in prop::collection::vec(any::<u8>(), 0..300), limit in 0usize..2000) {
-            let mut out = Vec::new();
+            let mut out = Output::new();
             let _ = Inflater::new().inflate(&noise, &mut out, limit);
             prop_assert!(out.len() <= limit + 1);
         }
@@ -145,15 +216,76 @@ mod tests {
 
     #[test]
     fn a_bomb_stops_at_the_limit() {
-        let mut small = Vec::new();
+        let mut small = Output::new();
         Deflater::new(9, 15, false).deflate(&[&vec![0; 50_000_000]], &mut small);
         assert!(small.len() < 100_000);
-        let mut out = Vec::new();
+        let mut out = Output::new();
         let limit = 1_000_000;
         assert_eq!(Inflater::new().inflate(&small, &mut out, limit), Err(Violation::TooBig { limit }));
-        assert!(out.capacity() <= 2 * limit);
-        out.clear();
+        assert!(out.held_bytes() <= limit + 1);
         assert_eq!(Inflater::new().inflate(&small, &mut out, 50_000_000), Ok(()));
+    }
+
+    /// Cleared space would make every short message cost what the longest one did.
+    #[test]
+    fn a_long_message_leaves_nothing_to_clear_for_short_ones() {
+        let (mut deflater, mut inflater) = (Deflater::new(1, 15, false), Inflater::new());
+        let (mut small, mut long, mut out) = (Output::new(), Output::new(), Output::new());
+        deflater.deflate(&[b"short"], &mut small);
+        deflater.deflate(&[&[b'x'; 1_000_000]], &mut long);
+        inflater.inflate(&long, &mut out, 1_000_000).expect("our own output");
+        inflater.reset();
+        inflater.inflate(&small, &mut out, 1_000_000).expect("our own output");
+        // The decompressor may write some bytes ahead of what it has made.
+        assert!(&out[..] == b"short" && out.bytes[1000..1_000_000].iter().all(|byte| *byte == b'x'));
+        let (noise, mut packed) =
+            (Vec::from_iter((0..200_000u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8)), small);
+        deflater.deflate(&[&noise], &mut packed);
+        let before = packed.to_vec();
+        deflater.deflate(&[b"short"], &mut packed);
+        assert!(packed.bytes[1000..before.len()] == before[1000..]);
+    }
+
+    #[test]
+    fn final_blocks_are_counted() {
+        let (ends, hello) = (|count: usize| [3, 0].repeat(count), [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]);
+        let (mut inflater, mut out) = (Inflater::new(), Output::new());
+        for count in [1, 2, MAX_STREAM_ENDS] {
+            let payload = [&ends(count)[..], &hello].concat();
+            assert_eq!(inflater.inflate(&payload, &mut out, 100), Ok(()), "{count} final blocks");
+            assert_eq!(&out[..], b"Hello");
+        }
+        for count in [MAX_STREAM_ENDS + 1, 100_000] {
+            inflater.reset();
+            let payload = [&ends(count)[..], &hello].concat();
+            assert_eq!(inflater.inflate(&payload, &mut out, 100), Err(Violation::BadDeflate), "{count} final blocks");
+            assert!(inflater.steps() <= 2 * MAX_STREAM_ENDS + 2);
+        }
+    }
+
+    #[test]
+    fn blocks_are_counted() {
+        let (mut inflater, mut out) = (Inflater::new(), Output::new());
+        let empty = [0, 0, 0, 0xff, 0xff];
+        assert_eq!(inflater.inflate(&[&empty.repeat(200)[..], &[0]].concat(), &mut out, 100), Ok(()));
+        // Empty blocks, stored and of fixed codes.
+        for payload in [empty.repeat(1 << 18), [0x02, 0x08, 0x20, 0x80, 0].repeat(1 << 18)] {
+            inflater.reset();
+            assert_eq!(inflater.inflate(&payload, &mut out, 1 << 20), Err(Violation::BadDeflate));
+            assert_eq!((inflater.steps(), out.len()), (MIN_STEPS + 1, 0));
+        }
+        // A sender that flushes for every kilobyte is understood, however long its message.
+        let mut stream = Deflate::new(6, false, 15);
+        let (text, mut flushed) = (b"to be or not to be, that is the question; ".repeat(25_000), Vec::new());
+        let mut part = [0; 2048];
+        for kilobyte in text.chunks(1024) {
+            let before = stream.total_out();
+            stream.compress(kilobyte, &mut part, DeflateFlush::SyncFlush).expect("room");
+            flushed.extend_from_slice(&part[..(stream.total_out() - before) as usize]);
+        }
+        inflater.reset();
+        assert_eq!(inflater.inflate(&flushed, &mut out, text.len()), Ok(()));
+        assert!(out[..] == text[..]);
     }
 
     /// RFC 7692, section 7.2.3: its examples of "Hello".
@@ -167,10 +299,10 @@ mod tests {
             &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
             &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
         ] {
-            let mut out = Vec::new();
+            let mut out = Output::new();
             inflater.inflate(payload, &mut out, 100).expect("an example");
-            assert_eq!(out, b"Hello", "{payload:02x?}");
+            assert_eq!(&out[..], b"Hello", "{payload:02x?}");
         }
-        assert_eq!(inflater.inflate(&[0xff; 9], &mut Vec::new(), 100), Err(Violation::BadDeflate));
+        assert_eq!(inflater.inflate(&[0xff; 9], &mut Output::new(), 100), Err(Violation::BadDeflate));
     }
 }

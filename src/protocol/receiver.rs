@@ -6,6 +6,7 @@
 //! Any split of the same bytes gives the same events, and the same violation after them.
 
 mod memory;
+mod scratch;
 
 use super::Role;
 use super::close::{self, ClosePayload, Violation};
@@ -16,6 +17,8 @@ use super::message::{Body, HEADROOM, Kind, Message};
 use super::utf8::Utf8Stream;
 use crate::data::pool::Pool;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+pub use scratch::{STEP_BYTES, Scratch};
 
 /// What comes out of a connection's bytes.
 #[derive(Debug)]
@@ -57,26 +60,6 @@ pub struct Rules {
     pub pieces_from: Option<usize>,
 }
 
-/// What all receivers of a process share, as only one is at work at a time.
-#[derive(Default)]
-pub struct Scratch {
-    /// For connections whose peer compresses without context takeover.
-    inflater: Option<Inflater>,
-    inflated: Vec<u8>,
-    control: Vec<u8>,
-    /// Bytes that messages came to by decompression, since the start.
-    pub inflated_total: u64,
-    /// Memory of all messages of which a part has come.
-    pub assembly_bytes: usize,
-    /// In boxes as receivers hold them, so that taking one moves a pointer.
-    #[allow(clippy::vec_box)]
-    spare: Vec<Box<Assembly>>,
-}
-
-/// Assemblies kept for the next partial message.
-const SPARE_ASSEMBLIES: usize = 64;
-/// A buffer for decompressed messages that grew beyond this is given back.
-const INFLATED_KEEP_BYTES: usize = 1024 * 1024;
 /// Frames from this size on take a buffer from the pool.
 const POOLED_FROM_BYTES: u64 = 64 * 1024;
 /// What a message takes at least, before more of it has come.
@@ -195,7 +178,10 @@ impl Receiver {
         }
         let event = match opcode {
             OpCode::Control(opcode) => control(opcode, &frame[start..])?,
-            _ if compressed => Event::Message(checked(kind, self.inflate(&frame[start..], rules, scratch)?)?),
+            _ if compressed => Event::Message(checked(
+                kind,
+                scratch.inflate(self.inflater.as_deref_mut(), &frame[start..], rules.max_message)?,
+            )?),
             _ => {
                 if kind == Kind::Text {
                     simdutf8::basic::from_utf8(&frame[start..]).map_err(|_| Violation::NotUtf8)?;
@@ -215,8 +201,7 @@ impl Receiver {
     ) -> Step<'a> {
         let mut used = 0;
         loop {
-            let spare = &mut scratch.spare;
-            let assembly = self.assembly.get_or_insert_with(|| spare.pop().unwrap_or_default());
+            let assembly = self.assembly.get_or_insert_with(|| scratch.take_assembly());
             let Some(data) = &mut assembly.frame else {
                 let Some(head) = assembly.take_header(input, &mut used)? else { return Ok((used, None)) };
                 self.check(&head, rules)?;
@@ -354,9 +339,7 @@ impl Receiver {
         scratch.assembly_bytes -= buffer.capacity();
         let (end, mut utf8) = (assembly.filled, assembly.utf8);
         assembly.filled = 0;
-        if scratch.spare.len() < SPARE_ASSEMBLIES {
-            scratch.spare.push(assembly);
-        }
+        scratch.give_assembly(assembly);
         if !message.compressed {
             if message.kind == Kind::Text {
                 utf8.finish().map_err(|_| Violation::NotUtf8)?;
@@ -367,28 +350,9 @@ impl Receiver {
             return Ok(Event::Message(Message { kind: message.kind, body: Body::Owned { buffer, end } }));
         }
         let payload = buffer.get(HEADROOM..end).unwrap_or_default();
-        let inflated = self.inflate(payload, rules, scratch);
+        let inflated = scratch.inflate(self.inflater.as_deref_mut(), payload, rules.max_message);
         pool.give(buffer);
         Ok(Event::Message(checked(message.kind, inflated?)?))
-    }
-
-    fn inflate<'a>(&mut self, payload: &[u8], rules: &Rules, scratch: &'a mut Scratch) -> Result<&'a [u8], Violation> {
-        if scratch.inflated.capacity() > INFLATED_KEEP_BYTES {
-            scratch.inflated = Vec::new();
-        }
-        scratch.inflated.clear();
-        let inflater = match &mut self.inflater {
-            Some(own) => own,
-            None => {
-                let shared = scratch.inflater.get_or_insert_with(Inflater::new);
-                shared.reset();
-                shared
-            }
-        };
-        let inflated = inflater.inflate(payload, &mut scratch.inflated, rules.max_message);
-        scratch.inflated_total += scratch.inflated.len() as u64;
-        inflated?;
-        Ok(&scratch.inflated)
     }
 }
 

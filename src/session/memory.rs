@@ -54,7 +54,7 @@ impl<A: App> Sessions<A> {
     #[cold]
     fn relieve(&mut self) {
         self.outbox.queue.pool.clear();
-        self.scratch.shrink();
+        self.scratch.trim();
         let goal = self.settings.max_memory - self.settings.max_memory / 8;
         let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
         let mut holders: Vec<(usize, u32)> = keys.into_iter().map(|key| (self.holding(key), key)).collect();

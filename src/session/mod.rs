@@ -322,6 +322,7 @@ impl<A: App> Sessions<A> {
             false
         });
         self.parting = parting;
+        self.scratch.trim();
         for key in self.ended.drain(..) {
             self.slab.remove(key as usize);
             act(key, Fate::Close);

@@ -25,6 +25,7 @@ pub fn settings(random: &mut Random) -> Settings {
             max_backlog: *random.pick(&[5_000, 200_000]),
             slow_consumer,
             deflate_min: 150,
+            deflate_max: 4_000,
             deflate_level: 1,
         },
         heartbeat,

@@ -1,19 +1,6 @@
 //! What receivers hold, for the process's account, and how it is given back.
 
-use super::{Assembly, Receiver, SPARE_ASSEMBLIES, Scratch};
-
-impl Scratch {
-    /// Memory of what is shared.
-    pub fn memory(&self) -> usize {
-        self.inflated.capacity() + self.spare.len() * size_of::<Assembly>()
-    }
-
-    /// Gives back what is not needed now.
-    pub fn shrink(&mut self) {
-        self.inflated = Vec::new();
-        self.spare = Vec::new();
-    }
-}
+use super::{Assembly, Receiver, Scratch};
 
 impl Receiver {
     /// Memory of the message that is under way.
@@ -36,12 +23,10 @@ impl Receiver {
     }
 
     pub(super) fn release(&mut self, scratch: &mut Scratch) {
-        if let Some(mut assembly) = self.assembly.take()
-            && scratch.spare.len() < SPARE_ASSEMBLIES
-        {
+        if let Some(mut assembly) = self.assembly.take() {
             assembly.frame = None;
             assembly.message = None;
-            scratch.spare.push(assembly);
+            scratch.give_assembly(assembly);
         }
     }
 }
