@@ -42,6 +42,8 @@ use std::time::Duration;
 
 /// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
 const PIECES_FROM_BYTES: usize = 64 * 1024;
+/// Silence is counted in milliseconds modulo 2^32, and what lies ahead is told from what is past by half of that.
+const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
 /// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
 const EXTRA_CONNECTIONS: usize = 256;
 
@@ -147,7 +149,9 @@ impl<A: App> Sessions<A> {
     }
 
     /// The same, for connections on which our end is `role`.
-    pub fn with_role(app: A, settings: Settings, role: Role, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
+    pub fn with_role(app: A, mut settings: Settings, role: Role, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
+        settings.heartbeat = settings.heartbeat.min(LONGEST_SILENCE / 2);
+        settings.heartbeat_timeout = settings.heartbeat_timeout.min(LONGEST_SILENCE);
         // A message that gets a log line is put together like any other.
         let in_pieces = role == Role::Server && app.echoes_large() && !log.messages;
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
