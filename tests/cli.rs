@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 39] = [
+const FLAGS: [&str; 40] = [
     "bus",
     "bus-size",
     "bus-mode",
@@ -33,6 +33,7 @@ const FLAGS: [&str; 39] = [
     "max-request-line",
     "max-headers",
     "handshake-timeout",
+    "http-lifetime",
     "max-message",
     "max-backlog",
     "slow-consumer",

@@ -107,6 +107,10 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     #[arg(help_heading = "Upgrade")]
     handshake_timeout: Duration,
+    /// How long a connection serves requests before an answer is its last; 0 for ever
+    #[arg(long, env = "PERCORE_HTTP_LIFETIME", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(help_heading = "Upgrade")]
+    http_lifetime: Duration,
 
     /// Longest message, after decompression; beyond it the connection is closed with 1009
     #[arg(long, env = "PERCORE_MAX_MESSAGE", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
@@ -364,6 +368,7 @@ impl ServerFlags {
             heartbeat: self.heartbeat,
             heartbeat_timeout: self.heartbeat_timeout,
             handshake_timeout: self.handshake_timeout,
+            http_lifetime: self.http_lifetime,
             close_timeout: self.close_timeout,
             hears_out: false,
             max_connections: self.max_connections as usize,

@@ -155,8 +155,10 @@ macro_rules! stats {
 stats! {
     /// Connections accepted from a listener.
     accepted: u64 = Counter "percore_connections_accepted_total";
-    /// Connections accepted and closed at once: out of descriptors, or far beyond `--max-connections`.
+    /// Connections accepted and closed at once: out of descriptors, or far beyond `--max-connections`, and none to shed.
     refused: u64 = Counter "percore_connections_refused_total";
+    /// Connections that were no open WebSocket and were closed to make room for newer ones.
+    shed: u64 = Counter "percore_http_connections_shed_total";
     /// Accept calls that failed for want of descriptors (EMFILE, ENFILE).
     accept_errors: u64 = Counter "percore_accept_errors_total";
     /// WebSocket connections open now.
@@ -280,6 +282,7 @@ impl fmt::Display for Stats {
         write!(f, "{} connections, {} messages in, {} out", self.upgrades, self.messages_in(), self.messages_out())?;
         let losses = [
             (self.refused, "connections refused"),
+            (self.shed, "HTTP connections shed"),
             (self.rejected.iter().sum(), "requests rejected"),
             (self.proxy_errors, "PROXY headers missing"),
             (self.limited_per_ip, "upgrades beyond the limit per address"),

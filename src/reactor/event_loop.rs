@@ -6,7 +6,7 @@
 use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
-use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
+use super::sockets::{BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
@@ -33,8 +33,6 @@ const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
 const FLUSH_BYTES: usize = 32 * 1024;
 /// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
 const BUS_SHARE: Duration = Duration::from_millis(20);
-/// Connections accepted in a pass, of each listener.
-const ACCEPT_BURST: usize = 128;
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,7 +84,7 @@ pub(super) struct EventLoop<A: App> {
     /// Connections that may have more to read than they were allowed, with their generations.
     still_ready: Vec<(u32, u32)>,
     /// When the pass began.
-    now: Duration,
+    pub(super) now: Duration,
 }
 
 impl<A: App> EventLoop<A> {
@@ -316,45 +314,9 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    fn accept(&mut self) {
-        let mut from = 0;
-        while let Some(index) = self.sockets.next_waiting(from) {
-            from = index + 1;
-            for _ in 0..ACCEPT_BURST {
-                match self.sockets.accept(index) {
-                    Ok(Accepted::Stream(mut stream, peer)) => {
-                        let Some(key) = self.sessions.accept(peer) else { continue };
-                        let generation = self.sessions.generation(key).unwrap_or_default();
-                        let registered = stream.register(self.poll.registry(), token(key, generation));
-                        self.sockets.insert(key, stream, false);
-                        if let Err(error) = registered {
-                            self.sessions.socket_error(key, &error);
-                        }
-                    }
-                    Ok(Accepted::Again) => {}
-                    Ok(Accepted::None) => break,
-                    Err(error) => {
-                        self.sessions.stats_mut().accept_errors += 1;
-                        self.log_accept_error(&error);
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
     /// The app, after [`EventLoop::run`].
     pub fn into_app(self) -> A {
         self.sessions.app
-    }
-
-    fn log_accept_error(&mut self, error: &io::Error) {
-        let refused = self.sockets.refusals_to_log(self.now);
-        if refused > 0 {
-            self.sessions.stats_mut().refused += refused;
-            let text = format!("accept failed: {error}; {refused} connections refused (raise the limit of open files)");
-            self.sessions.log.push(Level::Error, "accept", &[("refused", &refused)], text);
-        }
     }
 
     /// Takes what others published, before what clients sent: they may know already what stands there. What came is written

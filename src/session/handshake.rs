@@ -3,8 +3,9 @@
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
 use crate::data::calendar::Utc;
+use crate::data::id::Peer;
 use crate::data::log::{Level, printable};
-use crate::data::tally::Tally;
+use crate::data::tally::NOWHERE;
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
 use crate::protocol::extension::Agreement;
@@ -24,28 +25,23 @@ enum Answered {
 }
 
 impl<A: App> Sessions<A> {
-    /// Who has how many connections open, where [`Settings::max_connections_per_ip`](super::Settings) bounds that.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
     /// Bytes of requests, in whatever pieces.
     pub(super) fn receive_requests(&mut self, key: u32, input: &mut [u8]) {
-        let mut head = match self.slab[key as usize].head.take() {
+        let Some(mut head) = self.slab[key as usize].head.take() else {
             // The way of nearly all: the request is whole, and nothing is kept.
-            None => match self.take_requests(key, input, 0) {
-                None => return,
-                Some(used) => Box::new(Head { bytes: input[used..].to_vec(), ..Head::default() }),
-            },
-            Some(mut head) => {
-                head.bytes.extend_from_slice(input);
-                let Some(used) = self.take_requests(key, &mut head.bytes, head.seen) else { return };
-                head.bytes.drain(..used);
-                head
+            if let Some(used) = self.take_requests(key, input, 0) {
+                let (bytes, seen) = (input[used..].to_vec(), input.len() - used);
+                self.slab[key as usize].head = Some(Box::new(Head { bytes, seen, asked: None }));
             }
+            return;
         };
-        head.seen = head.bytes.len();
-        self.slab[key as usize].head = Some(head);
+        let taken = head.take_request(input, self.settings.head.head_bytes);
+        if self.take_requests(key, &mut head.bytes, head.seen).is_some() {
+            head.seen = head.bytes.len();
+            self.slab[key as usize].head = Some(head);
+        } else if taken < input.len() {
+            self.receive(key, &mut input[taken..]);
+        }
     }
 
     /// Answers the requests in `input`. Says where one begins that is not all there, if there is one.
@@ -109,6 +105,7 @@ impl<A: App> Sessions<A> {
         let peer = self.slab[key as usize].peer;
         let mut request = http::parse(head, &mut headers, peer)?;
         forwarded::resolve(&mut request, &self.settings.proxies);
+        self.count_for(key, self.counted(request.peer()));
         // What follows the head is taken for the next request, so content cannot stay unread.
         let has_content = request.has_content()?;
         let response = match self.route(&request, has_content) {
@@ -122,9 +119,21 @@ impl<A: App> Sessions<A> {
                 }
             },
         };
-        let keep_alive = request.keeps_alive() && !has_content && self.outbox.stats.draining == 0;
+        let keep_alive =
+            request.keeps_alive() && !has_content && self.outbox.stats.draining == 0 && !self.has_lived(key);
         self.respond(key, &response, keep_alive, &request);
+        // The next request of a proxy may be another client's.
+        if keep_alive && request.proxy().is_some() {
+            self.count_for(key, Peer::UNKNOWN);
+        }
         Ok(if keep_alive { Answered::KeepAlive } else { Answered::Last })
+    }
+
+    /// Whether a connection has been there for as long as requests may go on.
+    fn has_lived(&self, key: u32) -> bool {
+        let lifetime = self.settings.http_lifetime;
+        let since = self.tally.since(self.slab[key as usize].place);
+        !lifetime.is_zero() && self.now.saturating_sub(since) >= lifetime
     }
 
     /// The response to a request that is not to be upgraded; `None` for one that asks for an upgrade on a path for it.
@@ -172,8 +181,8 @@ impl<A: App> Sessions<A> {
         self.outbox.begin_frames(id, role, deflate);
         self.outbox.stats.open += 1;
         let now = milliseconds(self.now);
-        self.tally.enter(request.peer());
         let session = &mut self.slab[key as usize];
+        self.tally.open(std::mem::replace(&mut session.place, NOWHERE), request.peer());
         session.peer = request.peer();
         session.phase = Phase::Open;
         session.head = None;
@@ -228,6 +237,20 @@ impl<A: App> Sessions<A> {
         }
         self.outbox.stats.handshake_timeouts += 1;
         self.refuse(key, BadRequest(408, "The request did not come in time."));
+    }
+}
+
+impl Head {
+    /// Takes what belongs to the request that has begun, and no more of it than it may have; says how much that is. So the
+    /// buffer stays small, whatever follows the request.
+    fn take_request(&mut self, input: &[u8], most: usize) -> usize {
+        let begun = self.bytes.len();
+        let bytes = input.len().min(most.saturating_add(1).saturating_sub(begun));
+        self.bytes.extend_from_slice(&input[..bytes]);
+        if let Some(end) = http::head_end(&self.bytes, self.seen) {
+            self.bytes.truncate(end.max(begun));
+        }
+        self.bytes.len() - begun
     }
 }
 

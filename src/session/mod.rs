@@ -16,6 +16,7 @@ mod drain;
 mod frames;
 mod handshake;
 mod health;
+mod places;
 mod preface;
 mod settings;
 
@@ -26,7 +27,7 @@ use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
 use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
-use crate::data::tally::Tally;
+use crate::data::tally::{NOWHERE, Tally};
 use crate::data::wheel::Wheel;
 use crate::outbox::{Demand, Outbox};
 use crate::protocol::Role;
@@ -44,8 +45,6 @@ use std::time::Duration;
 const PIECES_FROM_BYTES: usize = 64 * 1024;
 /// Silence is counted in milliseconds modulo 2^32, and what lies ahead is told from what is past by half of that.
 const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
-/// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
-const EXTRA_CONNECTIONS: usize = 256;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +83,8 @@ struct Session<S> {
     heard: u32,
     /// When the next Ping is due, likewise.
     next_ping: u32,
+    /// Where it stands on the tally while it is not open.
+    place: u32,
     peer: Peer,
     phase: Phase,
     /// Whether a request was answered on this connection, so that it idles legitimately.
@@ -117,7 +118,7 @@ pub struct Sessions<A: App> {
     rules: Rules,
     /// For the keys of handshakes that we begin.
     random: StdRng,
-    /// Open connections by client.
+    /// Connections by client, and the order of those that are not open.
     tally: Tally,
     slab: Slab<Session<A::Connection>>,
     scratch: Scratch,
@@ -214,18 +215,6 @@ impl<A: App> Sessions<A> {
         &mut self.outbox.queue
     }
 
-    /// A socket was accepted. `None` when it is to be closed: there are far too many, or it is of no trusted proxy where
-    /// only those may connect.
-    pub fn accept(&mut self, peer: Peer) -> Option<u32> {
-        if self.slab.len() >= self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS) {
-            self.outbox.stats.refused += 1;
-            return None;
-        }
-        let phase = self.first_phase(peer)?;
-        self.outbox.stats.accepted += 1;
-        Some(self.insert(peer, phase))
-    }
-
     fn insert(&mut self, peer: Peer, phase: Phase) -> u32 {
         self.next_generation = (self.next_generation + 1) % NOBODY;
         let generation = self.next_generation;
@@ -233,6 +222,7 @@ impl<A: App> Sessions<A> {
             generation,
             heard: milliseconds(self.now),
             next_ping: 0,
+            place: NOWHERE,
             peer,
             phase,
             served: false,
@@ -441,6 +431,7 @@ impl<A: App> Sessions<A> {
         }
         debug_assert!(session.state.is_none(), "on_close comes before the end");
         session.phase = Phase::Ended;
+        self.tally.leave(std::mem::replace(&mut session.place, NOWHERE));
         self.wheel.cancel(key);
         self.outbox.release(key);
         self.ended.push(key);
@@ -486,7 +477,7 @@ impl<A: App> Sessions<A> {
         self.outbox.unsubscribe_all(key);
         self.outbox.queue.lane_at(key).mode = 0;
         self.outbox.stats.open -= 1;
-        self.tally.leave(session.peer);
+        session.place = self.tally.close(key, session.peer, self.now);
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
         self.outbox.stats.close(reason.code.into());
         if self.log.keeps(Level::Info) {
