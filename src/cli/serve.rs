@@ -111,7 +111,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     raise_descriptor_limit();
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
-            let checked = server.check(Defaults { port: 8080, paths: &["/", "/ws"] })?;
+            let checked = server.check(Defaults { port: 8080, paths: &["/", "/ws"], origins: &[] })?;
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, false),
                 checked if hostname_prefix => serve_app(PrefixedEcho::new(&hostname()), checked, part),
@@ -119,7 +119,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
             }
         }
         Serve::Chat(ChatFlags { server }) => {
-            let checked = server.check(Defaults { port: 9001, paths: &[chat::PATH] })?;
+            let checked = server.check(Defaults { port: 9001, paths: &[chat::PATH], origins: &["same"] })?;
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(Chat::new(seed().map_err(failed)?), checked, part),
@@ -128,7 +128,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
-            match flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"] })? {
+            match flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"], origins: &[] })? {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(ticker, checked, part),
             }

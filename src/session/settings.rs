@@ -31,7 +31,7 @@ pub struct Settings {
     /// Names this process in each [`ConnectionId`](crate::ConnectionId); 0 for a process alone. Default 0.
     pub node: u32,
     /// The longest message, in bytes, all fragments together and after decompression; beyond it the connection is closed
-    /// with 1009 (RFC 6455, section 7.4.1). Default 16 MiB.
+    /// with 1009 (RFC 6455, section 7.4.1). Default 1 MiB.
     pub max_message: usize,
     /// What is upgraded: paths, origins, subprotocols, compression (RFC 6455, section 4.2). Default `/` and `/ws`, for
     /// any origin.
@@ -72,7 +72,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             node: 0,
-            max_message: 16 << 20,
+            max_message: 1 << 20,
             upgrade: UpgradeRules::default(),
             head: HeadLimits { request_line_bytes: 8 << 10, head_bytes: 16 << 10 },
             send: SendRules::default(),
