@@ -34,7 +34,7 @@ pub enum SlowConsumer {
 #[derive(Clone, Copy, Debug)]
 pub struct SendRules {
     /// Bytes that may wait for one connection's socket. A message is queued while there are fewer, so one message may
-    /// pass the bound.
+    /// pass the bound. Default 4 MiB.
     pub max_backlog: usize,
     /// What happens beyond.
     pub slow_consumer: SlowConsumer,
@@ -50,7 +50,7 @@ pub struct SendRules {
 impl Default for SendRules {
     fn default() -> SendRules {
         SendRules {
-            max_backlog: 16 << 20,
+            max_backlog: 4 << 20,
             slow_consumer: SlowConsumer::Close,
             deflate_min: 1024,
             deflate_max: 128 * 1024,

@@ -67,7 +67,7 @@ fn the_ticker_page_shows_prices_and_comes_back() {
 #[test]
 fn two_chat_pages_meet_on_two_servers() {
     let folder = TempDir::new();
-    let servers = [1, 2].map(|_| common::chat::start_on(&folder.path("bus"), &[]));
+    let servers = [1, 2].map(|_| common::chat::start_on(&folder.path("bus"), &["--origin", "null"]));
     let browser = Browser::start();
     let [mut ann, mut bob] = [0, 1].map(|at: usize| {
         let mut page = browser.open("chat.html", &[("url", &servers[at].url("/websockets")), ("room", "green & blue")]);

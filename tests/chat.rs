@@ -3,7 +3,7 @@
 mod common;
 
 use common::chat::{Talker, chat, in_room, refused, sends, sent, start, start_on, told};
-use common::client::{BINARY, TEXT, frame};
+use common::client::{BINARY, TEXT, frame, upgrade_request};
 use common::{Client, Server, TempDir, percore, process};
 use std::collections::HashSet;
 use std::path::Path;
@@ -364,10 +364,25 @@ fn a_message_beyond_the_limit_ends_its_connection() {
     bob.must_hear_chat("alone");
 }
 
+/// A page that is not ours could read along, and talk in its visitor's name.
+#[test]
+fn pages_of_other_hosts_stay_out_unless_they_are_let_in() {
+    let evil = upgrade_request("/websockets", "Origin: https://evil.example\r\n");
+    for (flags, status) in [(&[][..], 403), (&["--origin", "any"], 101), (&["--origin", "https://evil.example"], 101)] {
+        let server = start(flags);
+        let mut client = server.connect();
+        client.send(&evil);
+        assert_eq!(client.head_response().status, status, "{flags:?}");
+    }
+    let server = start(&[]);
+    Talker::with(server.addr(), "Origin: http://test.example\r\n");
+    Talker::to(server.addr());
+}
+
 /// As values in memory this would be a hundred times as long; compressed it would be 8 KiB.
 #[test]
 fn what_no_envelope_can_be_is_not_read() {
-    let server = start(&[]);
+    let server = start(&["--max-message", "16M"]);
     let mut talker = Talker::to(server.addr());
     talker.says(&format!("[{}0]", r#"{"":0},"#.repeat(700_000)));
     talker.must_hear(&refused("too-long", "too long: a message has at most 65536 bytes"));

@@ -33,6 +33,7 @@ const FLAGS: [&str; 40] = [
     "max-request-line",
     "max-headers",
     "handshake-timeout",
+    "http-lifetime",
     "max-message",
     "max-backlog",
     "slow-consumer",

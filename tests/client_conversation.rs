@@ -71,7 +71,7 @@ fn much_comes_back_whole_and_in_order() {
     let lines: Vec<String> = (0..100_000).map(|n| format!("line {n}")).chain([" x".repeat(1 << 20)]).collect();
     let input = lines.join("\n");
     for (serve, talk_as) in [("off", &["--deflate=off"][..]), ("takeover", &["--deflate=takeover"])] {
-        let server = Server::start(&["--deflate", serve]);
+        let server = Server::start(&["--deflate", serve, "--max-message", "16M"]);
         let (code, out, err) = talk(&[&[server.url("/").as_str(), "-E"], talk_as].concat(), input.as_bytes());
         assert_eq!(code, Some(0), "{err:?}");
         assert!(out == lines, "{} of {} lines", out.len(), lines.len());
@@ -344,7 +344,7 @@ fn certificates(ip: &str) -> TempDir {
 
 #[test]
 fn over_tls() {
-    let server = Server::start(&["--trusted-proxy", "127.0.0.0/8"]);
+    let server = Server::start(&["--trusted-proxy", "127.0.0.0/8", "--max-message", "16M"]);
     let ip = common::nginx::own_ips()[0].to_string();
     let keys = certificates(&ip);
     let folder = [("/etc/nginx/tls/", keys.path("").display().to_string())];

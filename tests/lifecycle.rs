@@ -163,7 +163,7 @@ fn a_signal_tells_everyone_and_ends_well() {
 
 #[test]
 fn what_is_queued_is_still_sent_before_the_end() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--max-message", "16M", "--max-backlog", "16M"]);
     let mut client = server.open();
     // Far more than socket buffers hold, so that much of it waits in the server when the signal comes.
     let payload = vec![b'x'; 15 << 20];

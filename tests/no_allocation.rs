@@ -240,6 +240,28 @@ fn an_idle_connection_holds_no_buffer() {
 }
 
 #[test]
+fn a_request_under_way_holds_no_more_than_it_may_have() {
+    let mut server = Server::new(1);
+    server.pass(&frame(BINARY, 20));
+    let key = server.sessions.accept(Peer::UNIX).expect("room for a connection");
+    // Empty lines before a request are passed over.
+    let rest = ["\r\n".repeat(1 << 18).as_bytes(), b"GET /healthz HTTP/1.1\r\nHost: h\r\nX: "].concat();
+    let before = HELD.get();
+    let held = || HELD.get().wrapping_sub(before) as isize;
+    server.receive(key, b"GET /healthz HTTP/1.1\r\nHost: h\r\n");
+    server.receive(key, &rest);
+    server.finish();
+    assert!(held() < 16 << 10, "{} bytes for the beginning of a request", held());
+    for _ in 0..16_000 {
+        server.receive(key, b"x");
+    }
+    assert!((16_000..40_000).contains(&held()), "{} bytes for a request of 16,000", held());
+    server.receive(key, b"\r\n\r\n");
+    server.finish();
+    assert!(held() < 16 << 10, "{} bytes after it", held());
+}
+
+#[test]
 fn a_connection_is_small() {
     assert!(size_of::<Receiver>() <= 24, "{}", size_of::<Receiver>());
     assert!(size_of::<Lane>() <= 40, "{}", size_of::<Lane>());

@@ -40,7 +40,7 @@ fn text(bytes: usize) -> String {
 
 #[test]
 fn every_size_comes_back_as_it_went() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--max-message", "16M", "--max-backlog", "32M"]);
     let mut socket = connect(&server);
     let sizes = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 63, 124, 125, 126, 127, 128, 1000, 4096, 16384, 65_534, 65_535];
     for size in sizes.into_iter().chain([65_536, 65_537, 262_143, 262_144, 1 << 20, (1 << 20) + 1, 16 << 20]) {

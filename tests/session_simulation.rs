@@ -14,6 +14,8 @@ const CLIENTS: usize = 1_000;
 const HOUR: Duration = Duration::from_secs(3600);
 /// The sessions count milliseconds in 32 bits, which begin anew after this time.
 const WRAP: Duration = Duration::from_millis(1 << 32);
+/// The wheel's timers keep 32 bits of their tick, which begin anew after this time.
+const ROUND_OF_TICKS: Duration = Duration::from_millis(32 << 32);
 
 /// Prints the seed when a run panics.
 struct Seed(u64);
@@ -29,7 +31,7 @@ impl Drop for Seed {
 fn simulate(seed: u64) {
     let _printed_on_failure = Seed(seed);
     let mut random = Random::new(seed);
-    let start = *random.pick(&[Duration::ZERO, Duration::ZERO, HOUR * 1_000, WRAP - HOUR]);
+    let start = *random.pick(&[Duration::ZERO, HOUR * 1_000, WRAP - HOUR, ROUND_OF_TICKS - HOUR, HOUR * 24 * 365 * 40]);
     let span = HOUR * random.between(1, 48) as u32;
     World::new(random.next(), start, span, CLIENTS).run(start + span + HOUR / 10);
 }

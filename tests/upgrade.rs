@@ -119,6 +119,8 @@ fn only_allowed_origins_connect() {
     }
     let anyone = Server::start(&[]);
     assert_eq!(ask(&anyone, &upgrade_request("/ws", "Origin: https://evil.example\r\n")).status, 101);
+    let any = Server::start(&["--origin", "same", "--origin", "any"]);
+    assert_eq!(ask(&any, &upgrade_request("/ws", "Origin: https://evil.example\r\n")).status, 101);
 }
 
 #[test]

@@ -56,7 +56,9 @@ class Percore(Server):
         return f"{said(self.path, '--version').removeprefix('percore ')}, commit {commit}"
 
     def command(self, port, cell):
-        return [self.path, "serve", "echo", "--listen", f"127.0.0.1:{port}", "--log-level", "off"]
+        # Large messages, 32 of them in flight, are more than it takes unless told.
+        return [self.path, "serve", "echo", "--listen", f"127.0.0.1:{port}", "--log-level", "off",
+                "--max-message", "16M", "--max-backlog", "32M"]
 
 
 @functools.cache

@@ -27,9 +27,11 @@ fuzz_target!(|bytes: &[u8]| {
         HeadLimits { request_line_bytes: 20, head_bytes: 60 },
         HeadLimits { request_line_bytes: 8192, head_bytes: 16384 },
     ] {
-        let whole = http::check_beginning(bytes, &limits);
-        let beginning = http::check_beginning(&bytes[..bytes.len() / 2], &limits);
+        let whole = http::check_beginning(bytes, 0, &limits);
+        let beginning = http::check_beginning(&bytes[..bytes.len() / 2], 0, &limits);
         assert!(whole.is_err() || beginning.is_ok(), "what is good has a good beginning");
+        let rest = beginning.and_then(|()| http::check_beginning(bytes, bytes.len() / 2, &limits));
+        assert!(beginning.is_err() || rest == whole, "what was seen need not be looked at again");
     }
     let Some(end) = end else { return };
     let head = &bytes[..end];
@@ -37,7 +39,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(request) = http::parse(head, &mut headers, Peer::UNIX) {
         let mut again = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let seen = httparse::Request::new(&mut again).parse(head);
-        assert_eq!(seen, Ok(httparse::Status::Complete(end)), "the head ends where it was found to end");
+        // Of a later version than it knows, httparse does not say where the head ends.
+        let is_later = seen == Err(httparse::Error::Version);
+        assert!(is_later || seen == Ok(httparse::Status::Complete(end)), "the head ends where it was found to end");
         look(&request);
         for deflate in [DeflateMode::Off, DeflateMode::NoTakeover, DeflateMode::Takeover] {
             answer(&request, deflate);
@@ -50,7 +54,7 @@ fn look(request: &Request<'_>) {
     let _ = (request.query_value("q"), request.keeps_alive(), upgrade::is_asked(request));
     let named = |name: &str| request.all_headers().any(|(header, _)| header.eq_ignore_ascii_case(name));
     if named("transfer-encoding") {
-        assert_eq!(request.has_content(), Ok(true));
+        assert_ne!(request.has_content(), Ok(false));
     } else if named("content-length") {
         let zeros = |value: &[u8]| value.iter().all(|byte| b"0, \t".contains(byte));
         let mut lengths = request.all_headers().filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));

@@ -92,7 +92,7 @@ pub struct ServerFlags {
     path: Vec<String>,
     // The line is read in a terminal, where brackets around the URL would only be in the way.
     #[allow(rustdoc::bare_urls)]
-    /// Origin that may connect, as in https://example.org, or 'same' for the host itself; repeatable [default: any]
+    /// Origin that may connect, as in https://example.org, 'same' for the host itself, or 'any'; repeatable [default: any, for chat same]
     #[arg(long, env = "PERCORE_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = "Upgrade")]
     origin: Vec<String>,
     /// Subprotocol spoken here; repeatable; the client's order decides
@@ -110,13 +110,17 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     #[arg(help_heading = "Upgrade")]
     handshake_timeout: Duration,
+    /// How long a connection serves requests before an answer is its last; 0 for ever
+    #[arg(long, env = "PERCORE_HTTP_LIFETIME", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(help_heading = "Upgrade")]
+    http_lifetime: Duration,
 
     /// Longest message, after decompression; beyond it the connection is closed with 1009
-    #[arg(long, env = "PERCORE_MAX_MESSAGE", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
+    #[arg(long, env = "PERCORE_MAX_MESSAGE", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     max_message: usize,
     /// Bytes that may wait for one connection before --slow-consumer decides
-    #[arg(long, env = "PERCORE_MAX_BACKLOG", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
+    #[arg(long, env = "PERCORE_MAX_BACKLOG", value_name = "BYTES", default_value = "4M", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     max_backlog: usize,
     /// What becomes of a connection with a full backlog
@@ -321,6 +325,8 @@ pub(super) struct Defaults {
     pub port: u16,
     pub paths: &'static [&'static str],
     pub rates: RateRules,
+    /// Empty for any.
+    pub origins: &'static [&'static str],
 }
 
 impl ServerFlags {
@@ -333,10 +339,10 @@ impl ServerFlags {
             )));
         }
         check_subprotocols(&self.subprotocol)?;
-        let origin_is_good = |origin: &&String| *origin == "same" || *origin == "null" || is_origin(origin);
+        let origin_is_good = |origin: &&String| ["any", "same", "null"].contains(&origin.as_str()) || is_origin(origin);
         if let Some(bad) = self.origin.iter().find(|origin| !origin_is_good(origin)) {
             return Err(Failure::Usage(format!(
-                "--origin '{bad}' is no origin: give SCHEME://HOST[:PORT] without a path, or same"
+                "--origin '{bad}' is no origin: give SCHEME://HOST[:PORT] without a path, same, null or any"
             )));
         }
         if !self.heartbeat_timeout.is_zero() && self.heartbeat >= self.heartbeat_timeout {
@@ -367,7 +373,7 @@ impl ServerFlags {
             max_message: self.max_message,
             upgrade: UpgradeRules {
                 paths: if self.path.is_empty() { paths } else { self.path.clone() },
-                origins: self.origin.clone(),
+                origins: self.origins(defaults),
                 subprotocols: self.subprotocol.clone(),
                 deflate: self.deflate.into(),
                 deflate_bits: self.deflate_window,
@@ -388,6 +394,7 @@ impl ServerFlags {
             heartbeat: self.heartbeat,
             heartbeat_timeout: self.heartbeat_timeout,
             handshake_timeout: self.handshake_timeout,
+            http_lifetime: self.http_lifetime,
             close_timeout: self.close_timeout,
             hears_out: false,
             max_connections: self.max_connections as usize,
@@ -401,6 +408,13 @@ impl ServerFlags {
                 proxy_protocol: self.proxy_protocol,
             },
         }
+    }
+
+    /// `any` among them lets everyone in, which is what no list means to the rules.
+    fn origins(&self, defaults: Defaults) -> Vec<String> {
+        let named = defaults.origins.iter().map(|origin| (*origin).to_owned());
+        let origins = if self.origin.is_empty() { named.collect() } else { self.origin.clone() };
+        if origins.iter().any(|origin| origin == "any") { Vec::new() } else { origins }
     }
 
     fn options(&self) -> ServerOptions {

@@ -117,7 +117,12 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     raise_descriptor_limit();
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
-            let checked = server.check(Defaults { port: 8080, paths: &["/", "/ws"], rates: RateRules::default() })?;
+            let checked = server.check(Defaults {
+                port: 8080,
+                paths: &["/", "/ws"],
+                origins: &[],
+                rates: RateRules::default(),
+            })?;
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, false),
                 checked if hostname_prefix => serve_app(PrefixedEcho::new(&hostname()), checked, part),
@@ -125,7 +130,8 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
             }
         }
         Serve::Chat(ChatFlags { server }) => {
-            let checked = server.check(Defaults { port: 9001, paths: &[chat::PATH], rates: CHAT_RATES })?;
+            let checked =
+                server.check(Defaults { port: 9001, paths: &[chat::PATH], origins: &["same"], rates: CHAT_RATES })?;
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(Chat::new(seed().map_err(failed)?), checked, part),
@@ -134,7 +140,12 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
-            match flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"], rates: TICKER_RATES })? {
+            match flags.server.check(Defaults {
+                port: 8080,
+                paths: &["/", "/ws"],
+                origins: &[],
+                rates: TICKER_RATES,
+            })? {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(ticker, checked, part),
             }

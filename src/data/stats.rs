@@ -20,9 +20,9 @@ pub const PONG: usize = 4;
 /// The opcodes as label values, by index.
 pub const OPCODES: [&str; 5] = ["text", "binary", "close", "ping", "pong"];
 
-/// Statuses with which requests are refused, as label values; the last is any other.
-const STATUSES: [&str; 15] =
-    ["400", "403", "404", "405", "408", "413", "414", "417", "426", "429", "431", "500", "501", "503", "other"];
+/// Statuses with which percore itself refuses requests, as label values; the last is any other, which an app chose.
+const STATUSES: [&str; 14] =
+    ["400", "403", "404", "405", "408", "413", "414", "426", "429", "431", "501", "503", "505", "other"];
 
 /// Close codes as label values (RFC 6455, section 7.4); the last is any other.
 const CODES: [&str; 14] =
@@ -156,8 +156,10 @@ macro_rules! stats {
 stats! {
     /// Connections accepted from a listener.
     accepted: u64 = Counter "percore_connections_accepted_total";
-    /// Connections accepted and closed at once: out of descriptors, or far beyond `--max-connections`.
+    /// Connections accepted and closed at once: out of descriptors, or far beyond `--max-connections`, and none to shed.
     refused: u64 = Counter "percore_connections_refused_total";
+    /// Connections that were no open WebSocket and were closed to make room for newer ones.
+    shed: u64 = Counter "percore_http_connections_shed_total";
     /// Accept calls that failed for want of descriptors (EMFILE, ENFILE).
     accept_errors: u64 = Counter "percore_accept_errors_total";
     /// WebSocket connections open now.
@@ -296,6 +298,7 @@ impl fmt::Display for Stats {
         write!(f, "{} connections, {} messages in, {} out", self.upgrades, self.messages_in(), self.messages_out())?;
         let losses = [
             (self.refused, "connections refused"),
+            (self.shed, "HTTP connections shed"),
             (self.rejected.iter().sum(), "requests rejected"),
             (self.proxy_errors, "PROXY headers missing"),
             (self.limited_per_ip, "upgrades beyond the limit per address"),
@@ -333,7 +336,7 @@ mod tests {
         assert_eq!(words.len(), Stats::WORDS);
         assert_eq!(Stats::from_words(&words), stats);
         assert_eq!(Stats::from_words(&[]), Stats::default());
-        assert_eq!((stats.rejected[8], stats.rejected[14], stats.closes[1], stats.closes[13]), (1, 1, 1, 1));
+        assert_eq!((stats.rejected[7], stats.rejected[13], stats.closes[1], stats.closes[13]), (1, 1, 1, 1));
     }
 
     #[test]

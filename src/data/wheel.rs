@@ -1,7 +1,8 @@
 //! The hashed timer wheel: one deadline per connection, armed, moved and cancelled in O(1) with no allocation.
 //!
 //! A slot is a tick of [`TICK`]; a deadline further away than the wheel is round stays in its slot and is passed
-//! over until its round has come. Timers live in one table by connection index, linked through it.
+//! over until its round has come. Timers live in one table by connection index, linked through it. Ticks are counted in
+//! 64 bits; a timer keeps the lower 32 of its own, which tell it from any other within [`FARTHEST`] of now.
 //!
 //! Invariant: a timer is in exactly one slot's list while armed, the slot of its own deadline, and in none otherwise.
 
@@ -11,14 +12,18 @@ use std::time::Duration;
 pub const TICK: Duration = Duration::from_millis(32);
 
 const SLOTS: usize = 2048;
+/// No key: the end of a list.
 const NONE: u32 = u32::MAX;
-const UNARMED: u32 = u32::MAX;
+/// In place of the next key, of a timer in no list.
+const UNARMED: u32 = u32::MAX - 1;
+/// A deadline is at most this many ticks ahead: two years.
+const FARTHEST: u64 = i32::MAX as u64;
 
 #[derive(Clone, Copy)]
 struct Timer {
     next: u32,
     previous: u32,
-    /// In ticks since the wheel's beginning, or `UNARMED`.
+    /// In ticks since the wheel's beginning, modulo 2^32.
     deadline: u32,
 }
 
@@ -44,7 +49,7 @@ pub struct Wheel {
     occupied: [u64; SLOTS / 64],
     timers: Vec<Timer>,
     /// The last tick that was expired.
-    now: u32,
+    now: u64,
 }
 
 impl Default for Wheel {
@@ -60,21 +65,21 @@ impl Wheel {
     }
 
     /// Sets the deadline of `key`, the time since the wheel's beginning, in place of an earlier one. One that is past
-    /// comes with the next tick.
+    /// comes with the next tick, and one that is more than two years ahead comes after two years.
     pub fn arm(&mut self, key: u32, deadline: Duration) {
         self.cancel(key);
         if self.timers.len() <= key as usize {
-            self.timers.resize(key as usize + 1, Timer { next: NONE, previous: NONE, deadline: UNARMED });
+            self.timers.resize(key as usize + 1, Timer { next: UNARMED, previous: NONE, deadline: 0 });
         }
         // Rounded up, so that no deadline is early; the current tick has been expired already.
-        let tick = deadline.as_nanos().div_ceil(TICK.as_nanos()).min(u128::from(UNARMED - 1)) as u32;
-        let tick = tick.max(self.now + 1);
+        let tick = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64;
+        let tick = tick.clamp(self.now + 1, self.now + FARTHEST);
         let slot = tick as usize % SLOTS;
         let head = self.heads[slot];
         if head != NONE {
             self.timers[head as usize].previous = key;
         }
-        self.timers[key as usize] = Timer { next: head, previous: NONE, deadline: tick };
+        self.timers[key as usize] = Timer { next: head, previous: NONE, deadline: tick as u32 };
         self.heads[slot] = key;
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
@@ -82,7 +87,7 @@ impl Wheel {
     /// Forgets the deadline of `key`, if it has one.
     pub fn cancel(&mut self, key: u32) {
         let Some(&timer) = self.timers.get(key as usize) else { return };
-        if timer.deadline == UNARMED {
+        if timer.next == UNARMED {
             return;
         }
         let slot = timer.deadline as usize % SLOTS;
@@ -96,7 +101,7 @@ impl Wheel {
         if self.heads[slot] == NONE {
             self.occupied[slot / 64] &= !(1 << (slot % 64));
         }
-        self.timers[key as usize].deadline = UNARMED;
+        self.timers[key as usize].next = UNARMED;
     }
 
     /// Memory of the timers.
@@ -106,23 +111,25 @@ impl Wheel {
 
     /// Whether `key` has a deadline that has not expired.
     pub fn is_armed(&self, key: u32) -> bool {
-        self.timers.get(key as usize).is_some_and(|timer| timer.deadline != UNARMED)
+        self.timers.get(key as usize).is_some_and(|timer| timer.next != UNARMED)
     }
 
     /// Moves time on to `now` and puts every key whose deadline has come at the end of `expired`, unarmed.
     pub fn advance(&mut self, now: Duration, expired: &mut Vec<u32>) {
-        let tick = (now.as_nanos() / TICK.as_nanos()) as u32;
+        let tick = (now.as_nanos() / TICK.as_nanos()) as u64;
         if tick <= self.now {
             return;
         }
-        let slots = ((tick - self.now) as usize).min(SLOTS);
-        let first = self.now.wrapping_add(1) as usize;
+        let passed = tick - self.now;
+        let is_due = |deadline: u32| passed > FARTHEST || (tick as u32).wrapping_sub(deadline) <= FARTHEST as u32;
+        let slots = passed.min(SLOTS as u64) as usize;
+        let first = (self.now + 1) as usize % SLOTS;
         self.now = tick;
         for slot in (first..first + slots).map(|slot| slot % SLOTS) {
             let mut key = self.heads[slot];
             while key != NONE {
                 let timer = self.timers[key as usize];
-                if timer.deadline <= tick {
+                if is_due(timer.deadline) {
                     self.cancel(key);
                     expired.push(key);
                 }
@@ -147,7 +154,7 @@ impl Wheel {
             if word != 0 {
                 let slot = index * 64 + word.trailing_zeros() as usize;
                 let ahead = (slot + SLOTS - start) % SLOTS + 1;
-                return Some(TICK * (self.now + ahead as u32));
+                return Some(Duration::from_millis(TICK.as_millis() as u64 * (self.now + ahead as u64)));
             }
         }
         None
@@ -160,15 +167,21 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    /// When a count of ticks in 32 bits begins anew: after 4.36 years.
+    const ROUND_OF_U32: Duration = Duration::from_millis((TICK.as_millis() as u64) << 32);
+
     proptest! {
         /// Against a model: a map of deadlines.
         #[test]
         fn a_deadline_comes_once_never_early_and_at_most_a_tick_late(
-            steps in prop::collection::vec((0u32..40, 0u64..400_000, 0u64..90_000, any::<bool>()), 1..120)
+            steps in prop::collection::vec((0u32..40, 0u64..400_000, 0u64..90_000, any::<bool>()), 1..120),
+            begin in prop::sample::select(vec![Duration::ZERO, ROUND_OF_U32 - Duration::from_secs(600), YEAR * 40])
         ) {
             let mut wheel = Wheel::new();
             let mut model = BTreeMap::new();
-            let mut now = Duration::ZERO;
+            let mut now = begin;
+            wheel.advance(now, &mut Vec::new());
             for (key, ahead, pass, cancel) in steps {
                 if cancel {
                     wheel.cancel(key);
@@ -210,5 +223,36 @@ mod tests {
         }
         assert_eq!(expired, [1, 0]);
         assert!(wakes <= 7, "once a round for the far one: {wakes}");
+    }
+
+    /// Ticks were counted in 32 bits, and after 4.36 years no deadline came any more.
+    #[test]
+    fn deadlines_come_for_decades() {
+        let (mut wheel, mut expired, mut now) = (Wheel::new(), Vec::new(), Duration::ZERO);
+        for week in 0..52 * 60 {
+            let ahead = Duration::from_secs(75);
+            wheel.advance(now, &mut expired);
+            wheel.arm(week % 7, now + ahead);
+            let next = wheel.next_deadline().expect("one is armed");
+            assert!(next > now && next <= now + ahead + TICK, "{next:?} at {now:?}");
+            wheel.advance(now + ahead - TICK, &mut expired);
+            assert!(expired.is_empty(), "early at {now:?}");
+            wheel.advance(now + ahead + TICK, &mut expired);
+            assert_eq!(expired.drain(..).collect::<Vec<_>>(), [week % 7], "at {now:?}");
+            assert!(!wheel.is_armed(week % 7));
+            now += YEAR / 52;
+        }
+    }
+
+    #[test]
+    fn no_leap_of_time_passes_a_deadline_over() {
+        for leap in [YEAR, YEAR * 3, ROUND_OF_U32, YEAR * 40] {
+            let (mut wheel, mut expired) = (Wheel::new(), Vec::new());
+            wheel.arm(0, Duration::from_secs(1));
+            wheel.arm(1, YEAR * 100);
+            wheel.advance(leap, &mut expired);
+            let two_years = TICK * FARTHEST as u32;
+            assert_eq!((expired.contains(&0), expired.contains(&1)), (true, leap > two_years), "{leap:?}");
+        }
     }
 }

@@ -1,7 +1,10 @@
-//! As much of HTTP/1.1 (RFC 9112) as stands before an upgrade: requests without content, and their responses.
+//! As much of HTTP/1.1 (RFC 9112) as stands before an upgrade: requests without content.
 
+use super::target::{self, is_host};
 use crate::data::id::Peer;
 use httparse::Header;
+
+pub use super::response::Response;
 
 /// Headers a request may have; more are answered by 431.
 pub const MAX_HEADERS: usize = 64;
@@ -25,6 +28,8 @@ pub struct Request<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
     pub(crate) query: Option<&'a str>,
+    /// The authority of a target in absolute form.
+    pub(crate) authority: Option<&'a str>,
     pub(crate) minor_version: u8,
     pub(crate) headers: &'a [Header<'a>],
     pub(crate) peer: Peer,
@@ -40,6 +45,7 @@ impl<'a> Request<'a> {
             method: "GET",
             path: "/",
             query: None,
+            authority: None,
             minor_version: 1,
             headers: &[],
             peer,
@@ -73,6 +79,12 @@ impl<'a> Request<'a> {
     /// The first header of that name, whatever its case; `None` also when its value is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers(name).next()
+    }
+
+    /// Whom it is for, as `HOST` or `HOST:PORT`: the authority of a target in absolute form, else what the Host header says
+    /// (RFC 9112, section 3.2.2); empty where neither says it.
+    pub fn host(&self) -> &'a str {
+        self.authority.or_else(|| self.header("host")).unwrap_or_default()
     }
 
     /// All values of headers of that name, in order.
@@ -133,19 +145,40 @@ impl<'a> Request<'a> {
     /// Whether content follows the head (RFC 9112, section 6.3).
     ///
     /// # Errors
-    /// Lengths that contradict each other or are no numbers.
+    /// Lengths that contradict each other or are no numbers; a Transfer-Encoding beside a length or of HTTP/1.0, one that
+    /// does not end in `chunked`, and one that is not known here (501). Where such content ends nobody can say for sure, so
+    /// the connection is to end after the answer.
     pub fn has_content(&self) -> Result<bool, BadRequest> {
-        if self.raw_values("transfer-encoding").next().is_some() {
-            return Ok(true);
-        }
         let lengths = self.raw_values("content-length").flat_map(|value| value.split(|byte| *byte == b','));
         let mut lengths = lengths.map(<[u8]>::trim_ascii);
-        let Some(first) = lengths.next() else { return Ok(false) };
+        let first = lengths.next();
+        if self.raw_values("transfer-encoding").next().is_some() {
+            if first.is_some() || self.minor_version == 0 {
+                return Err(BadRequest(400, "Transfer-Encoding does not go with Content-Length or HTTP/1.0"));
+            }
+            return self.check_transfer_coding().map(|()| true);
+        }
+        let Some(first) = first else { return Ok(false) };
         let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
         if !digits || lengths.any(|other| other != first) {
             return Err(BadRequest(400, "Content-Length is not one number"));
         }
         Ok(first.iter().any(|byte| *byte != b'0'))
+    }
+
+    /// Only `chunked` is known here, once, and as the last (RFC 9112, sections 6.1 and 6.3).
+    fn check_transfer_coding(&self) -> Result<(), BadRequest> {
+        let codings = self.raw_values("transfer-encoding").flat_map(|value| value.split(|byte| *byte == b','));
+        let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        if !codings.next_back().is_some_and(is_chunked) {
+            return Err(BadRequest(400, "Transfer-Encoding does not end in chunked"));
+        }
+        match codings.next() {
+            None => Ok(()),
+            Some(coding) if is_chunked(coding) => Err(BadRequest(400, "chunked stands twice in Transfer-Encoding")),
+            Some(_) => Err(BadRequest(501, "only chunked is known here as Transfer-Encoding")),
+        }
     }
 }
 
@@ -164,13 +197,15 @@ pub fn head_end(bytes: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
-/// Whether a head that is not all there may still become good, so that a hopeless one is refused at once.
+/// Whether a head that is not all there may still become good, so that a hopeless one is refused at once. `seen` bytes of
+/// it were found good before: a head that comes byte by byte is not looked at from its beginning each time.
 ///
 /// # Errors
 /// Too long, or not HTTP at all (a TLS hello, say).
-pub fn check_beginning(bytes: &[u8], limits: &HeadLimits) -> Result<(), BadRequest> {
-    let line = bytes.iter().position(|byte| *byte == b'\n');
-    if line.unwrap_or(bytes.len()) > limits.request_line_bytes {
+pub fn check_beginning(bytes: &[u8], seen: usize, limits: &HeadLimits) -> Result<(), BadRequest> {
+    let most = limits.request_line_bytes;
+    // Once so many bytes are there, either the line ends among them or never in time.
+    if seen <= most && bytes.len() > most && !bytes[..=most].contains(&b'\n') {
         return Err(BadRequest(414, "request line too long"));
     }
     if bytes.len() > limits.head_bytes {
@@ -192,122 +227,61 @@ pub fn parse<'a>(
     peer: Peer,
 ) -> Result<Request<'a>, BadRequest> {
     let mut parsed = httparse::Request::new(headers);
-    match parsed.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
+    let result = parsed.parse(head);
+    let (method, path) = (parsed.method, parsed.path);
+    let (minor_version, headers): (u8, &[Header<'_>]) = match result {
+        Ok(httparse::Status::Complete(_)) => (parsed.version.unwrap_or_default(), parsed.headers),
+        // A later HTTP/1.x is served as what we know of it (RFC 9110, section 2.5).
+        Err(httparse::Error::Version) => (1, parse_later_version(head, method, path, parsed.headers)?),
         Ok(httparse::Status::Partial) => return Err(BadRequest(400, "request cut short")),
-        Err(httparse::Error::TooManyHeaders) => return Err(BadRequest(431, "too many headers")),
-        Err(httparse::Error::Version) => return Err(BadRequest(505, "only HTTP/1.1 is spoken here")),
-        Err(_) => return Err(BadRequest(400, "not an HTTP request")),
-    }
-    let (Some(method), Some(target), Some(minor_version)) = (parsed.method, parsed.path, parsed.version) else {
+        Err(error) => return Err(refusal(error)),
+    };
+    let (Some(method), Some(target)) = (method, path) else {
         return Err(BadRequest(400, "request cut short"));
     };
-    let (path, query) = split_target(target);
-    let headers: &[Header<'_>] = parsed.headers;
-    let request = Request { method, path, query, minor_version, headers, ..Request::bare(peer) };
+    let target = target::read(method, target).ok_or(BadRequest(400, "the target is neither a path nor a URL"))?;
+    let target::Target { authority, path, query } = target;
+    let request = Request { method, path, query, authority, minor_version, headers, ..Request::bare(peer) };
     // RFC 9112, section 3.2: one Host, unless HTTP/1.0.
-    match request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host")).count() {
-        1 => Ok(request),
-        0 if minor_version == 0 => Ok(request),
-        0 => Err(BadRequest(400, "no Host header")),
-        _ => Err(BadRequest(400, "more than one Host header")),
+    let mut hosts = request.raw_values("host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if !is_host(host) => Err(BadRequest(400, "the Host header is not a host")),
+        (Some(_), None) => Ok(request),
+        (None, _) if minor_version == 0 => Ok(request),
+        (None, _) => Err(BadRequest(400, "no Host header")),
+        (Some(_), Some(_)) => Err(BadRequest(400, "more than one Host header")),
     }
 }
 
-/// Path and query of a target in origin form or, as proxies send it, in absolute form.
-fn split_target(target: &str) -> (&str, Option<&str>) {
-    let target = match target.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => rest.find(['/', '?']).map_or("/", |start| &rest[start..]),
-        _ => target,
-    };
-    match target.split_once('?') {
-        Some(("", query)) => ("/", Some(query)),
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
+fn refusal(error: httparse::Error) -> BadRequest {
+    match error {
+        httparse::Error::TooManyHeaders => BadRequest(431, "too many headers"),
+        _ => BadRequest(400, "not an HTTP request"),
     }
 }
 
-/// A response to a request that is not upgraded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-}
-
-impl Response {
-    /// A response without content. `status` is 200 to 599.
-    pub fn new(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Vec::new() }
-    }
-
-    /// A line of plain text.
-    pub fn text(status: u16, line: &str) -> Response {
-        Response::new(status).content("text/plain; charset=utf-8", format!("{line}\n"))
-    }
-
-    /// Sets content and its type.
-    pub fn content(self, media_type: &str, body: impl Into<Vec<u8>>) -> Response {
-        Response { body: body.into(), ..self.header("Content-Type", media_type) }
-    }
-
-    /// Adds a header. `Content-Length`, `Connection` and `Date` are added by themselves.
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Response {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    /// The status.
-    pub fn status(&self) -> u16 {
-        self.status
-    }
-
-    /// The response on the wire. `head_only` answers a HEAD request; `date` is an IMF-fixdate.
-    pub fn encode(&self, keep_alive: bool, head_only: bool, date: &str) -> Vec<u8> {
-        let mut out = format!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, reason(self.status));
-        for (name, value) in &self.headers {
-            // A value is never let break out of its line.
-            let value: String = value.chars().filter(|c| !c.is_control()).collect();
-            out.push_str(&format!("{name}: {value}\r\n"));
+/// Reads the headers of a head whose version httparse does not know, after method and path: those of HTTP/1.2 to 1.9.
+fn parse_later_version<'a>(
+    head: &'a [u8],
+    method: Option<&str>,
+    path: Option<&str>,
+    headers: &'a mut [Header<'a>],
+) -> Result<&'a [Header<'a>], BadRequest> {
+    let line_bytes = head.iter().position(|byte| *byte == b'\n').unwrap_or(head.len());
+    let line = head[..line_bytes].trim_ascii_end();
+    // Each is followed by one space.
+    let before = method.map_or(0, str::len) + path.map_or(0, str::len) + 2;
+    match line.get(before..) {
+        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => {}
+        Some([b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9']) => {
+            return Err(BadRequest(505, "only HTTP/1.x is spoken here"));
         }
-        let upgrades = self.headers.iter().any(|(name, _)| *name == "Upgrade");
-        let connection = match (keep_alive, upgrades) {
-            (true, false) => "keep-alive",
-            (true, true) => "Upgrade",
-            (false, false) => "close",
-            (false, true) => "Upgrade, close",
-        };
-        out.push_str(&format!("Content-Length: {}\r\nConnection: {connection}\r\n\r\n", self.body.len()));
-        let mut out = out.into_bytes();
-        if !head_only {
-            out.extend_from_slice(&self.body);
-        }
-        out
+        _ => return Err(BadRequest(400, "not an HTTP request")),
     }
-}
-
-/// The reason phrase of a status, empty for one that is not used here.
-pub fn reason(status: u16) -> &'static str {
-    match status {
-        101 => "Switching Protocols",
-        200 => "OK",
-        204 => "No Content",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "",
+    match httparse::parse_headers(&head[line_bytes + 1..], headers) {
+        Ok(httparse::Status::Complete((_, headers))) => Ok(headers),
+        Ok(httparse::Status::Partial) => Err(BadRequest(400, "request cut short")),
+        Err(error) => Err(refusal(error)),
     }
 }
 
@@ -343,6 +317,20 @@ mod tests {
             ("GET / HTTP/1.1\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+            ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/2\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/3 HTTP/1.2\r\nHost: a\r\n\r\n", 400),
+            ("GET / http/1.2\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.2\r\nHo st: a\r\n\r\n", 400),
+            ("GET / HTTP/1.2\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: http://a\r\n\r\n", 400),
+            ("GET / HTTP/1.0\r\nHost: a/b\r\n\r\n", 400),
+            ("GET http://a/ HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            ("GET http://a/ HTTP/1.1\r\n\r\n", 400),
+            ("GET a?b://c/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET ws HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET / HTTP/1.1\r\nHo st: a\r\n\r\n", 400),
             ("G\x01T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             (&many, 431),
@@ -350,6 +338,46 @@ mod tests {
             assert_eq!(with(head, |request| request.map(|_| ()).map_err(|bad| bad.0)), Err(status), "{head}");
         }
         with("GET / HTTP/1.0\r\n\r\n", |request| assert!(!request.expect("1.0 needs no Host").keeps_alive()));
+    }
+
+    #[test]
+    fn a_later_minor_version_is_served_as_1_1() {
+        for version in ["1.2", "1.9"] {
+            with(format!("GET /a?b HTTP/{version}\r\nHost: h\r\nX: y\r\n\r\n"), |request| {
+                let request = request.expect("good");
+                assert_eq!((request.path(), request.query(), request.header("x")), ("/a", Some("b"), Some("y")));
+                assert!(request.keeps_alive() && request.minor_version == 1);
+            });
+        }
+        let many = format!("GET / HTTP/1.2\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS));
+        assert_eq!(with(many, |request| request.map(|_| ()).map_err(|bad| bad.0)), Err(431));
+    }
+
+    #[test]
+    fn the_host_is_the_targets_where_it_names_one() {
+        for (head, want) in [
+            ("GET / HTTP/1.1\r\nHost: a:1\r\n\r\n", "a:1"),
+            ("GET ws://b:2/ HTTP/1.1\r\nHost: a:1\r\n\r\n", "b:2"),
+            ("GET / HTTP/1.1\r\nHost:\r\n\r\n", ""),
+            ("GET / HTTP/1.0\r\n\r\n", ""),
+        ] {
+            with(head, |request| assert_eq!(request.expect("good").host(), want, "{head}"));
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_looked_at_once() {
+        let limits = HeadLimits { request_line_bytes: 20, head_bytes: 40 };
+        let status = |bytes: &[u8], seen| check_beginning(bytes, seen, &limits).map_err(|bad| bad.0);
+        let line = [b'a'; 20];
+        assert_eq!(status(&line, 0), Ok(()));
+        assert_eq!(status(&[&line[..], b"\n"].concat(), 20), Ok(()));
+        assert_eq!(status(&[&line[..], b"a"].concat(), 20), Err(414));
+        assert_eq!(status(&[&line[..], b"a\n"].concat(), 0), Err(414));
+        assert_eq!(status(&[&line[..], b"\n", &line].concat(), 0), Err(431));
+        // Of what was seen nothing is looked for again, or each byte would cost as much as all before it.
+        assert_eq!(status(&[b'a'; 30], 21), Ok(()));
+        assert_eq!(head_end(b"\n\naaaaaaa", 8), None);
     }
 
     #[test]
@@ -361,6 +389,7 @@ mod tests {
             ("Content-Length: 1, 2", None),
             ("Content-Length: -1", None),
             ("Transfer-Encoding: chunked", Some(true)),
+            ("Transfer-Encoding: , Chunked,", Some(true)),
         ] {
             let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{header}\r\n\r\n");
             assert_eq!(with(&head, |request| request.expect("good").has_content().ok()), want, "{header}");
@@ -368,28 +397,30 @@ mod tests {
     }
 
     #[test]
-    fn content_is_seen_where_its_header_is_no_text() {
-        for (header, want) in [(&b"Content-Length: 1\xff"[..], None), (b"Transfer-Encoding: \xff", Some(true))] {
-            let head = [b"GET / HTTP/1.1\r\nHost: h\r\n", header, b"\r\n\r\n"].concat();
-            assert_eq!(with(&head, |request| request.expect("good").has_content().ok()), want, "{header:?}");
+    fn content_whose_end_is_doubtful_is_refused() {
+        for (version, headers, status) in [
+            ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
+            ("1.1", "Content-Length: 0\r\nTransfer-Encoding: chunked", 400),
+            ("1.0", "Transfer-Encoding: chunked", 400),
+            ("1.1", "Transfer-Encoding:", 400),
+            ("1.1", "Transfer-Encoding: gzip", 400),
+            ("1.1", "Transfer-Encoding: chunked, gzip", 400),
+            ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
+            ("1.1", "Transfer-Encoding: gzip, chunked", 501),
+            ("1.1", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 501),
+        ] {
+            let head = format!("POST / HTTP/{version}\r\nHost: h\r\n{headers}\r\n\r\n");
+            let got = with(&head, |request| request.expect("good").has_content().map_err(|bad| bad.0));
+            assert_eq!(got, Err(status), "{headers}");
         }
     }
 
     #[test]
-    fn targets_of_all_forms() {
-        assert_eq!(split_target("http://a:1/ws?q=://"), ("/ws", Some("q=://")));
-        assert_eq!(split_target("ws://a"), ("/", None));
-        assert_eq!(split_target("ws://a?b"), ("/", Some("b")));
-        assert_eq!(split_target("/a?b=http://c"), ("/a", Some("b=http://c")));
-    }
-
-    #[test]
-    fn a_response_keeps_its_shape() {
-        let response = Response::text(200, "hi").header("X-Evil", "a\r\nb: c");
-        let want = "HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: text/plain; charset=utf-8\r\nX-Evil: ab: c\r\n\
-                    Content-Length: 3\r\nConnection: keep-alive\r\n\r\n";
-        assert_eq!(String::from_utf8_lossy(&response.encode(true, true, "D")), want);
-        assert!(response.encode(false, false, "D").ends_with(b"Connection: close\r\n\r\nhi\n"));
+    fn content_is_seen_where_its_header_is_no_text() {
+        for (header, want) in [(&b"Content-Length: 1\xff"[..], None), (b"Transfer-Encoding: \xff", None)] {
+            let head = [b"GET / HTTP/1.1\r\nHost: h\r\n", header, b"\r\n\r\n"].concat();
+            assert_eq!(with(&head, |request| request.expect("good").has_content().ok()), want, "{header:?}");
+        }
     }
 
     proptest! {

@@ -14,6 +14,8 @@ pub mod mask;
 pub mod message;
 pub mod proxy_header;
 pub mod receiver;
+mod response;
+mod target;
 pub mod upgrade;
 pub mod utf8;
 

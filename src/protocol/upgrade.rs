@@ -109,7 +109,7 @@ fn origin_is_allowed(request: &Request<'_>, allowed: &[String]) -> bool {
     }
     // More than one, or one that is no text, comes from no browser and names no origin on the list.
     let (Ok(origin), None) = (std::str::from_utf8(origin), origins.next()) else { return false };
-    let host = request.header("host").unwrap_or_default();
+    let host = request.host();
     allowed.iter().any(|allowed| match allowed.as_str() {
         "same" => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
         exact => origin.eq_ignore_ascii_case(exact),
@@ -186,6 +186,12 @@ mod tests {
         ] {
             assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got}");
             assert_eq!(status == 426, got.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{got}");
+        }
+        // A target in absolute form says which host this is, whatever the Host header says.
+        let absolute = GOOD.replace("GET /ws", "GET ws://c.example/ws");
+        for (origin, status) in [("http://c.example", 101), ("http://example.org:8080", 403)] {
+            let got = answer(format!("{absolute}Origin: {origin}\r\n\r\n"), &rules);
+            assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got}");
         }
     }
 

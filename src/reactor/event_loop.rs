@@ -6,7 +6,7 @@
 use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
-use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
+use super::sockets::{BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
@@ -28,8 +28,6 @@ use std::time::Duration;
 const EVENTS: usize = 1024;
 /// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
 const BUS_SHARE: Duration = Duration::from_millis(5);
-/// Connections accepted in a pass, of each listener.
-const ACCEPT_BURST: usize = 64;
 /// A pass that begins this much later than it was to was held up.
 const HELD_UP: Duration = Duration::from_secs(1);
 
@@ -271,45 +269,9 @@ impl<A: App> EventLoop<A> {
         Ok(signals)
     }
 
-    fn accept(&mut self) {
-        let mut from = 0;
-        while let Some(index) = self.sockets.next_waiting(from) {
-            from = index + 1;
-            for _ in 0..ACCEPT_BURST {
-                match self.sockets.accept(index) {
-                    Ok(Accepted::Stream(mut stream, peer)) => {
-                        let Some(key) = self.sessions.accept(peer) else { continue };
-                        let generation = self.sessions.generation(key).unwrap_or_default();
-                        let registered = stream.register(self.poll.registry(), token(key, generation));
-                        self.sockets.insert(key, stream, false);
-                        if let Err(error) = registered {
-                            self.sessions.socket_error(key, &error);
-                        }
-                    }
-                    Ok(Accepted::Again) => {}
-                    Ok(Accepted::None) => break,
-                    Err(error) => {
-                        self.sessions.stats_mut().accept_errors += 1;
-                        self.log_accept_error(&error);
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
     /// The app, after [`EventLoop::run`].
     pub fn into_app(self) -> A {
         self.sessions.app
-    }
-
-    fn log_accept_error(&mut self, error: &io::Error) {
-        let refused = self.sockets.refusals_to_log(self.now);
-        if refused > 0 {
-            self.sessions.stats_mut().refused += refused;
-            let text = format!("accept failed: {error}; {refused} connections refused (raise the limit of open files)");
-            self.sessions.log.push(Level::Error, "accept", &[("refused", &refused)], text);
-        }
     }
 
     /// Takes what others published, before what clients sent: they may know already what stands there. What came is written

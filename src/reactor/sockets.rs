@@ -20,7 +20,7 @@ pub(super) const WAKER: Token = Token(usize::MAX - 3);
 const LISTENERS: u32 = u32::MAX;
 /// EMFILE and ENFILE.
 const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
-/// Refusals for want of descriptors are logged no more often.
+/// A want of descriptors is logged no more often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// Whom an event is for.
@@ -77,7 +77,7 @@ pub(super) enum Accepted {
     Stream(Stream, Peer),
     /// Nobody waits.
     None,
-    /// One that waited went away, or was refused; others may wait.
+    /// One that waited went away; others may wait.
     Again,
 }
 
@@ -89,8 +89,17 @@ pub(super) struct Sockets {
     /// rather than wait in the backlog for ever.
     spare: Option<File>,
     last_logged: Option<Duration>,
-    /// Refusals for want of descriptors since they were logged last.
-    pub unlogged: u64,
+    /// Since it was logged last.
+    pub shortage: Shortage,
+}
+
+/// What became of connections for want of descriptors.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Shortage {
+    /// Newcomers, closed at once.
+    pub refused: u64,
+    /// Others, closed to make room for newcomers.
+    pub shed: u64,
 }
 
 impl Sockets {
@@ -138,10 +147,7 @@ impl Sockets {
                 Ok(Accepted::None)
             }
             ErrorKind::Interrupted | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset => Ok(Accepted::Again),
-            _ if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => {
-                self.refuse_one(index);
-                Err(error)
-            }
+            _ if is_out_of_descriptors(&error) => Err(error),
             _ => {
                 waiting.ready = false;
                 Err(error)
@@ -149,27 +155,36 @@ impl Sockets {
         }
     }
 
-    /// Uses the spare descriptor to accept a connection and close it.
-    fn refuse_one(&mut self, index: usize) {
+    /// Uses the spare descriptor to accept a connection.
+    pub fn accept_by_spare(&mut self, index: usize) -> Option<(Stream, Peer)> {
         self.spare = None;
-        let accepted = self.listeners[index].listener.accept();
-        let nobody = accepted.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        self.unlogged += u64::from(accepted.is_ok());
-        drop(accepted);
-        self.spare = spare();
-        // Without a spare this would spin: the next connection's event wakes us.
-        if nobody || self.spare.is_none() {
-            self.listeners[index].ready = false;
-        }
+        let waiting = &mut self.listeners[index];
+        let accepted = waiting.listener.accept();
+        waiting.ready &= !accepted.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        accepted.ok()
     }
 
-    /// How many refusals to log now; 0 for not now.
-    pub fn refusals_to_log(&mut self, now: Duration) -> u64 {
-        if self.unlogged == 0 || self.last_logged.is_some_and(|last| now < last + LOG_EVERY) {
-            return 0;
+    /// Takes a spare descriptor again.
+    pub fn take_spare(&mut self, index: usize) {
+        self.spare = spare();
+        // Without a spare this would spin: the next connection's event wakes us.
+        self.listeners[index].ready &= self.spare.is_some();
+    }
+
+    /// Closes a connection's socket, so that there is a descriptor for another.
+    pub fn shed(&mut self, key: u32) {
+        self.remove(key);
+        self.shortage.shed += 1;
+    }
+
+    /// What is to be logged now.
+    pub fn shortage_to_log(&mut self, now: Duration) -> Option<Shortage> {
+        let Shortage { refused, shed } = self.shortage;
+        if refused + shed == 0 || self.last_logged.is_some_and(|last| now < last + LOG_EVERY) {
+            return None;
         }
         self.last_logged = Some(now);
-        std::mem::take(&mut self.unlogged)
+        Some(std::mem::take(&mut self.shortage))
     }
 
     pub fn insert(&mut self, key: u32, stream: Stream, connecting: bool) {
@@ -190,6 +205,10 @@ impl Sockets {
     pub fn remove(&mut self, key: u32) {
         self.slots[key as usize] = None;
     }
+}
+
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code))
 }
 
 fn spare() -> Option<File> {

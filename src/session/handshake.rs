@@ -3,8 +3,9 @@
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
 use crate::data::calendar::Utc;
+use crate::data::id::Peer;
 use crate::data::log::{Level, printable};
-use crate::data::tally::Tally;
+use crate::data::tally::NOWHERE;
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
 use crate::protocol::extension::Agreement;
@@ -27,42 +28,26 @@ enum Answered {
 }
 
 impl<A: App> Sessions<A> {
-    /// Who has how many connections open, where [`Settings::max_connections_per_ip`](super::Settings) bounds that.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
     /// One step: bytes of requests, in whatever pieces. Returns how many are used up.
     pub(super) fn receive_requests(&mut self, key: u32, input: &mut [u8]) -> usize {
-        let all = input.len();
         let Some(mut head) = self.take_head(key) else {
             // The way of nearly all: the request is whole, and nothing is kept.
-            return self.take_requests(key, input);
+            return self.take_requests(key, input, 0);
         };
-        // Up to where the request may end, so that what follows it stays in the read buffer.
-        let before = head.bytes.len();
-        head.bytes.extend_from_slice(input);
-        match http::head_end(&head.bytes, head.seen) {
-            Some(end) => {
-                head.bytes.truncate(end);
-                self.take_requests(key, &mut head.bytes);
-                end - before
-            }
-            None => {
-                match http::check_beginning(&head.bytes, &self.settings.head) {
-                    Ok(()) => {
-                        head.seen = head.bytes.len();
-                        self.put_head(key, head);
-                    }
-                    Err(bad) => self.refuse(key, bad),
-                }
-                all
-            }
+        let taken = head.take_request(input, self.settings.head.head_bytes);
+        if http::head_end(&head.bytes, head.seen).is_some() {
+            self.take_requests(key, &head.bytes, head.seen);
+        } else if let Err(bad) = http::check_beginning(&head.bytes, head.seen, &self.settings.head) {
+            self.refuse(key, bad);
+        } else {
+            head.seen = head.bytes.len();
+            self.put_head(key, head);
         }
+        taken
     }
 
     /// Answers requests at the beginning of `input`, and keeps one that is not all there. Returns how many bytes are used up.
-    fn take_requests(&mut self, key: u32, input: &mut [u8]) -> usize {
+    fn take_requests(&mut self, key: u32, input: &[u8], seen: usize) -> usize {
         let mut start = 0;
         for _ in 0..STEP_REQUESTS {
             // An empty line before a request is passed over (RFC 9112, section 2.2).
@@ -71,8 +56,10 @@ impl<A: App> Sessions<A> {
             if rest.is_empty() {
                 return start;
             }
-            let end = http::head_end(rest, 0);
-            if let Err(bad) = http::check_beginning(&rest[..end.unwrap_or(rest.len())], &self.settings.head) {
+            let seen_here = seen.saturating_sub(start);
+            let end = http::head_end(rest, seen_here);
+            if let Err(bad) = http::check_beginning(&rest[..end.unwrap_or(rest.len())], seen_here, &self.settings.head)
+            {
                 self.refuse(key, bad);
                 return input.len();
             }
@@ -117,6 +104,7 @@ impl<A: App> Sessions<A> {
         let mut request = http::parse(head, &mut headers, peer)?;
         self.outbox.stats.requests += 1;
         forwarded::resolve(&mut request, &self.settings.proxies);
+        self.count_for(key, self.counted(request.peer()));
         // What follows the head is taken for the next request, so content cannot stay unread.
         let has_content = request.has_content()?;
         let response = match self.route(&request, has_content) {
@@ -130,9 +118,21 @@ impl<A: App> Sessions<A> {
                 }
             },
         };
-        let keep_alive = request.keeps_alive() && !has_content && self.outbox.stats.draining == 0;
+        let keep_alive =
+            request.keeps_alive() && !has_content && self.outbox.stats.draining == 0 && !self.has_lived(key);
         self.respond(key, &response, keep_alive, &request);
+        // The next request of a proxy may be another client's.
+        if keep_alive && request.proxy().is_some() {
+            self.count_for(key, Peer::UNKNOWN);
+        }
         Ok(if keep_alive { Answered::KeepAlive } else { Answered::Last })
+    }
+
+    /// Whether a connection has been there for as long as requests may go on.
+    fn has_lived(&self, key: u32) -> bool {
+        let lifetime = self.settings.http_lifetime;
+        let since = self.tally.since(self.slab[key as usize].place);
+        !lifetime.is_zero() && self.now.saturating_sub(since) >= lifetime
     }
 
     /// The response to a request that is not to be upgraded; `None` for one that asks for an upgrade on a path for it.
@@ -180,8 +180,8 @@ impl<A: App> Sessions<A> {
         self.outbox.begin_frames(id, role, deflate);
         self.outbox.stats.open += 1;
         let now = milliseconds(self.now);
-        self.tally.enter(request.peer());
         let session = &mut self.slab[key as usize];
+        self.tally.open(std::mem::replace(&mut session.place, NOWHERE), request.peer());
         session.peer = request.peer();
         session.phase = Phase::Open;
         session.heard = now;
@@ -236,6 +236,20 @@ impl<A: App> Sessions<A> {
         }
         self.outbox.stats.handshake_timeouts += 1;
         self.refuse(key, BadRequest(408, "The request did not come in time."));
+    }
+}
+
+impl Head {
+    /// Takes what belongs to the request that has begun, and no more of it than it may have; says how much that is. So the
+    /// buffer stays small, whatever follows the request.
+    fn take_request(&mut self, input: &[u8], most: usize) -> usize {
+        let begun = self.bytes.len();
+        let bytes = input.len().min(most.saturating_add(1).saturating_sub(begun));
+        self.bytes.extend_from_slice(&input[..bytes]);
+        if let Some(end) = http::head_end(&self.bytes, self.seen) {
+            self.bytes.truncate(end.max(begun));
+        }
+        self.bytes.len() - begun
     }
 }
 

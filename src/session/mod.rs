@@ -18,6 +18,7 @@ mod frames;
 mod handshake;
 mod health;
 mod memory;
+mod places;
 mod preface;
 mod settings;
 mod turns;
@@ -29,7 +30,7 @@ use crate::data::id::{ConnectionId, Peer};
 use crate::data::log::{Level, Log};
 use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
-use crate::data::tally::Tally;
+use crate::data::tally::{NOWHERE, Tally};
 use crate::data::wheel::Wheel;
 use crate::outbox::{Demand, Outbox};
 use crate::protocol::Role;
@@ -47,8 +48,8 @@ use turns::{Rates, Rests};
 
 /// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
 const PIECES_FROM_BYTES: usize = 64 * 1024;
-/// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
-const EXTRA_CONNECTIONS: usize = 256;
+/// Silence is counted in milliseconds modulo 2^32, and what lies ahead is told from what is past by half of that.
+const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +88,8 @@ struct Session<S> {
     heard: u32,
     /// When the next Ping is due, likewise.
     next_ping: u32,
+    /// Where it stands on the tally while it is not open.
+    place: u32,
     peer: Peer,
     phase: Phase,
     /// Whether a request was answered on this connection, so that it idles legitimately.
@@ -120,7 +123,7 @@ pub struct Sessions<A: App> {
     rules: Rules,
     /// For the keys of handshakes that we begin.
     random: StdRng,
-    /// Open connections by client.
+    /// Connections by client, and the order of those that are not open.
     tally: Tally,
     slab: Slab<Session<A::Connection>>,
     scratch: Scratch,
@@ -161,7 +164,9 @@ impl<A: App> Sessions<A> {
     }
 
     /// The same, for connections on which our end is `role`.
-    pub fn with_role(app: A, settings: Settings, role: Role, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
+    pub fn with_role(app: A, mut settings: Settings, role: Role, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
+        settings.heartbeat = settings.heartbeat.min(LONGEST_SILENCE / 2);
+        settings.heartbeat_timeout = settings.heartbeat_timeout.min(LONGEST_SILENCE);
         // A message that gets a log line is put together like any other.
         let in_pieces = role == Role::Server && app.echoes_large() && !log.messages;
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
@@ -231,18 +236,6 @@ impl<A: App> Sessions<A> {
         &mut self.outbox.queue
     }
 
-    /// A socket was accepted. `None` when it is to be closed: there are far too many, or it is of no trusted proxy where
-    /// only those may connect.
-    pub fn accept(&mut self, peer: Peer) -> Option<u32> {
-        if self.slab.len() >= self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS) {
-            self.outbox.stats.refused += 1;
-            return None;
-        }
-        let phase = self.first_phase(peer)?;
-        self.outbox.stats.accepted += 1;
-        Some(self.insert(peer, phase))
-    }
-
     fn insert(&mut self, peer: Peer, phase: Phase) -> u32 {
         self.next_generation = (self.next_generation + 1) % NOBODY;
         let generation = self.next_generation;
@@ -250,6 +243,7 @@ impl<A: App> Sessions<A> {
             generation,
             heard: milliseconds(self.now),
             next_ping: 0,
+            place: NOWHERE,
             peer,
             phase,
             served: false,
@@ -387,6 +381,7 @@ impl<A: App> Sessions<A> {
         }
         debug_assert!(session.state.is_none(), "on_close comes before the end");
         session.phase = Phase::Ended;
+        self.tally.leave(std::mem::replace(&mut session.place, NOWHERE));
         self.forget_input(key);
         self.wheel.cancel(key);
         self.outbox.release(key);
@@ -433,7 +428,7 @@ impl<A: App> Sessions<A> {
         self.outbox.unsubscribe_all(key);
         self.outbox.queue.lane_at(key).mode = 0;
         self.outbox.stats.open -= 1;
-        self.tally.leave(session.peer);
+        session.place = self.tally.close(key, session.peer, self.now);
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
         self.outbox.stats.close(reason.code.into());
         if self.log.keeps(Level::Info) {

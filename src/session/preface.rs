@@ -65,6 +65,8 @@ impl<A: App> Sessions<A> {
                 self.log.push(Level::Debug, "proxy", &fields, format!("{proxy} connects for {client}"));
             }
         }
+        let client = self.counted(self.slab[key as usize].peer);
+        self.count_for(key, client);
         Some(header.bytes)
     }
 

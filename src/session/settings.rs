@@ -32,7 +32,7 @@ pub struct Settings {
     /// Names this process in each [`ConnectionId`](crate::ConnectionId); 0 for a process alone. Default 0.
     pub node: u32,
     /// The longest message, in bytes, all fragments together and after decompression; beyond it the connection is closed
-    /// with 1009 (RFC 6455, section 7.4.1). Default 16 MiB.
+    /// with 1009 (RFC 6455, section 7.4.1). Default 1 MiB.
     pub max_message: usize,
     /// What is upgraded: paths, origins, subprotocols, compression (RFC 6455, section 4.2). Default `/` and `/ws`, for
     /// any origin.
@@ -46,23 +46,29 @@ pub struct Settings {
     /// What all connections together may make the process hold, in bytes; beyond it, those that hold most are closed
     /// (1013). 0 for no bound. Default 0; `percore serve` sets half of what the machine or its control group has.
     pub max_memory: usize,
-    /// How often an open connection is pinged (RFC 6455, section 5.5.2); zero for never. Default 30 s.
+    /// How often an open connection is pinged (RFC 6455, section 5.5.2); zero for never. Twelve days at most. Default
+    /// 30 s.
     pub heartbeat: Duration,
     /// After how long without a byte an open connection is ended with 1011; zero for never. Any byte counts, and so does
-    /// taking what was sent. Longer than `heartbeat`, or else no Pong can come in time. Default 75 s.
+    /// taking what was sent. Longer than `heartbeat`, or else no Pong can come in time. 24 days at most. Default 75 s.
     pub heartbeat_timeout: Duration,
     /// How long a request may take to come (408 beyond), and an HTTP connection may idle. Default 10 s.
     pub handshake_timeout: Duration,
+    /// How long a connection serves requests: the answer to the first one after that is its last, so that nobody holds a
+    /// place for ever by asking again and again; zero for no limit. Default 60 s.
+    pub http_lifetime: Duration,
     /// How long a peer has to answer a Close frame, and to take what was queued before it. Default 5 s.
     pub close_timeout: Duration,
     /// Whether the app is given messages that come after it began to close a connection, up to the peer's Close frame: for a
     /// client that wants the answers to all it asked. Default false.
     pub hears_out: bool,
-    /// Open WebSocket connections; further upgrades are answered by 503 with `Retry-After`. Default 1,000,000.
+    /// Open WebSocket connections; further upgrades are answered by 503 with `Retry-After`. At most 256 more connections
+    /// wait for requests or for their end; the oldest of these makes room for a newer one. Default 1,000,000.
     pub max_connections: usize,
     /// Open WebSocket connections of one client: of one IPv4 address, or of one IPv6 /64. Further upgrades are answered by
-    /// 429 with `Retry-After`. Clients without an address (of unix sockets, or unknown) are not counted. Default 0, for no
-    /// limit.
+    /// 429 with `Retry-After`. At most 8 more connections of that client wait for requests or for their end; the oldest
+    /// of these makes room for a newer one. Clients without an address (of unix sockets, or unknown) are not counted.
+    /// Default 0, for no limit.
     pub max_connections_per_ip: u32,
     /// Whom we believe about the addresses of clients. Default nobody.
     pub proxies: ProxyRules,
@@ -72,7 +78,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             node: 0,
-            max_message: 16 << 20,
+            max_message: 1 << 20,
             upgrade: UpgradeRules::default(),
             head: HeadLimits { request_line_bytes: 8 << 10, head_bytes: 16 << 10 },
             send: SendRules::default(),
@@ -81,6 +87,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
+            http_lifetime: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             hears_out: false,
             max_connections: 1_000_000,

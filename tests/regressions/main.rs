@@ -10,3 +10,4 @@ mod a_small_backlog_was_not_found_full;
 mod bytes_queued_late_in_a_pass_waited_for_the_next;
 mod last_words_were_lost_on_a_half_closed_stream;
 mod server;
+mod silence_of_weeks_was_not_noticed;

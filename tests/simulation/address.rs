@@ -8,6 +8,9 @@ use percore::session::Sessions;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+/// Connections of one client beyond its limit that may wait.
+const EXTRA: u32 = 8;
+
 /// How the server gets to know a client's address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
@@ -65,6 +68,15 @@ impl Who {
         [b"\r\n\r\n\0\r\nQUIT\n\x21", &[kind, 0, body.len() as u8][..], &body].concat()
     }
 
+    /// Whose its connection is to the server before it is open, where its PROXY header has come or not.
+    pub fn counts_as(&self, header_has_come: bool) -> Peer {
+        match self.told {
+            Told::Socket => self.address,
+            Told::ProxyHeader if header_has_come => self.address,
+            Told::ProxyHeader | Told::ForwardedFor => Peer::UNKNOWN,
+        }
+    }
+
     /// Header lines that tell the address, with others that the client made up further left, if they do.
     pub fn forwarded_for(&self, random: &mut Random) -> String {
         if self.told != Told::ForwardedFor {
@@ -81,17 +93,19 @@ fn client(peer: &Peer) -> Option<String> {
     ip.split("::").next().map(str::to_owned)
 }
 
-/// Each client has as many connections as are counted for it, and no more than it may.
-pub fn check_tally(sessions: &Sessions<Probe>, limit: u32) {
-    let (tally, open) = (sessions.tally(), sessions.app.peers.values());
-    let mut counts: HashMap<String, (u32, Peer)> = HashMap::new();
-    for peer in open.filter(|_| limit > 0) {
-        let Some(client) = client(peer) else { continue };
-        counts.entry(client).or_insert((0, *peer)).0 += 1;
+/// Each client has as many connections as are counted for it, open and others, and no more than it may. `clients` are
+/// those of all connections, and whether they are open.
+pub fn check_tally(sessions: &Sessions<Probe>, limit: u32, clients: impl Iterator<Item = (Peer, bool)>) {
+    let tally = sessions.tally();
+    let mut counts: HashMap<String, (u32, u32, Peer)> = HashMap::new();
+    for (peer, is_open) in clients.filter(|_| limit > 0) {
+        let Some(client) = client(&peer) else { continue };
+        let (count, open, _) = counts.entry(client).or_insert((0, 0, peer));
+        (*count, *open) = (*count + 1, *open + u32::from(is_open));
     }
     assert_eq!(tally.clients(), counts.len(), "clients that are counted");
-    for (client, (count, peer)) in counts {
-        assert_eq!(tally.count(peer), count, "connections of {client}");
-        assert!(count <= limit, "{count} connections of {client}");
+    for (client, (count, open, peer)) in counts {
+        assert_eq!((tally.count(peer), tally.open_connections(peer)), (count, open), "connections of {client}");
+        assert!(open <= limit && count <= limit + EXTRA, "{count} connections of {client}, {open} open");
     }
 }

@@ -4,6 +4,7 @@ use super::address::Who;
 use super::probe::{ASKED, KICKED, PUSHED};
 use super::random::Random;
 use super::wire::{BINARY, CLOSE, COMPRESSED, Deflate, Ear, FINAL, Heard, PING, PONG, TEXT, frame};
+use percore::Peer;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Client {
     /// Bytes on their way to the server, of which `delivered` have come there.
     pub outgoing: Vec<u8>,
     pub delivered: usize,
+    /// Of these the PROXY header that they begin with.
+    proxy_header: usize,
     /// The longest piece in which they come there.
     pub piece: usize,
     pub ends_stream: bool,
@@ -95,9 +98,11 @@ impl Client {
         ];
         let piece = *random.pick(&[1, 3, 20, 300, 5_000, 200_000]);
         let (mute, stubborn, offer) = (random.one_in(8), random.one_in(8), *random.pick(&offers));
+        let (plan, outgoing) = (plan(&mut random), who.proxy_header(&mut random));
         Client {
-            plan: plan(&mut random),
-            outgoing: who.proxy_header(&mut random),
+            plan,
+            proxy_header: outgoing.len(),
+            outgoing,
             who,
             random,
             delivered: 0,
@@ -265,6 +270,11 @@ impl Client {
         std::mem::replace(&mut self.seen_ends, whole) < whole
     }
 
+    /// Whose its connection is to the server, before it is open.
+    pub fn counts_as(&self) -> Peer {
+        self.who.counts_as(self.delivered >= self.proxy_header)
+    }
+
     /// Bytes from the server.
     pub fn hear(&mut self, bytes: &[u8], around: Circumstances) {
         self.ear.take(bytes);
@@ -275,18 +285,18 @@ impl Client {
 
     fn judge(&mut self, heard: Heard, around: Circumstances) {
         match heard {
-            Heard::Status(status) => {
+            Heard::Status { status, is_last } => {
                 assert!(!self.heard_last, "status {status} after the last response");
+                self.heard_last = is_last;
                 if status == 408 || (self.refused && matches!(status, 400 | 414 | 431)) {
-                    self.heard_last = true;
-                    return;
+                    return assert!(is_last, "status {status} is not the last");
                 }
                 let (wanted, _) = self.statuses.pop_front().unwrap_or_else(|| panic!("status {status} to no request"));
                 let busy = status == 503 && (around.draining || (wanted == 101 && around.full));
                 let limited = status == 429 && wanted == 101 && around.limited && self.who.address.addr().is_some();
                 assert!(status == wanted || busy || limited, "status {status} instead of {wanted}");
                 self.refused |= wanted == 101;
-                self.heard_last = self.said_last && self.statuses.is_empty();
+                assert!(is_last || !self.said_last || !self.statuses.is_empty(), "status {status} is to be the last");
             }
             Heard::Upgraded(extensions) => {
                 assert_eq!(self.statuses.pop_front().map(|(status, _)| status), Some(101));

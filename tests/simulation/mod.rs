@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod client;
+pub mod link;
 pub mod probe;
 pub mod random;
 pub mod settings;

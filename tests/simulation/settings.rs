@@ -6,6 +6,7 @@ use percore::protocol::extension::DeflateMode;
 use percore::protocol::upgrade::UpgradeRules;
 use percore::{ProxyRules, SendRules, Settings, SlowConsumer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 /// Through this proxy come all but those that connect themselves.
 pub const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 4711);
@@ -31,6 +32,7 @@ pub fn settings(random: &mut Random) -> Settings {
         heartbeat,
         heartbeat_timeout: heartbeat * random.between(4, 6) as u32 / 2,
         handshake_timeout: random.millis(1_000, 20_000),
+        http_lifetime: *random.pick(&[Duration::ZERO, Duration::from_secs(3), Duration::from_secs(60)]),
         close_timeout: random.millis(500, 10_000),
         max_connections: *random.pick(&[60, 1_000_000]),
         max_connections_per_ip: *random.pick(&[0, 1, 3, 20]),

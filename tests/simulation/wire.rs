@@ -69,7 +69,10 @@ impl Deflate {
 #[derive(Debug, PartialEq)]
 pub enum Heard {
     /// A response that is not an upgrade.
-    Status(u16),
+    Status {
+        status: u16,
+        is_last: bool,
+    },
     /// 101, with the value of Sec-WebSocket-Extensions.
     Upgraded(Option<String>),
     Message(u8, Vec<u8>),
@@ -125,7 +128,8 @@ impl Ear {
             return None;
         }
         self.bytes.drain(..head_bytes + length);
-        Some(Heard::Status(status))
+        let is_last = header("Connection").is_some_and(|value| value.ends_with("close"));
+        Some(Heard::Status { status, is_last })
     }
 
     fn next_frame(&mut self) -> Option<Heard> {

@@ -1,0 +1,78 @@
+//! Accepting connections, also when there is no descriptor left for one more.
+
+use super::event_loop::EventLoop;
+use super::sockets::{Accepted, Shortage, is_out_of_descriptors, token};
+use crate::app::App;
+use crate::data::id::Peer;
+use crate::data::log::Level;
+use crate::os::stream::Stream;
+use std::io;
+
+/// Connections accepted in a pass, of each listener.
+const ACCEPT_BURST: usize = 64;
+
+impl<A: App> EventLoop<A> {
+    pub(super) fn accept(&mut self) {
+        let mut from = 0;
+        while let Some(index) = self.sockets.next_waiting(from) {
+            from = index + 1;
+            for _ in 0..ACCEPT_BURST {
+                match self.sockets.accept(index) {
+                    Ok(Accepted::Stream(stream, peer)) => self.admit(stream, peer),
+                    Ok(Accepted::Again) => {}
+                    Ok(Accepted::None) => break,
+                    Err(error) => {
+                        self.sessions.stats_mut().accept_errors += 1;
+                        if !is_out_of_descriptors(&error) || !self.accept_by_spare(index, &error) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, mut stream: Stream, peer: Peer) {
+        let Some(key) = self.sessions.accept(peer) else { return };
+        let generation = self.sessions.generation(key).unwrap_or_default();
+        let registered = stream.register(self.poll.registry(), token(key, generation));
+        self.sockets.insert(key, stream, false);
+        if let Err(error) = registered {
+            self.sessions.socket_error(key, &error);
+        }
+    }
+
+    /// Accepts one by the spare descriptor, and has the connection that waited longest make room for it; without such a
+    /// one, closes it. Says whether to go on accepting.
+    #[cold]
+    fn accept_by_spare(&mut self, index: usize, error: &io::Error) -> bool {
+        let tally = self.sessions.tally();
+        if tally.waiting() > 0 && tally.oldest(self.now, |_| true).is_none() {
+            // All that wait came in this pass, and have their turn first.
+            return false;
+        }
+        let newcomer = self.sockets.accept_by_spare(index);
+        // The kernel fails for want of a descriptor also when nobody is there to be accepted.
+        let shed = newcomer.as_ref().and_then(|_| self.sessions.shed());
+        match (newcomer, shed) {
+            (Some((stream, peer)), Some(key)) => {
+                self.sockets.shed(key);
+                self.admit(stream, peer);
+            }
+            (Some(_), None) => {
+                self.sockets.shortage.refused += 1;
+                self.sessions.stats_mut().refused += 1;
+            }
+            (None, _) => {}
+        }
+        self.sockets.take_spare(index);
+        if let Some(Shortage { refused, shed }) = self.sockets.shortage_to_log(self.now) {
+            let text = format!(
+                "accept failed: {error}; {refused} connections refused, {shed} idle HTTP connections closed for newer ones \
+                 (raise the limit of open files)"
+            );
+            self.sessions.log.push(Level::Error, "accept", &[("refused", &refused), ("shed", &shed)], text);
+        }
+        shed.is_some()
+    }
+}

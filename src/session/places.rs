@@ -1,0 +1,88 @@
+//! Places for connections: how many there may be, whom they count for, and which goes when there is no more room.
+//!
+//! Beyond [`Settings::max_connections`](super::Settings) and
+//! [`Settings::max_connections_per_ip`](super::Settings), which bound open WebSocket connections, some more may send
+//! a request, so that they are told that there is no place. These *wait*: for a request, or for their end. Who waits longest
+//! makes room for a newcomer, so that nobody keeps others out by connecting and saying nothing.
+
+use super::{Phase, Sessions};
+use crate::app::App;
+use crate::data::id::Peer;
+use crate::data::log::Level;
+use crate::data::tally::{NOWHERE, Tally};
+
+/// Connections beyond `max_connections` that may wait.
+const EXTRA_CONNECTIONS: usize = 256;
+/// Connections of one client beyond `max_connections_per_ip` that may wait: a browser opens six at a time.
+const EXTRA_OF_CLIENT: u32 = 8;
+
+impl<A: App> Sessions<A> {
+    /// Who has how many connections, where [`Settings::max_connections_per_ip`](super::Settings) bounds that; and how
+    /// many wait.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// A socket was accepted. `None` when it is to be closed: there are far too many that all came in this pass, or it is of
+    /// no trusted proxy where only those may connect.
+    pub fn accept(&mut self, peer: Peer) -> Option<u32> {
+        let phase = self.first_phase(peer)?;
+        let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS);
+        if self.slab.len() - self.ended.len() >= most && self.shed().is_none() {
+            self.outbox.stats.refused += 1;
+            return None;
+        }
+        self.outbox.stats.accepted += 1;
+        let client = if phase == Phase::Preface { Peer::UNKNOWN } else { self.counted(peer) };
+        self.make_room_for(client, NOWHERE);
+        let key = self.insert(peer, phase);
+        self.slab[key as usize].place = self.tally.enter(key, client, self.now);
+        Some(key)
+    }
+
+    /// Ends the connection that has waited longest, so that there is room for another; none of those that came in this pass,
+    /// which have not had their turn. Its socket may be closed at once.
+    pub fn shed(&mut self) -> Option<u32> {
+        let queue = &mut self.outbox.queue;
+        let key = self.tally.oldest(self.now, |key| queue.lane_at(key).queued_bytes() == 0)?;
+        self.give_up(key);
+        Some(key)
+    }
+
+    /// Whose a connection of `peer` is: of nobody yet, where a proxy has yet to tell.
+    pub(super) fn counted(&self, peer: Peer) -> Peer {
+        if self.settings.proxies.trusts(peer) { Peer::UNKNOWN } else { peer }
+    }
+
+    /// It is known now whose a connection is that waits.
+    pub(super) fn count_for(&mut self, key: u32, client: Peer) {
+        let place = self.slab[key as usize].place;
+        if place == NOWHERE || self.tally.is_of(place, client) {
+            return;
+        }
+        self.make_room_for(client, key);
+        self.tally.resolve(place, client);
+    }
+
+    /// One of a client's connections that wait makes room for another, if it has as many as it may.
+    fn make_room_for(&mut self, client: Peer, newcomer: u32) {
+        if self.tally.count(client) < self.settings.max_connections_per_ip.saturating_add(EXTRA_OF_CLIENT) {
+            return;
+        }
+        let queue = &mut self.outbox.queue;
+        let is_idle = |key| queue.lane_at(key).queued_bytes() == 0;
+        if let Some(key) = self.tally.oldest_of(client, newcomer, is_idle) {
+            self.give_up(key);
+        }
+    }
+
+    fn give_up(&mut self, key: u32) {
+        self.outbox.stats.shed += 1;
+        if self.log.keeps(Level::Debug) {
+            let peer = self.slab[key as usize].peer;
+            let text = format!("connection from {peer} closed: it waited longest when another came");
+            self.log.push(Level::Debug, "shed", &[("peer", &peer)], text);
+        }
+        self.end(key);
+    }
+}

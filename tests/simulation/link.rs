@@ -1,0 +1,35 @@
+//! A connection of a simulation, as the kernel has it.
+
+use super::client::Client;
+use super::probe::Probe;
+use percore::{ConnectionId, Peer};
+use std::time::Duration;
+
+/// A connection as the kernel has it.
+pub struct Link {
+    pub client: Client,
+    pub key: u32,
+    pub id: ConnectionId,
+    /// When bytes of it were last given to the sessions, or its socket took some again.
+    pub heard: Duration,
+    /// When a request of it was last whole.
+    pub requested: Duration,
+    pub upgraded: Option<Duration>,
+    /// Bytes the socket still takes.
+    pub room: usize,
+    pub blocked: bool,
+    pub was_blocked: bool,
+    /// Not read from, until its socket takes bytes again.
+    pub paused: bool,
+    pub broken: bool,
+    pub gone: bool,
+}
+
+impl Link {
+    /// Whose it is to the server, and whether it is open.
+    pub fn counts_as(&self, app: &Probe) -> (Peer, bool) {
+        let is_open = app.open.contains(&self.id);
+        let was_open = is_open || app.endings.contains_key(&self.id);
+        (if was_open { self.client.who.address } else { self.client.counts_as() }, is_open)
+    }
+}
