@@ -72,6 +72,7 @@ KINDS = {
     "ping1": lambda: http(b"/ping1"),
     "submit": lambda: many(text(wire.submit("a"))),
     "submit-deflate": lambda: wire.deflated(wire.submit("a" * 65_000)) * 1_000,
+    "keys": lambda: wire.deflated(wire.many_keys(40_000)) * 6,
     "chat-error": lambda: many(text(b"x")),
     "rooms": rooms,
     "ticker-ping": lambda: many(text(b'Ping:{"Sequence":1,"Seconds":1,"Nanos":0}')),
@@ -79,7 +80,7 @@ KINDS = {
     "metrics": lambda: http(b"/metrics"),
 }
 OFFERS = {"bomb": DEFLATE, "bomb-16M": DEFLATE, "bomb-window9": SMALL_WINDOW, "final-blocks": DEFLATE,
-          "code-tables": DEFLATE, "submit-deflate": DEFLATE}
+          "code-tables": DEFLATE, "submit-deflate": DEFLATE, "keys": DEFLATE}
 HTTP = ("http", "http-404", "ping1", "metrics")
 
 

@@ -9,7 +9,7 @@ import signal
 import time
 
 # How long connecting may take before a row counts as failed.
-READY_IN = 60.0
+READY_IN = 90.0
 # A child that does not end by itself gets this long before it is killed.
 ENDS_IN = 5.0
 PR_SET_PDEATHSIG = 1

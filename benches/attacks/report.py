@@ -1,5 +1,7 @@
 """What is shown of results: a table for a terminal, and one in Markdown."""
 
+from comparison.tables import table
+
 HEAD = ("row", "connections", "sent", "p50 ms", "p99 ms", "max ms", "peak MiB", "after MiB", "cpu s", "closed", "passed bounds")
 EXPLAINED = """\
 Beside each attack a client sends a small message every 10 ms to a server on a core of its own; attackers and clients share another.
@@ -61,8 +63,6 @@ class Lines:
 
 def markdown(content):
     """All results as a table, with what was attacked."""
-    from comparison.tables import table
-
     rows = []
     for result in content["rows"]:
         name, *others = cells(result)

@@ -82,6 +82,7 @@ def _floods():
             "ping1": "pipelined GET /ping1, which all clients hear",
             "submit": "messages for everyone",
             "submit-deflate": "compressed messages of 65,000 bytes for everyone",
+            "keys": "compressed messages of 40,000 fields that nobody asks for",
             "chat-error": "messages that are answered by an error",
             "rooms": "joins and leaves of 500 rooms",
         },
@@ -117,6 +118,8 @@ def _chat():
     yield Row("slow-20-mixed", "the same, compressed and plain by turns", "chat", special.mixed_submits,
               crowd=slow(20), holds=21, bounds_closed=False)
     yield Row("publishers", "messages for 100 listeners, by a hundred", "chat", flood("submit"), 100, 2, Crowd(100))
+    yield Row("escapes", "five messages a second of 65,000 control characters, beside 100 listeners", "chat", special.escapes,
+              crowd=Crowd(100), holds=101)
     yield Row("members", "members of rooms of their own that come and go", "chat", special.members, 2, 2, holds=0)
 
 
@@ -125,6 +128,8 @@ def _memory():
     yield Row("half-echo", "half of a binary message on each", "echo", special.half_an_echo, 100)
     yield Row("half-pings", "Pings for ever within a message", "echo", special.pings_within_a_message, 100)
     yield Row("thousand", "half of a message of 1 MiB on each, with --as=1G", "echo", special.halves, 1_000, 2,
+              address_space=1 << 30)
+    yield Row("promises", "the first byte of a message of 1 MiB on each, with --as=1G", "echo", special.promises, 4_500, 2,
               address_space=1 << 30)
     yield Row("thousand-unread", "the same on every other, unread answers on the rest, with --as=1G", "echo",
               special.halves_and_backlogs, 1_000, 2, address_space=1 << 30)
@@ -153,10 +158,12 @@ def _connections():
               flags=("--heartbeat", "1s", "--heartbeat-timeout", "2s"))
 
 
-def _fill_market():
-    """Made-up symbols, and somebody who wants a new one."""
+def _ticker():
+    """Made-up symbols, and somebody who wants a new one; many symbols for many, none alike."""
     later = lambda number: wire.tickers([f"NEW{number}"])
-    return Row("symbols", "10,000 made-up symbols, kept alive; 20 clients want new ones", "ticker", special.fill_market,
+    yield Row("wide-sets", "a thousand symbols for each of 100, other ones for each, compressed", "ticker", special.wide_sets, 100,
+              least_seconds=4.5)
+    yield Row("symbols", "10,000 made-up symbols, kept alive; 20 clients want new ones", "ticker", special.fill_market,
                crowd=Crowd(20, later=later))
 
 
@@ -169,7 +176,7 @@ def all_rows():
     yield from _deflate()
     yield from _floods()
     yield from _chat()
-    yield _fill_market()
+    yield from _ticker()
     yield Row("broadcast", "bursts of empty messages for 2,000 subscribers, one of them slow", "example broadcast",
               special.broadcast_bursts, crowd=Crowd(2_000), p99_ms=P99_BESIDE_MANY_MS)
     yield from _memory()

@@ -48,6 +48,33 @@ def mixed_submits(field):
     field.pump(streams)
 
 
+def escapes(field):
+    """Control characters for everyone, five messages a second: each of 660 bytes, which become 390,000 for each listener."""
+    message = wire.deflated(wire.submit("\x01" * 65_000))
+    connection, = field.upgraded(deflate=DEFLATE)
+    field.begin()
+    while field.left():
+        field.send(connection, message)
+        field.pause(0.2)
+
+
+def wide_sets(field):
+    """A thousand symbols for each connection, others for each, of which every tick tells."""
+    connections = field.upgraded(deflate=DEFLATE)
+    streams = []
+    for number, connection in enumerate(connections):
+        # Each takes every ninth but for a few.
+        wish = symbols(((number * 31 + at * 9 + at % (number + 2)) % 9_000 for at in range(1000)), "S")
+        streams.append(Stream(connection, b"", wish))
+    field.begin()
+    field.pump(streams)
+
+
+def promises(field):
+    """The first byte of a message of 1 MiB on every connection."""
+    hold(field, [(part_of(MOST_BYTES, 1), b"")])
+
+
 def broadcast_bursts(field):
     """A quarter of a megabyte of the smallest messages for all subscribers, once in a second."""
     connection, = field.upgraded()

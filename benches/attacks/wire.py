@@ -120,6 +120,11 @@ def leave(room):
     return envelope("chat-room", "LeaveRoom", {"room": room})
 
 
+def many_keys(count):
+    """A message of the chat whose contents are an object of so many fields that nobody asks for."""
+    return envelope("chat", "SubmitMessage", {f"{number:x}": 0 for number in range(count)})
+
+
 def tickers(symbols):
     """A wish for prices."""
     return b"TickerRequest:" + json.dumps({"Id": "x", "Tickers": list(symbols)}, separators=(",", ":")).encode()
