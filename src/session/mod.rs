@@ -16,14 +16,16 @@ mod drain;
 mod frames;
 mod handshake;
 mod health;
+mod lines;
 mod preface;
+mod refusals;
 mod settings;
 
 pub use settings::Settings;
 
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::{ConnectionId, Peer};
-use crate::data::log::{Level, Log};
+use crate::data::log::{AppLog, Log};
 use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
 use crate::data::tally::Tally;
@@ -37,6 +39,7 @@ use connecting::Asked;
 use drain::Retirement;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use refusals::Refusals;
 use slab::Slab;
 use std::time::Duration;
 
@@ -82,6 +85,10 @@ struct Session<S> {
     heard: u32,
     /// When the next Ping is due, likewise.
     next_ping: u32,
+    /// When it was opened, in tenths of a second since the start.
+    opened: u32,
+    /// Messages that came since, modulo 2^32.
+    received: u32,
     peer: Peer,
     phase: Phase,
     /// Whether a request was answered on this connection, so that it idles legitimately.
@@ -130,6 +137,7 @@ pub struct Sessions<A: App> {
     now: Duration,
     /// What the bus lost.
     losses: Losses,
+    refusals: Refusals,
     draining: bool,
     retirement: Option<Retirement>,
 }
@@ -153,6 +161,7 @@ impl<A: App> Sessions<A> {
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
         let mut outbox = Outbox::new(settings.send, settings.node, seed);
         outbox.epoch = Duration::from_secs(epoch);
+        outbox.log = AppLog::like(&log);
         let rules = Rules { role, max_message: settings.max_message, pieces_from };
         Sessions {
             random: StdRng::from_seed(seed),
@@ -172,6 +181,7 @@ impl<A: App> Sessions<A> {
             next_tick: Some(Duration::ZERO),
             now: Duration::ZERO,
             losses: Losses::default(),
+            refusals: Refusals::default(),
             draining: false,
             retirement: None,
         }
@@ -215,6 +225,7 @@ impl<A: App> Sessions<A> {
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
         if self.slab.len() >= self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS) {
             self.outbox.stats.refused += 1;
+            self.turned_away();
             return None;
         }
         let phase = self.first_phase(peer)?;
@@ -229,6 +240,8 @@ impl<A: App> Sessions<A> {
             generation,
             heard: milliseconds(self.now),
             next_ping: 0,
+            opened: 0,
+            received: 0,
             peer,
             phase,
             served: false,
@@ -313,6 +326,7 @@ impl<A: App> Sessions<A> {
         if self.retirement.is_some() {
             self.retire_due();
         }
+        self.report_refusals();
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(self.now, &mut expired);
         for key in expired.drain(..) {
@@ -349,7 +363,8 @@ impl<A: App> Sessions<A> {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        [self.next_tick(), self.wheel.next_deadline(), retirement].into_iter().flatten().min()
+        let deadlines = [self.next_tick(), self.wheel.next_deadline(), retirement, self.refusals.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
@@ -389,10 +404,8 @@ impl<A: App> Sessions<A> {
                 Demand::Closing(code) => {
                     let Some(session) = self.slab.get(key as usize) else { continue };
                     if session.phase == Phase::Open {
-                        let peer = session.peer;
                         self.enter(key, Phase::Closing);
-                        let text = format!("closing {peer} with {code}");
-                        self.log.push(Level::Debug, "closing", &[("peer", &peer)], text);
+                        self.log_closing(key, code);
                     }
                 }
                 Demand::Overflow => {
@@ -460,20 +473,6 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Tells the app and the log of an error.
-    fn report(&mut self, key: u32, error: &Error) {
-        let id = self.id(key);
-        let session = &mut self.slab[key as usize];
-        if self.log.keeps(Level::Warn) {
-            let peer = session.peer;
-            let text = format!("WebSocket error from {peer}: {error}");
-            self.log.push(Level::Warn, "error", &[("peer", &peer), ("id", &id)], text);
-        }
-        if let Some(state) = &mut session.state {
-            self.app.on_error(id, state, error, &mut self.outbox);
-        }
-    }
-
     /// Tells the app and the log that a connection is over.
     fn closed(&mut self, key: u32, reason: CloseReason) {
         let id = self.id(key);
@@ -485,12 +484,7 @@ impl<A: App> Sessions<A> {
         self.tally.leave(session.peer);
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
         self.outbox.stats.close(reason.code.into());
-        if self.log.keeps(Level::Info) {
-            let (peer, code) = (session.peer, u16::from(reason.code));
-            let fields: [(_, &dyn std::fmt::Display); 4] =
-                [("peer", &peer), ("id", &id), ("code", &code), ("reason", &reason.reason)];
-            self.log.push(Level::Info, "close", &fields, format!("WebSocket connection closed: {peer}"));
-        }
+        self.log_end(key, &reason);
         self.app.on_close(id, state, &reason, &mut self.outbox);
     }
 }
