@@ -5,6 +5,7 @@ mod echo;
 mod limits;
 
 use crate::data::id::ConnectionId;
+use crate::data::log::{AppLog, Level, Log};
 use crate::data::queue::OutQueue;
 use crate::data::stats::{self, Stats};
 use crate::protocol::Role;
@@ -18,6 +19,7 @@ use channels::Broadcast;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
@@ -138,6 +140,8 @@ pub struct Outbox {
     /// Unix time at the start.
     pub(crate) epoch: Duration,
     pub(crate) broadcast: Broadcast,
+    /// What the app has to say.
+    pub(crate) log: AppLog,
     rules: SendRules,
     node: u32,
     /// One compressor for each window size, for all connections without context takeover.
@@ -168,6 +172,7 @@ impl Outbox {
             now: Duration::ZERO,
             epoch: Duration::ZERO,
             broadcast: Broadcast::default(),
+            log: AppLog::like(&Log::new(None)),
             rules,
             node,
             shared: [const { None }; 16],
@@ -274,6 +279,35 @@ impl Outbox {
     /// for it: the way to send much without letting much wait.
     pub fn when_written(&mut self, to: ConnectionId) {
         self.awaited.push(to);
+    }
+
+    /// Logs a line, perhaps about a connection, whose id stands at its end. `event` is a word for machines; the text may come
+    /// from a client: it is made printable, and cut at 1,024 characters.
+    ///
+    /// Since clients decide how often it happens, such lines are bounded: 256 KiB at once, 4 KiB a second from then on. What is
+    /// beyond is left out, counted, and reported once a second.
+    ///
+    /// ```
+    /// # use percore::{App, ConnectionId, Level, Message, Outbox, Request};
+    /// # struct Diary;
+    /// # impl App for Diary {
+    /// #     type Connection = ();
+    /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+    /// fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
+    ///     if let Some(text) = message.text() {
+    ///         out.log(Level::Info, "entry", id, format_args!("dear diary: {text}"));
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn log(
+        &mut self,
+        level: Level,
+        event: &'static str,
+        about: impl Into<Option<ConnectionId>>,
+        text: impl fmt::Display,
+    ) {
+        self.log.push(self.now, level, event, about.into(), &text);
     }
 
     /// The process's counters.

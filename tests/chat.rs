@@ -315,8 +315,10 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
         talker.says(text);
         talker.must_hear(&refused(code, error));
     }
-    talker.0.send(frame(BINARY, br#"{"channel":"chat","message":{"type":"SubmitMessage","contents":"a"}}"#));
-    talker.must_hear(&refused("not-text", "a binary message: send JSON as text"));
+    talker.0.send(frame(BINARY, b"{\"channel\":\"\xff\"}"));
+    talker.must_hear(&refused("not-text", "not UTF-8: send JSON"));
+    talker.0.send(frame(BINARY, chat("binary frames are taken").as_bytes()));
+    talker.must_hear_chat("binary frames are taken");
     // The longest name, and names that JSON writes otherwise.
     for room in ["x".repeat(128), r"caf\u00e9 \u0022\u0000".to_owned()] {
         talker.asks_for(&room);

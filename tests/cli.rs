@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 40] = [
+const FLAGS: [&str; 44] = [
     "bus",
     "bus-size",
     "bus-mode",
@@ -27,6 +27,9 @@ const FLAGS: [&str; 40] = [
     "forwarded-header",
     "proxy-protocol",
     "max-connections-per-ip",
+    "max-memory",
+    "rate-messages",
+    "rate-bytes",
     "path",
     "origin",
     "subprotocol",

@@ -62,7 +62,7 @@ fn prices_and_latency_and_a_summary() {
     assert_eq!(count as usize, out.iter().filter(|line| line.starts_with("ping answered")).count());
     assert!(0.0 < min && min <= median && median <= max, "{summary}");
     let closed = server.wait_for_log(r#""event":"close""#);
-    assert_eq!(json(&closed)["code"], "1000", "{closed}");
+    assert_eq!(json(&closed)["code"], 1000, "{closed}");
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_client_that_is_stopped_is_released_and_comes_back() {
     client.shows("AAPL", 3);
     client.signal("STOP");
     let line = server.wait_for_log(r#""event":"close""#);
-    assert!(matches!(json(&line)["code"].as_str(), Some("1006" | "1008")), "{line}");
+    assert!(matches!(json(&line)["code"].as_u64(), Some(1006 | 1008)), "{line}");
     client.signal("CONT");
     client.says("percore: connected to ", 2);
     let before = client.out().len();

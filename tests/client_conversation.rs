@@ -185,7 +185,7 @@ fn after_the_input_it_goes_on_until_somebody_closes() {
         let (code, _, err) = talker.ends();
         assert_eq!((code, err.last().map(String::as_str)), (Some(0), Some("percore: closed with 1000")));
         let line = server.wait_for_log(r#""event":"close""#);
-        assert!(line.contains(r#""code":"1000""#), "{line}");
+        assert!(line.contains(r#""code":1000,"#), "{line}");
     }
 }
 

@@ -4,6 +4,7 @@ mod common;
 
 use common::client::{BINARY, TEXT, close_frame, frame, upgrade_request};
 use common::{Client, Server, TempDir, eventually, percore, process};
+use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -42,14 +43,31 @@ fn one_line_for_each_event() {
     let lines: Vec<&str> = log.iter().map(|line| without_time(line)).collect();
     let listen = lines[0].strip_prefix("INFO Starting server on 127.0.0.1:");
     assert!(listen.is_some_and(|rest| rest.ends_with("...")), "{}", lines[0]);
+    let id = |line: &str| line.split_once("id=").expect("an id").1[..24].to_owned();
+    let ids = [id(lines[1]), id(lines[5])];
+    assert_ne!(ids[0], ids[1]);
+    let after = |line: &str| {
+        let time = line.split_once(" after=").and_then(|(_, rest)| rest.split_once("s ")).expect("a time").0;
+        assert!(time.parse::<f64>().is_ok_and(|time| time < 60.0) && time.rsplit('.').next().map(str::len) == Some(1));
+        time.to_owned()
+    };
+    let (open, eof) = (" path=/ws", "stream ended without a Close frame");
+    let [polite_id, rude_id] = &ids;
     let want = [
-        format!("INFO WebSocket connection opened: {polite}"),
-        format!("INFO Received message from {polite}: hello"),
-        format!("INFO Received message from {polite}: 2 bytes, binary"),
-        format!("INFO WebSocket connection closed: {polite}"),
-        format!("INFO WebSocket connection opened: {rude}"),
-        format!("WARN WebSocket error from {rude}: stream ended without a Close frame"),
-        format!("INFO WebSocket connection closed: {rude}"),
+        format!("INFO WebSocket connection opened: {polite} id={polite_id}{open}"),
+        format!("INFO Received message from {polite}: hello id={polite_id}"),
+        format!("INFO Received message from {polite}: 2 bytes, binary id={polite_id}"),
+        format!(
+            "INFO WebSocket connection closed: {polite} id={polite_id} code=1000 reason=\"done\" after={}s in=2",
+            after(lines[4])
+        ),
+        format!("INFO WebSocket connection opened: {rude} id={rude_id}{open}"),
+        // Clients vanish all the time.
+        format!("INFO WebSocket error from {rude}: {eof} id={rude_id}"),
+        format!(
+            "INFO WebSocket connection closed: {rude} id={rude_id} code=1006 reason=\"{eof}\" after={}s in=0",
+            after(lines[7])
+        ),
         "INFO stopping: 0 connections are told to go".to_owned(),
         "INFO stopped; 2 connections, 2 messages in, 2 out, 1 unclean closes".to_owned(),
     ];
@@ -66,10 +84,9 @@ fn messages_have_no_line_unless_asked_for() {
 #[test]
 fn json_has_the_same_events_with_their_fields() {
     let (polite, rude, log) = two_lives(&["--log-messages", "--log-format", "json"]);
-    let field = |line: &str, name: &str| {
-        let (_, rest) = line.split_once(&format!("\"{name}\":\"")).unwrap_or_else(|| panic!("no {name}: {line}"));
-        rest.split('"').next().map(str::to_owned).unwrap_or_default()
-    };
+    let objects: Vec<Value> = log.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let field = |line: &Value, name: &str| line[name].as_str().unwrap_or_else(|| panic!("{name}: {line}")).to_owned();
+    let log = objects;
     let events: Vec<String> = log.iter().map(|line| field(line, "event")).collect();
     assert_eq!(
         events,
@@ -82,13 +99,18 @@ fn json_has_the_same_events_with_their_fields() {
     let ids: Vec<String> = log[1..8].iter().map(|line| field(line, "id")).collect();
     assert!(ids[..4].iter().all(|id| *id == ids[0]) && ids[4..].iter().all(|id| *id == ids[4]) && ids[0] != ids[4]);
     assert_eq!((field(&log[1], "path"), field(&log[1], "level")), ("/ws".to_owned(), "info".to_owned()));
+    let message = format!("Received message from {polite}: hello id={}", ids[0]);
+    assert_eq!((field(&log[2], "message"), &log[2]["bytes"]), (message, &json!(6)));
     assert_eq!(
-        (field(&log[2], "message"), field(&log[2], "bytes")),
-        (format!("Received message from {polite}: hello"), "6".to_owned())
+        (&log[4]["code"], field(&log[4], "reason"), &log[4]["in"]),
+        (&json!(1000), "done".to_owned(), &json!(2))
     );
-    assert_eq!((field(&log[4], "code"), field(&log[4], "reason")), ("1000".to_owned(), "done".to_owned()));
-    assert_eq!((field(&log[7], "code"), field(&log[6], "level")), ("1006".to_owned(), "warn".to_owned()));
-    assert_eq!(field(&log[9], "upgrades"), "2");
+    assert!(log[4]["after"].as_f64().is_some_and(|seconds| seconds < 60.0), "{}", log[4]);
+    assert_eq!((&log[7]["code"], field(&log[6], "level")), (&json!(1006), "info".to_owned()));
+    assert_eq!((&log[9]["upgrades"], &log[9]["received"], &log[9]["sent"]), (&json!(2), &json!(2), &json!(2)));
+    for not_kept in ["passes", "message_latency", "bus_published", "bus_participants", "worker"] {
+        assert_eq!(log[9].get(not_kept), None, "{}", log[9]);
+    }
 }
 
 #[test]
@@ -97,23 +119,19 @@ fn text_from_a_client_stays_on_its_line() {
     let forged = "x\nINFO WebSocket connection closed: 1.2.3.4:5\x1b[31m";
     assert_eq!(server.open().echo(forged), forged);
     let line = server.wait_for_log("Received message");
-    assert!(line.ends_with("x\\nINFO WebSocket connection closed: 1.2.3.4:5\\u{1b}[31m"), "{line}");
+    assert!(line.contains(": x\\nINFO WebSocket connection closed: 1.2.3.4:5\\u{1b}[31m id="), "{line}");
 }
 
 #[test]
 fn levels_leave_out_what_lies_below() {
-    for (level, want) in [
-        ("off", &[][..]),
-        ("error", &[]),
-        ("warn", &["WARN WebSocket error from unix: stream ended without a Close frame"]),
-    ] {
+    for (level, want) in [("off", 0), ("error", 0), ("warn", 1)] {
         let log = two_lives_below(level);
-        let lines: Vec<&str> = log.iter().map(|line| without_time(line)).collect();
-        assert_eq!(lines, want, "{level}");
+        assert_eq!(log.len(), want, "{level}: {log:?}");
+        assert!(log.iter().all(|line| without_time(line).starts_with("WARN WebSocket error from unix: ")), "{log:?}");
     }
 }
 
-/// As [`two_lives`], where the log is too quiet to say where the server listens.
+/// As [`two_lives`], where the log is too quiet to say where the server listens; and a third that breaks the protocol.
 fn two_lives_below(level: &str) -> Vec<String> {
     let folder = TempDir::new();
     let path = folder.path("s");
@@ -126,10 +144,13 @@ fn two_lives_below(level: &str) -> Vec<String> {
         client.upgrade("");
         client
     };
-    let (mut polite, rude) = (open(), open());
+    let (mut polite, rude, mut broken) = (open(), open(), open());
     assert_eq!(polite.echo("hello"), "hello");
     drop(rude);
-    // Its answer shows that the server has seen the end of the other.
+    // A frame without a mask.
+    broken.send([0x81, 0]);
+    assert_eq!(broken.closed().0, 1002);
+    // Its answer shows that the server has seen the end of the others.
     assert_eq!(polite.echo("hello"), "hello");
     polite.send(close_frame(1000, ""));
     assert_eq!(polite.closed().0, 1000);

@@ -2,12 +2,15 @@
 //!
 //! Messages both ways are envelopes: `{"channel":..,"message":{"type":..,"contents":..}}`. What is no such envelope is
 //! answered by one on the channel `error`; the connection goes on.
+//!
+//! Each connection, message and ping gets a line in the log, of bounded length.
 
 use crate::app::App;
 use crate::data::calendar::Utc;
-use crate::data::id::ConnectionId;
+use crate::data::id::{ConnectionId, Participant};
+use crate::data::log::Level;
 use crate::data::presence::Change;
-use crate::data::record::PublishError;
+use crate::data::record::{PublishError, Record};
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
@@ -16,8 +19,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::rc::Rc;
 
 /// Where connections are upgraded.
 pub const PATH: &str = "/websockets";
@@ -35,14 +39,38 @@ pub const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// No envelope is longer, not even with every character of its message escaped: what is, is not read.
 const MAX_ENVELOPE_BYTES: usize = 6 * (MAX_TEXT_BYTES + MAX_ROOM_BYTES) + 1024;
 
+/// Clients that a line of the log names, and characters of a message.
+const LOGGED_CLIENTS: usize = 8;
+const LOGGED_CHARACTERS: usize = 256;
+
 /// The chat.
 pub struct Chat {
     random: StdRng,
+    clients: BTreeMap<ConnectionId, Rc<str>>,
 }
 
 /// A client, as others know it.
 pub struct Client {
-    user: String,
+    user: Rc<str>,
+}
+
+/// A client that has just come, and who is there, for the log.
+struct Newcomer<'a> {
+    user: &'a str,
+    clients: &'a BTreeMap<ConnectionId, Rc<str>>,
+}
+
+impl fmt::Display for Newcomer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "New connection {}; connected clients: ", self.user)?;
+        for (place, user) in self.clients.values().take(LOGGED_CLIENTS).enumerate() {
+            write!(f, "{}{user}", if place == 0 { "" } else { ", " })?;
+        }
+        match self.clients.len().saturating_sub(LOGGED_CLIENTS) {
+            0 => Ok(()),
+            others => write!(f, " and {others} more"),
+        }
+    }
 }
 
 /// What a client may say.
@@ -52,6 +80,21 @@ enum Wish {
     Join(String),
     Leave(String),
     Send { room: String, message: String },
+}
+
+impl fmt::Display for Wish {
+    /// For the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wish::Submit(text) => write!(f, "SubmitMessage {:?}", beginning(text, LOGGED_CHARACTERS)),
+            Wish::Join(room) => write!(f, "JoinRoom {:?}", beginning(room, LOGGED_CHARACTERS)),
+            Wish::Leave(room) => write!(f, "LeaveRoom {:?}", beginning(room, LOGGED_CHARACTERS)),
+            Wish::Send { room, message } => {
+                let (room, message) = (beginning(room, LOGGED_CHARACTERS), beginning(message, LOGGED_CHARACTERS));
+                write!(f, "SendMessage to {room:?}: {message:?}")
+            }
+        }
+    }
 }
 
 /// Why a message cannot be taken.
@@ -92,7 +135,7 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::NotText => f.write_str("a binary message: send JSON as text"),
+            Refusal::NotText => f.write_str("not UTF-8: send JSON"),
             Refusal::NotJson(error) => write!(f, "not JSON: {error}"),
             Refusal::NoEnvelope => {
                 f.write_str(r#"no envelope: send {"channel":..,"message":{"type":..,"contents":..}}"#)
@@ -112,7 +155,7 @@ impl fmt::Display for Refusal {
 impl Chat {
     /// A chat whose clients get their names from `seed`.
     pub fn new(seed: [u8; 32]) -> Chat {
-        Chat { random: StdRng::from_seed(seed) }
+        Chat { random: StdRng::from_seed(seed), clients: BTreeMap::new() }
     }
 
     fn obey(&mut self, id: ConnectionId, client: &Client, wish: Wish, out: &mut Outbox) -> Result<(), Refusal> {
@@ -146,7 +189,7 @@ impl Chat {
                 if !out.is_subscribed(id, &channel) {
                     return Err(Refusal::NotMember(room));
                 }
-                let contents = json!({"room": room, "user": client.user, "message": message});
+                let contents = json!({"room": room, "user": &*client.user, "message": message});
                 publish(out, &channel, &envelope("chat-room", "NewMessage", &contents))
             }
         }
@@ -168,6 +211,7 @@ impl App for Chat {
                     let ping = envelope("ping", "Ping", &json!(number));
                     // It is far shorter than what a bus takes.
                     let _ = publish(out, PINGS[number - 1], &ping);
+                    log_ping(PINGS[number - 1], out);
                 }
                 Some(Response::new(200))
             }
@@ -182,17 +226,29 @@ impl App for Chat {
         for channel in PINGS.into_iter().chain([CHAT]) {
             out.subscribe(id, channel);
         }
-        Client { user: uuid::Builder::from_random_bytes(bytes).into_uuid().to_string() }
+        let user: Rc<str> = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string().into();
+        self.clients.insert(id, Rc::clone(&user));
+        out.log(Level::Info, "client", id, Newcomer { user: &user, clients: &self.clients });
+        Client { user }
     }
 
     fn on_message(&mut self, id: ConnectionId, client: &mut Client, mut message: Message<'_>, out: &mut Outbox) {
-        let wish = match message.text() {
-            Some(text) => read(text),
-            None => Err(Refusal::NotText),
-        };
+        // Also in a binary frame.
+        let text = simdutf8::basic::from_utf8(message.payload());
+        let wish = text.map_err(|_| Refusal::NotText).and_then(read);
+        if let Ok(wish) = &wish {
+            out.log(Level::Info, "message", id, format_args!("Received from {}: {wish}", client.user));
+        }
         if let Err(refusal) = wish.and_then(|wish| self.obey(id, client, wish, out)) {
             let contents = json!({"code": refusal.code(), "error": refusal.to_string()});
             out.send_text(id, &envelope("error", "Error", &contents));
+        }
+    }
+
+    /// Every process says that there was a ping, whichever was asked.
+    fn on_bus(&mut self, _: Participant, record: Record<'_>, out: &mut Outbox) {
+        if let Some(ping) = PINGS.iter().find(|ping| ping.as_bytes() == record.channel) {
+            log_ping(ping, out);
         }
     }
 
@@ -212,7 +268,13 @@ impl App for Chat {
         None
     }
 
-    fn on_close(&mut self, _: ConnectionId, _: Client, _: &CloseReason, _: &mut Outbox) {}
+    fn on_close(&mut self, id: ConnectionId, _: Client, _: &CloseReason, _: &mut Outbox) {
+        self.clients.remove(&id);
+    }
+}
+
+fn log_ping(channel: &str, out: &mut Outbox) {
+    out.log(Level::Info, "ping", None, format_args!("Received {channel}"));
 }
 
 fn publish(out: &mut Outbox, channel: &str, text: &str) -> Result<(), Refusal> {
@@ -280,5 +342,10 @@ fn read(text: &str) -> Result<Wish, Refusal> {
 
 /// The beginning of a name that may be long.
 fn shown(name: &str) -> String {
-    name.chars().take(64).collect()
+    beginning(name, 64).to_owned()
+}
+
+/// So many characters at most.
+fn beginning(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::data::id::ConnectionId;
+use crate::data::log::Level;
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
@@ -25,7 +26,7 @@ impl App for Echo {
     }
 }
 
-/// Greets, and echoes with `[<hostname>] ` in front, so that one sees which of several instances answered.
+/// Greets, and echoes with `[<hostname>] ` in front, so that one sees which of several instances answered. Logs each message.
 #[derive(Clone, Debug)]
 pub struct PrefixedEcho {
     prefix: String,
@@ -53,6 +54,16 @@ impl App for PrefixedEcho {
 
     fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
         let kind: Kind = message.kind();
+        match message.text() {
+            Some(text) => {
+                let text = text.trim_end_matches(['\r', '\n']);
+                out.log(Level::Info, "got", None, format_args!("Got message: {text}"));
+            }
+            None => {
+                let bytes = message.len();
+                out.log(Level::Info, "got", None, format_args!("Got message: {bytes} bytes, binary"));
+            }
+        }
         out.send(id, kind, &[self.prefix.as_bytes(), message.payload()]);
     }
 }

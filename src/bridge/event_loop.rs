@@ -7,7 +7,7 @@ use crate::data::log::Level;
 use crate::os::bus::Bus;
 use crate::os::clock::Clock;
 use crate::os::listener::ListenAddr;
-use crate::os::log_writer::{LogFormat, write_records};
+use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::{self, Signals};
 use crate::os::tls::TlsClient;
 use crate::supervisor::Ready;
@@ -97,7 +97,7 @@ pub fn run(setup: Setup) -> io::Result<()> {
         if is_over {
             this.setup.exchange.end();
         }
-        write_records(this.setup.log_format, &this.setup.exchange.log.take());
+        log_writer::write_log(this.setup.log_format, &mut this.setup.exchange.log);
         match is_over {
             true if came > 1 => return Err(io::Error::other("stopped at once by a second signal")),
             true => return Ok(()),
@@ -167,7 +167,7 @@ impl Loop {
         bus.flush();
         if let Some(error) = bus.presence_error() {
             let text = format!("processes that join later will not know the members of other hosts: {error}");
-            exchange.log.push(Level::Warn, "bus", &[("error", &error)], text);
+            exchange.log.push(Level::Warn, "bus", &[("error", &error.to_string())], text);
         }
         Ok(more)
     }

@@ -14,7 +14,7 @@ use super::resp::Reply;
 use super::url::{Login, refusal, shown};
 use super::wire::{self, HEAD_BYTES, HostId, Incoming, Kind, PART_BYTES, PRESENCE_CHANNEL};
 use crate::bus::event::BusEvent;
-use crate::data::log::{Level, Log};
+use crate::data::log::{Field, Level, Log};
 use crate::data::record::{MAX_CHANNEL_BYTES, RecordKind, Records};
 use crate::data::retry::Retry;
 use std::collections::HashSet;
@@ -335,7 +335,7 @@ impl Exchange {
         if hosts != before {
             let text = if hosts > before { "is there" } else { "says goodbye" };
             let text = format!("host {host} {text}; other hosts: {hosts}");
-            self.log.push(Level::Info, "hosts", &[("host", &host), ("hosts", &hosts)], text);
+            self.log.push(Level::Info, "hosts", &[("host", &host.to_string()), ("hosts", &hosts)], text);
         }
         self.losses.add(Loss::Ignored, std::mem::take(&mut self.hosts.ignored));
     }
@@ -447,7 +447,7 @@ impl Exchange {
         let (timeout, to_bus, log) = (self.rules.host_timeout, &mut self.to_bus, &mut self.log);
         let gone = |host: HostId| {
             let text = format!("host {host} was silent for {timeout:?} and counts as gone, with its members");
-            log.push(Level::Warn, "hosts", &[("host", &host)], text);
+            log.push(Level::Warn, "hosts", &[("host", &host.to_string())], text);
         };
         self.hosts.expire(now, timeout, gone, |change| push_change(to_bus, change));
     }
@@ -490,7 +490,7 @@ impl Exchange {
         let counts =
             [("passed_on", self.passed_on), ("taken_in", self.taken_in)].into_iter().chain(self.losses.totals());
         let counts: Vec<(&'static str, u64)> = counts.collect();
-        let fields: Vec<(_, &dyn std::fmt::Display)> = counts.iter().map(|(name, count)| (*name, count as _)).collect();
+        let fields: Vec<(_, &dyn Field)> = counts.iter().map(|(name, count)| (*name, count as _)).collect();
         let told = counts.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ");
         self.log.push(Level::Info, "stop", &fields, format!("stopped; {told}"));
     }

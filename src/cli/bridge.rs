@@ -90,8 +90,9 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
     let mut dice = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
     let me = HostId(dice.random());
     let (place, mut log) = (redis.place.to_string(), Log::new(flags.log_level.into()));
-    let text = format!("Bridge of the bus in {} as {}; host {me}; Redis at {place}", flags.bus.display(), bus.me());
-    log.push(Level::Info, "start", &[("bus", &flags.bus.display()), ("host", &me), ("redis", &place)], text);
+    let bus_folder = flags.bus.display().to_string();
+    let text = format!("Bridge of the bus in {bus_folder} as {}; host {me}; Redis at {place}", bus.me());
+    log.push(Level::Info, "start", &[("bus", &bus_folder), ("host", &me.to_string()), ("redis", &place)], text);
     let rules = Rules {
         max_backlog: flags.max_backlog,
         redis_timeout: flags.redis_timeout,

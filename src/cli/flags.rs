@@ -330,6 +330,14 @@ pub(super) struct Defaults {
 }
 
 impl ServerFlags {
+    /// Without `--listen`, listens where `HTTP_SERVER_ADDR` says, if that is there.
+    pub(super) fn or_listen_at_server_addr(mut self) -> Result<ServerFlags, Failure> {
+        if self.listen.is_empty() {
+            self.listen.extend(server_addr()?);
+        }
+        Ok(self)
+    }
+
     /// Checks what each flag by itself could not.
     pub(super) fn check(self, defaults: Defaults) -> Result<Checked, Failure> {
         let listen = listen_addrs(&self.listen, defaults.port)?;
@@ -432,6 +440,19 @@ impl ServerFlags {
         let mut log = Log::new(self.log_level.into());
         log.messages = self.log_messages && log.keeps(Level::Info);
         log
+    }
+}
+
+/// `HTTP_SERVER_ADDR` of the environment, where it is not empty: `:80` is port 80 of all addresses.
+pub(super) fn server_addr() -> Result<Option<String>, Failure> {
+    let addr = match std::env::var("HTTP_SERVER_ADDR").unwrap_or_default() {
+        addr if addr.is_empty() => return Ok(None),
+        port if port.starts_with(':') => format!("0.0.0.0{port}"),
+        addr => addr,
+    };
+    match addr.parse::<ListenPattern>() {
+        Ok(_) => Ok(Some(addr)),
+        Err(error) => Err(Failure::Usage(format!("HTTP_SERVER_ADDR in the environment: {error}"))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::ask::{ROUTE, Target};
-use super::flags::listen_addrs;
+use super::flags::{listen_addrs, server_addr};
 use super::units::duration;
 use crate::os::listener::ListenAddr;
 use clap::Args;
@@ -15,7 +15,7 @@ pub(super) struct HealthcheckFlags {
     // As in `flags`: the line is read in a terminal.
     #[allow(rustdoc::bare_urls)]
     /// http://HOST:PORT/PATH or unix:SOCKET:/PATH [default: /healthz of the first address in PERCORE_LISTEN, else of
-    /// 127.0.0.1:$PORT, else of 127.0.0.1:8080]
+    /// $HTTP_SERVER_ADDR, else of 127.0.0.1:$PORT, else of 127.0.0.1:8080]
     #[arg(value_name = "URL")]
     url: Option<String>,
     /// How long the answer may take
@@ -48,7 +48,10 @@ pub(super) fn run(flags: HealthcheckFlags) -> Result<(), Failure> {
 fn listening() -> Result<Target, Failure> {
     let given = std::env::var("PERCORE_LISTEN").unwrap_or_default();
     // Of one address for each worker it is the first worker's.
-    let first: Vec<String> = given.split(',').take(1).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
+    let mut first: Vec<String> = given.split(',').take(1).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
+    if first.is_empty() {
+        first.extend(server_addr()?);
+    }
     let first =
         listen_addrs(&first, 8080)?.swap_remove(0).for_slot(0).map_err(|error| Failure::Usage(error.to_string()))?;
     let addr = match first {

@@ -16,11 +16,11 @@ mod reload;
 mod serve;
 pub mod units;
 
+use crate::os::log_writer;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serve::Part;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// A WebSocket server: one epoll loop per core, one process per loop.
@@ -104,11 +104,13 @@ enum Failure {
 
 fn report(result: Result<(), Failure>) -> ExitCode {
     let (line, code) = match result {
-        Ok(()) => return ExitCode::SUCCESS,
+        Ok(()) => {
+            log_writer::finish();
+            return ExitCode::SUCCESS;
+        }
         Err(Failure::Usage(line)) => (line, 2),
         Err(Failure::Run(line)) => (line, 1),
     };
-    // Nobody can be told that standard error takes no more.
-    let _ = writeln!(io::stderr(), "percore: {line}");
+    log_writer::last_line(&format!("percore: {line}"));
     ExitCode::from(code)
 }

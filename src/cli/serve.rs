@@ -9,15 +9,16 @@ use crate::apps::chat::{self, Chat};
 use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::apps::ticker::market::{Market, TABLE, read_csv};
 use crate::apps::ticker::{Ticker, Times};
-use crate::data::log::Level;
+use crate::data::log::{Field, Level};
 use crate::data::rate::RateRules;
 use crate::data::stats::Stats;
+use crate::os::allocator::give_memory_back;
 use crate::os::bus::{Bus, BusOptions, PrivateBus};
 use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
 use crate::os::hostname::hostname;
-use crate::os::log_writer::write_records;
+use crate::os::log_writer;
 use crate::os::shared_words::SharedWords;
 use crate::reactor::{Outcome, Server, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
@@ -95,7 +96,7 @@ pub(super) struct ChatFlags {
 
 #[derive(Args, Debug)]
 pub(super) struct EchoFlags {
-    /// Greet, and echo with '[<hostname>] ' in front of each message
+    /// Greet, echo with '[<hostname>] ' in front of each message, and log each; listens at $HTTP_SERVER_ADDR
     #[arg(long, env = "PERCORE_HOSTNAME_PREFIX", help_heading = "Echo")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
@@ -114,9 +115,11 @@ pub(super) enum Part {
 }
 
 pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
+    give_memory_back();
     raise_descriptor_limit();
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
+            let server = if hostname_prefix { server.or_listen_at_server_addr()? } else { server };
             let checked = server.check(Defaults {
                 port: 8080,
                 paths: &["/", "/ws"],
@@ -170,11 +173,11 @@ fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure
         BusPlace::Folder(path) => Some(Bus::join(path, checked.bus_options).map_err(failed)?),
         BusPlace::Private | BusPlace::Off => None,
     };
-    let (server, name) = match part {
-        Part::Main => (plain(app, checked), String::new()),
+    let server = match part {
+        Part::Main => plain(app, checked),
         Part::Worker => worker(app, checked),
     };
-    let mut server = server.map_err(failed)?;
+    let (mut server, on_bus) = (server.map_err(failed)?, bus.is_some());
     if let Some(bus) = bus {
         server = server.bus(bus);
     }
@@ -189,9 +192,16 @@ fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure
         }
     };
     let counted = stats.fields();
-    let fields: Vec<(_, &dyn std::fmt::Display)> = counted.iter().map(|(name, count)| (*name, count as _)).collect();
-    end.push(level, "stop", &fields, format!("{name}{text}; {stats}"));
-    write_records(format, &end.take());
+    // Where nobody is shown the counters, time is not measured.
+    let timed = !counted.contains(&("passes", 0));
+    let is_kept = |name: &str| match name {
+        "passes" | "message_latency" => timed,
+        name => on_bus || !name.starts_with("bus_"),
+    };
+    let kept = counted.iter().filter(|(name, _)| is_kept(name));
+    let fields: Vec<(_, &dyn Field)> = kept.map(|(name, count)| (*name, count as _)).collect();
+    end.push(level, "stop", &fields, format!("{text}; {stats}"));
+    log_writer::write_log(format, &mut end);
     match outcome {
         Outcome::Interrupted(_) => Err(Failure::Run("stopped at once by a second signal".into())),
         _ => Ok(()),
@@ -209,6 +219,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
         server = server.listener(listener);
     }
     for addr in server.local_addrs()? {
+        let addr = addr.to_string();
         log.push(Level::Info, "start", &[("listen", &addr)], format!("Starting server on {addr}..."));
     }
     if let Some(addr) = admin {
@@ -225,13 +236,11 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     Ok(server.log(log))
 }
 
-/// A worker of a supervisor; and its name, for its last log line.
-fn worker<A: App>(app: A, checked: Checked) -> (io::Result<Server<A>>, String) {
+/// A worker of a supervisor.
+fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let Checked { mut settings, options, mut log, .. } = checked;
-    let Assignment { slot, control, counters, listeners } = match Assignment::receive() {
-        Ok(assignment) => assignment,
-        Err(error) => return (Err(error), String::new()),
-    };
+    let Assignment { slot, control, counters, listeners } = Assignment::receive()?;
+    log_writer::name_worker(slot);
     settings.node = slot as u32;
     let mut server = Server::new(app).settings(settings).options(options).control(control);
     for listener in listeners {
@@ -240,12 +249,11 @@ fn worker<A: App>(app: A, checked: Checked) -> (io::Result<Server<A>>, String) {
     match counters {
         Some(counters) => server = server.counters(counters),
         None => {
-            let text =
-                format!("worker {slot} is of another version than its supervisor, which cannot show its metrics");
-            log.push(Level::Warn, "metrics", &[("worker", &slot)], text);
+            let text = "this worker is of another version than its supervisor, which cannot show its metrics";
+            log.push(Level::Warn, "metrics", &[], text.into());
         }
     }
-    (Ok(server.log(log)), format!("worker {slot} "))
+    Ok(server.log(log))
 }
 
 /// Runs workers, of an app that broadcasts or not.

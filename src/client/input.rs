@@ -3,8 +3,8 @@
 use super::editor::Typed;
 use super::history::History;
 use super::screen::Screen;
-use super::stream::Patient;
 use super::terminal::{self, Keyboard};
+use crate::os::patient::Patient;
 use crate::reactor::Waker;
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};

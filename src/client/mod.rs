@@ -10,7 +10,6 @@ mod lines;
 pub mod prices;
 mod screen;
 mod signals;
-mod stream;
 mod terminal;
 
 pub use history::path as history_path;

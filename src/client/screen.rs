@@ -1,8 +1,8 @@
 //! Where lines go: standard output, or the terminal above the line that is being typed.
 
-use super::stream::Patient;
 use super::terminal::Terminal;
 use crate::data::log::json_string;
+use crate::os::patient::Patient;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 

@@ -3,7 +3,7 @@
 //! Two threads write: the one that reads keys shows the line, the loop shows messages. Each does so with the lock, as a whole.
 
 use super::editor::{Editor, Typed};
-use super::stream::Patient;
+use crate::os::patient::Patient;
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };

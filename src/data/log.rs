@@ -1,6 +1,8 @@
 //! Log records, queued here by whoever has something to say and written once a pass by whoever has a file descriptor.
 
-use std::fmt::Write;
+use super::id::{ConnectionId, Participant, Peer};
+use std::fmt::{self, Write};
+use std::time::Duration;
 
 /// How much a record matters, the most important first: `Error < Debug`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,8 +29,59 @@ impl Level {
     }
 }
 
+/// A value of a record's field.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Value {
+    /// A count, a size, a number by which something is known.
+    Number(u64),
+    /// A time, shown to the tenth of a second.
+    Time(Duration),
+    /// Anything else.
+    Text(String),
+}
+
+impl Value {
+    /// The value as JSON: numbers as numbers, a time in seconds.
+    pub fn to_json(&self) -> String {
+        match self {
+            Value::Number(number) => number.to_string(),
+            Value::Time(time) => format!("{:.1}", time.as_secs_f64()),
+            Value::Text(text) => json_string(text),
+        }
+    }
+}
+
+/// What may be the value of a field.
+pub trait Field {
+    /// The value, to be kept.
+    fn value(&self) -> Value;
+}
+
+macro_rules! fields {
+    ($($number:ty),+; $($text:ty),+) => {
+        $(impl Field for $number {
+            fn value(&self) -> Value {
+                Value::Number(*self as u64)
+            }
+        })+
+        $(impl Field for $text {
+            fn value(&self) -> Value {
+                Value::Text(self.to_string())
+            }
+        })+
+    };
+}
+
+fields! { u16, u32, u64, usize; &str, String, Peer, ConnectionId, Participant }
+
+impl Field for Duration {
+    fn value(&self) -> Value {
+        Value::Time(*self)
+    }
+}
+
 /// One line to come.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Record {
     /// How much it matters.
     pub level: Level,
@@ -37,11 +90,13 @@ pub struct Record {
     /// A sentence for people.
     pub text: String,
     /// Further values for machines.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Vec<(&'static str, Value)>,
 }
 
 /// More records than this in one pass are counted instead of kept.
 const RECORDS_PER_PASS: usize = 4096;
+/// Text beyond this in one pass is counted by its lines instead of kept.
+const PASS_BYTES: usize = 512 * 1024;
 
 /// The records of a pass, and which of them are kept. As a setting of a [`Server`](crate::Server) it is made by
 /// [`Log::new`]:
@@ -58,13 +113,14 @@ pub struct Log {
     pub messages: bool,
     level: Option<Level>,
     records: Vec<Record>,
+    text_bytes: usize,
     left_out: u64,
 }
 
 impl Log {
     /// Keeps records of `level` and above; none at all with `None`. No lines for messages.
     pub fn new(level: Option<Level>) -> Log {
-        Log { messages: false, level, records: Vec::new(), left_out: 0 }
+        Log { messages: false, level, records: Vec::new(), text_bytes: 0, left_out: 0 }
     }
 
     /// An empty log of the same level.
@@ -78,57 +134,177 @@ impl Log {
         self.level.is_some_and(|most| level <= most)
     }
 
-    /// Queues a record, if its level is kept. Beyond 4096 in a pass they are only counted, and the count is logged.
-    pub fn push(
-        &mut self,
-        level: Level,
-        event: &'static str,
-        fields: &[(&'static str, &dyn std::fmt::Display)],
-        text: String,
-    ) {
-        if !self.keeps(level) {
-            return;
+    /// Queues a record, if its level is kept. Beyond 4096 records or 512 KiB of text in a pass they are only counted, and
+    /// the count is logged.
+    pub fn push(&mut self, level: Level, event: &'static str, fields: &[(&'static str, &dyn Field)], text: String) {
+        if self.keeps(level) && self.has_room() {
+            let fields = fields.iter().map(|(name, value)| (*name, value.value())).collect();
+            self.keep(Record { level, event, text, fields });
         }
-        if self.records.len() >= RECORDS_PER_PASS {
-            self.left_out += 1;
-            return;
+    }
+
+    /// Whether another record is kept. If not, it is counted.
+    fn has_room(&mut self) -> bool {
+        let has_room = self.records.len() < RECORDS_PER_PASS && self.text_bytes < PASS_BYTES;
+        self.left_out += u64::from(!has_room);
+        has_room
+    }
+
+    fn keep(&mut self, record: Record) {
+        self.text_bytes += record.text.len();
+        self.records.push(record);
+    }
+
+    /// Takes over what another log has.
+    pub fn append(&mut self, other: &mut Log) {
+        for record in other.records.drain(..) {
+            if self.has_room() {
+                self.keep(record);
+            }
         }
-        let fields = fields.iter().map(|(name, value)| (*name, value.to_string())).collect();
-        self.records.push(Record { level, event, text, fields });
+        other.text_bytes = 0;
+        self.left_out += std::mem::take(&mut other.left_out);
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && self.left_out == 0
+    }
+
+    /// How many records were counted instead of kept since the last [`Log::take`].
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Takes what was queued.
     pub fn take(&mut self) -> Vec<Record> {
+        self.text_bytes = 0;
         let mut records = std::mem::take(&mut self.records);
         let left_out = std::mem::take(&mut self.left_out);
         if left_out > 0 {
-            let text = format!("{left_out} log lines of one pass left out");
-            records.push(Record { level: Level::Warn, event: "log", text, fields: Vec::new() });
+            records.push(lines_left_out(left_out, "there were too many at once"));
         }
         records
     }
 }
 
-/// Text from outside as it may stand in a log line: on one line, without control characters, cut at `limit` characters.
-pub fn printable(text: &str, limit: usize) -> String {
-    let mut out = String::new();
-    for (i, c) in text.trim_end_matches(['\n', '\r']).chars().enumerate() {
-        if i == limit {
-            out.push('…');
-            break;
+/// The record that stands in the place of others.
+pub fn lines_left_out(lines: u64, why: &str) -> Record {
+    let what = if lines == 1 { "line" } else { "lines" };
+    let text = format!("{lines} log {what} left out: {why}");
+    Record { level: Level::Warn, event: "left_out", text, fields: vec![("lines", Value::Number(lines))] }
+}
+
+/// No line of an app has more characters.
+const APP_LINE_CHARACTERS: usize = 1024;
+/// What apps may log at once, and in a second from then on, in bytes: clients decide how much they have to say.
+const APP_BURST_BYTES: u64 = 256 * 1024;
+const APP_BYTES_A_SECOND: u64 = 4 * 1024;
+/// What a line takes beside its text: time, level, fields.
+const LINE_BYTES: u64 = 64;
+/// Lines left out are said no more often.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines of an app, bounded in length and, over time, in bytes. What is beyond is counted, and said once a second.
+pub(crate) struct AppLog {
+    log: Log,
+    /// Bytes that may be logged now, as they were at `counted`.
+    allowed: u64,
+    counted: Duration,
+    left_out: u64,
+    said: Option<Duration>,
+}
+
+impl AppLog {
+    /// Keeps what `log` would.
+    pub fn like(log: &Log) -> AppLog {
+        let (allowed, counted) = (APP_BURST_BYTES, Duration::ZERO);
+        AppLog { log: log.like(), allowed, counted, left_out: 0, said: None }
+    }
+
+    pub fn push(
+        &mut self,
+        now: Duration,
+        level: Level,
+        event: &'static str,
+        id: Option<ConnectionId>,
+        text: &dyn fmt::Display,
+    ) {
+        if !self.log.keeps(level) {
+            return;
         }
-        if c.is_control() {
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
+        let millis = now.saturating_sub(self.counted).as_millis() as u64;
+        let more = millis.saturating_mul(APP_BYTES_A_SECOND) / 1000;
+        // Not before it makes a byte, or what comes often would never be allowed any.
+        if more > 0 {
+            self.allowed = self.allowed.saturating_add(more).min(APP_BURST_BYTES);
+            self.counted = now;
+        }
+        if self.allowed < LINE_BYTES {
+            self.left_out += 1;
+            return;
+        }
+        let mut line = Printable { out: String::new(), left: APP_LINE_CHARACTERS };
+        // An error is the end of the line, or of what the text could show.
+        let _ = write!(line, "{text}");
+        let Printable { mut out, .. } = line;
+        self.allowed = self.allowed.saturating_sub(LINE_BYTES + out.len() as u64);
+        match id {
+            Some(id) => {
+                let _ = write!(out, " id={id}");
+                self.log.push(level, event, &[("id", &id)], out);
+            }
+            None => self.log.push(level, event, &[], out),
         }
     }
-    out
+
+    /// Moves what there is to the log of all.
+    pub fn move_to(&mut self, log: &mut Log, now: Duration) {
+        log.append(&mut self.log);
+        if self.left_out > 0 && self.said.is_none_or(|said| now >= said + SAID_EVERY) {
+            self.said = Some(now);
+            log.left_out += std::mem::take(&mut self.left_out);
+        }
+    }
+}
+
+/// Text as it may stand in a log line, with room for `left` more characters.
+struct Printable {
+    out: String,
+    left: usize,
+}
+
+impl Write for Printable {
+    /// Fails once there is no room, so that whatever writes goes no further.
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if self.left == 0 {
+                self.out.push('…');
+                return Err(fmt::Error);
+            }
+            self.left -= 1;
+            if is_misleading(c) {
+                write!(self.out, "{}", c.escape_default())?;
+            } else {
+                self.out.push(c);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a character does something to a terminal, or shows others in an order that is not theirs.
+fn is_misleading(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text from outside as it may stand in a log line: on one line, without control characters, cut at `limit` characters.
+pub fn printable(text: &str, limit: usize) -> String {
+    let mut line = Printable { out: String::new(), left: limit };
+    // An error is the cut.
+    let _ = line.write_str(text.trim_end_matches(['\n', '\r']));
+    line.out
 }
 
 /// Text as a JSON string, with its quotes.
@@ -139,7 +315,7 @@ pub fn json_string(text: &str) -> String {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             // JSON allows those from U+007F on, but a terminal may act on them.
-            c if c.is_control() => {
+            c if is_misleading(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -159,18 +335,55 @@ mod tests {
         log.push(Level::Info, "x", &[], "no".into());
         assert!(log.is_empty());
         for _ in 0..RECORDS_PER_PASS + 3 {
-            log.push(Level::Error, "x", &[("n", &1)], "yes".into());
+            log.push(Level::Error, "x", &[("n", &1_u64)], "yes".into());
         }
         let records = log.take();
         assert_eq!(records.len(), RECORDS_PER_PASS + 1);
-        assert_eq!(records[RECORDS_PER_PASS].text, "3 log lines of one pass left out");
+        assert_eq!(records[RECORDS_PER_PASS].text, "3 log lines left out: there were too many at once");
         assert!(log.take().is_empty());
+    }
+
+    #[test]
+    fn what_an_app_logs_is_bounded() {
+        let (mut log, id) = (Log::new(Some(Level::Info)), ConnectionId { node: 1, generation: 2, index: 3 });
+        let mut app = AppLog::like(&log);
+        let second = Duration::from_secs(1);
+        let mut said = |app: &mut AppLog, lines: u64, now: Duration| -> (usize, Vec<String>) {
+            (0..lines).for_each(|_| app.push(now, Level::Info, "said", Some(id), &"é\n".repeat(2000)));
+            app.push(now, Level::Debug, "said", None, &"not kept");
+            app.move_to(&mut log, now);
+            let texts: Vec<String> = log.take().into_iter().map(|record| record.text).collect();
+            (texts.iter().map(String::len).sum(), texts)
+        };
+        let (bytes, texts) = said(&mut app, 1, Duration::ZERO);
+        let line = format!("{}… id=000000010000000200000003", r"é\n".repeat(512));
+        assert_eq!((bytes, texts), (line.len(), vec![line.clone()]));
+        let (bytes, texts) = said(&mut app, 1000, second);
+        assert!(bytes as u64 <= APP_BURST_BYTES + 2 * 1024, "{bytes}");
+        let told = format!("{} log lines left out: there were too many at once", 1000 - (texts.len() - 1));
+        assert_eq!(texts.last(), Some(&told));
+        // What is left out is said once a second, also where a second allows a line.
+        assert_eq!(said(&mut app, 10, second + second / 2), (line.len(), vec![line.clone()]));
+        assert_eq!(said(&mut app, 0, second * 2).1, ["9 log lines left out: there were too many at once"]);
+        // After a while there is room again, for a burst and not for all that was not said.
+        let (bytes, _) = said(&mut app, 1000, second * 100_000);
+        assert!((APP_BURST_BYTES / 2..APP_BURST_BYTES + 2 * 1024).contains(&(bytes as u64)), "{bytes}");
+    }
+
+    #[test]
+    fn a_pass_is_bounded_in_bytes() {
+        let mut log = Log::new(Some(Level::Info));
+        (0..100).for_each(|_| log.push(Level::Info, "x", &[], "y".repeat(10_000)));
+        let records = log.take();
+        assert_eq!(records.len(), PASS_BYTES / 10_000 + 2);
+        assert_eq!(records.last().map(|record| record.event), Some("left_out"));
     }
 
     #[test]
     fn text_from_outside_stays_on_its_line() {
         assert_eq!(printable("hi\r\nERROR fake\x1b[0m\n", 99), "hi\\r\\nERROR fake\\u{1b}[0m");
         assert_eq!(printable("héllo", 3), "hél…");
+        assert_eq!(printable("a\u{202e}b\u{2028}\n", 3), r"a\u{202e}b…");
         assert_eq!(json_string("a\"b\\\n\u{7f}\u{9b}\u{a0}"), "\"a\\\"b\\\\\\u000a\\u007f\\u009b\u{a0}\"");
     }
 }

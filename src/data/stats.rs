@@ -21,7 +21,7 @@ pub const PONG: usize = 4;
 pub const OPCODES: [&str; 5] = ["text", "binary", "close", "ping", "pong"];
 
 /// Statuses with which percore itself refuses requests, as label values; the last is any other, which an app chose.
-const STATUSES: [&str; 14] =
+pub(crate) const STATUSES: [&str; 14] =
     ["400", "403", "404", "405", "408", "413", "414", "426", "429", "431", "501", "503", "505", "other"];
 
 /// Close codes as label values (RFC 6455, section 7.4); the last is any other.
@@ -107,10 +107,10 @@ macro_rules! stats {
             /// Words in [`Stats::words`].
             pub const WORDS: usize = size_of::<Stats>() / size_of::<u64>();
 
-            /// Each counter's name and value, in the order of the fields: the sum, where a label tells several apart, and
-            /// the number of observations of a histogram.
+            /// Each counter's name and value, in the order of the fields: the sum, where a label tells several apart (of opcodes
+            /// that of text and binary messages), and the number of observations of a histogram.
             pub fn fields(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($field), total(MetricKind::$kind, self.$field.words())),)+]
+                vec![$((stringify!($field), total(MetricKind::$kind, concat!($($label)?), self.$field.words())),)+]
             }
 
             /// Each metric with its words, in the order of the fields.
@@ -218,6 +218,8 @@ stats! {
     memory_closed: u64 = Counter "percore_memory_closed_total";
     /// Connections ended for breaking the protocol.
     protocol_errors: u64 = Counter "percore_protocol_errors_total";
+    /// Lines of the log that were left out: standard error was not read in time, or there were too many at once.
+    log_lines_dropped: u64 = Counter "percore_log_lines_dropped_total";
     /// Time that a pass of the loop took, sleep left out.
     passes: Histogram = Histogram "percore_loop_pass_seconds";
     /// Time from the wake-up that found a message to the end of the writing that followed.
@@ -280,9 +282,10 @@ fn index_of(values: &[&str], number: u16) -> usize {
     values.iter().position(|value| value.parse() == Ok(number)).unwrap_or(values.len() - 1)
 }
 
-fn total(kind: MetricKind, words: &[u64]) -> u64 {
+fn total(kind: MetricKind, label: &str, words: &[u64]) -> u64 {
     match kind {
         MetricKind::Histogram => Histogram::count(words),
+        _ if label == "opcode" => words[TEXT] + words[BINARY],
         MetricKind::Counter | MetricKind::Gauge => words.iter().sum(),
     }
 }
@@ -311,6 +314,7 @@ impl fmt::Display for Stats {
             (self.bus_lost, "records of the bus lost"),
             (self.bus_invalid, "records of the bus invalid"),
             (self.unclean_closes, "unclean closes"),
+            (self.log_lines_dropped, "log lines left out"),
         ];
         for (count, what) in losses.iter().filter(|(count, _)| *count > 0) {
             write!(f, ", {count} {what}")?;
@@ -337,6 +341,15 @@ mod tests {
         assert_eq!(Stats::from_words(&words), stats);
         assert_eq!(Stats::from_words(&[]), Stats::default());
         assert_eq!((stats.rejected[7], stats.rejected[13], stats.closes[1], stats.closes[13]), (1, 1, 1, 1));
+    }
+
+    #[test]
+    fn a_line_of_the_log_agrees_with_itself() {
+        let mut stats = Stats::default();
+        [TEXT, BINARY, BINARY, PING, PONG, CLOSE].into_iter().for_each(|opcode| stats.receive(opcode, 10));
+        let fields = stats.fields();
+        assert!(fields.contains(&("received", 3)) && fields.contains(&("received_bytes", 30)), "{fields:?}");
+        assert!(stats.to_string().contains(" 3 messages in,"), "{stats}");
     }
 
     #[test]

@@ -68,6 +68,15 @@ pub struct Tally {
     all: Ends,
 }
 
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is what a network hands out to one
+/// customer at least; `None` without an address.
+pub fn client_of(peer: Peer) -> Option<u128> {
+    Some(match peer.addr()?.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits() & !u128::from(u64::MAX),
+    })
+}
+
 impl Tally {
     /// Nobody yet; at most `limit` open connections for each client, 0 for no limit.
     pub fn new(limit: u32) -> Tally {
@@ -186,12 +195,7 @@ impl Tally {
     /// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is what a network hands out to one
     /// customer at least.
     fn client(&self, peer: Peer) -> u128 {
-        match peer.addr().map(|addr| addr.ip()) {
-            Some(_) if self.limit == 0 => NOBODY,
-            Some(IpAddr::V4(ip)) => ip.to_ipv6_mapped().to_bits(),
-            Some(IpAddr::V6(ip)) => ip.to_bits() & !u128::from(u64::MAX),
-            None => NOBODY,
-        }
+        client_of(peer).filter(|_| self.limit > 0).unwrap_or(NOBODY)
     }
 
     fn count_waiting(&mut self, place: u32, client: u128) {

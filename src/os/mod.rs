@@ -1,5 +1,6 @@
 //! Floor 4, the edge of the operating system: listeners, streams, signals, the clock, the log's file descriptor.
 
+pub mod allocator;
 pub mod bus;
 pub mod clock;
 pub mod control;
@@ -12,6 +13,7 @@ pub mod listener;
 pub mod locks;
 pub mod log_writer;
 pub mod memory;
+pub mod patient;
 pub mod resolve;
 pub mod shared_words;
 pub mod signals;

@@ -6,6 +6,7 @@ use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::Clock;
+use crate::os::log_writer;
 use crate::os::resolve::Place;
 use crate::os::signals::{self, Signals};
 use crate::os::tls::TlsClient;
@@ -168,7 +169,8 @@ impl<A: App> Client<A> {
             ..Setup::default()
         };
         let mut event_loop = EventLoop::new(sessions, setup, Clock::start())?;
-        let outcome = event_loop.run()?;
-        Ok((outcome, event_loop.into_app()))
+        let outcome = event_loop.run();
+        log_writer::finish();
+        Ok((outcome?, event_loop.into_app()))
     }
 }

@@ -16,7 +16,7 @@ use crate::data::stats::Stats;
 use crate::os::clock::Clock;
 use crate::os::control::Control;
 use crate::os::listener::Listener;
-use crate::os::log_writer::{LogFormat, write_records};
+use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::Signals;
 use crate::session::{Fate, Sessions};
 use mio::{Events, Poll};
@@ -147,6 +147,7 @@ impl<A: App> EventLoop<A> {
             }
             self.write_dirty();
             self.end_pass();
+            self.write_log();
             if let Some(published) = &mut self.setup.published {
                 let took = self.clock.now().saturating_sub(self.now);
                 self.sessions.show_memory();
@@ -390,9 +391,8 @@ impl<A: App> EventLoop<A> {
     }
 
     fn write_log(&mut self) {
-        if !self.sessions.log.is_empty() {
-            write_records(self.setup.log_format, &self.sessions.log.take());
-        }
+        log_writer::write_log(self.setup.log_format, self.sessions.gather_log());
+        self.sessions.stats_mut().log_lines_dropped = log_writer::lines_dropped();
     }
 }
 

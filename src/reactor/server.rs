@@ -11,7 +11,7 @@ use crate::os::bus::Bus;
 use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
 use crate::os::listener::{BindOptions, ListenAddr, Listener};
-use crate::os::log_writer::LogFormat;
+use crate::os::log_writer::{self, LogFormat};
 use crate::os::shared_words::SharedWords;
 use crate::os::signals::{self, Signals};
 use crate::session::{Sessions, Settings};
@@ -220,6 +220,8 @@ impl<A: App> Server<A> {
             spin: busy_poll,
             ..Setup::default()
         };
-        EventLoop::new(sessions, setup, Clock::start())?.run()
+        let outcome = EventLoop::new(sessions, setup, Clock::start())?.run();
+        log_writer::finish();
+        outcome
     }
 }

@@ -19,6 +19,7 @@ impl<A: App> Sessions<A> {
         if self.retirement.is_some() {
             self.retire_due();
         }
+        self.report_refusals();
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(self.now, &mut expired);
         for key in expired.drain(..) {
@@ -61,7 +62,8 @@ impl<A: App> Sessions<A> {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        let deadlines = [self.next_tick(), self.wheel.next_deadline(), retirement, self.rates.next_deadline()];
+        let (rates, refusals) = (self.rates.next_deadline(), self.refusals.next_deadline());
+        let deadlines = [self.next_tick(), self.wheel.next_deadline(), retirement, rates, refusals];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -67,6 +67,7 @@ impl<A: App> Sessions<A> {
                 let mut rest = &mut input[position..];
                 while let Some((used, mut message)) = short_message::<MASKED>(rest, rules) {
                     outbox.stats.receive(message.kind.index(), message.len());
+                    session.received = session.received.wrapping_add(1);
                     if LOG {
                         log_message(log, session.peer, id, &mut message);
                     }
@@ -93,6 +94,7 @@ impl<A: App> Sessions<A> {
                     let listens = session.phase == Phase::Open || settings.hears_out;
                     if let (true, Some(state)) = (listens, &mut session.state) {
                         outbox.stats.receive(message.kind.index(), message.len());
+                        session.received = session.received.wrapping_add(1);
                         if LOG {
                             log_message(log, session.peer, id, &mut message);
                         }
@@ -109,6 +111,7 @@ impl<A: App> Sessions<A> {
                     if ends {
                         outbox.end_echo(key);
                         outbox.stats.received[stats::BINARY] += 1;
+                        session.received = session.received.wrapping_add(1);
                     }
                 }
                 Some(Event::Ping(payload)) => {
@@ -221,6 +224,6 @@ fn log_message(log: &mut Log, peer: Peer, id: ConnectionId, message: &mut Messag
         Some(text) => printable(text, LOGGED_CHARACTERS),
         None => format!("{bytes} bytes, binary"),
     };
-    let text = format!("Received message from {peer}: {shown}");
+    let text = format!("Received message from {peer}: {shown} id={id}");
     log.push(Level::Info, "message", &[("peer", &peer), ("id", &id), ("bytes", &bytes)], text);
 }

@@ -1,10 +1,11 @@
 //! A connection before it is open: requests, routes, and the upgrade (RFC 6455, section 4.2).
 
+use super::lines::tenths;
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
 use crate::data::calendar::Utc;
 use crate::data::id::Peer;
-use crate::data::log::{Level, printable};
+use crate::data::log::{Field, Level, printable};
 use crate::data::tally::NOWHERE;
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
@@ -184,6 +185,7 @@ impl<A: App> Sessions<A> {
         self.tally.open(std::mem::replace(&mut session.place, NOWHERE), request.peer());
         session.peer = request.peer();
         session.phase = Phase::Open;
+        session.opened = tenths(self.now);
         session.heard = now;
         session.next_ping = now.wrapping_add(milliseconds(self.settings.heartbeat));
         if let Some(agreed) = deflate {
@@ -195,11 +197,7 @@ impl<A: App> Sessions<A> {
             session.receiver = Receiver::with_deflate(peer_keeps_window.then(|| Box::new(Inflater::new())));
         }
         self.arm_heartbeat(key);
-        if self.log.keeps(Level::Info) {
-            let (peer, path) = (request.peer(), printable(request.path(), 256));
-            let fields: [(_, &dyn std::fmt::Display); 3] = [("peer", &peer), ("id", &id), ("path", &path)];
-            self.log.push(Level::Info, "open", &fields, format!("WebSocket connection opened: {peer}"));
-        }
+        self.log_opened(id, request);
         let state = self.app.on_open(id, request, &mut self.outbox);
         self.slab[key as usize].state = Some(state);
     }
@@ -208,9 +206,10 @@ impl<A: App> Sessions<A> {
         if response.status() >= 400 {
             self.outbox.stats.reject(response.status());
             let (peer, status, path) = (request.peer(), response.status(), printable(request.path(), 256));
-            let fields: [(_, &dyn std::fmt::Display); 3] = [("peer", &peer), ("status", &status), ("path", &path)];
+            let fields: [(_, &dyn Field); 3] = [("peer", &peer), ("status", &status), ("path", &path)];
             let text = format!("request for {path} from {peer} answered with {status}");
             self.log.push(Level::Debug, "rejected", &fields, text);
+            self.refused(peer, status, path);
         }
         let bytes = response.encode(keep_alive, request.method() == "HEAD", &self.http_date());
         self.outbox.queue.push(key, &bytes);

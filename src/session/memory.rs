@@ -4,12 +4,15 @@ use super::{Phase, Session, Sessions};
 use crate::app::{App, Error};
 use crate::data::log::Level;
 use crate::data::memory::{Memory, MemoryKind};
+use crate::data::tally::client_of;
 use crate::protocol::close::CloseReason;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// A connection that holds less than this is not worth ending.
-const LEAST_HOLDING: usize = 4 * 1024;
+const LEAST_HOLDING: usize = 1024;
 /// About what a decompressor takes that keeps its window.
 const INFLATER_BYTES: usize = 48 * 1024;
 /// Ended connections are logged no more often.
@@ -36,7 +39,7 @@ impl<A: App> Sessions<A> {
         memory
     }
 
-    /// Ends the connections that hold most, if all together hold more than [`Settings::max_memory`](super::Settings), until
+    /// Ends connections of the clients that hold most, if all together hold more than [`Settings::max_memory`](super::Settings), until
     /// they hold an eighth less than that. A connection that can still be told gets 1013 (try again later).
     #[inline]
     pub fn bound_memory(&mut self) {
@@ -56,12 +59,8 @@ impl<A: App> Sessions<A> {
         self.outbox.queue.pool.clear();
         self.scratch.trim();
         let goal = self.settings.max_memory - self.settings.max_memory / 8;
-        let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
-        let mut holders: Vec<(usize, u32)> = keys.into_iter().map(|key| (self.holding(key), key)).collect();
-        holders.retain(|(bytes, _)| *bytes >= LEAST_HOLDING);
-        holders.sort_unstable_by(|one, other| other.cmp(one));
         let mut ended = 0;
-        for (_, key) in holders {
+        for key in self.holders() {
             if self.memory().total() <= goal {
                 break;
             }
@@ -71,6 +70,25 @@ impl<A: App> Sessions<A> {
         self.outbox.stats.memory_closed += ended;
         self.shortage.unlogged += ended;
         self.log_shortage();
+    }
+
+    /// The connections that hold something, in the order in which they go: those of the client that holds most first, so that
+    /// a thousand small holdings of one client go before a large one of another.
+    fn holders(&mut self) -> Vec<u32> {
+        let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
+        let mut of_client: HashMap<Option<u128>, usize> = HashMap::new();
+        let mut holders = Vec::new();
+        for key in keys {
+            let (bytes, client) = (self.holding(key), client_of(self.slab[key as usize].peer));
+            if bytes >= LEAST_HOLDING {
+                *of_client.entry(client).or_default() += bytes;
+                holders.push((client, bytes, key));
+            }
+        }
+        // Connections without an address are not known to be one client's, and count each for itself.
+        let of = |client: Option<u128>, bytes| if client.is_some() { of_client[&client] } else { bytes };
+        holders.sort_unstable_by_key(|&(client, bytes, key)| Reverse((of(client, bytes), client, bytes, key)));
+        holders.into_iter().map(|(_, _, key)| key).collect()
     }
 
     /// What would be given back if a connection ended.

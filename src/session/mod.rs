@@ -17,9 +17,11 @@ mod drain;
 mod frames;
 mod handshake;
 mod health;
+mod lines;
 mod memory;
 mod places;
 mod preface;
+mod refusals;
 mod settings;
 mod turns;
 
@@ -27,7 +29,7 @@ pub use settings::Settings;
 
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::{ConnectionId, Peer};
-use crate::data::log::{Level, Log};
+use crate::data::log::{AppLog, Log};
 use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
 use crate::data::tally::{NOWHERE, Tally};
@@ -42,6 +44,7 @@ use drain::Retirement;
 use memory::Shortage;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use refusals::Refusals;
 use slab::Slab;
 use std::time::Duration;
 use turns::{Rates, Rests};
@@ -90,6 +93,10 @@ struct Session<S> {
     next_ping: u32,
     /// Where it stands on the tally while it is not open.
     place: u32,
+    /// When it was opened, in tenths of a second since the start.
+    opened: u32,
+    /// Messages that came since, modulo 2^32.
+    received: u32,
     peer: Peer,
     phase: Phase,
     /// Whether a request was answered on this connection, so that it idles legitimately.
@@ -147,6 +154,7 @@ pub struct Sessions<A: App> {
     awake_since: Option<Duration>,
     /// What the bus lost.
     losses: Losses,
+    refusals: Refusals,
     draining: bool,
     retirement: Option<Retirement>,
 }
@@ -173,6 +181,7 @@ impl<A: App> Sessions<A> {
         let mut outbox = Outbox::new(settings.send, settings.node, seed);
         outbox.epoch = Duration::from_secs(epoch);
         let rates = Rates::new(settings.rates);
+        outbox.log = AppLog::like(&log);
         let rules = Rules { role, max_message: settings.max_message, pieces_from };
         Sessions {
             random: StdRng::from_seed(seed),
@@ -198,6 +207,7 @@ impl<A: App> Sessions<A> {
             shortage: Shortage::default(),
             awake_since: None,
             losses: Losses::default(),
+            refusals: Refusals::default(),
             draining: false,
             retirement: None,
         }
@@ -244,6 +254,8 @@ impl<A: App> Sessions<A> {
             heard: milliseconds(self.now),
             next_ping: 0,
             place: NOWHERE,
+            opened: 0,
+            received: 0,
             peer,
             phase,
             served: false,
@@ -334,10 +346,8 @@ impl<A: App> Sessions<A> {
                 Demand::Closing(code) => {
                     let Some(session) = self.slab.get(key as usize) else { continue };
                     if session.phase == Phase::Open {
-                        let peer = session.peer;
                         self.enter(key, Phase::Closing);
-                        let text = format!("closing {peer} with {code}");
-                        self.log.push(Level::Debug, "closing", &[("peer", &peer)], text);
+                        self.log_closing(key, code);
                     }
                 }
                 Demand::Overflow => {
@@ -406,20 +416,6 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Tells the app and the log of an error.
-    fn report(&mut self, key: u32, error: &Error) {
-        let id = self.id(key);
-        let session = &mut self.slab[key as usize];
-        if self.log.keeps(Level::Warn) {
-            let peer = session.peer;
-            let text = format!("WebSocket error from {peer}: {error}");
-            self.log.push(Level::Warn, "error", &[("peer", &peer), ("id", &id)], text);
-        }
-        if let Some(state) = &mut session.state {
-            self.app.on_error(id, state, error, &mut self.outbox);
-        }
-    }
-
     /// Tells the app and the log that a connection is over.
     fn closed(&mut self, key: u32, reason: CloseReason) {
         let id = self.id(key);
@@ -431,12 +427,7 @@ impl<A: App> Sessions<A> {
         session.place = self.tally.close(key, session.peer, self.now);
         self.outbox.stats.unclean_closes += u64::from(!reason.clean);
         self.outbox.stats.close(reason.code.into());
-        if self.log.keeps(Level::Info) {
-            let (peer, code) = (session.peer, u16::from(reason.code));
-            let fields: [(_, &dyn std::fmt::Display); 4] =
-                [("peer", &peer), ("id", &id), ("code", &code), ("reason", &reason.reason)];
-            self.log.push(Level::Info, "close", &fields, format!("WebSocket connection closed: {peer}"));
-        }
+        self.log_end(key, &reason);
         self.app.on_close(id, state, &reason, &mut self.outbox);
     }
 }

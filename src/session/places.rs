@@ -30,6 +30,7 @@ impl<A: App> Sessions<A> {
         let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS);
         if self.slab.len() - self.ended.len() >= most && self.shed().is_none() {
             self.outbox.stats.refused += 1;
+            self.turned_away();
             return None;
         }
         self.outbox.stats.accepted += 1;

@@ -4,7 +4,7 @@
 use super::{Head, Phase, Sessions};
 use crate::app::App;
 use crate::data::id::Peer;
-use crate::data::log::Level;
+use crate::data::log::{Field, Level};
 use crate::protocol::proxy_header::{self, Source};
 
 impl<A: App> Sessions<A> {
@@ -61,7 +61,7 @@ impl<A: App> Sessions<A> {
         if let Source::Client(client) = header.source {
             let proxy = std::mem::replace(&mut session.peer, client);
             if self.log.keeps(Level::Debug) {
-                let fields: [(_, &dyn std::fmt::Display); 2] = [("peer", &client), ("proxy", &proxy)];
+                let fields: [(_, &dyn Field); 2] = [("peer", &client), ("proxy", &proxy)];
                 self.log.push(Level::Debug, "proxy", &fields, format!("{proxy} connects for {client}"));
             }
         }

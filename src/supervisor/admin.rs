@@ -136,7 +136,7 @@ pub fn serve(addr: &ListenAddr, board: SharedBoard, log: &mut Log) -> io::Result
         .map_err(|error| io::Error::new(error.kind(), format!("{error} (--admin; 'off' for none)")))?;
     let bound = server.local_addrs()?.remove(0);
     std::thread::Builder::new().name("admin".into()).spawn(move || server.run())?;
-    log.push(Level::Info, "admin", &[("listen", &bound)], format!("admin listener on {bound}"));
+    log.push(Level::Info, "admin", &[("listen", &bound.to_string())], format!("admin listener on {bound}"));
     Ok(())
 }
 

@@ -16,11 +16,11 @@ pub use listeners::{ListenPattern, listen_all};
 pub use ready::Ready;
 pub use worker::{Assignment, Program, WORKER_COMMAND};
 
-use crate::data::log::{Level, Log};
+use crate::data::log::{Field, Level, Log};
 use crate::data::stats::Stats;
 use crate::os::clock::Clock;
 use crate::os::listener::Listener;
-use crate::os::log_writer::{LogFormat, write_records};
+use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::{self, SIGCHLD, SIGHUP, Signals};
 use crate::reactor::Order;
 use admin::{SharedBoard, SlotView};
@@ -144,8 +144,7 @@ impl Supervisor {
             self.pass();
             self.show();
             self.announce();
-            let records = self.log.take();
-            write_records(self.plan.log_format, &records);
+            log_writer::write_log(self.plan.log_format, &mut self.log);
             if self.stopping && self.workers().next().is_none() {
                 return self.failure.map_or(Ok(()), |failure| Err(io::Error::other(failure)));
             }
@@ -180,7 +179,7 @@ impl Supervisor {
     /// Says that the service serves, once, when the board does.
     fn announce(&mut self) {
         if self.ready && !std::mem::replace(&mut self.announced, true) {
-            write_records(self.plan.log_format, &self.plan.log.take());
+            log_writer::write_log(self.plan.log_format, &mut self.plan.log);
             self.plan.ready.serving();
         }
     }
@@ -253,7 +252,7 @@ impl Supervisor {
     /// A worker died, or did not start: another takes its place, or the service stops.
     fn died(&mut self, number: usize, lived: Duration, served: bool, how: &str) {
         let slot = &mut self.slots[number];
-        let fields: [(_, &dyn std::fmt::Display); 2] = [("worker", &number), ("cause", &how)];
+        let fields: [(_, &dyn Field); 2] = [("worker", &number), ("cause", &how)];
         match slot.backoff.died(lived, served) {
             Some(wait) => {
                 slot.restarts += 1;
