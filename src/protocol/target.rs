@@ -65,14 +65,13 @@ fn is_future_address(literal: &str) -> bool {
 
 /// `reg-name` of RFC 3986, section 3.2.2, which IPv4 addresses are as well.
 fn is_registered_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    while let Some(byte) = bytes.next() {
-        let is_escape = |mut digits: std::iter::Take<&mut std::str::Bytes<'_>>| {
-            digits.len() == 2 && digits.all(|digit| digit.is_ascii_hexdigit())
+    let mut rest = name.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = match (byte, after) {
+            (b'%', [first, second, after @ ..]) if first.is_ascii_hexdigit() && second.is_ascii_hexdigit() => after,
+            (byte, after) if is_plain(*byte) => after,
+            _ => return false,
         };
-        if !is_plain(byte) && !(byte == b'%' && is_escape(bytes.by_ref().take(2))) {
-            return false;
-        }
     }
     true
 }
