@@ -310,7 +310,11 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
         (&in_room("JoinRoom", ""), "bad-room", "bad name of a room: give 1 to 128 bytes"),
         (&in_room("JoinRoom", &"x".repeat(129)), "bad-room", "bad name of a room: give 1 to 128 bytes"),
         (&sends("", "a"), "bad-room", "bad name of a room: give 1 to 128 bytes"),
-        (&sends("a", &"x".repeat(64 * 1024 + 1)), "too-long", "too long: a message has at most 65536 bytes"),
+        (
+            &sends("a", &"x".repeat(64 * 1024 + 1)),
+            "too-long",
+            "too long: a message has at most 65536 bytes, and twice as many as JSON",
+        ),
     ] {
         talker.says(text);
         talker.must_hear(&refused(code, error));
@@ -387,7 +391,7 @@ fn what_no_envelope_can_be_is_not_read() {
     let server = start(&["--max-message", "16M"]);
     let mut talker = Talker::to(server.addr());
     talker.says(&format!("[{}0]", r#"{"":0},"#.repeat(700_000)));
-    talker.must_hear(&refused("too-long", "too long: a message has at most 65536 bytes"));
+    talker.must_hear(&refused("too-long", "too long: a message has at most 65536 bytes, and twice as many as JSON"));
     talker.says(&format!(
         r#"{{"channel":"chat","message":{{"type":"SubmitMessage","contents":[{}0]}}}}"#,
         "[0],".repeat(90_000)

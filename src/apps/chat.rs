@@ -5,6 +5,7 @@
 //!
 //! Each connection, message and ping gets a line in the log, of bounded length.
 
+use super::fields::{self, string};
 use crate::app::App;
 use crate::data::calendar::Utc;
 use crate::data::id::{ConnectionId, Participant};
@@ -17,9 +18,8 @@ use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -36,6 +36,8 @@ pub const MAX_ROOM_BYTES: usize = 128;
 pub const MAX_ROOMS: usize = 64;
 /// The longest message, in bytes: it goes to everyone.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// The longest envelope that goes to others, in bytes: control characters take six each in JSON.
+const MAX_PUBLISHED_BYTES: usize = 2 * MAX_TEXT_BYTES;
 /// No envelope is longer, not even with every character of its message escaped: what is, is not read.
 const MAX_ENVELOPE_BYTES: usize = 6 * (MAX_TEXT_BYTES + MAX_ROOM_BYTES) + 1024;
 
@@ -145,7 +147,9 @@ impl fmt::Display for Refusal {
             Refusal::BadContents(want) => write!(f, "bad contents: give {want}"),
             Refusal::BadRoom => write!(f, "bad name of a room: give 1 to {MAX_ROOM_BYTES} bytes"),
             Refusal::TooManyRooms => write!(f, "in {MAX_ROOMS} rooms already: leave one first"),
-            Refusal::TooLong => write!(f, "too long: a message has at most {MAX_TEXT_BYTES} bytes"),
+            Refusal::TooLong => {
+                write!(f, "too long: a message has at most {MAX_TEXT_BYTES} bytes, and twice as many as JSON")
+            }
             Refusal::Unpublished(error) => write!(f, "too long as JSON: {error}"),
             Refusal::NotMember(room) => write!(f, "not in the room '{room}': join it first"),
         }
@@ -278,6 +282,9 @@ fn log_ping(channel: &str, out: &mut Outbox) {
 }
 
 fn publish(out: &mut Outbox, channel: &str, text: &str) -> Result<(), Refusal> {
+    if text.len() > MAX_PUBLISHED_BYTES {
+        return Err(Refusal::TooLong);
+    }
     out.publish(channel, Kind::Text, &[text.as_bytes()]).map(|_| ()).map_err(Refusal::Unpublished)
 }
 
@@ -293,43 +300,30 @@ fn envelope(channel: &str, kind: &str, contents: &Value) -> String {
     json!({"channel": channel, "message": {"type": kind, "contents": contents}}).to_string()
 }
 
-/// The fields of an object, each as it stands: what nobody asks for is not read, and takes no memory.
-type Fields<'a> = HashMap<String, &'a RawValue>;
-
-/// The object that is such a field.
-fn object<'a>(fields: &Fields<'a>, name: &str) -> Option<Fields<'a>> {
-    fields.get(name).and_then(|value| serde_json::from_str(value.get()).ok())
-}
-
-/// The string that is such a field.
-fn string(fields: &Fields<'_>, name: &str) -> Option<String> {
-    fields.get(name).and_then(|value| serde_json::from_str(value.get()).ok())
-}
-
 /// What a message asks for.
 fn read(text: &str) -> Result<Wish, Refusal> {
     if text.len() > MAX_ENVELOPE_BYTES {
         return Err(Refusal::TooLong);
     }
-    let envelope: Fields<'_> = serde_json::from_str(text).map_err(|error| match error.is_data() {
+    let [channel, message] = fields::read(text, ["channel", "message"]).map_err(|error| match error.is_data() {
         true => Refusal::NoEnvelope,
         false => Refusal::NotJson(error.to_string()),
     })?;
-    let message = object(&envelope, "message").ok_or(Refusal::NoEnvelope)?;
-    let (Some(channel), Some(kind)) = (string(&envelope, "channel"), string(&message, "type")) else {
+    let message = message.and_then(|message| fields::read(message.get(), ["type", "contents"]).ok());
+    let [kind, contents] = message.ok_or(Refusal::NoEnvelope)?;
+    let (Some(channel), Some(kind)) = (string(channel), string(kind)) else {
         return Err(Refusal::NoEnvelope);
     };
-    let contents = object(&message, "contents").unwrap_or_default();
-    let field = |name: &str, want| string(&contents, name).ok_or(Refusal::BadContents(want));
+    let object = contents.and_then(|contents| fields::read(contents.get(), ["room", "message"]).ok());
+    let [room, message] = object.unwrap_or_default();
+    let field = |value, want| string(value).ok_or(Refusal::BadContents(want));
     let wish = match (&channel[..], &kind[..]) {
-        ("chat", "SubmitMessage") => {
-            Wish::Submit(string(&message, "contents").ok_or(Refusal::BadContents("a string"))?)
-        }
-        ("chat-room", "JoinRoom") => Wish::Join(field("room", r#"{"room":..}"#)?),
-        ("chat-room", "LeaveRoom") => Wish::Leave(field("room", r#"{"room":..}"#)?),
+        ("chat", "SubmitMessage") => Wish::Submit(field(contents, "a string")?),
+        ("chat-room", "JoinRoom") => Wish::Join(field(room, r#"{"room":..}"#)?),
+        ("chat-room", "LeaveRoom") => Wish::Leave(field(room, r#"{"room":..}"#)?),
         ("chat-room", "SendMessage") => {
             let want = r#"{"room":..,"message":..}"#;
-            Wish::Send { room: field("room", want)?, message: field("message", want)? }
+            Wish::Send { room: field(room, want)?, message: field(message, want)? }
         }
         ("chat" | "chat-room", _) => return Err(Refusal::UnknownType(channel, shown(&kind))),
         _ => return Err(Refusal::UnknownChannel(shown(&channel))),

@@ -2,4 +2,5 @@
 
 pub mod chat;
 pub mod echo;
+mod fields;
 pub mod ticker;

@@ -1,0 +1,99 @@
+//! Reading a JSON object by the names of a few fields. What nobody asks for is passed over in one go and takes no memory,
+//! however many fields an object has and however deep they go.
+
+use serde_core::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// The values of the fields that were asked for, as they stand in the text, in the order of the names; of a name that comes
+/// twice the last.
+pub(super) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
+
+/// Reads an object.
+///
+/// # Errors
+/// The text is not JSON, or not an object ([`serde_json::Error::is_data`]).
+pub(super) fn read<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<Values<'a, N>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let values = Object(&names).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(values)
+}
+
+/// The string that is such a value.
+pub(super) fn string(value: Option<&RawValue>) -> Option<String> {
+    value.and_then(|value| serde_json::from_str(value.get()).ok())
+}
+
+struct Object<'n, const N: usize>(&'n [&'n str; N]);
+
+impl<'de, const N: usize> DeserializeSeed<'de> for Object<'_, N> {
+    type Value = Values<'de, N>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
+    type Value = Values<'de, N>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut values = [None; N];
+        while let Some(place) = map.next_key_seed(Name(self.0))? {
+            match place {
+                Some(place) => values[place] = Some(map.next_value()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Where a name stands among those that were asked for.
+struct Name<'n>(&'n [&'n str]);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|wanted| *wanted == name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_among_others() {
+        let text = r#" {"x":[[{"a":1}],"]"],"b":"\u0041","a":{"c":null},"\u0062":"two"} "#;
+        let [a, b, c] = read(text, ["a", "b", "c"]).expect("an object");
+        assert_eq!((a.map(RawValue::get), string(b), c.is_none()), (Some(r#"{"c":null}"#), Some("two".into()), true));
+        assert_eq!(string(a), None);
+        for (text, is_data) in
+            [("[]", true), ("1", true), ("{", false), ("{} x", false), ("{\"a\":}", false), ("", false)]
+        {
+            let error = read(text, ["a"]).expect_err("no object");
+            assert_eq!(error.is_data(), is_data, "{text}: {error}");
+        }
+        let deep = format!("{{\"x\":{}1{}}}", "[".repeat(100), "]".repeat(100));
+        assert!(read(&deep, ["a"]).is_ok_and(|[a]| a.is_none()));
+    }
+}
