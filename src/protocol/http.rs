@@ -164,13 +164,14 @@ pub fn head_end(bytes: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
-/// Whether a head that is not all there may still become good, so that a hopeless one is refused at once.
+/// Whether a head that is not all there may still become good, so that a hopeless one is refused at once. The first `seen`
+/// bytes were found good before: a head that comes byte by byte is not looked through for each of them.
 ///
 /// # Errors
 /// Too long, or not HTTP at all (a TLS hello, say).
-pub fn check_beginning(bytes: &[u8], limits: &HeadLimits) -> Result<(), BadRequest> {
-    let line = bytes.iter().position(|byte| *byte == b'\n');
-    if line.unwrap_or(bytes.len()) > limits.request_line_bytes {
+pub fn check_beginning(bytes: &[u8], seen: usize, limits: &HeadLimits) -> Result<(), BadRequest> {
+    let line = limits.request_line_bytes;
+    if seen <= line && bytes.len() > line && !bytes[..=line].contains(&b'\n') {
         return Err(BadRequest(414, "request line too long"));
     }
     if bytes.len() > limits.head_bytes {

@@ -62,7 +62,7 @@ pub struct Rules {
 /// Frames from this size on take a buffer from the pool.
 const POOLED_FROM_BYTES: u64 = 64 * 1024;
 /// What is allocated for a message before it has come.
-const EAGER_BYTES: usize = 256 * 1024;
+const EAGER_BYTES: usize = 64 * 1024;
 
 /// The receiving half of one connection.
 #[derive(Default)]

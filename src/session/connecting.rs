@@ -66,8 +66,9 @@ impl<A: App> Sessions<A> {
         head.bytes.extend_from_slice(input);
         let Some(asked) = &head.asked else { return };
         let Some(handshake) = &asked.handshake else { return };
-        let opened = match handshake.read(&head.bytes) {
+        let opened = match handshake.read(&head.bytes, head.seen) {
             Ok(None) if head.bytes.len() <= self.settings.head.head_bytes => {
+                head.seen = head.bytes.len();
                 self.slab[key as usize].head = Some(head);
                 return;
             }

@@ -58,8 +58,10 @@ impl<A: App> Sessions<A> {
             if rest.is_empty() {
                 return None;
             }
-            let end = http::head_end(rest, seen.saturating_sub(start));
-            if let Err(bad) = http::check_beginning(&rest[..end.unwrap_or(rest.len())], &self.settings.head) {
+            let seen_of_it = seen.saturating_sub(start);
+            let end = http::head_end(rest, seen_of_it);
+            let head = &rest[..end.unwrap_or(rest.len())];
+            if let Err(bad) = http::check_beginning(head, seen_of_it, &self.settings.head) {
                 self.refuse(key, bad);
                 return None;
             }
