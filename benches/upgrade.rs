@@ -44,7 +44,7 @@ fn client(c: &mut Criterion) {
     let handshake = ClientHandshake::new(offer, [7; 16]);
     let answer = answer(&handshake.request(), &UpgradeRules::default());
     c.bench_function("upgrade/client_read", |b| {
-        b.iter(|| handshake.read(black_box(&answer)).expect("an answer"));
+        b.iter(|| handshake.read(black_box(&answer), 0).expect("an answer"));
     });
 }
 

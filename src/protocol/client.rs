@@ -74,8 +74,8 @@ impl std::error::Error for HandshakeError {}
 /// // The answer, with a first frame right behind it.
 /// let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 ///     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n\x81\x02hi";
-/// assert_eq!(handshake.read(&answer[..20])?, None);
-/// let opened = handshake.read(answer)?.expect("the answer is all there");
+/// assert_eq!(handshake.read(&answer[..20], 0)?, None);
+/// let opened = handshake.read(answer, 0)?.expect("the answer is all there");
 /// assert_eq!(opened.subprotocol.as_deref(), Some("chat"));
 /// assert_eq!(&answer[opened.head_bytes..], b"\x81\x02hi");
 /// # Ok::<(), percore::protocol::client::HandshakeError>(())
@@ -113,11 +113,15 @@ impl ClientHandshake {
         out.into_bytes()
     }
 
-    /// Reads the answer at the beginning of `bytes`; `None` when it is not all there.
+    /// Reads the answer at the beginning of `bytes`; `None` when it is not all there, as it was not in the first `seen`
+    /// bytes. What comes byte by byte is read again only with each line, of which a head has a bounded number.
     ///
     /// # Errors
     /// The connection is to be closed.
-    pub fn read(&self, bytes: &[u8]) -> Result<Option<Opened>, HandshakeError> {
+    pub fn read(&self, bytes: &[u8], seen: usize) -> Result<Option<Opened>, HandshakeError> {
+        if seen > 0 && !bytes[seen..].contains(&b'\n') {
+            return Ok(None);
+        }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         let head_bytes = match response.parse(bytes) {
@@ -181,17 +185,17 @@ mod tests {
         let accepted = upgrade::accept(&request, &rules).expect("accepted");
         let answer = accepted.encode();
         for cut in 0..answer.len() {
-            assert_eq!(client.read(&answer[..cut]), Ok(None));
+            assert_eq!(client.read(&answer[..cut], cut.saturating_sub(1)), Ok(None));
         }
         let opened = Opened { subprotocol: Some("y".into()), deflate: accepted.deflate, head_bytes: answer.len() };
-        assert_eq!(client.read(&[&answer, &b"\x81\x00"[..]].concat()), Ok(Some(opened)));
+        assert_eq!(client.read(&[&answer, &b"\x81\x00"[..]].concat(), 0), Ok(Some(opened)));
     }
 
     #[test]
     fn bad_answers_are_told_apart() {
         let good = "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
-        let read = |head: &str| handshake().read(format!("{head}\r\n").as_bytes());
+        let read = |head: &str| handshake().read(format!("{head}\r\n").as_bytes(), 0);
         assert!(matches!(read(good), Ok(Some(_))));
         assert_eq!(read("HTTP/1.1 404 X\r\n"), Err(HandshakeError::Status(404)));
         for bad in [
@@ -202,6 +206,6 @@ mod tests {
         ] {
             assert!(matches!(read(&bad), Err(HandshakeError::Invalid(_))), "{bad}");
         }
-        assert!(matches!(handshake().read(b"\x00\x01\x02\x03"), Err(HandshakeError::Invalid(_))));
+        assert!(matches!(handshake().read(b"\x00\x01\x02\x03", 0), Err(HandshakeError::Invalid(_))));
     }
 }

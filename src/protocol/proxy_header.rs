@@ -65,8 +65,11 @@ fn read_text(bytes: &[u8]) -> Result<Option<ProxyHeader>, Malformed> {
     };
     let line = bytes[..newline].strip_suffix(b"\r").ok_or(Malformed("PROXY header does not end with CR LF"))?;
     let line = std::str::from_utf8(line).map_err(|_| Malformed("PROXY header is no text"))?;
-    let words: Vec<&str> = line.split(' ').collect();
-    let peer = match words[..] {
+    let (mut words, mut count) = ([""; 7], 0);
+    for (place, word) in words.iter_mut().zip(line.split(' ')) {
+        (*place, count) = (word, count + 1);
+    }
+    let peer = match words[..count] {
         ["PROXY", "UNKNOWN", ..] => Some(Peer::UNKNOWN),
         ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, source_port, destination_port] => {
             text_addr(family, source, source_port)

@@ -70,8 +70,9 @@ impl<A: App> Sessions<A> {
         head.bytes.extend_from_slice(input);
         let Some(asked) = &head.asked else { return all };
         let Some(handshake) = &asked.handshake else { return all };
-        let opened = match handshake.read(&head.bytes) {
+        let opened = match handshake.read(&head.bytes, head.seen) {
             Ok(None) if head.bytes.len() <= self.settings.head.head_bytes => {
+                head.seen = head.bytes.len();
                 self.put_head(key, head);
                 return all;
             }

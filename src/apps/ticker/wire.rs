@@ -17,8 +17,13 @@
 //! ```
 
 use serde_json::Value;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
+
+/// The fields of an object, each as it stands: what nobody asks for is not read, and takes no memory.
+pub type Fields<'a> = HashMap<String, &'a RawValue>;
 
 /// What follows a message's name.
 pub trait Payload: Sized {
@@ -26,7 +31,7 @@ pub trait Payload: Sized {
     ///
     /// # Errors
     /// What is missing or wrong, in words.
-    fn from_json(json: &Value) -> Result<Self, String>;
+    fn from_json(json: &Fields<'_>) -> Result<Self, String>;
 
     /// Writes it as JSON.
     fn to_json(&self) -> String;
@@ -50,8 +55,10 @@ macro_rules! messages {
                 let Some((name, json)) = text.split_once(':') else {
                     return Err(malformed("no colon after a name".to_owned()));
                 };
-                let parse = || -> Result<Value, Unreadable> {
-                    serde_json::from_str(json).map_err(|error| malformed(format!("{name} is not followed by JSON: {error}")))
+                let parse = || match serde_json::from_str::<Fields<'_>>(json) {
+                    // Something else than an object has no fields.
+                    Err(error) if error.is_data() => Ok(Fields::new()),
+                    fields => fields.map_err(|error| malformed(format!("{name} is not followed by JSON: {error}"))),
                 };
                 match name {
                     $(stringify!($name) => {
@@ -166,22 +173,27 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-fn string(json: &Value, field: &str) -> Result<String, String> {
-    json[field].as_str().map(str::to_owned).ok_or_else(|| format!("no string {field}"))
+/// A field as it stands; nothing, which is no JSON, where there is none.
+fn field<'a>(json: &Fields<'a>, name: &str) -> &'a str {
+    json.get(name).map_or("", |value| value.get())
 }
 
-fn number(json: &Value, field: &str) -> Result<u64, String> {
-    json[field].as_u64().ok_or_else(|| format!("no whole number {field}"))
+fn string(json: &Fields<'_>, name: &str) -> Result<String, String> {
+    serde_json::from_str(field(json, name)).map_err(|_| format!("no string {name}"))
 }
 
-fn list<'a>(json: &'a Value, field: &str) -> Result<&'a [Value], String> {
-    json[field].as_array().map(Vec::as_slice).ok_or_else(|| format!("no list {field}"))
+fn number(json: &Fields<'_>, name: &str) -> Result<u64, String> {
+    serde_json::from_str(field(json, name)).map_err(|_| format!("no whole number {name}"))
+}
+
+fn list<'a>(json: &Fields<'a>, name: &str) -> Result<Vec<&'a RawValue>, String> {
+    serde_json::from_str(field(json, name)).map_err(|_| format!("no list {name}"))
 }
 
 impl Payload for Request {
-    fn from_json(json: &Value) -> Result<Request, String> {
-        let tickers = list(json, "Tickers")?.iter().map(|ticker| ticker.as_str().map(str::to_owned));
-        let tickers = tickers.collect::<Option<_>>().ok_or("Tickers has something else than strings")?;
+    fn from_json(json: &Fields<'_>) -> Result<Request, String> {
+        let tickers = list(json, "Tickers")?.into_iter().map(|ticker| serde_json::from_str(ticker.get()));
+        let tickers = tickers.collect::<Result<_, _>>().map_err(|_| "Tickers has something else than strings")?;
         Ok(Request { id: string(json, "Id")?, tickers })
     }
 
@@ -191,12 +203,13 @@ impl Payload for Request {
 }
 
 impl Payload for Changes {
-    fn from_json(json: &Value) -> Result<Changes, String> {
-        let change = |json: &Value| {
-            let price = json["Price"].as_f64().ok_or("no number Price")?;
-            Ok(Change { symbol: string(json, "Symbol")?, update_time: number(json, "UpdateTime")?, price })
+    fn from_json(json: &Fields<'_>) -> Result<Changes, String> {
+        let change = |json: &RawValue| {
+            let json = serde_json::from_str(json.get()).unwrap_or_default();
+            let price = serde_json::from_str(field(&json, "Price")).map_err(|_| "no number Price")?;
+            Ok(Change { symbol: string(&json, "Symbol")?, update_time: number(&json, "UpdateTime")?, price })
         };
-        list(json, "Changes")?.iter().map(change).collect::<Result<_, String>>().map(Changes)
+        list(json, "Changes")?.into_iter().map(change).collect::<Result<_, String>>().map(Changes)
     }
 
     fn to_json(&self) -> String {
@@ -206,7 +219,7 @@ impl Payload for Changes {
 }
 
 impl Payload for Beat {
-    fn from_json(json: &Value) -> Result<Beat, String> {
+    fn from_json(json: &Fields<'_>) -> Result<Beat, String> {
         let nanos = u32::try_from(number(json, "Nanos")?).ok().filter(|nanos| *nanos < 1_000_000_000);
         let nanos = nanos.ok_or("Nanos is a billion or more")?;
         Ok(Beat { sequence: number(json, "Sequence")?, seconds: number(json, "Seconds")?, nanos })
@@ -218,7 +231,7 @@ impl Payload for Beat {
 }
 
 impl Payload for Complaint {
-    fn from_json(json: &Value) -> Result<Complaint, String> {
+    fn from_json(json: &Fields<'_>) -> Result<Complaint, String> {
         string(json, "Message").map(Complaint)
     }
 
