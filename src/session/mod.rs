@@ -87,7 +87,7 @@ struct Session<S> {
     next_ping: u32,
     /// When it was opened, in tenths of a second since the start.
     opened: u32,
-    /// Messages that came since, modulo 2^32.
+    /// Messages that came since, modulo 2^32, where the log tells of it.
     received: u32,
     peer: Peer,
     phase: Phase,
@@ -326,7 +326,9 @@ impl<A: App> Sessions<A> {
         if self.retirement.is_some() {
             self.retire_due();
         }
-        self.report_refusals();
+        if self.refusals.next_deadline().is_some() {
+            self.report_refusals();
+        }
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(self.now, &mut expired);
         for key in expired.drain(..) {
