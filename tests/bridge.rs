@@ -382,7 +382,7 @@ fn readiness_and_json() {
     let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let names: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
     assert_eq!(names, ["start", "redis_up", "stop"]);
-    assert_eq!(events[2]["passed_on"], "0");
+    assert_eq!(events[2]["passed_on"], 0);
 }
 
 #[test]
