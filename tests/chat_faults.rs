@@ -94,7 +94,7 @@ fn who_does_not_read_is_closed_and_leaves() {
         }
     }
     servers[0].wait_for_log("reads too slowly");
-    assert_eq!(servers[0].count_log("reads too slowly"), 1);
+    assert_eq!(servers[0].count_log(": reads too slowly"), 1);
 }
 
 #[test]

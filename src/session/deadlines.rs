@@ -19,7 +19,9 @@ impl<A: App> Sessions<A> {
         if self.retirement.is_some() {
             self.retire_due();
         }
-        self.report_refusals();
+        if self.refusals.next_deadline().is_some() {
+            self.report_refusals();
+        }
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.advance(self.now, &mut expired);
         for key in expired.drain(..) {

@@ -21,17 +21,23 @@ pub(super) struct Refusals {
     /// The latest request, unless all is said.
     latest: Option<(u16, Peer, String)>,
     logged: Option<Duration>,
+    /// When there is something to be said.
+    due: Option<Duration>,
 }
 
 impl Refusals {
     /// When there is something to be said.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let is_due = self.latest.is_some() || self.unanswered > 0;
-        is_due.then(|| self.logged.map_or(Duration::ZERO, |logged| logged + LOG_EVERY))
+        self.due
+    }
+
+    /// There is.
+    fn note(&mut self, now: Duration) {
+        self.due = Some(self.logged.map_or(now, |logged| logged + LOG_EVERY));
     }
 
     fn report(&mut self, now: Duration, stats: &Stats, log: &mut Log) {
-        self.logged = Some(now);
+        (self.logged, self.due) = (Some(now), None);
         let unsaid = STATUSES.iter().zip(&stats.rejected).zip(&mut self.said);
         let unsaid = unsaid.map(|((status, &count), said)| (*status, count - std::mem::replace(said, count)));
         let counts: Vec<(&str, u64)> =
@@ -61,6 +67,7 @@ impl<A: App> Sessions<A> {
     pub(super) fn refused(&mut self, peer: Peer, status: u16, path: String) {
         if self.log.keeps(Level::Warn) && !NO_REFUSALS.iter().any(|other| other.parse() == Ok(status)) {
             self.refusals.latest = Some((status, peer, path));
+            self.refusals.note(self.now);
             self.report_refusals();
         }
     }
@@ -69,13 +76,15 @@ impl<A: App> Sessions<A> {
     pub(super) fn turned_away(&mut self) {
         if self.log.keeps(Level::Warn) {
             self.refusals.unanswered += 1;
+            self.refusals.note(self.now);
             self.report_refusals();
         }
     }
 
     /// Logs what was refused, if it is time to.
+    #[cold]
     pub(super) fn report_refusals(&mut self) {
-        if self.refusals.next_deadline().is_some_and(|deadline| deadline <= self.now) {
+        if self.refusals.due.is_some_and(|due| due <= self.now) {
             self.refusals.report(self.now, &self.outbox.stats, &mut self.log);
         }
     }
@@ -95,12 +104,14 @@ mod tests {
         assert_eq!(refusals.next_deadline(), None);
         [503, 503, 403, 404].into_iter().for_each(|status| stats.reject(status));
         refusals.latest = Some((403, Peer::UNIX, "/ws".into()));
-        assert_eq!(refusals.next_deadline(), Some(Duration::ZERO));
+        refusals.note(Duration::from_secs(5));
+        assert_eq!(refusals.next_deadline(), Some(Duration::from_secs(5)));
         assert_eq!(lines(&mut refusals, &stats, 5), ["refused: 1 with 403, 2 with 503; last unix with 403 for /ws"]);
         assert_eq!(refusals.next_deadline(), None);
         stats.reject(408);
         refusals.latest = Some((408, Peer::UNKNOWN, "?".into()));
         refusals.unanswered = 7;
+        refusals.note(Duration::from_millis(5_100));
         assert_eq!(refusals.next_deadline(), Some(Duration::from_secs(6)));
         let told = "refused: 1 with 408, 7 closed unanswered, far beyond --max-connections; last unknown with 408";
         assert_eq!(lines(&mut refusals, &stats, 6), [told]);
