@@ -21,6 +21,7 @@ use std::time::Duration;
 const CONNECTIONS: usize = 12;
 const CHANNELS: usize = 4;
 const DEFLATE_MIN: usize = 300;
+const DEFLATE_MAX: usize = 5000;
 const FROM: Participant = Participant { slot: 3, generation: 1 };
 
 /// Does what it is told: `+C`, `-C` for channel C, `=C..` and `#C..` publish text and binary on C, `>N..` is sent to connection N.
@@ -109,7 +110,13 @@ impl World {
     fn new(seed: u64, max_backlog: usize, slow_consumer: SlowConsumer) -> World {
         let mut random = Random::new(seed);
         let takeover = random.one_in(2);
-        let rules = SendRules { max_backlog, slow_consumer, deflate_min: DEFLATE_MIN, ..SendRules::default() };
+        let rules = SendRules {
+            max_backlog,
+            slow_consumer,
+            deflate_min: DEFLATE_MIN,
+            deflate_max: DEFLATE_MAX,
+            ..SendRules::default()
+        };
         let deflate = if takeover { DeflateMode::Takeover } else { DeflateMode::NoTakeover };
         let upgrade = UpgradeRules { deflate, ..UpgradeRules::default() };
         let settings = Settings { upgrade, send: rules, heartbeat: Duration::ZERO, ..Settings::default() };

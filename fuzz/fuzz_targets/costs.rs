@@ -9,6 +9,7 @@ mod allocation;
 #[allow(dead_code)]
 #[path = "../../tests/parser_costs/inputs.rs"]
 mod inputs;
+#[allow(dead_code)]
 #[path = "../../tests/parser_costs/parsers.rs"]
 mod parsers;
 

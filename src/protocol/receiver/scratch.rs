@@ -70,3 +70,39 @@ impl Scratch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::deflate::Deflater;
+
+    #[test]
+    fn what_a_large_message_needed_is_given_back() {
+        let (mut scratch, mut small) = (Scratch::default(), Output::new());
+        Deflater::new(1, 15, false).deflate(&[&[b'x'; 1_000_000]], &mut small);
+        assert_eq!(scratch.inflate(None, &small, 1_000_000).map(<[u8]>::len), Ok(1_000_000));
+        assert!((1_000_000..=1_000_001).contains(&scratch.held_bytes()));
+        scratch.trim();
+        assert_eq!(scratch.held_bytes(), 0);
+        Deflater::new(1, 15, false).deflate(&[&[b'x'; 10_000]], &mut small);
+        assert_eq!(scratch.inflate(None, &small, 1_000_000).map(<[u8]>::len), Ok(10_000));
+        scratch.trim();
+        assert!(scratch.held_bytes() >= 10_000, "a small one is kept");
+    }
+
+    /// Blocks with nothing in them take time as well.
+    #[test]
+    fn what_decompression_took_is_told() {
+        let (mut scratch, mut small) = (Scratch::default(), Output::new());
+        Deflater::new(1, 15, false).deflate(&[&[b'x'; 1000]], &mut small);
+        scratch.inflate(None, &small, 1000).expect("our own output");
+        let first = scratch.inflated_total;
+        assert!((1000..1000 + 6 * STEP_BYTES).contains(&first), "{first}");
+        let empty = [0, 0, 0, 0xff, 0xff].repeat(200);
+        assert_eq!(scratch.inflate(None, &empty, 1000), Ok(&[][..]));
+        assert!(scratch.inflated_total - first >= 200 * STEP_BYTES);
+        let before = scratch.inflated_total;
+        assert_eq!(scratch.inflate(None, &small, 999), Err(Violation::TooBig { limit: 999 }));
+        assert!(scratch.inflated_total - before >= 1000, "also of a message that is refused");
+    }
+}
