@@ -114,6 +114,13 @@ impl Log {
     }
 }
 
+/// Whether a character moves the cursor, ends the line or turns the direction of what stands around it, so that text from
+/// outside could be taken for ours.
+pub fn is_unruly(c: char) -> bool {
+    let turns = ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c);
+    c.is_control() || turns || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text from outside as it may stand in a log line: on one line, without control characters, cut at `limit` characters.
 pub fn printable(text: &str, limit: usize) -> String {
     let mut out = String::new();
@@ -122,7 +129,7 @@ pub fn printable(text: &str, limit: usize) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() {
+        if is_unruly(c) {
             let _ = write!(out, "{}", c.escape_default());
         } else {
             out.push(c);
@@ -139,7 +146,7 @@ pub fn json_string(text: &str) -> String {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             // JSON allows those from U+007F on, but a terminal may act on them.
-            c if c.is_control() => {
+            c if is_unruly(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -171,6 +178,8 @@ mod tests {
     fn text_from_outside_stays_on_its_line() {
         assert_eq!(printable("hi\r\nERROR fake\x1b[0m\n", 99), "hi\\r\\nERROR fake\\u{1b}[0m");
         assert_eq!(printable("héllo", 3), "hél…");
+        assert_eq!(printable("a\u{202e}b\u{2028}c", 9), "a\\u{202e}b\\u{2028}c");
+        assert_eq!(json_string("\u{2066}\u{200f}"), "\"\\u2066\\u200f\"");
         assert_eq!(json_string("a\"b\\\n\u{7f}\u{9b}\u{a0}"), "\"a\\\"b\\\\\\u000a\\u007f\\u009b\u{a0}\"");
     }
 }
