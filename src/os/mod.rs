@@ -11,6 +11,7 @@ pub mod inherited;
 pub mod listener;
 pub mod locks;
 pub mod log_writer;
+pub mod other_end;
 pub mod resolve;
 pub mod shared_words;
 pub mod signals;
