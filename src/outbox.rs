@@ -116,7 +116,7 @@ pub struct Outbox {
     /// When the app wants its tick at the latest.
     pub(crate) tick_by: Option<Duration>,
     pub(crate) now: Duration,
-    /// Unix time at the start.
+    /// Unix time at the start, by the clock of the calendar as it goes now.
     pub(crate) epoch: Duration,
     pub(crate) broadcast: Broadcast,
     rules: SendRules,

@@ -20,7 +20,7 @@ use crate::os::log_writer::write_records;
 use crate::os::shared_words::SharedWords;
 use crate::reactor::{Outcome, Server, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
-use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all};
+use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all, watch_for_orphans};
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -186,6 +186,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let Checked { listen, admin, ready_fd, settings, options, mut log, .. } = checked;
     let mut ready = Ready::new(ready_fd)?;
     let bind = options.bind();
+    let hang_timeout = options.hang_timeout;
     let mut server = Server::new(app).settings(settings).options(options);
     for listener in listen_all(&listen, 1, bind)?.into_iter().flatten() {
         let listener = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a listener that is shared"))?;
@@ -200,7 +201,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
         let board = SharedBoard::default();
         *board.lock().unwrap_or_else(PoisonError::into_inner) =
             Board { slots: vec![only], ready: true, ..Board::default() };
-        admin::serve(&addr, board, &mut log)?;
+        admin::serve(&addr, board, hang_timeout, &mut log)?;
         server = server.counters(counters);
     }
     // Connections wait in the backlog from now on; the loop writes the log in its first pass, when it takes signals.
@@ -216,17 +217,27 @@ fn worker<A: App>(app: A, checked: Checked) -> (io::Result<Server<A>>, String) {
         Err(error) => return (Err(error), String::new()),
     };
     settings.node = slot as u32;
-    let mut server = Server::new(app).settings(settings).options(options).control(control);
-    for listener in listeners {
-        server = server.listener(listener);
-    }
-    match counters {
-        Some(counters) => server = server.counters(counters),
-        None => {
+    let shown = counters.map_or_else(
+        || {
             let text =
                 format!("worker {slot} is of another version than its supervisor, which cannot show its metrics");
             log.push(Level::Warn, "metrics", &[("worker", &slot)], text);
-        }
+            SharedWords::create("percore-counters", Stats::WORDS).map(Arc::new)
+        },
+        Ok,
+    );
+    let watched = shown.and_then(|counters| {
+        let times = (options.hang_timeout, options.drain_timeout);
+        let spoken = (log.like(), options.log_format);
+        watch_for_orphans(&control, Arc::clone(&counters), times, spoken).map(|()| counters)
+    });
+    let counters = match watched {
+        Ok(counters) => counters,
+        Err(error) => return (Err(error), String::new()),
+    };
+    let mut server = Server::new(app).settings(settings).options(options).control(control).counters(counters);
+    for listener in listeners {
+        server = server.listener(listener);
     }
     (Ok(server.log(log)), format!("worker {slot} "))
 }
@@ -307,13 +318,14 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<(
         log.push(Level::Info, "start", &[("listen", &addr), ("workers", &slots)], text);
     }
     if let Some(addr) = admin {
-        admin::serve(&addr, Arc::clone(&board), &mut log)?;
+        admin::serve(&addr, Arc::clone(&board), options.hang_timeout, &mut log)?;
     }
     let plan = Plan {
         program: Program { path: std::env::current_exe()?, arguments },
         listeners,
         cpus: places(slots, pin)?,
         drain_timeout: options.drain_timeout,
+        hang_timeout: options.hang_timeout,
         board,
         ready,
         log,

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod network;
 pub mod pool;
 pub mod presence;
+pub mod pulse;
 pub mod queue;
 pub mod record;
 pub mod retry;

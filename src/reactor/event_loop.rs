@@ -6,14 +6,14 @@
 use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
-use super::sockets::{Accepted, BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, token, wake};
+use super::sockets::{BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
-use crate::os::clock::Clock;
+use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
 use crate::os::listener::Listener;
 use crate::os::log_writer::{LogFormat, write_records};
@@ -33,9 +33,6 @@ const READ_BUDGET_BYTES: usize = 1024 * 1024 + 64 * 1024;
 const FLUSH_BYTES: usize = 32 * 1024;
 /// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
 const BUS_SHARE: Duration = Duration::from_millis(20);
-/// Connections accepted in a pass, of each listener.
-const ACCEPT_BURST: usize = 128;
-
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -80,20 +77,20 @@ pub(super) struct EventLoop<A: App> {
     pub(super) setup: Setup,
     pub(super) dialing: Dialing,
     clock: Clock,
-    drain_deadline: Option<Duration>,
+    pub(super) drain_deadline: Option<Duration>,
     /// Signals so far.
     signals: usize,
     /// Connections that may have more to read than they were allowed, with their generations.
-    still_ready: Vec<(u32, u32)>,
+    pub(super) still_ready: Vec<(u32, u32)>,
     /// When the pass began.
-    now: Duration,
+    pub(super) now: Duration,
 }
 
 impl<A: App> EventLoop<A> {
     pub fn new(sessions: Sessions<A>, mut setup: Setup, clock: Clock) -> io::Result<EventLoop<A>> {
         let (poll, mut sockets) = (Poll::new()?, Sockets::new());
         for listener in std::mem::take(&mut setup.listeners) {
-            sockets.listen(listener, poll.registry())?;
+            sockets.listen(listener, None, poll.registry())?;
         }
         if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
@@ -126,14 +123,14 @@ impl<A: App> EventLoop<A> {
     /// Runs until a signal or the app ends it.
     pub fn run(&mut self) -> io::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
+        self.begin_pass();
         if self.setup.waker.is_some() {
             // They may have left something before there was a loop to wake.
             self.sessions.wake();
         }
         loop {
             self.sleep(&mut events)?;
-            self.now = self.clock.now();
-            self.sessions.begin_pass(self.now);
+            self.begin_pass();
             self.drain_bus();
             self.read_still_ready();
             let signals = self.read_events(&events)?;
@@ -157,6 +154,13 @@ impl<A: App> EventLoop<A> {
                 return Ok(outcome);
             }
         }
+    }
+
+    /// Reads the clocks. The one of the calendar may be set while we run, and goes on while the machine sleeps.
+    fn begin_pass(&mut self) {
+        self.now = self.clock.now();
+        self.sessions.begin_pass(self.now);
+        self.sessions.outbox.epoch = unix_time().saturating_sub(self.now);
     }
 
     /// Sleeps until something happens.
@@ -206,7 +210,8 @@ impl<A: App> EventLoop<A> {
         if !self.still_ready.is_empty() || self.sockets.has_waiting() || bus_has_more {
             return Some(Duration::ZERO);
         }
-        let deadlines = [self.sessions.next_deadline(), self.drain_deadline];
+        let longest = self.setup.published.as_ref().and_then(|published| published.longest_sleep);
+        let deadlines = [self.sessions.next_deadline(), self.drain_deadline, longest.map(|sleep| self.now + sleep)];
         let sleep = deadlines.into_iter().flatten().min()?.saturating_sub(self.now);
         // The kernel sleeps whole milliseconds, rounded up.
         Some(if sleep < self.setup.busy_poll { Duration::ZERO } else { sleep - self.setup.busy_poll })
@@ -256,7 +261,7 @@ impl<A: App> EventLoop<A> {
         Ok(signals)
     }
 
-    fn read_still_ready(&mut self) {
+    pub(super) fn read_still_ready(&mut self) {
         for (key, generation) in std::mem::take(&mut self.still_ready) {
             if self.sessions.generation(key) == Some(generation) {
                 if let Some(socket) = self.sockets.get(key) {
@@ -316,45 +321,9 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    fn accept(&mut self) {
-        let mut from = 0;
-        while let Some(index) = self.sockets.next_waiting(from) {
-            from = index + 1;
-            for _ in 0..ACCEPT_BURST {
-                match self.sockets.accept(index) {
-                    Ok(Accepted::Stream(mut stream, peer)) => {
-                        let Some(key) = self.sessions.accept(peer) else { continue };
-                        let generation = self.sessions.generation(key).unwrap_or_default();
-                        let registered = stream.register(self.poll.registry(), token(key, generation));
-                        self.sockets.insert(key, stream, false);
-                        if let Err(error) = registered {
-                            self.sessions.socket_error(key, &error);
-                        }
-                    }
-                    Ok(Accepted::Again) => {}
-                    Ok(Accepted::None) => break,
-                    Err(error) => {
-                        self.sessions.stats_mut().accept_errors += 1;
-                        self.log_accept_error(&error);
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
     /// The app, after [`EventLoop::run`].
     pub fn into_app(self) -> A {
         self.sessions.app
-    }
-
-    fn log_accept_error(&mut self, error: &io::Error) {
-        let refused = self.sockets.refusals_to_log(self.now);
-        if refused > 0 {
-            self.sessions.stats_mut().refused += refused;
-            let text = format!("accept failed: {error}; {refused} connections refused (raise the limit of open files)");
-            self.sessions.log.push(Level::Error, "accept", &[("refused", &refused)], text);
-        }
     }
 
     /// Takes what others published, before what clients sent: they may know already what stands there. What came is written
@@ -374,7 +343,7 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Writes to every connection that something was queued for, once each.
-    fn write_dirty(&mut self) {
+    pub(super) fn write_dirty(&mut self) {
         self.publish();
         while let Some(key) = self.sessions.queue().next_dirty() {
             self.write_ready(key);
@@ -420,8 +389,10 @@ impl<A: App> EventLoop<A> {
     fn obey(&mut self) {
         while let Some(control) = &self.setup.control {
             match next_order(control) {
-                Some(Some(Command::Drain)) => self.drain(),
-                Some(Some(Command::Retire)) => self.retire(),
+                Some(Some((Command::Drain, _))) => self.drain(),
+                Some(Some((Command::Retire, _))) => self.retire(),
+                Some(Some((Command::Lend(slot), listeners))) => self.accept_for(slot, listeners),
+                Some(Some((Command::TakeBack(slot), _))) => self.sockets.take_back(slot, self.poll.registry()),
                 Some(None) => return,
                 None => {
                     self.setup.control = None;
@@ -440,7 +411,7 @@ impl<A: App> EventLoop<A> {
         }
         let text = format!("stopping: {} connections are told to go", self.sessions.stats().open);
         self.sessions.log.push(Level::Info, "drain", &[], text);
-        self.sockets.stop_listening();
+        self.accept_last();
         self.sessions.drain();
         self.drain_deadline.get_or_insert(self.now + self.setup.drain_timeout);
     }
@@ -453,7 +424,7 @@ impl<A: App> EventLoop<A> {
         let (all, answers) = (self.setup.drain_timeout, self.setup.drain_timeout / 4);
         let text = format!("retiring: {} connections are told to go, over {all:?}", self.sessions.stats().open);
         self.sessions.log.push(Level::Info, "retire", &[], text);
-        self.sockets.stop_listening();
+        self.sockets.stop_listening(self.poll.registry());
         self.sessions.retire(all - answers);
         self.drain_deadline = Some(self.now + all);
     }

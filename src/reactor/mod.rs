@@ -1,5 +1,6 @@
 //! Floor 5, the reactor: one epoll loop that owns the sockets and drives the [sessions](crate::session).
 
+mod accepting;
 mod client;
 mod dialing;
 mod event_loop;

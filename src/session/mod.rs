@@ -217,9 +217,30 @@ impl<A: App> Sessions<A> {
             self.outbox.stats.refused += 1;
             return None;
         }
+        if self.slab.len() >= self.settings.max_sockets && !self.shed_one() {
+            self.outbox.stats.refused += 1;
+            return None;
+        }
         let phase = self.first_phase(peer)?;
         self.outbox.stats.accepted += 1;
         Some(self.insert(peer, phase))
+    }
+
+    /// Ends the connection without an upgrade that has been silent longest, so that another one finds room. False when
+    /// there is none, or there were enough in this pass, at the end of which their sockets are closed.
+    fn shed_one(&mut self) -> bool {
+        let now = milliseconds(self.now);
+        let sheds = |session: &Session<_>| matches!(session.phase, Phase::Preface | Phase::Http | Phase::Lingering);
+        let silent = self.slab.iter().filter(|(_, session)| sheds(session));
+        let longest = silent.max_by_key(|(_, session)| now.wrapping_sub(session.heard)).map(|(key, _)| key as u32);
+        match longest {
+            Some(key) if self.ended.len() < self.settings.max_sockets => {
+                self.outbox.stats.refused += 1;
+                self.end(key);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn insert(&mut self, peer: Peer, phase: Phase) -> u32 {
