@@ -231,7 +231,8 @@ impl Outbox {
         self.now
     }
 
-    /// Time since 1970-01-01 00:00 UTC, as it was then: the start's, by the system's clock, and what has passed since.
+    /// Time since 1970-01-01 00:00 UTC, by the system's clock as it was when the pass of the loop began. It follows when that
+    /// clock is set, so it may go back.
     pub fn unix_time(&self) -> Duration {
         self.epoch + self.now
     }

@@ -33,6 +33,7 @@ const FLAGS: [&str; 39] = [
     "max-request-line",
     "max-headers",
     "handshake-timeout",
+    "hang-timeout",
     "max-message",
     "max-backlog",
     "slow-consumer",

@@ -82,7 +82,7 @@ fn a_service_of_which_nobody_ever_served_gives_up() {
 
 #[test]
 fn a_worker_that_hangs_is_replaced_and_nobody_waits_for_it() {
-    let service = Service::start("2", &["--hang-timeout", "2s"]);
+    let service = Service::start("2", &["--hang-timeout", "6s"]);
     let mut clients = service.open_on_both();
     let hung = service.workers()[0];
     process::signal(hung, "STOP");
@@ -94,7 +94,7 @@ fn a_worker_that_hangs_is_replaced_and_nobody_waits_for_it() {
     assert_all_are_served(&service, 40);
     let line = service.server.wait_for_log("it is killed");
     assert!(
-        line.contains("ERROR worker 0, process ") && line.contains("hangs: its loop has not gone on for 2"),
+        line.contains("ERROR worker 0, process ") && line.contains("hangs: its loop has not gone on for 6"),
         "{line}"
     );
     eventually("its successor", || service.metric("percore_worker_up{worker=\"0\"}") == 1);
@@ -125,21 +125,22 @@ fn a_worker_that_only_paused_goes_on() {
 
 #[test]
 fn a_service_that_was_stopped_as_a_whole_goes_on() {
-    let service = Service::start("2", &["--hang-timeout", "1s"]);
+    let service = Service::start("2", &["--hang-timeout", "4s"]);
     let mut clients = service.open_on_both();
     let all: Vec<String> =
         std::iter::once(service.server.child().id()).chain(service.workers()).map(|pid| pid.to_string()).collect();
     let signal = |name: &str| assert!(Command::new("kill").arg(name).args(&all).status().expect("it runs").success());
     signal("-STOP");
     let stopped = Instant::now();
-    eventually("more than a hang's time", || stopped.elapsed() > Duration::from_secs(3));
+    eventually("more than a hang's time", || stopped.elapsed() > Duration::from_secs(6));
     signal("-CONT");
     for client in clients.iter_mut().flatten() {
         assert_eq!(client.echo("still here"), "still here");
     }
-    // Its worker would have been looked at some times by then.
-    let continued = Instant::now();
-    eventually("a hang's time", || continued.elapsed() > Duration::from_secs(1));
+    // Nothing of it is left to be held against the workers: they are looked at again, and go on.
+    let passes = || service.metric("percore_loop_pass_seconds_count{worker=\"0\"}");
+    let before = passes();
+    eventually("passes of the loop", || passes() > before + 3);
     assert_eq!(service.metric("percore_worker_restarts_total{worker=\"0\"}"), 0);
     assert_eq!(service.server.count_log("hangs"), 0, "{:?}", service.server.log());
 }
@@ -209,7 +210,7 @@ impl App for Blocks {
 #[test]
 fn a_plain_process_that_hangs_is_not_healthy() {
     let (goes_on, blocks) = channel();
-    let hang_timeout = Duration::from_secs(1);
+    let hang_timeout = Duration::from_secs(3);
     let counters = Arc::new(SharedWords::create("percore-test", Stats::WORDS).expect("memory"));
     let only = SlotView { live: vec![Arc::clone(&counters)], up: true, ..SlotView::default() };
     let board = SharedBoard::default();
@@ -236,7 +237,7 @@ fn a_plain_process_that_hangs_is_not_healthy() {
     let began = Instant::now();
     eventually("idling", || {
         assert_eq!(get("/healthz").0, 200);
-        began.elapsed() > 2 * hang_timeout
+        began.elapsed() > hang_timeout + Duration::from_secs(1)
     });
     assert!(get("/readyz").0 == 200 && up());
     let mut client = Client::over(TcpStream::connect(addr).expect("it listens"));

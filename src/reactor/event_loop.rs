@@ -457,3 +457,24 @@ fn poll_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) 
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::echo::Echo;
+    use crate::data::log::Log;
+    use crate::session::Settings;
+
+    #[test]
+    fn the_time_of_the_calendar_follows_the_clock_that_is_set() -> io::Result<()> {
+        let sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [1; 32]);
+        let mut event_loop = EventLoop::new(sessions, Setup::default(), Clock::start())?;
+        // As if the machine had slept, or begun with a wrong clock, since the last pass.
+        event_loop.sessions.outbox.epoch = Duration::from_secs(1);
+        let before = unix_time();
+        event_loop.begin_pass();
+        let told = event_loop.sessions.outbox.unix_time();
+        assert!(before <= told && told <= unix_time(), "{told:?}");
+        Ok(())
+    }
+}

@@ -17,6 +17,7 @@ mod frames;
 mod handshake;
 mod health;
 mod preface;
+mod room;
 mod settings;
 
 pub use settings::Settings;
@@ -42,8 +43,6 @@ use std::time::Duration;
 
 /// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
 const PIECES_FROM_BYTES: usize = 64 * 1024;
-/// Connections beyond `max_connections` that may still send a request, to be told 503 properly.
-const EXTRA_CONNECTIONS: usize = 256;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -213,34 +212,13 @@ impl<A: App> Sessions<A> {
     /// A socket was accepted. `None` when it is to be closed: there are far too many, or it is of no trusted proxy where
     /// only those may connect.
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
-        if self.slab.len() >= self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS) {
-            self.outbox.stats.refused += 1;
-            return None;
-        }
-        if self.slab.len() >= self.settings.max_sockets && !self.shed_one() {
+        if !self.makes_room() {
             self.outbox.stats.refused += 1;
             return None;
         }
         let phase = self.first_phase(peer)?;
         self.outbox.stats.accepted += 1;
         Some(self.insert(peer, phase))
-    }
-
-    /// Ends the connection without an upgrade that has been silent longest, so that another one finds room. False when
-    /// there is none, or there were enough in this pass, at the end of which their sockets are closed.
-    fn shed_one(&mut self) -> bool {
-        let now = milliseconds(self.now);
-        let sheds = |session: &Session<_>| matches!(session.phase, Phase::Preface | Phase::Http | Phase::Lingering);
-        let silent = self.slab.iter().filter(|(_, session)| sheds(session));
-        let longest = silent.max_by_key(|(_, session)| now.wrapping_sub(session.heard)).map(|(key, _)| key as u32);
-        match longest {
-            Some(key) if self.ended.len() < self.settings.max_sockets => {
-                self.outbox.stats.refused += 1;
-                self.end(key);
-                true
-            }
-            _ => false,
-        }
     }
 
     fn insert(&mut self, peer: Peer, phase: Phase) -> u32 {
