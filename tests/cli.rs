@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 39] = [
+const FLAGS: [&str; 40] = [
     "bus",
     "bus-size",
     "bus-mode",

@@ -261,7 +261,9 @@ fn the_admin_listener_cannot_use_up_the_descriptors() {
     }
     // More of them, for which there are descriptors; and a scrape, for which an idle one makes place.
     let more: Vec<Client> = (0..30).map(|_| service.server.open()).collect();
-    assert_eq!(service.metric("percore_connections_open{worker=\"0\"}"), (clients.len() + more.len()) as u64);
+    eventually("all of them", || {
+        service.metric("percore_connections_open{worker=\"0\"}") == (clients.len() + more.len()) as u64
+    });
     assert_eq!(service.metric("percore_accept_errors_total{worker=\"0\"}"), 0);
     drop(idle);
 }
