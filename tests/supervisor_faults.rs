@@ -239,7 +239,7 @@ fn a_plain_process_that_hangs_is_not_healthy() {
         assert_eq!(get("/healthz").0, 200);
         began.elapsed() > hang_timeout + Duration::from_secs(1)
     });
-    assert!(get("/readyz").0 == 200 && up());
+    eventually("readiness", || get("/readyz").0 == 200 && up());
     let mut client = Client::over(TcpStream::connect(addr).expect("it listens"));
     client.upgrade("");
     client.send(common::client::frame(common::client::TEXT, b"hello"));

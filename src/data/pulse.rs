@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 /// A loop that is watched makes a pass at least this often, and is looked at as often.
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_millis(500);
 /// Looks within a hang timeout, where that is short.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 20;
+/// A loop that stands for this part of a hang timeout stalls: whoever connects need not wait until it is given up.
+const STALL: u32 = 5;
 
 /// How often a loop makes a pass at least, when one that stands for `hang_timeout` counts as hanging.
 pub fn pass_every(hang_timeout: Duration) -> Duration {
@@ -49,7 +51,7 @@ impl Pulse {
 
     /// Whether a loop that has begun stands for so long that others should do its work meanwhile.
     pub fn stalls(&self, hang_timeout: Duration) -> bool {
-        self.stands_for(hang_timeout / 2, hang_timeout)
+        self.stands_for(hang_timeout / STALL, hang_timeout)
     }
 
     /// Whether a loop that has begun is to be given up.
@@ -68,47 +70,49 @@ mod tests {
 
     const HANG: Duration = Duration::from_secs(10);
 
-    /// Looks at the given seconds at a loop that shows the given passes.
-    fn looked(looks: &[(u64, u64)]) -> Pulse {
+    /// Looks every half second, for so many seconds, at a loop that has made one pass.
+    fn stands(seconds: u64) -> Pulse {
         let mut pulse = Pulse::new(Duration::ZERO);
-        for (second, passes) in looks {
-            pulse.look(*passes, Duration::from_secs(*second), HANG);
+        for look in 1..=2 * seconds + 1 {
+            pulse.look(1, look as u32 * EVERY, HANG);
         }
         pulse
     }
 
     #[test]
     fn a_loop_that_stands_stalls_and_then_hangs() {
-        let pulse = looked(&[(2, 1), (4, 1), (6, 1)]);
-        assert!(!pulse.stalls(HANG));
-        let pulse = looked(&[(2, 1), (4, 1), (6, 1), (8, 1)]);
-        assert!(pulse.stalls(HANG) && !pulse.hangs(HANG));
-        let pulse = looked(&[(2, 1), (4, 1), (6, 1), (8, 1), (10, 1), (12, 1)]);
-        assert!(pulse.hangs(HANG) && pulse.stood() == HANG);
-        assert!(!pulse.hangs(Duration::ZERO), "nobody wants to know");
+        assert!(!stands(1).stalls(HANG));
+        assert!(stands(2).stalls(HANG) && !stands(9).hangs(HANG));
+        assert!(stands(10).hangs(HANG) && stands(10).stood() == HANG);
+        assert!(!stands(10).hangs(Duration::ZERO), "nobody wants to know");
     }
 
     #[test]
     fn one_pass_is_enough() {
-        let pulse = looked(&[(2, 1), (4, 1), (6, 1), (8, 1), (10, 2)]);
+        let mut pulse = stands(9);
+        pulse.look(2, Duration::from_secs(10), HANG);
         assert!(!pulse.stalls(HANG) && pulse.stood().is_zero());
     }
 
     #[test]
     fn time_in_which_nobody_looked_is_not_held_against_it() {
-        let pulse = looked(&[(2, 1), (3600, 1)]);
-        assert_eq!(pulse.stood(), Duration::from_secs(2));
+        let mut pulse = stands(0);
+        pulse.look(1, Duration::from_secs(3600), HANG);
+        assert_eq!(pulse.stood(), EVERY);
     }
 
     #[test]
     fn one_that_never_showed_a_pass_is_not_judged() {
-        let pulse = looked(&[(10, 0), (20, 0), (30, 0), (40, 0), (50, 0), (60, 0)]);
+        let mut pulse = Pulse::new(Duration::ZERO);
+        for look in 0..100 {
+            pulse.look(0, look * EVERY, HANG);
+        }
         assert!(!pulse.has_begun() && !pulse.hangs(HANG) && pulse.stood() >= HANG);
     }
 
     #[test]
     fn a_short_timeout_is_looked_at_more_often() {
-        assert_eq!(pass_every(Duration::from_secs(1)), Duration::from_millis(200));
+        assert_eq!(pass_every(Duration::from_secs(1)), Duration::from_millis(50));
         assert_eq!((pass_every(HANG), pass_every(Duration::ZERO)), (EVERY, EVERY));
     }
 }
