@@ -13,6 +13,7 @@ use percore::os::shared_words::SharedWords;
 use percore::supervisor::admin::{self, Board, SharedBoard, SlotView};
 use percore::supervisor::{Plan, Program, Ready, Supervisor, listen_all, watch_for_orphans};
 use percore::{App, ConnectionId, LogFormat, Message, Outbox, Request, Server, ServerOptions, Stats};
+use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -255,7 +256,14 @@ fn the_admin_listener_cannot_use_up_the_descriptors() {
     let command = percore_after("ulimit -n 200", &[]);
     let service = Service::launch(command, "1", &["--handshake-timeout", "1m"]);
     let mut clients: Vec<Client> = (0..50).map(|_| service.server.open()).collect();
-    let idle: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(service.admin).expect("it listens")).collect();
+    let idle: Vec<TcpStream> = (0..400)
+        .map(|_| {
+            // With its first bytes the kernel shows it at once.
+            let mut stream = TcpStream::connect(service.admin).expect("it listens");
+            let _ = stream.write_all(b"G");
+            stream
+        })
+        .collect();
     for client in &mut clients {
         assert_eq!(client.echo("still here"), "still here");
     }
