@@ -54,7 +54,8 @@ LABEL org.opencontainers.image.title="percore" \
 COPY --from=build /percore /percore
 # Nobody in particular, by number, as there are no names here.
 USER 65532:65532
-# Listens on 0.0.0.0:$PORT, unless PERCORE_LISTEN says where. The health check follows both, but not --listen.
+# Listens on 0.0.0.0:$PORT, unless PERCORE_LISTEN says where. The health check follows both, and PERCORE_PROXY_PROTOCOL, but
+# not the flags --listen and --proxy-protocol.
 ENV PORT=8080
 EXPOSE 8080
 STOPSIGNAL SIGTERM

@@ -120,6 +120,12 @@ pub trait App {
         None
     }
 
+    /// Whether `/healthz` answers 200, and not 503, as long as the server does not drain. Default true: who answers at all is
+    /// well.
+    fn is_healthy(&self) -> bool {
+        true
+    }
+
     /// A connection is open: its upgrade was accepted. What is sent now follows the handshake's answer at once.
     ///
     /// The request is the one that was upgraded, with [`Request::subprotocol`] as agreed. It is gone after this call, as

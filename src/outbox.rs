@@ -137,7 +137,7 @@ pub struct Outbox {
     /// When the app wants its tick at the latest.
     pub(crate) tick_by: Option<Duration>,
     pub(crate) now: Duration,
-    /// Unix time at the start.
+    /// Unix time at the start, by the clock of the calendar as it goes now.
     pub(crate) epoch: Duration,
     pub(crate) broadcast: Broadcast,
     /// What the app has to say.
@@ -264,7 +264,8 @@ impl Outbox {
         self.now
     }
 
-    /// Time since 1970-01-01 00:00 UTC, as it was then: the start's, by the system's clock, and what has passed since.
+    /// Time since 1970-01-01 00:00 UTC, by the system's clock as it was when the pass of the loop began. It follows when that
+    /// clock is set, so it may go back.
     pub fn unix_time(&self) -> Duration {
         self.epoch + self.now
     }

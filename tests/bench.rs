@@ -313,3 +313,117 @@ fn what_cannot_be_is_said_before_anything_is_done() {
     let (code, _, stderr) = run(percore(&["bench", "idle", "ws://127.0.0.1:1/", "--pid", "4294967295"]));
     assert!(code == 1 && stderr.contains("4294967295"), "{}", stderr);
 }
+
+/// A server that sends on what comes on one connection to the others, as `deliver` says: how often the message of that number
+/// goes to the subscriber of that number.
+fn hub(deliver: impl Fn(usize, usize) -> usize + Send + Sync + Copy + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("ws://{}/", listener.local_addr().expect("bound"));
+    let all = std::sync::Arc::new(std::sync::Mutex::new(Vec::<TcpStream>::new()));
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let all = std::sync::Arc::clone(&all);
+            // Nobody publishes before all are open.
+            all.lock().expect("the others").push(stream.try_clone().expect("a copy"));
+            thread::spawn(move || {
+                let mut socket = tungstenite::accept(stream).expect("an upgrade");
+                let mut number = 0;
+                while let Ok(message) = socket.read() {
+                    if !message.is_binary() {
+                        continue;
+                    }
+                    let mut frame = vec![0x82, message.len() as u8];
+                    frame.extend_from_slice(&message.into_data());
+                    for (subscriber, stream) in all.lock().expect("the others").iter_mut().enumerate() {
+                        for _ in 0..deliver(number, subscriber) {
+                            let _ = stream.write_all(&frame);
+                        }
+                    }
+                    number += 1;
+                }
+            });
+        }
+    });
+    url
+}
+
+/// Connections open one after another, so that the first is the one that publishes.
+fn fanout(url: &str, more: &[&str]) -> (i32, Value) {
+    bench(&[&["fanout", url, "-c", "5", "-d", "300ms", "--size", "100", "--connect-rate", "100"], more].concat())
+}
+
+#[test]
+fn what_comes_to_every_subscriber_once_is_no_error() {
+    for flags in [&["--rate", "200"][..], &["--in-flight", "3"]] {
+        let (code, json) = fanout(&hub(|_, _| 1), flags);
+        assert_eq!((code, &json["errors"]), (0, &serde_json::json!({})), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_subscriber_that_gets_nothing_is_an_error() {
+    for flags in [&["--rate", "200"][..], &["--in-flight", "3"]] {
+        let (code, json) = fanout(&hub(|_, subscriber| usize::from(subscriber != 3)), flags);
+        let missing = number(&json, "/errors/missing delivery");
+        assert_eq!(code, 1);
+        assert!(missing > 0.0 && json["errors"].as_object().is_some_and(|errors| errors.len() == 1), "{json:#}");
+        // All that was published, in the warm-up as well.
+        assert!(missing >= number(&json, "/published"), "{json:#}");
+    }
+}
+
+#[test]
+fn the_last_messages_are_missed_too() {
+    let (code, json) = fanout(&hub(|number, _| usize::from(number < 20)), &["--rate", "200"]);
+    assert_eq!(code, 1);
+    // 60 are published, and 50 ms of warm-up before; each goes to four.
+    assert!(number(&json, "/errors/missing delivery") >= 4.0 * 30.0, "{json:#}");
+}
+
+#[test]
+fn a_message_that_comes_twice_is_an_error() {
+    for flags in [&["--rate", "200"][..], &["--in-flight", "3"]] {
+        let (code, json) = fanout(&hub(|number, _| 1 + usize::from(number == 10)), flags);
+        assert_eq!((code, &json["errors"]), (1, &serde_json::json!({"delivered twice": 4})), "{flags:?}");
+    }
+}
+
+#[test]
+fn answers_that_do_not_come_are_counted_all_of_them() {
+    // Echoes ten, and nothing after that.
+    let url = faulty(|mut stream| {
+        let mut frame = [0; 10];
+        let mut number = 0;
+        while stream.read_exact(&mut frame).is_ok() {
+            number += 1;
+            let payload: Vec<u8> = (0..4).map(|i| frame[6 + i] ^ frame[2 + i]).collect();
+            if number <= 10 && stream.write_all(&[&[0x82, 4][..], &payload].concat()).is_err() {
+                return;
+            }
+        }
+    });
+    let args = ["bench", "echo", &url, "-c", "2", "-d", "300ms", "--warmup", "0", "--size", "4", "--rate", "100"];
+    let (code, table, error) = run(percore(&args));
+    assert_eq!(code, 1, "{error}");
+    // Those of the last moment as well, which were waited for.
+    let line = table.lines().find(|line| line.contains("no answer")).unwrap_or_else(|| panic!("{table}"));
+    let count: u32 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    assert!((8..=12).contains(&count), "of 30 messages 20 were answered: {line}");
+    assert!(line.contains("none came within 1.") && line.contains(" s to 1."), "their ages: {line}");
+}
+
+#[test]
+fn late_answers_are_no_errors() {
+    // The first message of each connection waits, and all others behind it.
+    let url = faulty(|mut stream| {
+        thread::sleep(std::time::Duration::from_millis(700));
+        let mut frame = [0; 10];
+        while stream.read_exact(&mut frame).is_ok() {
+            let payload: Vec<u8> = (0..4).map(|i| frame[6 + i] ^ frame[2 + i]).collect();
+            let _ = stream.write_all(&[&[0x82, 4][..], &payload].concat());
+        }
+    });
+    let (code, json) = bench(&["echo", &url, "-c", "1", "-d", "300ms", "--size", "4", "--rate", "100"]);
+    assert_eq!((code, &json["errors"], number(&json, "/messages")), (0, &serde_json::json!({}), 0.0));
+    assert!(number(&json, "/late") >= 30.0 && number(&json, "/late_latency_seconds/max") > 0.3, "{json:#}");
+}

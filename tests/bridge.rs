@@ -236,6 +236,32 @@ fn passwords() {
     assert!(!all.contains("geheim") && !all.contains(encoded), "{all}");
 }
 
+/// The rights that README.md names.
+#[test]
+fn a_user_of_few_rights() {
+    let redis = Redis::start(&[]);
+    let rights =
+        ["resetchannels", "&percore-presence", "&chat*", "-@all", "+publish", "+subscribe", "+unsubscribe", "+ping"];
+    assert_eq!(redis.cli(&[&["ACL", "SETUSER", "percore", "on", ">geheim"], &rights[..]].concat()), "OK");
+    let url = format!("redis://percore:geheim@127.0.0.1:{}", redis.port);
+    let [mut one, mut two] = [Host::start(&url, &[]), Host::start(&url, &[])];
+    two.count("chat-room", 1);
+    two.count("secret", 1);
+    eventually("what is permitted is subscribed", || redis.subscribers("chat-room") == 1);
+    let line = two.bridge.wait_for_log("a channel cannot be subscribed: Redis says NOPERM");
+    assert!(line.contains(" WARN "), "{line}");
+    for number in 0..10 {
+        one.tell(RecordKind::Text, "secret", b"not heard");
+        one.tell(RecordKind::Text, "chat-room", number.to_string().as_bytes());
+    }
+    assert_eq!(two.texts(10), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    let (code, log) = one.bridge.stop();
+    let last = log.last().expect("a line");
+    assert!(code == Some(0) && last.contains("passed_on=10 taken_in=0 not_connected=0 unanswered=0"), "{last}");
+    assert!(last.contains(" refused=10 "), "{last}");
+    assert!(log.iter().any(|line| line.contains("redis://percore:***@127.0.0.1:")), "{log:?}");
+}
+
 fn openssl(folder: &TempDir, script: &str) {
     let output = Command::new("sh").args(["-ec", script]).current_dir(folder.path("")).output().expect("sh runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -277,7 +303,7 @@ fn tls() {
         command.env("SSL_CERT_FILE", path("ca.pem"));
         command
     });
-    two.bridge.wait_for_log("connected to Redis at rediss://127.0.0.1:");
+    two.bridge.wait_for_log("connected to Redis at rediss://:***@127.0.0.1:");
     two.count("news", 1);
     one.tell(RecordKind::Enter, "room", b"ann");
     two.until_members("room", &["ann"]);
@@ -300,7 +326,7 @@ fn tls() {
         if name == "localhost" {
             host.bridge.wait_for_log("invalid peer certificate: UnknownIssuer");
         } else {
-            host.bridge.wait_for_log("no connection to Redis at rediss://127.0.0.2");
+            host.bridge.wait_for_log("no connection to Redis at rediss://:***@127.0.0.2");
         }
         assert_eq!(said(&host, "connected to Redis"), 0);
     }

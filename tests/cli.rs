@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 44] = [
+const FLAGS: [&str; 45] = [
     "bus",
     "bus-size",
     "bus-mode",
@@ -37,6 +37,7 @@ const FLAGS: [&str; 44] = [
     "max-headers",
     "handshake-timeout",
     "http-lifetime",
+    "hang-timeout",
     "max-message",
     "max-backlog",
     "slow-consumer",

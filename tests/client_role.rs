@@ -197,3 +197,30 @@ fn frames_that_come_back_as_they_were_sent() {
     echo.join().expect("the server ends");
     assert_all_echoed(&app);
 }
+
+/// Asks for the time and stops.
+#[derive(Default)]
+struct Clocks(Option<Duration>);
+
+impl App for Clocks {
+    type Connection = ();
+
+    fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
+        self.0 = Some(out.unix_time());
+        out.stop();
+        None
+    }
+
+    fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+
+    fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
+}
+
+#[test]
+fn a_client_knows_what_time_it_is() {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let before = now();
+    let (_, app) = Client::new(Clocks::default()).run().expect("it runs");
+    let told = app.0.expect("asked");
+    assert!(before <= told && told <= now(), "{told:?}");
+}

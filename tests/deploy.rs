@@ -143,6 +143,8 @@ fn kubernetes() {
             ("containerPort: 9464", "containerPort: 9465", "ports"),
             ("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false", "readOnlyRootFilesystem is False"),
             ("maxUnavailable: 1", "maxUnavailable: 2", "no pod is left"),
+            ("memory: 1Gi", "memory: 512Mi", "a memory limit of 512 MiB"),
+            ("        - port: websocket\n    - from", "        - port: admin\n    - from", "everybody reaches"),
         ],
     );
 }
@@ -240,6 +242,12 @@ fn systemd_knows_every_line_of_the_units() {
     assert!(code == 0 && said.trim().is_empty(), "{said}");
     let (_, said) = verify(&[("ProtectHome=", "ProtectHouse=")]).expect("not left out");
     assert!(said.contains("ProtectHouse"), "{said}");
+}
+
+/// By systemd's default the end of one worker for want of memory is the end of the service.
+#[test]
+fn a_worker_that_is_out_of_memory_does_not_stop_the_unit() {
+    assert_eq!(all_after(&read("deploy/systemd/percore.service"), "\nOOMPolicy="), ["continue"]);
 }
 
 #[test]

@@ -94,6 +94,28 @@ fn every_close_code() {
     assert_documented(&CLOSE_CODES.map(str::to_owned));
 }
 
+/// The rows of a table of faults whose last cell names no test: `file::name`.
+fn rows_without_a_test(table: &str, source_of: impl Fn(&str) -> String) -> Vec<String> {
+    let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| fault ");
+    let names_a_test = |row: &str| {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let (file, name) = cell.trim().trim_matches('`').split_once("::")?;
+        source_of(file).contains(&format!("#[test]\nfn {name}() {{")).then_some(())
+    };
+    table.lines().filter(is_row).filter(|row| names_a_test(row).is_none()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_fault_is_tried_by_a_test() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let faults = read(&root.join("docs/faults.md"));
+    assert!(faults.lines().filter(|line| line.starts_with("| ")).count() > 20);
+    let missing = rows_without_a_test(&faults, |file| read(&root.join(format!("tests/{file}.rs"))));
+    assert!(missing.is_empty(), "no test of that name:\n{}", missing.join("\n"));
+    let table = "| fault | test |\n|---|---|\n| a | `x::b` |\n| c | `x::d` |\n| e | |\n";
+    assert_eq!(rows_without_a_test(table, |_| "#[test]\nfn b() {\n".into()), ["| c | `x::d` |", "| e | |"]);
+}
+
 #[test]
 fn a_name_that_is_missing_is_found() {
     let help =

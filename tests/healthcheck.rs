@@ -66,6 +66,26 @@ fn a_server_that_is_well() {
     assert_unhealthy(percore(&["healthcheck", &format!("{unix}:/nonsense")]), 1, "/nonsense: answered 'HTTP/1.1 404");
 }
 
+/// The image's health check has the server's environment, and asks from the loopback.
+#[test]
+fn a_server_behind_a_proxy() {
+    for trusted in [None, Some("192.0.2.0/24"), Some("127.0.0.1")] {
+        let mut command = percore(&["serve", "echo"]);
+        command.env("PERCORE_LISTEN", "0.0.0.0:0").env("PERCORE_PROXY_PROTOCOL", "true");
+        if let Some(network) = trusted {
+            command.env("PERCORE_TRUSTED_PROXY", network);
+        }
+        let server = Server::launch(command, 1);
+        let mut check = healthcheck_of(&server.listen[0]);
+        check.env("PERCORE_PROXY_PROTOCOL", "true");
+        assert_healthy(check);
+        let mut check = healthcheck_of(&server.listen[0]);
+        check.arg("--proxy-protocol");
+        assert_healthy(check);
+        assert_unhealthy(healthcheck_of(&server.listen[0]), 1, "closed without an answer");
+    }
+}
+
 #[test]
 fn the_first_worker_of_many() {
     let folder = TempDir::new();

@@ -200,6 +200,38 @@ fn what_is_queued_is_still_sent_before_the_end() {
     assert_eq!(server.wait().0, Some(0));
 }
 
+/// Closing a listener resets whoever waits to be accepted.
+#[test]
+fn requests_in_the_backlog_are_answered_before_the_end() {
+    for workers in ["1", "2"] {
+        let server = Server::start(&["--workers", workers, "--admin", "off", "--drain-timeout", "60s"]);
+        let mut client = server.open();
+        assert_eq!(client.echo("all serve"), "all serve");
+        let mut all = process::children(server.child().id());
+        all.push(server.child().id());
+        all.iter().for_each(|pid| process::signal(*pid, "STOP"));
+        let mut waiting: Vec<Client> = (0..200).map(|_| server.connect()).collect();
+        let (plain, upgrades) = waiting.split_at_mut(100);
+        plain.iter_mut().for_each(|client| client.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"));
+        upgrades.iter_mut().for_each(|client| client.send(upgrade_request("/ws", "")));
+        server.signal("TERM");
+        all.iter().for_each(|pid| process::signal(*pid, "CONT"));
+        for client in plain {
+            assert_eq!(client.response().status, 200);
+            client.ends();
+        }
+        for client in upgrades {
+            assert_eq!(client.head_response().status, 101);
+            assert_eq!(client.closed().0, 1001);
+            client.send(close_frame(1001, ""));
+        }
+        assert_eq!(client.closed().0, 1001);
+        client.send(close_frame(1001, ""));
+        drop((client, waiting));
+        assert_eq!(server.wait().0, Some(0), "{workers}");
+    }
+}
+
 #[test]
 fn nobody_new_is_let_in_while_draining() {
     let server = Server::start(&["--drain-timeout", "60s", "--close-timeout", "60s"]);

@@ -3,73 +3,16 @@
 mod common;
 
 use common::client::CLOSE;
+use common::service::{Service, own_binary, replace_binary};
 use common::{Client, Server, TempDir, eventually, percore, percore_after, process};
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-/// A service on a port of its own, its admin listener too.
-struct Service {
-    server: Server,
-    admin: SocketAddr,
-}
-
-impl Service {
-    fn start(workers: &str, flags: &[&str]) -> Service {
-        Service::launch(percore(&[]), workers, flags)
-    }
-
-    fn launch(mut command: Command, workers: &str, flags: &[&str]) -> Service {
-        command.args(["serve", "echo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", workers]);
-        let server = Server::launch(
-            {
-                command.args(flags);
-                command
-            },
-            1,
-        );
-        Service { admin: server.admin(), server }
-    }
-
-    fn workers(&self) -> Vec<u32> {
-        process::children(self.server.child().id())
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        let response = Client::connect(self.admin).get(path);
-        (response.status, response.body)
-    }
-
-    /// A metric's value, its labels as they are written.
-    fn metric(&self, name: &str) -> u64 {
-        let (_, text) = self.get("/metrics");
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
-    }
-
-    /// Opens connections until each of two workers has some. Says which worker holds which.
-    fn open_on_both(&self) -> [Vec<Client>; 2] {
-        let mut by_worker = [Vec::new(), Vec::new()];
-        eventually("connections on both workers", || {
-            let before = self.metric("percore_connections_open{worker=\"0\"}");
-            let client = self.server.open();
-            let mut after = 0;
-            eventually("the connection counts", || {
-                after = self.metric("percore_connections_open{worker=\"0\"}");
-                after + self.metric("percore_connections_open{worker=\"1\"}")
-                    > by_worker.iter().map(|held: &Vec<Client>| held.len() as u64).sum()
-            });
-            by_worker[usize::from(after == before)].push(client);
-            by_worker.iter().all(|clients| clients.len() >= 2)
-        });
-        by_worker
-    }
-}
 
 #[test]
 fn a_killed_worker_is_replaced_and_the_other_one_notices_nothing() {
@@ -214,23 +157,6 @@ fn a_reload_tells_old_connections_one_after_another() {
     assert_eq!(upgrades.sum::<u64>(), clients.len() as u64 + 1, "what the old workers counted stays");
 }
 
-/// A copy of the binary that a test may replace.
-fn own_binary(folder: &TempDir) -> Command {
-    let path = folder.path("percore");
-    std::fs::copy(env!("CARGO_BIN_EXE_percore"), &path).expect("a copy");
-    let mut command = percore(&[]);
-    let mut own = Command::new(path);
-    own.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
-    command = own;
-    command
-}
-
-/// Puts another program in the place of the binary, as an upgrade does.
-fn replace_binary(folder: &TempDir, by: &Path) {
-    std::fs::copy(by, folder.path("new")).expect("a copy");
-    std::fs::rename(folder.path("new"), folder.path("percore")).expect("renamed");
-}
-
 #[test]
 fn a_binary_that_does_not_start_leaves_the_old_workers() {
     let folder = TempDir::new();
@@ -252,19 +178,6 @@ fn a_binary_that_does_not_start_leaves_the_old_workers() {
     service.server.signal("HUP");
     service.server.wait_for_log("2 new workers serve");
     assert_eq!(client.closed().0, 1001);
-}
-
-#[test]
-fn a_worker_that_dies_at_once_five_times_stops_the_service() {
-    let folder = TempDir::new();
-    let service = Service::launch(own_binary(&folder), "2", &["--drain-timeout", "1s"]);
-    let mut clients = service.open_on_both();
-    replace_binary(&folder, Path::new("/bin/false"));
-    process::signal(service.workers()[0], "KILL");
-    let line = service.server.wait_for_log("died at once 5 times");
-    assert!(line.contains("ended with exit code 1; the service stops"), "{line}");
-    assert_eq!(clients[1][0].closed().0, 1001);
-    assert_eq!(service.server.wait().0, Some(1));
 }
 
 #[test]
@@ -300,13 +213,12 @@ fn what_workers_count_is_shown_without_waking_them() {
         assert_eq!(service.metric(&format!("{name}{{worker=\"0\",{label}}}")), value, "{name}{{{label}}}");
     }
     let passes = sum("percore_loop_pass_seconds_count");
-    // The closing handshake of the connection that broke off may still be going on.
-    let mut switches = process::context_switches(worker);
-    eventually("a worker at rest", || switches == std::mem::replace(&mut switches, process::context_switches(worker)));
-    for _ in 0..10 {
-        service.get("/metrics");
-    }
-    assert_eq!(process::context_switches(worker), switches);
+    // It wakes by itself now and then, and the closing handshake of the connection that broke off may still be going on.
+    eventually("ten scrapes of a worker that sleeps on", || {
+        let before = process::context_switches(worker);
+        (0..10).for_each(|_| drop(service.get("/metrics")));
+        process::context_switches(worker) == before
+    });
     assert!(passes > 0);
 }
 
@@ -323,6 +235,42 @@ fn reload_says_what_came_of_it() {
     let (code, _, error) = reload();
     assert_eq!((code, error.contains("the old workers go on")), (1, true), "{error}");
     assert_eq!(service.server.open().echo("still here"), "still here");
+}
+
+/// Whoever listens there could have any process signalled, such as another one of root's.
+#[test]
+fn reload_signals_nobody_but_who_answers() {
+    let mut other = common::Killed(Command::new("sleep").arg("600").spawn().expect("it runs"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin = listener.local_addr().expect("bound").to_string();
+    let text = format!("percore_supervisor_pid {}\n", other.0.id());
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            open.push(stream);
+        }
+    });
+    let (code, _, error) = common::run(percore(&["reload", "--admin", &admin, "--timeout", "2s"]));
+    assert_eq!(
+        (code, error.contains("which is not the process that answers there: not signalled")),
+        (1, true),
+        "{error}"
+    );
+    assert!(other.0.try_wait().expect("own child").is_none(), "it was not signalled");
+}
+
+#[test]
+fn reload_works_over_a_unix_socket() {
+    let folder = TempDir::new();
+    let admin = format!("unix:{}", folder.path("admin").display());
+    let server = Server::start(&["--workers", "2", "--admin", &admin]);
+    let (code, said, error) = common::run(percore(&["reload", "--admin", &admin]));
+    assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones retire\n"), "{error}");
+    server.wait_for_log("2 new workers serve");
 }
 
 #[test]

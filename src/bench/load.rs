@@ -1,5 +1,6 @@
 //! The app that makes the load: opens connections, sends, checks what comes back, and moves from stage to stage.
 
+use super::faults::{kind_of_error, kind_of_failure};
 use super::pace::Pace;
 use super::payload::Payload;
 use super::plan::{Plan, Workload};
@@ -10,12 +11,11 @@ use super::usage::Usage;
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::ConnectionId;
 use crate::outbox::{Delivery, Outbox};
-use crate::protocol::client::HandshakeError;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
 use crate::protocol::message::Message;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -27,17 +27,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// So much is queued for a connection at a time: what is beyond waits as a number, not as bytes.
 const MOST_QUEUED_BYTES: usize = 256 * 1024;
-/// An answer that has not come for so long when a run ends, and for twice as long as any that came, is missing.
-const LATE: Duration = Duration::from_secs(1);
+/// What is out at the end is waited for this long, or for twice as long as any answer took, within a bound.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What is under way on a connection.
-struct Flight {
+pub(super) struct Flight {
     /// None once it has ended.
-    id: Option<ConnectionId>,
+    pub(super) id: Option<ConnectionId>,
     /// When each message that has no answer yet was sent, or meant to be: nanoseconds since the start.
-    sent_at: VecDeque<u64>,
+    pub(super) sent_at: VecDeque<u64>,
     sent: u32,
-    answered: u32,
+    /// Answers; of a subscriber, the number of the message that is to come next.
+    pub(super) answered: u32,
     /// Messages that are to go once what is queued has been written.
     owed: usize,
 }
@@ -49,8 +51,8 @@ pub struct Load {
     sources: usize,
     payload: Payload,
     stage: Stage,
-    record: Record,
-    flights: Vec<Flight>,
+    pub(super) record: Record,
+    pub(super) flights: Vec<Flight>,
     /// Connections ordered so far, and those of them that are neither open nor failed.
     ordered: usize,
     connecting: usize,
@@ -60,14 +62,16 @@ pub struct Load {
     send_pace: Option<Pace>,
     /// The connection that sends next in an open loop.
     next_sender: usize,
-    /// Messages published, and how often they were delivered.
-    published: u32,
-    delivered: u64,
+    /// Messages published, and whether any was delivered.
+    pub(super) published: u32,
+    pub(super) delivered: bool,
+    /// Answers, or deliveries, that are to come on connections that are open.
+    out: u64,
     next_progress: Duration,
     before: Usage,
     at_begin: Usage,
     at_end: Usage,
-    interrupted: bool,
+    pub(super) interrupted: bool,
 }
 
 impl Load {
@@ -89,7 +93,8 @@ impl Load {
             send_pace: None,
             next_sender: 0,
             published: 0,
-            delivered: 0,
+            delivered: false,
+            out: 0,
             next_progress: PROGRESS_EVERY,
             before,
             at_begin: before,
@@ -180,6 +185,7 @@ impl Load {
             Delivery::Queued => {
                 sent_at.push_back(at);
                 *sent = sent.wrapping_add(1);
+                self.out += 1;
             }
             Delivery::Dropped | Delivery::Closed => {
                 self.record
@@ -199,7 +205,7 @@ impl Load {
             self.record.error("wrong answer", || format!("{bytes} bytes that are not those of message {number}"));
         }
         *answered = answered.wrapping_add(1);
-        self.record.answer(now.saturating_sub(at));
+        self.came(now.saturating_sub(at), 1, out);
         if self.plan.workload == Workload::Echo && self.send_pace.is_none() && self.stage.is_loaded() {
             self.send_or_owe(flight, now, out);
         }
@@ -207,11 +213,12 @@ impl Load {
 
     /// Publishes as long as fewer messages than allowed are under way to some subscriber.
     fn publish_closed(&mut self, out: &mut Outbox) {
-        let subscribers = self.open.saturating_sub(1) as u64;
-        let allowed = subscribers * self.plan.in_flight as u64;
-        while u64::from(self.published) * subscribers < self.delivered + allowed && self.publish(nanoseconds(out), out)
-        {
-        }
+        let allowed = self.subscribers() * self.plan.in_flight as u64;
+        while self.out < allowed && self.publish(nanoseconds(out), out) {}
+    }
+
+    fn subscribers(&self) -> u64 {
+        self.open.saturating_sub(1) as u64
     }
 
     fn publish(&mut self, at: u64, out: &mut Outbox) -> bool {
@@ -223,6 +230,7 @@ impl Load {
             return false;
         }
         self.published = self.published.wrapping_add(1);
+        self.out += self.subscribers();
         self.record.published += u64::from(self.stage.is_measured());
         true
     }
@@ -237,15 +245,37 @@ impl Load {
         if flight == 0 {
             return;
         }
-        let expected = std::mem::replace(&mut self.flights[flight].answered, number.wrapping_add(1));
+        let expected = self.flights[flight].answered;
+        if number.wrapping_sub(expected) >= self.published.wrapping_sub(expected) {
+            // Of what was not published there is nothing to come either.
+            let kind = if number < self.published { "delivered twice" } else { "unasked message" };
+            return self.record.error(kind, || format!("message {number} came when {expected} was to come"));
+        }
+        self.flights[flight].answered = number.wrapping_add(1);
+        self.delivered = true;
         // What was left out will not come any more, and must not be waited for.
         let missing = u64::from(number.wrapping_sub(expected));
         self.record
             .errors("missing delivery", missing, || format!("message {number} came after {expected} was to come"));
-        self.delivered += 1 + missing;
-        self.record.answer(now.saturating_sub(at));
+        self.came(now.saturating_sub(at), 1 + missing, out);
         if self.send_pace.is_none() && self.stage.is_loaded() {
             self.publish_closed(out);
+        }
+    }
+
+    /// An answer or a delivery came after so long, and with it so many are no longer to come.
+    fn came(&mut self, nanoseconds: u64, count: u64, out: &mut Outbox) {
+        self.out = self.out.saturating_sub(count);
+        match self.stage {
+            Stage::Waiting(_) => self.record.late.add(nanoseconds),
+            _ => self.record.answer(nanoseconds),
+        }
+        self.end_if_all_came(out);
+    }
+
+    fn end_if_all_came(&mut self, out: &mut Outbox) {
+        if matches!(self.stage, Stage::Waiting(_)) && self.out == 0 {
+            self.end(out.now(), out);
         }
     }
 
@@ -270,23 +300,32 @@ impl Load {
                 self.next_progress = now + PROGRESS_EVERY;
                 self.at_begin = self.usage();
             }
-            Stage::Measuring(end) if end <= now => self.end(now, out),
+            Stage::Measuring(end) if end <= now => self.wait(now, out),
+            Stage::Waiting(end) if end <= now => self.end(now, out),
             _ => {}
         }
     }
 
-    fn end(&mut self, now: Duration, out: &mut Outbox) {
+    /// The measuring is over; what is out may still come.
+    fn wait(&mut self, now: Duration, out: &mut Outbox) {
         self.at_end = self.usage();
+        self.record.end_interval(now);
+        let longest = 2 * self.record.latency.max();
+        self.stage = Stage::Waiting(now + longest.clamp(SHORTEST_WAIT, LONGEST_WAIT));
+        self.end_if_all_came(out);
+    }
+
+    fn end(&mut self, now: Duration, out: &mut Outbox) {
+        if self.stage.is_loaded() {
+            self.at_end = self.usage();
+        }
         if self.stage.is_measured() {
             self.record.end_interval(now);
         }
-        let late = LATE.max(2 * self.record.latency.max());
-        let late = now.saturating_sub(late).as_nanos() as u64;
-        let waiting = self.flights.iter().filter(|flight| flight.id.is_some()).flat_map(|flight| &flight.sent_at);
-        let missing = waiting.filter(|at| **at < late).count() as u64;
-        self.record.errors("no answer", missing, || "none came until the end".into());
-        if self.published > 0 && self.delivered == 0 {
-            self.record.error("no delivery", || "the server sends to nobody what the publisher sent".into());
+        match self.plan.workload {
+            Workload::Fanout => self.count_undelivered(),
+            Workload::Echo | Workload::Idle { .. } => self.count_unanswered(now),
+            Workload::Connect => {}
         }
         self.stage = Stage::Over;
         out.stop();
@@ -314,8 +353,13 @@ impl Load {
     fn connection_over(&mut self, out: &mut Outbox) {
         if self.stage == Stage::Connecting && self.ordered == self.plan.connections && self.connecting == 0 {
             self.begin_load(out);
-        } else if self.stage.is_loaded() && self.open == 0 && self.plan.workload != Workload::Connect {
-            self.end(out.now(), out);
+        } else if self.open == 0 && self.plan.workload != Workload::Connect {
+            match self.stage {
+                Stage::Warmup(_) | Stage::Measuring(_) | Stage::Waiting(_) => self.end(out.now(), out),
+                Stage::Connecting | Stage::Over => {}
+            }
+        } else {
+            self.end_if_all_came(out);
         }
     }
 }
@@ -372,6 +416,9 @@ impl App for Load {
     }
 
     fn on_message(&mut self, _: ConnectionId, flight: &mut usize, mut message: Message<'_>, out: &mut Outbox) {
+        if self.stage == Stage::Over {
+            return;
+        }
         match self.plan.workload {
             Workload::Echo | Workload::Idle { .. } => self.answered(*flight, &mut message, out),
             Workload::Fanout => self.delivered(*flight, &mut message, out),
@@ -391,7 +438,13 @@ impl App for Load {
         if self.plan.workload == Workload::Connect {
             return self.connect(out.now(), out);
         }
-        self.flights[flight].id = None;
+        let Flight { id, sent_at, answered, .. } = &mut self.flights[flight];
+        *id = None;
+        let lost = match self.plan.workload {
+            Workload::Fanout if flight > 0 => u64::from(self.published.wrapping_sub(*answered)),
+            _ => sent_at.len() as u64,
+        };
+        self.out = self.out.saturating_sub(lost);
         if self.stage != Stage::Over {
             if reason.clean {
                 self.record.error("closed by the server", || format!("{} {}", u16::from(reason.code), reason.reason));
@@ -417,36 +470,4 @@ impl App for Load {
 /// When the bytes at hand were read, or the pass began.
 fn nanoseconds(out: &Outbox) -> u64 {
     out.now().as_nanos() as u64
-}
-
-fn kind_of_failure(error: &ConnectError) -> &'static str {
-    match error {
-        ConnectError::Io(kind, _) => kind_of_io(*kind),
-        ConnectError::UnexpectedEof => "ended by the server",
-        ConnectError::Timeout => "handshake timeout",
-        ConnectError::Handshake(HandshakeError::Status(_)) => "upgrade refused",
-        ConnectError::Handshake(HandshakeError::Invalid(_)) => "wrong handshake",
-    }
-}
-
-fn kind_of_error(error: &Error) -> &'static str {
-    match error {
-        Error::Io(kind, _) => kind_of_io(*kind),
-        Error::UnexpectedEof => "ended by the server",
-        Error::Violation(_) => "protocol error",
-        Error::HeartbeatTimeout(_) | Error::CloseTimeout => "close timeout",
-        Error::SlowConsumer { .. } => "backlog full",
-        Error::OutOfMemory => "out of memory",
-    }
-}
-
-fn kind_of_io(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::ConnectionRefused => "refused",
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => "reset",
-        ErrorKind::TimedOut => "timed out",
-        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => "no port left",
-        ErrorKind::NotFound => "no such socket",
-        _ => "failed",
-    }
 }

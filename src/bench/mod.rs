@@ -3,6 +3,7 @@
 //! [`Plan`] says what to do, [`run`] does it, [`Report`] says what came of it. Answers are checked, not only counted, and
 //! whatever is not as it should be is counted by its kind.
 
+mod faults;
 mod load;
 mod pace;
 mod payload;

@@ -79,6 +79,8 @@ pub type Errors = BTreeMap<&'static str, (u64, String)>;
 pub struct Record {
     /// Of messages, or of deliveries.
     pub latency: Times,
+    /// Of those that came only after the measuring.
+    pub late: Times,
     /// From the order of a connection to its being open.
     pub handshake: Times,
     /// Second by second.
@@ -97,6 +99,7 @@ impl Record {
     pub fn new() -> Record {
         Record {
             latency: Times::new(),
+            late: Times::new(),
             handshake: Times::new(),
             intervals: Vec::new(),
             errors: Errors::new(),

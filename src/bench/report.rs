@@ -102,6 +102,8 @@ impl Report {
             "messages_per_second": if connects { 0.0 } else { self.per_second(self.count()) },
             "latency_seconds": times_json(&self.record.latency),
             "published": self.record.published,
+            "late": self.record.late.count(),
+            "late_latency_seconds": times_json(&self.record.late),
             "handshakes": handshakes.count(),
             "handshakes_per_second": connects.then(|| self.per_second(self.count())),
             "handshake_latency_seconds": times_json(handshakes),
@@ -159,6 +161,10 @@ impl fmt::Display for Report {
         }
         if self.count() > 0 {
             times_rows(f, "latency", &self.record.latency)?;
+        }
+        if self.record.late.count() > 0 {
+            let (late, max) = (grouped(self.record.late.count() as f64), short(self.record.late.max()));
+            row(f, "late", &format!("{late} {unit} came after that, the slowest after {max}"))?;
         }
         if plan.workload != Workload::Connect {
             row(f, "connected", &format!("{} of {}", self.connected, plan.connections))?;
@@ -278,6 +284,7 @@ impl Progress<'_> {
                 }
             }
             (Stage::Warmup(_), _) => line = format!("warm-up  {line}"),
+            (Stage::Waiting(_), _) => line = format!("waiting for what is out  {line}"),
             _ => line = format!("connecting  {line}"),
         }
         if self.errors > 0 {

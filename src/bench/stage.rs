@@ -11,6 +11,8 @@ pub enum Stage {
     Warmup(Duration),
     /// It is measured, until this time.
     Measuring(Duration),
+    /// Nothing more is sent, and what is out is waited for, until this time.
+    Waiting(Duration),
     /// All is done but the closing.
     Over,
 }
@@ -29,7 +31,7 @@ impl Stage {
     /// When it ends by itself.
     pub fn end(self) -> Option<Duration> {
         match self {
-            Stage::Warmup(end) | Stage::Measuring(end) => Some(end),
+            Stage::Warmup(end) | Stage::Measuring(end) | Stage::Waiting(end) => Some(end),
             Stage::Connecting | Stage::Over => None,
         }
     }

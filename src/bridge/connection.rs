@@ -1,5 +1,6 @@
 //! A socket to Redis, with TLS or without. Edge-triggered: what was said to be readable or writable is so until it is not.
 
+use super::sentinel::master_of;
 use super::url::{Place, RedisUrl};
 use crate::os::listener::ListenAddr;
 use crate::os::resolve::resolve_all;
@@ -28,6 +29,7 @@ impl Lookup {
                 Place::Tcp { host, .. } => {
                     resolve_all(&host, 0).map(|addrs| addrs.into_iter().map(ListenAddr::Tcp).collect())
                 }
+                Place::Sentinel { hosts, master } => master_of(&hosts, &master),
             };
             // Nobody may wait for it any more.
             let _ = sender.send(found);

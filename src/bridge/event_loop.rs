@@ -188,7 +188,7 @@ impl Loop {
     fn connect(&self, addr: &ListenAddr) -> io::Result<[Connection; 2]> {
         let name = match &self.setup.redis.place {
             Place::Tcp { host, .. } => host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name),
-            Place::Unix(_) => "",
+            Place::Unix(_) | Place::Sentinel { .. } => "",
         };
         let tls = self.setup.tls.as_ref().map(|tls| (tls, name));
         let open = |token| Connection::open(addr, tls, self.poll.registry(), token);

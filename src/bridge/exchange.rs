@@ -6,6 +6,8 @@
 //! Invariants: what comes back of our own messages is dropped, so nothing goes round; the members of other hosts are published
 //! on the bus as our own and nothing of our own comes back from it, so they are never told to Redis as ours.
 
+mod announce;
+
 use super::hosts::{Answer, Hosts};
 use super::line::{Line, Sent, Silence};
 use super::local::{Local, push_change};
@@ -15,7 +17,7 @@ use super::url::{Login, refusal, shown};
 use super::wire::{self, HEAD_BYTES, HostId, Incoming, Kind, PART_BYTES, PRESENCE_CHANNEL};
 use crate::bus::event::BusEvent;
 use crate::data::log::{Field, Level, Log};
-use crate::data::record::{MAX_CHANNEL_BYTES, RecordKind, Records};
+use crate::data::record::{MAX_CHANNEL_BYTES, Records};
 use crate::data::retry::Retry;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -25,6 +27,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Lists that several bridges ask for at about the same time are told once.
 const ANSWER_AFTER: Duration = Duration::from_millis(50);
+/// Hosts that are asked for their lists in a pass. The others speak again soon.
+const MOST_ASKED: usize = 64;
 /// How long Redis has to take our last words.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -43,6 +47,8 @@ pub struct Rules {
     pub login: Option<Login>,
     /// Redis, as it is called in the log.
     pub place: String,
+    /// Whether to make sure that it is a master, where another one may have taken its place.
+    pub asks_role: bool,
 }
 
 /// One of the connections.
@@ -176,6 +182,9 @@ impl Exchange {
                 }
             }
         }
+        if self.rules.asks_role {
+            self.publisher.send(Sent::Role, &[&[b"ROLE"]]);
+        }
         self.publisher.send(Sent::Ping, &[&[b"PING"]]);
         self.subscriber.send_unanswered(&[&[b"SUBSCRIBE"], &[PRESENCE_CHANNEL]]);
         self.local.forget_subscriptions(&mut self.subscribed);
@@ -241,17 +250,22 @@ impl Exchange {
     /// A reply to what we published or asked.
     fn answer(&mut self, reply: &Reply<'_>) -> Result<(), String> {
         let sent = self.publisher.answered().ok_or("it answers what was not asked")?;
+        let login = self.rules.login.as_ref();
         match (sent, reply) {
-            (Sent::Login, Reply::Error(error)) => return Err(refusal(self.rules.login.as_ref(), error)),
-            (Sent::Ping, Reply::Error(error)) => return Err(format!("it says {}", shown(error))),
-            (Sent::Message | Sent::Presence, Reply::Error(error)) => self.losses.refused(shown(error)),
+            (Sent::Login, Reply::Error(error)) => return Err(refusal(error)),
+            (Sent::Ping, Reply::Error(error)) => return Err(format!("it says {}", shown(login, error))),
+            (Sent::Message | Sent::Presence, Reply::Error(error)) => self.losses.refused(shown(login, error)),
             (Sent::Message, _) => self.passed_on += 1,
+            (Sent::Role, Reply::Array(role)) if !matches!(role.first(), Some(Reply::Bulk(b"master"))) => {
+                return Err("it is not the master any more".to_owned());
+            }
             (Sent::Ping, _) => {
                 if let Link::Opening { publisher, .. } = &mut self.link {
                     *publisher = true;
                 }
             }
-            (Sent::Login | Sent::Presence, _) => {}
+            // A user that may not ask for the role is not told it.
+            (Sent::Login | Sent::Presence | Sent::Role, _) => {}
         }
         Ok(())
     }
@@ -285,12 +299,12 @@ impl Exchange {
 
     fn subscriber_error(&mut self, error: &[u8]) -> Result<(), String> {
         if self.subscriber.answered().is_some() {
-            return Err(refusal(self.rules.login.as_ref(), error));
+            return Err(refusal(error));
         }
         if !self.is_ready() {
-            return Err(format!("it says {}", shown(error)));
+            return Err(format!("it says {}", shown(self.rules.login.as_ref(), error)));
         }
-        let text = format!("a channel cannot be subscribed: Redis says {}", shown(error));
+        let text = format!("a channel cannot be subscribed: Redis says {}", shown(self.rules.login.as_ref(), error));
         self.log.push(Level::Warn, "subscribe", &[], text);
         Ok(())
     }
@@ -311,7 +325,7 @@ impl Exchange {
     }
 
     fn take_in(&mut self, kind: Option<Kind>, channel: &[u8], payload: &[u8]) {
-        if channel.len() + payload.len() > self.rules.max_record {
+        if channel.len() > MAX_CHANNEL_BYTES || channel.len() + payload.len() > self.rules.max_record {
             self.losses.add(Loss::TooLong, 1);
             return;
         }
@@ -328,7 +342,7 @@ impl Exchange {
         match self.hosts.receive(host, kind, payload, now, |change| push_change(to_bus, change)) {
             Answer::None => {}
             Answer::Tell => self.list_due = Some(self.list_due.unwrap_or(now + ANSWER_AFTER)),
-            Answer::AskFor(host) if !self.asks.contains(&host) => self.asks.push(host),
+            Answer::AskFor(host) if self.asks.len() < MOST_ASKED && !self.asks.contains(&host) => self.asks.push(host),
             Answer::AskFor(_) => {}
         }
         let hosts = self.hosts.len();
@@ -402,45 +416,6 @@ impl Exchange {
             }
         }
         Ok(())
-    }
-
-    /// Tells other hosts whom we have.
-    fn announce(&mut self, now: Duration) {
-        if self.publisher.pending().len() > self.rules.max_backlog {
-            // Changes are not told one by one then, but all together once Redis takes something again.
-            if !self.local.changes.is_empty() || self.list_due.is_some() {
-                self.list_due = Some(now + ANSWER_AFTER);
-            }
-        } else if self.list_due.is_some_and(|due| now >= due) {
-            self.list_due = None;
-            self.tell_list();
-        } else if !self.local.changes.is_empty() {
-            let changes = std::mem::take(&mut self.local.changes);
-            let records = changes.iter().map(|record| (record.kind, record.channel, record.payload));
-            let last = wire::in_parts(records, |part| self.publish_presence(Kind::Changes, part.bytes()));
-            self.publish_presence(Kind::Changes, last.bytes());
-        }
-        for host in std::mem::take(&mut self.asks) {
-            self.publish_presence(Kind::Ask, host.to_string().as_bytes());
-        }
-        if now >= self.alive_due {
-            self.alive_due = now + self.rules.host_timeout / 3;
-            self.publish_presence(Kind::Alive, &[]);
-        }
-    }
-
-    fn tell_list(&mut self) {
-        self.publish_presence(Kind::ListBegins, &[]);
-        let names = std::mem::take(&mut self.local.names);
-        let records = names.iter().map(|(channel, member)| (RecordKind::Enter, channel.as_bytes(), member.as_bytes()));
-        let last = wire::in_parts(records, |part| self.publish_presence(Kind::ListGoesOn, part.bytes()));
-        self.publish_presence(Kind::ListEnds, last.bytes());
-        self.local.names = names;
-    }
-
-    fn publish_presence(&mut self, kind: Kind, payload: &[u8]) {
-        let head = wire::head(self.me, kind);
-        self.publisher.send(Sent::Presence, &[&[b"PUBLISH"], &[PRESENCE_CHANNEL], &[&head, payload]]);
     }
 
     fn expire(&mut self, now: Duration) {

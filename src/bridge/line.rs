@@ -13,6 +13,8 @@ const KEPT_BYTES: usize = 1 << 20;
 pub enum Sent {
     /// User and password.
     Login,
+    /// A question whether it is a master.
+    Role,
     /// A question whether it is there.
     Ping,
     /// A message of somebody on the bus.

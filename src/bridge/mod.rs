@@ -16,6 +16,7 @@ mod local;
 mod losses;
 mod names;
 pub mod resp;
+mod sentinel;
 pub mod url;
 pub mod wire;
 

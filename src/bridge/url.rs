@@ -7,8 +7,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 const DEFAULT_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 /// Longest part of an error that is shown.
 const ERROR_CHARACTERS: usize = 200;
+/// A piece of a password that is not shown, unless the whole is shorter.
+const PIECE_BYTES: usize = 4;
+/// Longest part of a user's name that is shown.
+const USER_CHARACTERS: usize = 64;
 
 /// Where Redis listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +27,13 @@ pub enum Place {
     },
     /// A unix socket.
     Unix(PathBuf),
+    /// Wherever Sentinel says that the master is.
+    Sentinel {
+        /// The Sentinels, each with its port; the first that knows is believed.
+        hosts: Vec<String>,
+        /// The master's name.
+        master: String,
+    },
 }
 
 impl fmt::Display for Place {
@@ -29,6 +41,7 @@ impl fmt::Display for Place {
         match self {
             Place::Tcp { host, tls } => write!(f, "{}://{host}", if *tls { "rediss" } else { "redis" }),
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            Place::Sentinel { hosts, master } => write!(f, "redis+sentinel://{}/{master}", hosts.join(",")),
         }
     }
 }
@@ -48,20 +61,41 @@ impl fmt::Debug for Login {
     }
 }
 
-/// An error of Redis as it may be shown.
-pub fn shown(error: &[u8]) -> String {
+/// An error of Redis as it may be shown to whom our login is no secret: not where any piece of the password stands in it, cut
+/// off or not.
+pub fn shown(login: Option<&Login>, error: &[u8]) -> String {
+    let repeats = |password: &[u8]| {
+        let pieces = password.windows(password.len().clamp(1, PIECE_BYTES));
+        pieces.into_iter().any(|piece| error.windows(piece.len()).any(|window| window == piece))
+    };
+    if login.is_some_and(|login| repeats(&login.password)) {
+        return "an error that may repeat the password".to_owned();
+    }
     printable(&String::from_utf8_lossy(error), ERROR_CHARACTERS)
 }
 
-/// What Redis says of our login. Some servers repeat in their errors what they were sent, which is not shown then.
-pub fn refusal(login: Option<&Login>, error: &[u8]) -> String {
-    let secrets = login.map(|login| [Some(&login.password), login.user.as_ref()]).into_iter().flatten().flatten();
-    let mut secrets = secrets.filter(|secret| !secret.is_empty());
-    let repeats = secrets.any(|secret| error.windows(secret.len()).any(|window| window == secret.as_slice()));
-    let said = if repeats { "an error that repeats what it was sent".to_owned() } else { shown(error) };
-    let is_about_us = [&b"WRONGPASS"[..], b"NOAUTH", b"NOPERM", b"ERR AUTH"].iter().any(|word| error.starts_with(word));
-    if is_about_us { format!("it refuses user or password: {said}") } else { format!("it says {said}") }
+/// What Redis says of our login, in words that are known beforehand: some servers repeat what they were sent, cut off or in
+/// another encoding.
+pub fn refusal(error: &[u8]) -> String {
+    let known = REFUSALS.iter().find(|(beginning, _)| error.starts_with(beginning.as_bytes()));
+    known.map_or(
+        "it refuses the login with an error that is not shown, as it may repeat the password".to_owned(),
+        |known| known.1.to_owned(),
+    )
 }
+
+/// How errors begin, and what they come to.
+const REFUSALS: [(&str, &str); 9] = [
+    ("WRONGPASS", "it refuses user or password: WRONGPASS, a wrong pair, or a user that is disabled"),
+    ("NOAUTH", "it refuses user or password: NOAUTH, it wants a login"),
+    ("NOPERM", "it refuses user or password: NOPERM, the user may not do what a bridge does"),
+    ("ERR AUTH", "it refuses user or password: ERR AUTH, it has none of its own, or takes no users"),
+    ("ERR Client sent AUTH", "it refuses user or password: it has none of its own"),
+    ("ERR invalid password", "it refuses user or password: ERR invalid password"),
+    ("ERR max number of clients", "it has too many clients"),
+    ("LOADING", "it is loading its data"),
+    ("MASTERDOWN", "it has lost its master"),
+];
 
 /// A Redis.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,13 +106,31 @@ pub struct RedisUrl {
     pub login: Option<Login>,
 }
 
-const FORMS: &str = "give redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, or unix:/PATH";
+impl fmt::Display for RedisUrl {
+    /// As it is called in the log, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(login) = &self.login else { return self.place.fmt(f) };
+        let user = login.user.as_deref().map(|user| printable(&String::from_utf8_lossy(user), USER_CHARACTERS));
+        let user = user.unwrap_or_default();
+        match &self.place {
+            Place::Tcp { host, tls } => write!(f, "{}://{user}:***@{host}", if *tls { "rediss" } else { "redis" }),
+            Place::Unix(path) => write!(f, "redis+unix://{user}:***@{}", path.display()),
+            Place::Sentinel { hosts, master } => {
+                write!(f, "redis+sentinel://{user}:***@{}/{master}", hosts.join(","))
+            }
+        }
+    }
+}
+
+const FORMS: &str = "give redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, \
+    redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/MASTER, or unix:/PATH";
 
 impl FromStr for RedisUrl {
     type Err = String;
 
     /// Reads `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://` for TLS, `unix:/PATH` or `redis+unix:///PATH`. The number of a
-    /// database may follow, and means nothing to channels.
+    /// database may follow, and means nothing to channels. With `redis+sentinel://` several hosts, separated by commas, and the
+    /// name of the master.
     fn from_str(text: &str) -> Result<RedisUrl, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path.strip_prefix("//").unwrap_or(path), None);
@@ -91,6 +143,7 @@ impl FromStr for RedisUrl {
                 let (login, path) = rest.split_once('@').map_or((None, rest), |(login, path)| (Some(login), path));
                 return unix(path, login.map(login_of).transpose()?.flatten());
             }
+            "redis+sentinel" => return sentinel(rest),
             _ => return Err(format!("the URL's scheme is none of Redis: {FORMS}")),
         };
         let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
@@ -106,6 +159,22 @@ impl FromStr for RedisUrl {
         let host = if has_port(host) { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") };
         Ok(RedisUrl { place: Place::Tcp { host, tls }, login: login.map(login_of).transpose()?.flatten() })
     }
+}
+
+/// `[USER:PASSWORD@]HOST[:PORT],...[/MASTER]`.
+fn sentinel(rest: &str) -> Result<RedisUrl, String> {
+    let (authority, master) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, hosts) = authority.rsplit_once('@').map_or((None, authority), |(login, hosts)| (Some(login), hosts));
+    if master.is_empty() || !master.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {
+        return Err(format!("the URL names no master, as in redis+sentinel://HOST/mymaster: {FORMS}"));
+    }
+    let hosts: Vec<&str> = hosts.split(',').collect();
+    if !hosts.iter().all(|host| is_host(host)) {
+        return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
+    }
+    let with_port = |host: &str| if has_port(host) { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") };
+    let place = Place::Sentinel { hosts: hosts.into_iter().map(with_port).collect(), master: master.to_owned() };
+    Ok(RedisUrl { place, login: login.map(login_of).transpose()?.flatten() })
 }
 
 fn unix(path: &str, login: Option<Login>) -> Result<RedisUrl, String> {
@@ -176,6 +245,8 @@ mod tests {
             ("unix:/run/redis.sock", "unix:/run/redis.sock", None),
             ("unix:///run/redis.sock", "unix:/run/redis.sock", None),
             ("redis+unix:///run/redis.sock", "unix:/run/redis.sock", None),
+            ("redis+sentinel://a,b:1/m", "redis+sentinel://a:26379,b:1/m", None),
+            ("redis+sentinel://u:p@a/my-master", "redis+sentinel://a:26379/my-master", Some(("u", "p"))),
             ("redis+unix://:pass@/run/redis.sock", "unix:/run/redis.sock", Some(("", "pass"))),
         ] {
             let url: RedisUrl = text.parse().expect(text);
@@ -211,6 +282,9 @@ mod tests {
             "redis://h?db=secret",
             "unix:secret",
             "redis+unix://secret",
+            "redis+sentinel://:secret@h",
+            "redis+sentinel://:sec/secret@h/m",
+            "redis+sentinel://h,secret:x/m",
         ] {
             let error = text.parse::<RedisUrl>().expect_err(text);
             assert!(!error.contains("secret") && !error.contains('\n'), "{text}: {error}");
@@ -220,12 +294,35 @@ mod tests {
     }
 
     #[test]
+    fn the_log_shows_the_user_and_not_the_password() {
+        for (text, told) in [
+            ("redis://h", "redis://h:6379"),
+            ("redis://user:secret@h", "redis://user:***@h:6379"),
+            ("rediss://:secret@h:1", "rediss://:***@h:1"),
+            ("redis+unix://us%0aer:secret@/run/r", "redis+unix://us\\ner:***@/run/r"),
+        ] {
+            assert_eq!(text.parse::<RedisUrl>().expect(text).to_string(), told);
+        }
+    }
+
+    #[test]
     fn a_refusal_shows_no_password() {
-        let login = Login { user: None, password: b"secret".to_vec() };
-        let said = refusal(Some(&login), b"ERR unknown command 'AUTH', with args beginning with: 'secret'");
-        assert!(!said.contains("secret"), "{said}");
-        let said = refusal(Some(&login), b"WRONGPASS invalid username-password pair or user is disabled.");
-        assert!(said.contains("WRONGPASS invalid"), "{said}");
-        assert!(refusal(None, b"NOAUTH Authentication required.\r\n").ends_with("required."));
+        // Redis shows 128 bytes of what it does not know.
+        let password: String = ('a'..='z').chain('A'..='Z').chain('0'..='9').cycle().take(162).collect();
+        let login = Login { user: None, password: password.clone().into_bytes() };
+        let hex: String = password.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+        for repeated in [&password, &password[..126], &password[100..], &password.to_lowercase(), &hex] {
+            let error = format!("ERR unknown command 'AUTH', with args beginning with: '{repeated}");
+            let said = refusal(error.as_bytes());
+            assert_eq!(said, "it refuses the login with an error that is not shown, as it may repeat the password");
+        }
+        let error = format!("ERR unknown command '{}'", &password[..126]);
+        assert_eq!(shown(Some(&login), error.as_bytes()), "an error that may repeat the password");
+        let said = refusal(b"WRONGPASS invalid username-password pair or user is disabled.");
+        assert!(said.contains("it refuses user or password: WRONGPASS"), "{said}");
+        assert_eq!(shown(Some(&login), b"ERR: %!"), "ERR: %!");
+        assert_eq!(shown(None, b"NOAUTH Authentication required.\r\n"), "NOAUTH Authentication required.");
+        let short = Login { user: None, password: b"%".to_vec() };
+        assert_eq!(shown(Some(&short), b"ERR: %!"), "an error that may repeat the password");
     }
 }

@@ -1,7 +1,9 @@
 //! One HTTP request to a server, as a few commands make it. Not for load: it blocks.
 
 use crate::os::listener::ListenAddr;
+use crate::os::other_end::OtherEnd;
 use crate::os::url::Url;
+use crate::protocol::proxy_header::LOCAL;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ pub(super) struct Target {
     /// Value of the Host header.
     pub host: String,
     pub path: String,
+    /// Whether to begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
 }
 
 /// An answer, of which the first line was read.
@@ -35,14 +39,15 @@ impl Target {
         let url = Url::parse(url, &[("http", Some(80))])?;
         let addr = url.place.first_addr()?;
         let path = if url.target.is_empty() { ROUTE.to_owned() } else { url.target };
-        Ok(Target { addr, host: url.host, path })
+        Ok(Target { addr, host: url.host, path, proxy_protocol: false })
     }
 
     /// Asks, and reads up to the end of the status line.
     pub fn ask(&self, deadline: Instant) -> io::Result<Answer> {
         let mut stream = self.connect(deadline)?;
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.path, self.host);
-        stream.write_all(request.as_bytes())?;
+        let header = if self.proxy_protocol { LOCAL.as_slice() } else { &[] };
+        stream.write_all(&[header, request.as_bytes()].concat())?;
         let mut begun = Vec::new();
         let mut buffer = [0; STATUS_LINE_BYTES];
         loop {
@@ -90,9 +95,14 @@ impl Answer {
         self.line.split(' ').nth(1) == Some("200")
     }
 
-    /// The content, to the end of the connection.
-    pub fn into_content(mut self) -> io::Result<String> {
-        self.stream.take(ANSWER_BYTES).read_to_end(&mut self.begun)?;
+    /// The server's end of the connection, which is open as long as ours.
+    pub fn other_end(&self) -> io::Result<OtherEnd> {
+        OtherEnd::of(&self.stream)
+    }
+
+    /// The content, to the end of what is sent.
+    pub fn content(&mut self) -> io::Result<String> {
+        (&self.stream).take(ANSWER_BYTES).read_to_end(&mut self.begun)?;
         let text = String::from_utf8_lossy(&self.begun);
         Ok(text.split_once("\r\n\r\n").map_or(String::new(), |(_, content)| content.to_owned()))
     }

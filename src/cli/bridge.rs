@@ -89,7 +89,7 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
     let lock = only_one(&flags.bus)?;
     let mut dice = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
     let me = HostId(dice.random());
-    let (place, mut log) = (redis.place.to_string(), Log::new(flags.log_level.into()));
+    let (place, mut log) = (redis.to_string(), Log::new(flags.log_level.into()));
     let bus_folder = flags.bus.display().to_string();
     let text = format!("Bridge of the bus in {bus_folder} as {}; host {me}; Redis at {place}", bus.me());
     log.push(Level::Info, "start", &[("bus", &bus_folder), ("host", &me.to_string()), ("redis", &place)], text);
@@ -100,6 +100,7 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
         max_record: bus.limit(),
         login: redis.login.clone(),
         place,
+        asks_role: matches!(redis.place, Place::Sentinel { .. }),
     };
     let exchange = Exchange::new(me, rules, log);
     event_loop::run(Setup { bus, lock, redis, tls, exchange, dice, log_format: flags.log_format.into(), ready })

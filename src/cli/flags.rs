@@ -62,6 +62,10 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
     #[arg(help_heading = "Workers")]
     busy_poll: Duration,
+    /// A loop that stands still for so long hangs: its worker is replaced, /healthz of a plain process is 503; 0 for never
+    #[arg(long, env = "PERCORE_HANG_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(help_heading = "Workers")]
+    hang_timeout: Duration,
     /// Where /healthz, /readyz and /metrics are served, or 'off' [default: 127.0.0.1:9464 with --workers, else off]
     #[arg(long, env = "PERCORE_ADMIN", value_name = "ADDR", value_parser = admin, help_heading = "Workers")]
     admin: Option<Admin>,
@@ -359,6 +363,9 @@ impl ServerFlags {
                 self.heartbeat_timeout, self.heartbeat
             )));
         }
+        if !self.hang_timeout.is_zero() && self.hang_timeout < Duration::from_millis(100) {
+            return Err(Failure::Usage("--hang-timeout must be 0, or 100ms or longer".into()));
+        }
         let too_short = [("handshake-timeout", self.handshake_timeout), ("close-timeout", self.close_timeout)];
         if let Some((flag, _)) = too_short.iter().find(|(_, time)| time.is_zero()) {
             return Err(Failure::Usage(format!("--{flag} must be longer than 0")));
@@ -406,6 +413,7 @@ impl ServerFlags {
             close_timeout: self.close_timeout,
             hears_out: false,
             max_connections: self.max_connections as usize,
+            max_sockets: usize::MAX,
             max_connections_per_ip: self.max_connections_per_ip,
             proxies: ProxyRules {
                 trusted: self.trusted_proxy.clone(),
@@ -432,6 +440,7 @@ impl ServerFlags {
             drain_timeout: self.drain_timeout,
             log_format: self.log_format.into(),
             busy_poll: self.busy_poll,
+            hang_timeout: self.hang_timeout,
             signals: true,
         }
     }

@@ -18,6 +18,11 @@ pub(super) struct HealthcheckFlags {
     /// $HTTP_SERVER_ADDR, else of 127.0.0.1:$PORT, else of 127.0.0.1:8080]
     #[arg(value_name = "URL")]
     url: Option<String>,
+    /// Begin with a PROXY protocol header, as a server with that flag demands
+    #[arg(long, env = "PERCORE_PROXY_PROTOCOL")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    proxy_protocol: bool,
     /// How long the answer may take
     #[arg(long, env = "PERCORE_HEALTHCHECK_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
     timeout: Duration,
@@ -28,10 +33,11 @@ pub(super) fn run(flags: HealthcheckFlags) -> Result<(), Failure> {
     if flags.timeout.is_zero() {
         return Err(Failure::Usage("--timeout must be longer than 0".into()));
     }
-    let target = match &flags.url {
+    let mut target = match &flags.url {
         Some(url) => Target::parse(url).map_err(Failure::Usage)?,
         None => listening()?,
     };
+    target.proxy_protocol = flags.proxy_protocol;
     let deadline = Instant::now() + flags.timeout;
     let failed = |what: String| Failure::Run(format!("{target}: {what}"));
     match target.ask(deadline) {
@@ -62,7 +68,7 @@ fn listening() -> Result<Target, Failure> {
         ListenAddr::Tcp(addr) => addr.to_string(),
         ListenAddr::Unix(_) => "localhost".to_owned(),
     };
-    Ok(Target { addr, host, path: ROUTE.to_owned() })
+    Ok(Target { addr, host, path: ROUTE.to_owned(), proxy_protocol: false })
 }
 
 /// The address under which the own host reaches who listens on all of them.

@@ -1,11 +1,11 @@
 //! `percore reload`: has a supervisor replace its workers, and says what came of it.
 
 use super::Failure;
-use super::ask::Target;
+use super::ask::{Answer, Target};
 use super::flags::default_admin;
 use super::units::duration;
 use clap::Args;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,7 @@ pub(super) fn run(flags: ReloadFlags) -> Result<(), Failure> {
     let Some(supervisor) = before.supervisor.and_then(Pid::from_raw) else {
         return Err(Failure::Run(format!("{target}: a plain process, which has no workers to replace (--workers)")));
     };
-    kill_process(supervisor, Signal::HUP)
-        .map_err(|error| Failure::Run(format!("cannot signal the supervisor, process {supervisor:?}: {error}")))?;
+    hang_up(&target, supervisor, deadline)?;
     loop {
         let now = told(&target, deadline)?;
         if now.failed > before.failed {
@@ -56,13 +55,35 @@ pub(super) fn run(flags: ReloadFlags) -> Result<(), Failure> {
     }
 }
 
-fn told(target: &Target, deadline: Instant) -> Result<Told, Failure> {
+/// Signals the supervisor, if it is the very process that answers: whoever listens there may name another one, or one of
+/// another container.
+fn hang_up(target: &Target, supervisor: Pid, deadline: Instant) -> Result<(), Failure> {
+    let number = supervisor.as_raw_nonzero();
+    let failed = |what: String| Failure::Run(format!("{target} names process {number} as its supervisor, {what}"));
+    // Whoever gets that number later is not meant.
+    let process = pidfd_open(supervisor, PidfdFlags::empty()).map_err(|error| failed(format!("not seen: {error}")))?;
+    let answer = asked(target, deadline)?;
+    let answers = answer.other_end().and_then(|end| end.belongs_to(number.get()));
+    match answers {
+        Ok(true) => {}
+        Ok(false) => return Err(failed("which is not the process that answers there: not signalled".into())),
+        Err(error) => return Err(failed(format!("which could not be checked ({error}): not signalled"))),
+    }
+    pidfd_send_signal(process, Signal::HUP).map_err(|error| failed(format!("which cannot be signalled: {error}")))
+}
+
+fn asked(target: &Target, deadline: Instant) -> Result<Answer, Failure> {
     let failed = |what: String| Failure::Run(format!("{target}: {what}"));
     let answer = target.ask(deadline).map_err(|error| failed(error.to_string()))?;
-    if !answer.is_ok() {
-        return Err(failed(format!("answered '{}'", answer.line.escape_default())));
+    match answer.is_ok() {
+        true => Ok(answer),
+        false => Err(failed(format!("answered '{}'", answer.line.escape_default()))),
     }
-    let text = answer.into_content().map_err(|error| failed(error.to_string()))?;
+}
+
+fn told(target: &Target, deadline: Instant) -> Result<Told, Failure> {
+    let content = asked(target, deadline)?.content();
+    let text = content.map_err(|error| Failure::Run(format!("{target}: {error}")))?;
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     Ok(Told {
         supervisor: value("percore_supervisor_pid ").and_then(|pid| i32::try_from(pid).ok()),

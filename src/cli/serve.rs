@@ -22,7 +22,7 @@ use crate::os::log_writer;
 use crate::os::shared_words::SharedWords;
 use crate::reactor::{Outcome, Server, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
-use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all};
+use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all, watch_for_orphans};
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -213,6 +213,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let Checked { listen, admin, ready_fd, settings, options, mut log, .. } = checked;
     let mut ready = Ready::new(ready_fd)?;
     let bind = options.bind();
+    let hang_timeout = options.hang_timeout;
     let mut server = Server::new(app).settings(settings).options(options);
     for listener in listen_all(&listen, 1, bind)?.into_iter().flatten() {
         let listener = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a listener that is shared"))?;
@@ -228,7 +229,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
         let board = SharedBoard::default();
         *board.lock().unwrap_or_else(PoisonError::into_inner) =
             Board { slots: vec![only], ready: true, ..Board::default() };
-        admin::serve(&addr, board, &mut log)?;
+        admin::serve(&addr, board, hang_timeout, &mut log)?;
         server = server.counters(counters);
     }
     // Connections wait in the backlog from now on; the loop writes the log in its first pass, when it takes signals.
@@ -242,16 +243,20 @@ fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let Assignment { slot, control, counters, listeners } = Assignment::receive()?;
     log_writer::name_worker(slot);
     settings.node = slot as u32;
-    let mut server = Server::new(app).settings(settings).options(options).control(control);
-    for listener in listeners {
-        server = server.listener(listener);
-    }
-    match counters {
-        Some(counters) => server = server.counters(counters),
-        None => {
+    let shown = counters.map_or_else(
+        || {
             let text = "this worker is of another version than its supervisor, which cannot show its metrics";
             log.push(Level::Warn, "metrics", &[], text.into());
-        }
+            SharedWords::create("percore-counters", Stats::WORDS).map(Arc::new)
+        },
+        Ok,
+    );
+    let times = (options.hang_timeout, options.drain_timeout);
+    let counters = shown?;
+    watch_for_orphans(&control, Arc::clone(&counters), times, (log.like(), options.log_format))?;
+    let mut server = Server::new(app).settings(settings).options(options).control(control).counters(counters);
+    for listener in listeners {
+        server = server.listener(listener);
     }
     Ok(server.log(log))
 }
@@ -323,13 +328,14 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<(
         log.push(Level::Info, "start", &[("listen", &addr), ("workers", &slots)], text);
     }
     if let Some(addr) = admin {
-        admin::serve(&addr, Arc::clone(&board), &mut log)?;
+        admin::serve(&addr, Arc::clone(&board), options.hang_timeout, &mut log)?;
     }
     let plan = Plan {
         program: Program { path: std::env::current_exe()?, arguments },
         listeners,
         cpus: places(slots, pin)?,
         drain_timeout: options.drain_timeout,
+        hang_timeout: options.hang_timeout,
         board,
         ready,
         log,

@@ -1,7 +1,7 @@
 //! Where lines go: standard output, or the terminal above the line that is being typed.
 
 use super::terminal::Terminal;
-use crate::data::log::json_string;
+use crate::data::log::{is_unruly, json_string};
 use crate::os::patient::Patient;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -59,13 +59,14 @@ impl Screen {
     }
 }
 
-/// Text from outside without what would move a terminal's cursor or change its colours.
+/// Text from outside without what would move a terminal's cursor, change its colours, turn the direction of what stands there,
+/// or begin a line that could be taken for ours.
 fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() => {
+            '\t' => out.push(c),
+            c if is_unruly(c) => {
                 let _ = write!(out, "{}", c.escape_default());
             }
             c => out.push(c),
@@ -86,7 +87,9 @@ mod tests {
 
     #[test]
     fn a_terminal_is_not_told_what_to_do() {
-        assert_eq!(harmless("a\tb\nc\u{e9}"), "a\tb\nc\u{e9}");
+        assert_eq!(harmless("a\tb\u{e9}"), "a\tb\u{e9}");
+        assert_eq!(harmless("x\npercore: closed with 1000"), "x\\npercore: closed with 1000");
+        assert_eq!(harmless("\u{202e}cba"), "\\u{202e}cba");
         assert_eq!(harmless("\u{1b}[2J\r\u{9b}"), "\\u{1b}[2J\\r\\u{9b}");
     }
 

@@ -83,6 +83,11 @@ impl Peer {
         let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
         Some(SocketAddr::new(ip, u16::from_be_bytes(self.port)))
     }
+
+    /// Whether it is of this host: of a unix socket, or of the loopback.
+    pub fn is_local(&self) -> bool {
+        *self == Peer::UNIX || self.addr().is_some_and(|addr| addr.ip().is_loopback())
+    }
 }
 
 impl From<SocketAddr> for Peer {

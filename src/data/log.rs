@@ -283,7 +283,7 @@ impl Write for Printable {
                 return Err(fmt::Error);
             }
             self.left -= 1;
-            if is_misleading(c) {
+            if is_unruly(c) {
                 write!(self.out, "{}", c.escape_default())?;
             } else {
                 self.out.push(c);
@@ -293,10 +293,11 @@ impl Write for Printable {
     }
 }
 
-/// Whether a character does something to a terminal, or shows others in an order that is not theirs.
-fn is_misleading(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether a character moves the cursor, ends the line or turns the direction of what stands around it, so that text from
+/// outside could be taken for ours.
+pub fn is_unruly(c: char) -> bool {
+    let turns = ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c);
+    c.is_control() || turns || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text from outside as it may stand in a log line: on one line, without control characters, cut at `limit` characters.
@@ -315,7 +316,7 @@ pub fn json_string(text: &str) -> String {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             // JSON allows those from U+007F on, but a terminal may act on them.
-            c if is_misleading(c) => {
+            c if is_unruly(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
             c => out.push(c),
@@ -384,6 +385,7 @@ mod tests {
         assert_eq!(printable("hi\r\nERROR fake\x1b[0m\n", 99), "hi\\r\\nERROR fake\\u{1b}[0m");
         assert_eq!(printable("héllo", 3), "hél…");
         assert_eq!(printable("a\u{202e}b\u{2028}\n", 3), r"a\u{202e}b…");
+        assert_eq!(json_string("\u{2066}\u{200f}"), "\"\\u2066\\u200f\"");
         assert_eq!(json_string("a\"b\\\n\u{7f}\u{9b}\u{a0}"), "\"a\\\"b\\\\\\u000a\\u007f\\u009b\u{a0}\"");
     }
 }

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod network;
 pub mod pool;
 pub mod presence;
+pub mod pulse;
 pub mod queue;
 pub mod rate;
 pub mod record;

@@ -133,13 +133,16 @@ impl Records {
         Records(bytes)
     }
 
-    /// Adds a record. The channel's name has [`MAX_CHANNEL_BYTES`] at most, and the parts of the payload 4 GiB.
+    /// Adds a record. One whose channel has more than [`MAX_CHANNEL_BYTES`], or whose payload has 4 GiB, is left out: a length
+    /// that does not fit would make other records of what follows. Whoever can have such a record counts it before.
     pub fn push(&mut self, kind: RecordKind, channel: &[u8], parts: &[&[u8]]) {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        debug_assert!(channel.len() <= MAX_CHANNEL_BYTES && u32::try_from(length).is_ok());
+        let (Ok(channel_bytes), Ok(payload_bytes)) = (u16::try_from(channel.len()), u32::try_from(length)) else {
+            return;
+        };
         self.0.push(kind as u8);
-        self.0.extend_from_slice(&(channel.len() as u16).to_le_bytes());
-        self.0.extend_from_slice(&(length as u32).to_le_bytes());
+        self.0.extend_from_slice(&channel_bytes.to_le_bytes());
+        self.0.extend_from_slice(&payload_bytes.to_le_bytes());
         self.0.extend_from_slice(channel);
         parts.iter().for_each(|part| self.0.extend_from_slice(part));
     }
@@ -198,6 +201,20 @@ mod tests {
             let cut = cut.index(records.bytes().len() + 1);
             let whole = ends.iter().filter(|end| **end <= cut).count();
             prop_assert_eq!(Records::from_bytes(records.bytes()[..cut].to_vec()).iter().count(), whole);
+        }
+
+        #[test]
+        fn what_has_no_room_for_its_length_is_not_pushed(more in 1usize..100_000, smuggled in vec(any::<u8>(), 0..50)) {
+            // What stands where a length that is cut to 16 bits ends would be the next record.
+            let mut channel = smuggled;
+            channel.resize(MAX_CHANNEL_BYTES + more, 0);
+            let mut records = Records::new();
+            records.push(RecordKind::Text, &channel, &[b"payload"]);
+            prop_assert!(records.is_empty());
+            records.push(RecordKind::Text, &channel[..MAX_CHANNEL_BYTES], &[b"payload"]);
+            let back: Vec<_> = records.iter().collect();
+            prop_assert_eq!(back.len(), 1);
+            prop_assert!(back[0].channel == &channel[..MAX_CHANNEL_BYTES] && back[0].payload == b"payload");
         }
 
         #[test]

@@ -144,10 +144,21 @@ macro_rules! stats {
             /// Adds what another process counted; levels are left alone, since a process that has ended has none.
             pub fn add(&mut self, other: &Stats) {
                 $(if MetricKind::$kind != MetricKind::Gauge {
-                    for (word, more) in self.$field.words_mut().iter_mut().zip(other.$field.words()) {
-                        *word += more;
-                    }
+                    add_words(self.$field.words_mut(), other.$field.words());
                 })+
+            }
+
+            /// Adds the levels of another process, which lives. Two processes that both drain, or both see the same
+            /// participants of a bus, count no more of that than the one that counts most.
+            pub fn add_levels(&mut self, other: &Stats) {
+                let most = (
+                    self.draining.max(other.draining),
+                    self.bus_participants.max(other.bus_participants),
+                );
+                $(if MetricKind::$kind == MetricKind::Gauge {
+                    add_words(self.$field.words_mut(), other.$field.words());
+                })+
+                (self.draining, self.bus_participants) = most;
             }
         }
     };
@@ -277,6 +288,12 @@ impl Stats {
     }
 }
 
+fn add_words(words: &mut [u64], others: &[u64]) {
+    for (word, more) in words.iter_mut().zip(others) {
+        *word += more;
+    }
+}
+
 /// Where a number stands among label values, of which the last is any other.
 fn index_of(values: &[&str], number: u16) -> usize {
     values.iter().position(|value| value.parse() == Ok(number)).unwrap_or(values.len() - 1)
@@ -357,5 +374,9 @@ mod tests {
         let mut sum = Stats { open: 1, upgrades: 1, ..Stats::default() };
         sum.add(&Stats { open: 5, upgrades: 5, ..Stats::default() });
         assert_eq!((sum.open, sum.upgrades), (1, 6));
+        let other = Stats { open: 2, draining: 1, bus_participants: 3, upgrades: 9, ..Stats::default() };
+        sum.add_levels(&other);
+        sum.add_levels(&Stats { open: 2, bus_participants: 2, ..other });
+        assert_eq!((sum.open, sum.draining, sum.bus_participants, sum.upgrades), (5, 1, 3, 6));
     }
 }

@@ -3,7 +3,8 @@
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source};
-use rustix::io::ioctl_fionbio;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -54,6 +55,20 @@ impl Control {
     /// As `ioctl(2)`.
     pub fn set_nonblocking(&self) -> io::Result<()> {
         Ok(ioctl_fionbio(&self.0, true)?)
+    }
+
+    /// A second handle on the same end.
+    ///
+    /// # Errors
+    /// As `dup(2)`.
+    pub fn try_clone(&self) -> io::Result<Control> {
+        self.0.try_clone().map(Control)
+    }
+
+    /// Waits until the other end is gone. Messages stay where they are.
+    pub fn wait_for_end(&self) {
+        // Of no events that are asked for only the end is told (POLLHUP).
+        while poll(&mut [PollFd::new(&self.0, PollFlags::empty())], None).is_err_and(|error| error == Errno::INTR) {}
     }
 
     /// Registers for messages, edge-triggered.
@@ -121,7 +136,13 @@ mod tests {
         assert_eq!(theirs.receive().expect("received").expect("a message").text, "go");
         let many = vec![sent.as_fd(); MAX_DESCRIPTORS + 1];
         assert_eq!(ours.send("x", &many).expect_err("too many").kind(), io::ErrorKind::InvalidInput);
+        let watching = theirs.try_clone().expect("a descriptor");
+        let watch = std::thread::spawn(move || watching.wait_for_end());
+        ours.send("last", &[]).expect("sent");
+        assert!(!watch.is_finished(), "a message is no end");
         drop(ours);
+        watch.join().expect("the end");
+        assert_eq!(theirs.receive().expect("received").expect("a message").text, "last");
         assert!(theirs.receive().expect("received").is_none());
         assert_eq!(theirs.send("x", &[]).expect_err("nobody").kind(), io::ErrorKind::BrokenPipe);
     }

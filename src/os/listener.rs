@@ -135,6 +135,17 @@ impl Listener {
         }
     }
 
+    /// Ends [`Listener::register`].
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.deregister(registry),
+            Listener::Unix(listener, _) => listener.deregister(registry),
+        }
+    }
+
     /// As `accept4(2)`. What is set on the listener (no delay, keep-alive) holds for the stream as well.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod listener;
 pub mod locks;
 pub mod log_writer;
 pub mod memory;
+pub mod other_end;
 pub mod patient;
 pub mod resolve;
 pub mod shared_words;

@@ -9,6 +9,8 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// How a header of version 1 begins.
 const TEXT: &[u8] = b"PROXY ";
+/// The header by which a peer says that it connects for itself: LOCAL, of version 2.
+pub const LOCAL: [u8; FIXED_BYTES] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 /// The longest of these, with CR LF.
 const MAX_TEXT_BYTES: usize = 107;
 /// How a header of version 2 begins.

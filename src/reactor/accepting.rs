@@ -1,17 +1,22 @@
-//! Accepting connections, also when there is no descriptor left for one more.
+//! Accepting connections: as they come, also when there is no descriptor left for one more; for workers that do not serve;
+//! and those who wait when no more is accepted.
 
 use super::event_loop::EventLoop;
 use super::sockets::{Accepted, Shortage, is_out_of_descriptors, token};
 use crate::app::App;
 use crate::data::id::Peer;
 use crate::data::log::Level;
+use crate::os::listener::Listener;
 use crate::os::stream::Stream;
 use std::io;
 
 /// Connections accepted in a pass, of each listener.
 const ACCEPT_BURST: usize = 64;
+/// Such bursts when no more is accepted afterwards: more than any backlog, and yet an end.
+const LAST_BURSTS: usize = 2048;
 
 impl<A: App> EventLoop<A> {
+    /// Accepts those who wait.
     pub(super) fn accept(&mut self) {
         let mut from = 0;
         while let Some(index) = self.sockets.next_waiting(from) {
@@ -74,5 +79,35 @@ impl<A: App> EventLoop<A> {
             self.sessions.log.push(Level::Error, "accept", &[("refused", &refused), ("shed", &shed)], text);
         }
         shed.is_some()
+    }
+
+    /// Serves those who wait to be accepted, which closing a listener would reset, and the requests that have come.
+    pub(super) fn accept_last(&mut self) {
+        self.sockets.all_are_ready();
+        for _ in 0..LAST_BURSTS {
+            if !self.sockets.has_waiting() {
+                break;
+            }
+            self.accept();
+        }
+        self.sockets.stop_listening(self.poll.registry());
+        let awaiting: Vec<(u32, u32)> = self.sessions.awaiting_requests().collect();
+        for (key, generation) in awaiting {
+            self.read_ready(key, generation);
+        }
+        self.write_dirty();
+    }
+
+    /// Accepts for the worker of another slot, which does not serve.
+    pub(super) fn accept_for(&mut self, slot: usize, listeners: Vec<Listener>) {
+        for listener in listeners {
+            if self.drain_deadline.is_some() {
+                return;
+            }
+            if let Err(error) = self.sockets.listen(listener, Some(slot), self.poll.registry()) {
+                let text = format!("cannot accept for worker {slot}: {error}");
+                self.sessions.log.push(Level::Error, "lend", &[("worker", &slot)], text);
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
-use crate::os::clock::Clock;
+use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
 use crate::os::listener::Listener;
 use crate::os::log_writer::{self, LogFormat};
@@ -75,7 +75,7 @@ pub(super) struct EventLoop<A: App> {
     pub(super) setup: Setup,
     pub(super) dialing: Dialing,
     pub(super) clock: Clock,
-    drain_deadline: Option<Duration>,
+    pub(super) drain_deadline: Option<Duration>,
     /// Signals so far.
     signals: usize,
     /// Connections that wait for a turn, with their generations.
@@ -92,7 +92,7 @@ impl<A: App> EventLoop<A> {
     pub fn new(sessions: Sessions<A>, mut setup: Setup, clock: Clock) -> io::Result<EventLoop<A>> {
         let (poll, mut sockets) = (Poll::new()?, Sockets::new());
         for listener in std::mem::take(&mut setup.listeners) {
-            sockets.listen(listener, poll.registry())?;
+            sockets.listen(listener, None, poll.registry())?;
         }
         if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
@@ -127,6 +127,7 @@ impl<A: App> EventLoop<A> {
     /// Runs until a signal or the app ends it.
     pub fn run(&mut self) -> io::Result<Outcome> {
         let mut events = Events::with_capacity(EVENTS);
+        self.begin_pass(None);
         if self.setup.waker.is_some() {
             // They may have left something before there was a loop to wake.
             self.sessions.wake();
@@ -188,10 +189,12 @@ impl<A: App> EventLoop<A> {
         polled.map(|()| due)
     }
 
+    /// Reads the clocks. The one of the calendar may be set while we run, and goes on while the machine sleeps.
     fn begin_pass(&mut self, due: Option<Duration>) {
         self.now = self.clock.now();
         self.clock_read = self.now;
         self.sessions.begin_pass(self.now);
+        self.sessions.outbox.epoch = unix_time().saturating_sub(self.now);
         if due.is_some_and(|due| self.now > due + HELD_UP) {
             self.sessions.held_up();
         }
@@ -222,7 +225,8 @@ impl<A: App> EventLoop<A> {
         if !self.turns.is_empty() || self.sockets.has_waiting() || bus_has_more {
             return Some(Duration::ZERO);
         }
-        let deadlines = [self.sessions.next_deadline(), self.drain_deadline];
+        let longest = self.setup.published.as_ref().and_then(|published| published.longest_sleep);
+        let deadlines = [self.sessions.next_deadline(), self.drain_deadline, longest.map(|sleep| self.now + sleep)];
         let sleep = deadlines.into_iter().flatten().min()?.saturating_sub(self.now);
         // The kernel sleeps whole milliseconds, rounded up.
         Some(if sleep < self.setup.busy_poll { Duration::ZERO } else { sleep - self.setup.busy_poll })
@@ -338,8 +342,10 @@ impl<A: App> EventLoop<A> {
     fn obey(&mut self) {
         while let Some(control) = &self.setup.control {
             match next_order(control) {
-                Some(Some(Command::Drain)) => self.drain(),
-                Some(Some(Command::Retire)) => self.retire(),
+                Some(Some((Command::Drain, _))) => self.drain(),
+                Some(Some((Command::Retire, _))) => self.retire(),
+                Some(Some((Command::Lend(slot), listeners))) => self.accept_for(slot, listeners),
+                Some(Some((Command::TakeBack(slot), _))) => self.sockets.take_back(slot, self.poll.registry()),
                 Some(None) => return,
                 None => {
                     self.setup.control = None;
@@ -358,7 +364,7 @@ impl<A: App> EventLoop<A> {
         }
         let text = format!("stopping: {} connections are told to go", self.sessions.stats().open);
         self.sessions.log.push(Level::Info, "drain", &[], text);
-        self.sockets.stop_listening();
+        self.accept_last();
         self.sessions.drain();
         self.drain_deadline.get_or_insert(self.now + self.setup.drain_timeout);
     }
@@ -371,7 +377,7 @@ impl<A: App> EventLoop<A> {
         let (all, answers) = (self.setup.drain_timeout, self.setup.drain_timeout / 4);
         let text = format!("retiring: {} connections are told to go, over {all:?}", self.sessions.stats().open);
         self.sessions.log.push(Level::Info, "retire", &[], text);
-        self.sockets.stop_listening();
+        self.sockets.stop_listening(self.poll.registry());
         self.sessions.retire(all - answers);
         self.drain_deadline = Some(self.now + all);
     }
@@ -401,5 +407,26 @@ fn poll_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) 
     match poll.poll(events, timeout) {
         Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::echo::Echo;
+    use crate::data::log::Log;
+    use crate::session::Settings;
+
+    #[test]
+    fn the_time_of_the_calendar_follows_the_clock_that_is_set() -> io::Result<()> {
+        let sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [1; 32]);
+        let mut event_loop = EventLoop::new(sessions, Setup::default(), Clock::start())?;
+        // As if the machine had slept, or begun with a wrong clock, since the last pass.
+        event_loop.sessions.outbox.epoch = Duration::from_secs(1);
+        let before = unix_time();
+        event_loop.begin_pass(None);
+        let told = event_loop.sessions.outbox.unix_time();
+        assert!(before <= told && told <= unix_time(), "{told:?}");
+        Ok(())
     }
 }

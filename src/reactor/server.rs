@@ -8,7 +8,7 @@ use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::bus::Bus;
-use crate::os::clock::{Clock, unix_time};
+use crate::os::clock::Clock;
 use crate::os::control::Control;
 use crate::os::listener::{BindOptions, ListenAddr, Listener};
 use crate::os::log_writer::{self, LogFormat};
@@ -34,6 +34,9 @@ pub struct ServerOptions {
     /// How long the loop looks out for more before it sleeps. Whoever has something for a process that sleeps, a client as
     /// well as another process on a [bus](Server::bus), pays for waking it, and waits. Costs time of the core. Default zero.
     pub busy_poll: Duration,
+    /// A loop that makes no pass for so long counts as hanging to whoever looks at its [counters](Server::counters), so it
+    /// makes one often enough even when there is nothing to do. Zero when nobody looks. Default 10 s.
+    pub hang_timeout: Duration,
     /// Whether SIGTERM and SIGINT are taken over, to drain. Without, nothing but an error or the end of the process ends
     /// [`Server::run`]. Default true.
     pub signals: bool,
@@ -47,6 +50,7 @@ impl Default for ServerOptions {
             drain_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
             busy_poll: Duration::ZERO,
+            hang_timeout: Duration::from_secs(10),
             signals: true,
         }
     }
@@ -201,13 +205,12 @@ impl<A: App> Server<A> {
             settings.node = bus.me().slot;
         }
         let mut sessions = Sessions::new(app, settings, log, 0, seed()?);
-        sessions.outbox.epoch = unix_time();
-        let ServerOptions { drain_timeout, log_format, busy_poll, .. } = options;
+        let ServerOptions { drain_timeout, log_format, busy_poll, hang_timeout, .. } = options;
         let seat = bus.map(|bus| {
             sessions.join_bus(bus.me(), bus.limit());
             Seat::new(bus)
         });
-        let published = counters.map(Published::new);
+        let published = counters.map(|words| Published::new(words, hang_timeout));
         let setup = Setup {
             listeners,
             signals,

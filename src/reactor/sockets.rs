@@ -4,6 +4,7 @@ use crate::data::id::Peer;
 use crate::os::listener::Listener;
 use crate::os::stream::Stream;
 use mio::{Registry, Token};
+use slab::Slab;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -70,6 +71,8 @@ struct Waiting {
     listener: Listener,
     /// Whether connections may wait that were not accepted yet: the event for them came, and comes only once.
     ready: bool,
+    /// The slot of the worker for which it is lent to us.
+    lent_for: Option<usize>,
 }
 
 /// What became of an accept.
@@ -84,7 +87,7 @@ pub(super) enum Accepted {
 #[derive(Default)]
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
-    listeners: Vec<Waiting>,
+    listeners: Slab<Waiting>,
     /// Given up for a moment when there are no descriptors left, so that a connection can be accepted and closed
     /// rather than wait in the backlog for ever.
     spare: Option<File>,
@@ -107,15 +110,33 @@ impl Sockets {
         Sockets { spare: spare(), ..Sockets::default() }
     }
 
-    pub fn listen(&mut self, mut listener: Listener, registry: &Registry) -> io::Result<()> {
-        listener.register(registry, token(self.listeners.len() as u32, LISTENERS))?;
-        self.listeners.push(Waiting { listener, ready: true });
+    pub fn listen(&mut self, listener: Listener, lent_for: Option<usize>, registry: &Registry) -> io::Result<()> {
+        let entry = self.listeners.vacant_entry();
+        let (key, mut waiting) = (entry.key(), Waiting { listener, ready: true, lent_for });
+        waiting.listener.register(registry, token(key as u32, LISTENERS))?;
+        entry.insert(waiting);
         Ok(())
     }
 
     /// Closes every listener.
-    pub fn stop_listening(&mut self) {
-        self.listeners.clear();
+    pub fn stop_listening(&mut self, registry: &Registry) {
+        self.close_listeners(registry, |_| true);
+    }
+
+    /// Closes the listeners that were lent to us for the worker of a slot.
+    pub fn take_back(&mut self, slot: usize, registry: &Registry) {
+        self.close_listeners(registry, |waiting| waiting.lent_for == Some(slot));
+    }
+
+    fn close_listeners(&mut self, registry: &Registry, is_over: impl Fn(&Waiting) -> bool) {
+        self.listeners.retain(|_, waiting| {
+            let is_over = is_over(waiting);
+            if is_over {
+                // Other processes have it open as well, so that closing it alone would leave it registered.
+                let _ = waiting.listener.deregister(registry);
+            }
+            !is_over
+        });
     }
 
     pub fn listener_is_ready(&mut self, index: usize) {
@@ -124,14 +145,19 @@ impl Sockets {
         }
     }
 
+    /// Takes it that connections wait everywhere, as those do for which the event is still to come.
+    pub fn all_are_ready(&mut self) {
+        self.listeners.iter_mut().for_each(|(_, waiting)| waiting.ready = true);
+    }
+
     /// Whether some listener may have connections that wait.
     pub fn has_waiting(&self) -> bool {
-        self.listeners.iter().any(|waiting| waiting.ready)
+        self.listeners.iter().any(|(_, waiting)| waiting.ready)
     }
 
     /// Index of the next listener from `from` on that may have connections that wait.
     pub fn next_waiting(&self, from: usize) -> Option<usize> {
-        (from..self.listeners.len()).find(|index| self.listeners[*index].ready)
+        self.listeners.iter().find(|(index, waiting)| *index >= from && waiting.ready).map(|(index, _)| index)
     }
 
     /// Accepts from one listener.

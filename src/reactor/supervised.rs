@@ -1,7 +1,9 @@
 //! What ties a loop to who supervises or watches it: orders over a line, and counters in shared memory.
 
+use crate::data::pulse::pass_every;
 use crate::data::stats::Stats;
-use crate::os::control::Control;
+use crate::os::control::{Control, ControlMessage};
+use crate::os::listener::Listener;
 use crate::os::shared_words::SharedWords;
 use std::io;
 use std::sync::Arc;
@@ -18,29 +20,44 @@ pub enum Order {
     Drain,
     /// A successor serves: stop accepting, and tell everyone over time.
     Retire,
+    /// Accept for the worker of this slot as well, which does not serve, by the listeners that come with the order.
+    Lend(usize),
+    /// The worker of this slot serves again: stop accepting for it.
+    TakeBack(usize),
 }
 
 impl Order {
     /// The order as a message.
-    pub fn name(self) -> &'static str {
+    pub fn to_text(self) -> String {
         match self {
-            Order::Drain => "drain",
-            Order::Retire => "retire",
+            Order::Drain => "drain".to_owned(),
+            Order::Retire => "retire".to_owned(),
+            Order::Lend(slot) => format!("lend {slot}"),
+            Order::TakeBack(slot) => format!("take-back {slot}"),
+        }
+    }
+
+    /// The order of a message; `None` for a word of a later version, of which nobody here knows what it means.
+    fn from_text(text: &str) -> Option<Order> {
+        match text.split_once(' ') {
+            None if text == "drain" => Some(Order::Drain),
+            None if text == "retire" => Some(Order::Retire),
+            Some(("lend", slot)) => slot.parse().ok().map(Order::Lend),
+            Some(("take-back", slot)) => slot.parse().ok().map(Order::TakeBack),
+            _ => None,
         }
     }
 }
 
-/// The next order, if there is one. `None` ends the line: no order comes any more.
-pub(super) fn next_order(control: &Control) -> Option<Option<Order>> {
+/// The next order, if there is one, and the listeners that came with it. `None` ends the line: no order comes any more.
+pub(super) fn next_order(control: &Control) -> Option<Option<(Order, Vec<Listener>)>> {
     loop {
         return match control.receive() {
-            Ok(Some(message)) => {
-                match [Order::Drain, Order::Retire].into_iter().find(|order| order.name() == message.text) {
-                    Some(order) => Some(Some(order)),
-                    // A word of a later version; what it means here nobody knows.
-                    None => continue,
-                }
-            }
+            Ok(Some(ControlMessage { text, descriptors })) => match Order::from_text(&text) {
+                // One that is no listener would be of no use.
+                Some(order) => Some(Some((order, descriptors.into_iter().flat_map(Listener::adopt).collect()))),
+                None => continue,
+            },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Ok(None) | Err(_) => None,
@@ -52,11 +69,14 @@ pub(super) fn next_order(control: &Control) -> Option<Option<Order>> {
 pub(super) struct Published {
     words: Arc<SharedWords>,
     messages: u64,
+    /// The longest sleep, so that whoever looks at the counters can tell a loop that hangs from one that idles.
+    pub longest_sleep: Option<Duration>,
 }
 
 impl Published {
-    pub fn new(words: Arc<SharedWords>) -> Published {
-        Published { words, messages: 0 }
+    pub fn new(words: Arc<SharedWords>, hang_timeout: Duration) -> Published {
+        let longest_sleep = (!hang_timeout.is_zero()).then(|| pass_every(hang_timeout));
+        Published { words, messages: 0, longest_sleep }
     }
 
     /// Counts a pass of the loop that took so long, and shows the counters.
@@ -69,6 +89,21 @@ impl Published {
         }
         for (word, value) in self.words.iter().zip(stats.words()) {
             word.store(value, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_as_text() {
+        for order in [Order::Drain, Order::Retire, Order::Lend(0), Order::TakeBack(1023)] {
+            assert_eq!(Order::from_text(&order.to_text()), Some(order));
+        }
+        for bad in ["", "lend", "lend x", "drain 1", "dance"] {
+            assert_eq!(Order::from_text(bad), None, "{bad}");
         }
     }
 }

@@ -34,6 +34,12 @@ impl<A: App> Sessions<A> {
         self.draining
     }
 
+    /// The connections, with their generations, that have no whole request yet, as far as was read.
+    pub fn awaiting_requests(&self) -> impl Iterator<Item = (u32, u32)> {
+        let awaiting = self.slab.iter().filter(|(_, session)| matches!(session.phase, Phase::Preface | Phase::Http));
+        awaiting.map(|(key, session)| (key as u32, session.generation))
+    }
+
     /// Retires: the open connections are told 1001 one after another, the last of them after `over`. Until then requests
     /// are served and upgraded like ever, on connections that were accepted before; then comes [`Sessions::drain`].
     pub fn retire(&mut self, over: Duration) {

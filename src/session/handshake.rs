@@ -138,7 +138,7 @@ impl<A: App> Sessions<A> {
 
     /// The response to a request that is not to be upgraded; `None` for one that asks for an upgrade on a path for it.
     fn route(&mut self, request: &Request<'_>, has_content: bool) -> Option<Response> {
-        if let Some(response) = health::route(request, self.now, self.draining) {
+        if let Some(response) = health::route(request, self.now, self.draining, self.app.is_healthy()) {
             return Some(if has_content && response.status() < 400 { too_large() } else { response });
         }
         let upgrades = self.settings.upgrade.paths.iter().any(|path| path == request.path());

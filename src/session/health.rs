@@ -4,9 +4,10 @@ use crate::protocol::http::{Request, Response};
 use std::time::Duration;
 
 /// The answer to a health route, `None` for any other path.
-pub(super) fn route(request: &Request<'_>, uptime: Duration, draining: bool) -> Option<Response> {
+pub(super) fn route(request: &Request<'_>, uptime: Duration, draining: bool, healthy: bool) -> Option<Response> {
     let health = match request.path() {
         "/healthz" if draining => Response::text(503, "draining"),
+        "/healthz" if !healthy => Response::text(503, "unhealthy"),
         "/healthz" => Response::text(200, "ok"),
         "/healthcheck" => {
             let body = format!("{{\"uptime\":\"{}\"}}", duration(uptime));

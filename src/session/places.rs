@@ -27,7 +27,7 @@ impl<A: App> Sessions<A> {
     /// no trusted proxy where only those may connect.
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
         let phase = self.first_phase(peer)?;
-        let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS);
+        let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS).min(self.settings.max_sockets);
         if self.slab.len() - self.ended.len() >= most && self.shed().is_none() {
             self.outbox.stats.refused += 1;
             self.turned_away();

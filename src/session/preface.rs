@@ -7,15 +7,19 @@ use crate::data::id::Peer;
 use crate::data::log::{Field, Level};
 use crate::protocol::proxy_header::{self, Source};
 
+/// Why a header is not taken.
+const NOT_TRUSTED: &str = "it is no --trusted-proxy";
+
 impl<A: App> Sessions<A> {
-    /// The phase in which a connection of `peer` begins; `None` for one that is refused.
+    /// The phase in which a connection of `peer` begins; `None` for one that is refused. A health check of this host, which is
+    /// no proxy, may say that it connects for itself, and nothing else.
     pub(super) fn first_phase(&mut self, peer: Peer) -> Option<Phase> {
         if !self.settings.proxies.proxy_protocol {
             return Some(Phase::Http);
         }
-        if !self.settings.proxies.trusts_with_header(peer) {
+        if !self.settings.proxies.trusts_with_header(peer) && !peer.is_local() {
             self.outbox.stats.proxy_errors += 1;
-            self.log_closed(peer, "it is no --trusted-proxy");
+            self.log_closed(peer, NOT_TRUSTED);
             return None;
         }
         Some(Phase::Preface)
@@ -56,6 +60,13 @@ impl<A: App> Sessions<A> {
                 return Some(input.len());
             }
         };
+        let peer = self.slab[key as usize].peer;
+        if matches!(header.source, Source::Client(_)) && !self.settings.proxies.trusts_with_header(peer) {
+            self.outbox.stats.proxy_errors += 1;
+            self.log_closed(peer, NOT_TRUSTED);
+            self.end(key);
+            return Some(input.len());
+        }
         let session = &mut self.slab[key as usize];
         session.phase = Phase::Http;
         if let Source::Client(client) = header.source {

@@ -65,6 +65,9 @@ pub struct Settings {
     /// Open WebSocket connections; further upgrades are answered by 503 with `Retry-After`. At most 256 more connections
     /// wait for requests or for their end; the oldest of these makes room for a newer one. Default 1,000,000.
     pub max_connections: usize,
+    /// Connections of any kind, those that have sent no request included. For another one the HTTP connection that has been
+    /// silent longest is closed. Default: no limit but `max_connections` and some for those who are told 503.
+    pub max_sockets: usize,
     /// Open WebSocket connections of one client: of one IPv4 address, or of one IPv6 /64. Further upgrades are answered by
     /// 429 with `Retry-After`. At most 8 more connections of that client wait for requests or for their end; the oldest
     /// of these makes room for a newer one. Clients without an address (of unix sockets, or unknown) are not counted.
@@ -91,6 +94,7 @@ impl Default for Settings {
             close_timeout: Duration::from_secs(5),
             hears_out: false,
             max_connections: 1_000_000,
+            max_sockets: usize::MAX,
             max_connections_per_ip: 0,
             proxies: ProxyRules::default(),
         }

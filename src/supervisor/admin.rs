@@ -1,11 +1,16 @@
 //! The admin listener: `/healthz`, `/readyz` and `/metrics`, served by a percore loop of its own on a thread of its own.
 //! Counters are read where workers show them, so that no worker wakes for a scrape.
+//!
+//! Since its own loop says nothing of the others, it looks at whether the one that matters goes on: the supervisor's, which
+//! looks after the workers, or that of the only process. Its connections are few, so that nobody can use up the descriptors
+//! of the process through it.
 
-use super::worker::counted;
+use super::worker::{counted, passes};
 use crate::app::App;
 use crate::data::id::ConnectionId;
 use crate::data::log::{Level, Log};
 use crate::data::metrics::Exposition;
+use crate::data::pulse::{Pulse, pass_every};
 use crate::data::stats::{MetricKind, Stats};
 use crate::os::listener::ListenAddr;
 use crate::os::shared_words::SharedWords;
@@ -17,6 +22,10 @@ use crate::reactor::{Server, ServerOptions};
 use crate::session::Settings;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Connections to the admin listener; the one that has been silent longest makes place for another.
+const MOST_CONNECTIONS: usize = 32;
 
 /// What the admin listener shows of one slot.
 #[derive(Default)]
@@ -27,6 +36,8 @@ pub struct SlotView {
     pub live: Vec<Arc<SharedWords>>,
     /// Whether one serves.
     pub up: bool,
+    /// Whether one did, and its loop does not go on.
+    pub hangs: bool,
     /// Times that a worker died and another took its place.
     pub restarts: u64,
 }
@@ -40,6 +51,8 @@ pub struct Board {
     pub ready: bool,
     /// The supervisor's process; none for a plain one.
     pub supervisor: Option<u32>,
+    /// Passes of the supervisor.
+    pub passes: u64,
     /// Whether the service is ending.
     pub draining: bool,
     /// Reloads that succeeded, and that failed.
@@ -51,7 +64,16 @@ pub type SharedBoard = Arc<Mutex<Board>>;
 
 impl Board {
     fn is_ready(&self) -> bool {
-        self.ready && !self.draining && self.slots.iter().any(|slot| slot.up && !slot.drains())
+        let serves = self.slots.iter().any(|slot| slot.up && !slot.drains());
+        self.ready && !self.draining && serves && !self.slots.iter().any(|slot| slot.hangs)
+    }
+
+    /// Passes of the loop without which nothing goes on.
+    fn passes(&self) -> u64 {
+        match (self.supervisor, self.slots.first().and_then(|slot| slot.live.first())) {
+            (None, Some(words)) => passes(words),
+            _ => self.passes,
+        }
     }
 
     fn metrics(&self) -> String {
@@ -89,20 +111,37 @@ impl SlotView {
         let mut sum = self.past;
         for stats in self.live.iter().map(|words| counted(words)) {
             sum.add(&stats);
-            sum.open += stats.open;
-            sum.draining = sum.draining.max(stats.draining);
+            sum.add_levels(&stats);
         }
         sum
     }
 }
 
-struct Admin(SharedBoard);
+struct Admin {
+    board: SharedBoard,
+    hang_timeout: Duration,
+    pulse: Pulse,
+}
 
 impl App for Admin {
     type Connection = ();
 
+    fn on_tick(&mut self, now: Duration, _: &mut Outbox) -> Option<Duration> {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pulse.look(board.passes(), now, self.hang_timeout);
+        if board.supervisor.is_none() {
+            let stalls = self.pulse.stalls(self.hang_timeout);
+            board.slots.iter_mut().for_each(|slot| (slot.up, slot.hangs) = (!stalls, stalls));
+        }
+        Some(now + pass_every(self.hang_timeout))
+    }
+
+    fn is_healthy(&self) -> bool {
+        !self.pulse.hangs(self.hang_timeout)
+    }
+
     fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
-        let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         let response = match request.path() {
             "/metrics" => Response::new(200).content(Exposition::MEDIA_TYPE, board.metrics()),
             "/readyz" if board.is_ready() => Response::text(200, "ready"),
@@ -127,10 +166,10 @@ impl App for Admin {
 ///
 /// # Errors
 /// As `bind(2)`, with a sentence that names the address; as `pthread_create(3)`.
-pub fn serve(addr: &ListenAddr, board: SharedBoard, log: &mut Log) -> io::Result<()> {
+pub fn serve(addr: &ListenAddr, board: SharedBoard, hang_timeout: Duration, log: &mut Log) -> io::Result<()> {
     let nobody = UpgradeRules { paths: Vec::new(), ..UpgradeRules::default() };
-    let server = Server::new(Admin(board))
-        .settings(Settings { upgrade: nobody, ..Settings::default() })
+    let server = Server::new(Admin { board, hang_timeout, pulse: Pulse::default() })
+        .settings(Settings { upgrade: nobody, max_sockets: MOST_CONNECTIONS, ..Settings::default() })
         .options(ServerOptions { signals: false, ..ServerOptions::default() })
         .listen(&addr.to_string())
         .map_err(|error| io::Error::new(error.kind(), format!("{error} (--admin; 'off' for none)")))?;
@@ -155,13 +194,14 @@ mod tests {
     fn a_slot_adds_up_over_its_workers() {
         let past = Stats { upgrades: 10, ..Stats::default() };
         let serving = words(&Stats { upgrades: 5, open: 4, ..Stats::default() });
-        let retiring = words(&Stats { upgrades: 7, open: 2, draining: 1, ..Stats::default() });
-        let slot = SlotView { past, live: vec![serving, retiring], up: true, restarts: 1 };
+        let retiring = words(&Stats { upgrades: 7, open: 2, draining: 1, bus_participants: 3, ..Stats::default() });
+        let slot = SlotView { past, live: vec![serving, retiring], up: true, restarts: 1, hangs: false };
         let mut board = Board { slots: vec![slot, SlotView::default()], ready: true, ..Board::default() };
         let text = board.metrics();
         for line in [
             "percore_upgrades_total{worker=\"0\"} 22",
             "percore_connections_open{worker=\"0\"} 6",
+            "percore_bus_participants{worker=\"0\"} 3",
             "percore_worker_up{worker=\"1\"} 0",
             "percore_worker_restarts_total{worker=\"0\"} 1",
             "percore_reloads_total{result=\"failure\"} 0",
@@ -169,6 +209,9 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
         }
         assert!(board.is_ready());
+        board.slots[1].hangs = true;
+        assert!(!board.is_ready(), "its share of the connections waits");
+        board.slots[1].hangs = false;
         board.slots[0].live.remove(0);
         assert!(!board.is_ready(), "who retires takes nobody on");
     }

@@ -1,10 +1,10 @@
-//! When a worker that died is started again, and when that is given up. Decides only; the time is an argument.
+//! When a worker that died is started again. Decides only; the time is an argument.
 
 use std::time::Duration;
 
 /// A worker that lived shorter than this, or never served, died at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// So many deaths at once in a row, and the service stops: it would not get better.
+/// After this many deaths at once in a row there is no hope for a service of which nobody has served yet.
 pub const MOST_AT_ONCE: u32 = 5;
 /// A worker that lived so long starts again as if none had died before.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
@@ -20,21 +20,23 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// A worker died that lived so long. Says how long to wait for the next one; `None` to give up.
-    pub fn died(&mut self, lived: Duration, served: bool) -> Option<Duration> {
+    /// A worker died that lived so long. Returns how long to wait for the next one.
+    pub fn died(&mut self, lived: Duration, served: bool) -> Duration {
         if lived >= FORGIVEN_AFTER {
             self.deaths = 0;
         }
-        self.deaths += 1;
-        self.at_once = if served && lived >= AT_ONCE { 0 } else { self.at_once + 1 };
-        if self.at_once >= MOST_AT_ONCE {
-            return None;
-        }
+        self.deaths = self.deaths.saturating_add(1);
+        self.at_once = if served && lived >= AT_ONCE { 0 } else { self.at_once.saturating_add(1) };
         // The first death is met at once: clients wait.
-        Some(match self.deaths {
+        match self.deaths {
             1 => Duration::ZERO,
             deaths => FIRST_WAIT.saturating_mul(1 << (deaths - 2).min(16)).min(LONGEST_WAIT),
-        })
+        }
+    }
+
+    /// Whether its workers have died at once too often.
+    pub fn is_hopeless(&self) -> bool {
+        self.at_once >= MOST_AT_ONCE
     }
 }
 
@@ -46,21 +48,22 @@ mod tests {
     fn waits_double_up_to_a_bound_and_are_forgiven() {
         let mut backoff = Backoff::default();
         let lived = Duration::from_secs(2);
-        let waits: Vec<u128> = (0..10).map(|_| backoff.died(lived, true).expect("goes on").as_millis()).collect();
+        let waits: Vec<u128> = (0..10).map(|_| backoff.died(lived, true).as_millis()).collect();
         assert_eq!(waits, [0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
-        assert_eq!(backoff.died(FORGIVEN_AFTER, true), Some(Duration::ZERO));
+        assert_eq!(backoff.died(FORGIVEN_AFTER, true), Duration::ZERO);
     }
 
     #[test]
     fn five_deaths_at_once_are_too_many() {
         let mut backoff = Backoff::default();
-        for _ in 0..4 {
-            assert!(backoff.died(Duration::from_millis(10), true).is_some());
-        }
-        assert!(backoff.died(Duration::from_secs(3), true).is_some());
-        for _ in 0..4 {
-            assert!(backoff.died(Duration::from_secs(3), false).is_some(), "one that never served died at once too");
-        }
-        assert_eq!(backoff.died(Duration::from_secs(3), false), None);
+        let mut died = |milliseconds, served| {
+            backoff.died(Duration::from_millis(milliseconds), served);
+            backoff.is_hopeless()
+        };
+        assert!((0..4).all(|_| !died(10, true)));
+        assert!(!died(3_000, true));
+        assert!((0..4).all(|_| !died(3_000, false)), "one that never served died at once, too");
+        assert!(died(3_000, false) && died(10, true));
+        assert!(!died(1_000, true), "one that served gives hope");
     }
 }

@@ -4,19 +4,26 @@
 //! connection that waits to be accepted. A worker is the same program, run anew with [`WORKER_COMMAND`]; it learns of
 //! its supervisor's end, whatever the cause, by the end of its standard input, and then drains.
 //!
+//! The listeners of a slot that nobody serves, because its worker died, does not start or hangs, are lent to a worker that
+//! does serve, so that no connection waits for a restart. Workers that serve are never ended for the sake of others.
+//!
 //! Invariant: a slot has at most one worker that serves; those that were replaced are among the retiring ones.
 
 pub mod admin;
 mod backoff;
+mod lending;
 mod listeners;
+mod orphan;
 mod ready;
 mod worker;
 
 pub use listeners::{ListenPattern, listen_all};
+pub use orphan::watch_for_orphans;
 pub use ready::Ready;
 pub use worker::{Assignment, Program, WORKER_COMMAND};
 
 use crate::data::log::{Field, Level, Log};
+use crate::data::pulse::pass_every;
 use crate::data::stats::Stats;
 use crate::os::clock::Clock;
 use crate::os::listener::Listener;
@@ -52,6 +59,8 @@ pub struct Plan {
     pub cpus: Vec<Option<usize>>,
     /// How long workers have to drain, as they know themselves.
     pub drain_timeout: Duration,
+    /// A worker that makes no pass for so long is replaced; zero for never.
+    pub hang_timeout: Duration,
     /// What the admin listener shows.
     pub board: SharedBoard,
     /// Whom to tell of readiness.
@@ -70,6 +79,8 @@ struct Slot {
     due: Option<Duration>,
     past: Stats,
     restarts: u64,
+    /// The slot and the process of the worker that accepts for this one.
+    lent_to: Option<(usize, u32)>,
 }
 
 /// Workers of which all are to serve before any takes over.
@@ -88,7 +99,8 @@ pub struct Supervisor {
     retiring: Vec<Worker>,
     reload: Option<Reload>,
     reloads: [u64; 2],
-    /// Whether all served once, and whether that was said.
+    /// Whether any has served, whether all did at once, and whether that was said.
+    served: bool,
     ready: bool,
     announced: bool,
     stopping: bool,
@@ -114,6 +126,7 @@ impl Supervisor {
             retiring: Vec::new(),
             reload: None,
             reloads: [0; 2],
+            served: false,
             ready: false,
             announced: false,
             stopping: false,
@@ -126,7 +139,7 @@ impl Supervisor {
     /// Runs until SIGTERM or SIGINT and the end of all workers.
     ///
     /// # Errors
-    /// When workers die at once again and again, when a second signal came, and when there is no supervising at all: no
+    /// When no worker ever served, and all die at once again and again; when a second signal came, and when there is no supervising at all: no
     /// epoll, no signal handler.
     pub fn run(mut self) -> io::Result<()> {
         let mut kinds = [
@@ -172,7 +185,10 @@ impl Supervisor {
         self.bury();
         self.go_on_reloading();
         self.kill_late();
+        self.look();
         self.start_due();
+        self.lend();
+        self.served |= self.slots.iter().any(|slot| slot.worker.as_ref().is_some_and(|worker| worker.ready));
         self.ready |= self.slots.iter().all(|slot| slot.worker.as_ref().is_some_and(|worker| worker.ready));
     }
 
@@ -193,7 +209,8 @@ impl Supervisor {
         let due = self.slots.iter().filter_map(|slot| slot.due).min();
         let reload = self.reload.as_ref().map(|reload| reload.deadline);
         let late = self.workers().filter_map(|worker| worker.deadline).min();
-        [due, reload, late].into_iter().flatten().min()
+        let look = self.now + pass_every(self.plan.hang_timeout);
+        [due, reload, late, Some(look)].into_iter().flatten().min()
     }
 
     fn start(&mut self, slot: usize) -> io::Result<Worker> {
@@ -249,25 +266,52 @@ impl Supervisor {
         self.retiring = retiring;
     }
 
-    /// A worker died, or did not start: another takes its place, or the service stops.
+    /// A worker died, or did not start: another takes its place. The service ends only where none of its workers ever served,
+    /// since then it is not the moment that is wrong, and nobody is served by going on.
     fn died(&mut self, number: usize, lived: Duration, served: bool, how: &str) {
         let slot = &mut self.slots[number];
         let fields: [(_, &dyn Field); 2] = [("worker", &number), ("cause", &how)];
-        match slot.backoff.died(lived, served) {
-            Some(wait) => {
-                slot.restarts += 1;
-                slot.due = Some(self.now + wait);
-                let when = if wait.is_zero() { "now".to_owned() } else { format!("in {wait:?}") };
-                let text = format!("worker {number} died: {how}; another starts {when}");
-                self.log.push(Level::Error, "worker", &fields, text);
-            }
-            None => {
-                let text =
-                    format!("worker {number} died at once {MOST_AT_ONCE} times, at last: {how}; the service stops");
-                self.log.push(Level::Error, "worker", &fields, text.clone());
-                self.failure = Some(text);
-                self.stop();
-            }
+        let wait = slot.backoff.died(lived, served);
+        if !self.served && self.slots.iter().all(|slot| slot.backoff.is_hopeless()) {
+            let text = format!("worker {number} died at once {MOST_AT_ONCE} times, at last: {how}; the service stops");
+            self.log.push(Level::Error, "worker", &fields, text.clone());
+            self.failure = Some(text);
+            return self.stop();
+        }
+        let slot = &mut self.slots[number];
+        slot.restarts += 1;
+        slot.due = Some(self.now + wait);
+        let when = if wait.is_zero() { "now".to_owned() } else { format!("in {wait:?}") };
+        let text = format!("worker {number} died: {how}; another starts {when}");
+        self.log.push(Level::Error, "worker", &fields, text);
+    }
+
+    /// Looks at whether the workers go on, and ends those that do not, so that others take their place.
+    fn look(&mut self) {
+        let (now, hang_timeout) = (self.now, self.plan.hang_timeout);
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            let Some(worker) = &mut slot.worker else { continue };
+            let stalled = worker.pulse.stalls(hang_timeout);
+            worker.look(now, hang_timeout);
+            let pid = worker.pid();
+            let fields: [(_, &dyn Field); 2] = [("worker", &number), ("pid", &pid)];
+            let stood = worker.pulse.stood();
+            let why = match worker.ready {
+                _ if worker.killed => continue,
+                true if worker.pulse.hangs(hang_timeout) => format!("hangs: its loop has not gone on for {stood:.1?}"),
+                false if stood >= START_TIMEOUT => format!("does not serve {START_TIMEOUT:?} after its start"),
+                _ => {
+                    if !stalled && worker.pulse.stalls(hang_timeout) {
+                        let text =
+                            format!("worker {number}, process {pid}, stalls: its loop has not gone on for {stood:.1?}");
+                        self.log.push(Level::Warn, "stall", &fields, text);
+                    }
+                    continue;
+                }
+            };
+            worker.kill();
+            let text = format!("worker {number}, process {pid}, {why}; it is killed");
+            self.log.push(Level::Error, "hang", &fields, text);
         }
     }
 
@@ -389,12 +433,14 @@ impl Supervisor {
 
     /// Brings the board up to date.
     fn show(&mut self) {
+        let hang_timeout = self.plan.hang_timeout;
         let mut board = self.plan.board.lock().unwrap_or_else(PoisonError::into_inner);
         board.slots.resize_with(self.slots.len(), SlotView::default);
         for (slot, view) in self.slots.iter().zip(&mut board.slots) {
             view.past = slot.past;
             view.restarts = slot.restarts;
-            view.up = slot.worker.as_ref().is_some_and(|worker| worker.ready);
+            view.up = slot.worker.as_ref().is_some_and(|worker| worker.serves(hang_timeout));
+            view.hangs = slot.worker.as_ref().is_some_and(|worker| worker.ready && !worker.serves(hang_timeout));
             view.live = slot.worker.iter().map(|worker| worker.counters.clone()).collect();
         }
         let fresh = self.reload.iter().flat_map(|reload| &reload.fresh);
@@ -402,6 +448,7 @@ impl Supervisor {
             board.slots[worker.slot].live.push(worker.counters.clone());
         }
         board.supervisor = Some(std::process::id());
+        board.passes += 1;
         (board.ready, board.draining, board.reloads) = (self.ready, self.stopping, self.reloads);
     }
 }

@@ -1,5 +1,7 @@
 //! One worker process: how it is started and told things, and the other end of that in the worker itself.
 
+use crate::data::histogram::Histogram;
+use crate::data::pulse::Pulse;
 use crate::data::stats::Stats;
 use crate::os::control::{Control, ControlMessage};
 use crate::os::listener::Listener;
@@ -42,6 +44,10 @@ pub(super) struct Worker {
     /// Whether it said that it serves.
     pub ready: bool,
     pub started: Duration,
+    /// Whether its loop goes on.
+    pub pulse: Pulse,
+    /// Whether it was told to end at once, and cannot be told again.
+    pub killed: bool,
     /// When it is killed, if it is still there.
     pub deadline: Option<Duration>,
 }
@@ -71,7 +77,8 @@ impl Worker {
         let child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot run {}: {error}", program.path.display())))?;
-        Ok(Worker { child, control, counters, slot, ready: false, started: now, deadline: None })
+        let pulse = Pulse::new(now);
+        Ok(Worker { child, control, counters, slot, ready: false, started: now, pulse, killed: false, deadline: None })
     }
 
     /// Reads what it says: whether it has just become ready.
@@ -85,8 +92,32 @@ impl Worker {
 
     /// Gives an order, to be carried out until `deadline`. One that is ending already takes none.
     pub fn order(&mut self, order: Order, deadline: Duration) {
-        let _ = self.control.send(order.name(), &[]);
+        let _ = self.control.send(&order.to_text(), &[]);
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+
+    /// Has it accept for the worker of another slot as well.
+    ///
+    /// # Errors
+    /// When the order does not reach it.
+    pub fn lend(&self, slot: usize, listeners: &[&Listener]) -> io::Result<()> {
+        let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(|listener| listener.as_fd()).collect();
+        self.control.send(&Order::Lend(slot).to_text(), &descriptors)
+    }
+
+    /// Ends [`Worker::lend`]. One that does not hear of it shares the listeners of that slot, which harms nobody.
+    pub fn take_back(&self, slot: usize) {
+        let _ = self.control.send(&Order::TakeBack(slot).to_text(), &[]);
+    }
+
+    /// Looks at whether its loop goes on.
+    pub fn look(&mut self, now: Duration, hang_timeout: Duration) {
+        self.pulse.look(passes(&self.counters), now, hang_timeout);
+    }
+
+    /// Whether it takes its part of the connections.
+    pub fn serves(&self, hang_timeout: Duration) -> bool {
+        self.ready && !self.killed && !self.pulse.stalls(hang_timeout)
     }
 
     /// How it ended, if it did.
@@ -96,6 +127,7 @@ impl Worker {
 
     /// Ends it at once.
     pub fn kill(&mut self) {
+        self.killed = true;
         let _ = self.child.kill();
     }
 
@@ -112,6 +144,11 @@ impl Worker {
 /// The counters that a process shows.
 pub(super) fn counted(words: &SharedWords) -> Stats {
     Stats::from_words(&words.iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>())
+}
+
+/// How many passes of its loop a process shows.
+pub(super) fn passes(words: &SharedWords) -> u64 {
+    Histogram::count(&counted(words).passes.0)
 }
 
 /// The first message: who a worker is. With it come the descriptors of the counters and of the listeners.

@@ -13,6 +13,7 @@ pub mod nginx;
 pub mod process;
 pub mod program;
 pub mod redis;
+pub mod service;
 
 pub use client::Client;
 

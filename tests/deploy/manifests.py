@@ -16,6 +16,8 @@ OLDEST = "1.30"
 REVISION_ONLY = {"containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds"}
 POD_FIELDS_OF_A_REVISION = {"containers", "volumes", "imagePullSecrets", "serviceAccountName", "enableServiceLinks",
                             "automountServiceAccountToken"}
+# The clients that were measured needed 581 MiB, and a limit is not to be met just so.
+LEAST_MEMORY = 1024
 AUTOSCALING = {"class", "metric", "target", "target-utilization-percentage", "min-scale", "max-scale", "initial-scale",
                "scale-down-delay", "stable-window", "window", "panic-window-percentage", "panic-threshold-percentage"}
 
@@ -43,6 +45,18 @@ def flag(container, name):
     return words[words.index(name) + 1] if name in words else None
 
 
+def mebibytes(text):
+    """A size as Kubernetes writes it."""
+    value, unit = re.fullmatch(r"(\d+)(Mi|Gi)", text).groups()
+    return int(value) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+def memory(container):
+    """What is wrong with a container's memory: half of the limit is for clients, of whom each may take some MiB."""
+    limit = mebibytes(container["resources"]["limits"]["memory"])
+    return [f"a memory limit of {limit} MiB, which some clients exhaust"] if limit < LEAST_MEMORY else []
+
+
 def locked_down(pod, container):
     """What a container that needs nothing must not have."""
     context = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
@@ -65,6 +79,7 @@ def kubernetes(documents):
     pod = template["spec"]
     [container] = pod["containers"]
     yield from locked_down(pod, container)
+    yield from memory(container)
 
     grace, pause = pod["terminationGracePeriodSeconds"], container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = seconds(flag(container, "--drain-timeout"))
@@ -74,7 +89,8 @@ def kubernetes(documents):
     labels = template["metadata"]["labels"].items()
     for kind, selector in [("Deployment", kinds["Deployment"]["spec"]["selector"]["matchLabels"]),
                            ("Service", kinds["Service"]["spec"]["selector"]),
-                           ("PodDisruptionBudget", kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"])]:
+                           ("PodDisruptionBudget", kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]),
+                           ("NetworkPolicy", kinds["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"])]:
         if not selector.items() <= labels:
             yield f"{kind} selects other pods: {selector}"
 
@@ -89,6 +105,10 @@ def kubernetes(documents):
         yield "the Service leads elsewhere than to the WebSocket port"
     if template["metadata"]["annotations"]["prometheus.io/port"] != ports["admin"]:
         yield "what is scraped is not the admin port"
+
+    for rule in kinds["NetworkPolicy"]["spec"]["ingress"]:
+        if "from" not in rule and [port["port"] for port in rule.get("ports", [])] != ["websocket"]:
+            yield f"everybody reaches {rule.get('ports', 'all ports')}"
 
     scaler = kinds["HorizontalPodAutoscaler"]["spec"]
     target = scaler["scaleTargetRef"]
@@ -125,6 +145,7 @@ def knative(documents):
 
     [container] = pod["containers"]
     yield from locked_down({}, container)
+    yield from memory(container)
     [port] = container["ports"]
     if port["name"] not in {"http1", "h2c"}:
         yield f"Knative knows no port named {port['name']}"

@@ -1,0 +1,79 @@
+//! What goes wrong with connections and messages, by kind.
+
+use super::load::Load;
+use super::report::short;
+use crate::app::{ConnectError, Error};
+use crate::protocol::client::HandshakeError;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+/// Messages of an interrupted run that have had no answer for this long, and for twice as long as any that came, are missing.
+const LATE: Duration = Duration::from_secs(1);
+
+impl Load {
+    /// Counts the messages without an answer, those of connections that ended included. After an interrupt nobody has waited
+    /// for them, and only those are missing that are older than any answer.
+    pub(super) fn count_unanswered(&mut self, now: Duration) {
+        let least = if self.interrupted { LATE.max(2 * self.record.latency.max()) } else { Duration::ZERO };
+        let ages = self.flights.iter().flat_map(|flight| &flight.sent_at);
+        let ages = ages.map(|at| now.saturating_sub(Duration::from_nanos(*at))).filter(|age| *age >= least);
+        let (count, oldest, youngest) = ages
+            .fold((0, Duration::ZERO, Duration::MAX), |(count, oldest, youngest), age| {
+                (count + 1, oldest.max(age), youngest.min(age))
+            });
+        self.record.errors("no answer", count, || format!("none came within {}", span(youngest, oldest)));
+    }
+
+    /// Compares each subscriber that is still there with what was published.
+    pub(super) fn count_undelivered(&mut self) {
+        if self.published > 0 && !self.delivered {
+            return self.record.error("no delivery", || "the server sends to nobody what the publisher sent".into());
+        }
+        if self.interrupted {
+            return;
+        }
+        let there = self.flights.iter().skip(1).filter(|flight| flight.id.is_some());
+        let missing = there.map(|flight| self.published.wrapping_sub(flight.answered)).filter(|missing| *missing > 0);
+        let (subscribers, count) =
+            missing.fold((0, 0), |(number, sum), missing| (number + 1, sum + u64::from(missing)));
+        self.record
+            .errors("missing delivery", count, || format!("the last messages did not reach {subscribers} subscribers"));
+    }
+}
+
+/// Two times for people, the shorter one first.
+fn span(from: Duration, to: Duration) -> String {
+    if to - from.min(to) < Duration::from_millis(1) { short(to) } else { format!("{} to {}", short(from), short(to)) }
+}
+
+pub(super) fn kind_of_failure(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Io(kind, _) => kind_of_io(*kind),
+        ConnectError::UnexpectedEof => "ended by the server",
+        ConnectError::Timeout => "handshake timeout",
+        ConnectError::Handshake(HandshakeError::Status(_)) => "upgrade refused",
+        ConnectError::Handshake(HandshakeError::Invalid(_)) => "wrong handshake",
+    }
+}
+
+pub(super) fn kind_of_error(error: &Error) -> &'static str {
+    match error {
+        Error::Io(kind, _) => kind_of_io(*kind),
+        Error::UnexpectedEof => "ended by the server",
+        Error::Violation(_) => "protocol error",
+        Error::HeartbeatTimeout(_) | Error::CloseTimeout => "close timeout",
+        Error::SlowConsumer { .. } => "backlog full",
+        Error::OutOfMemory => "out of memory",
+    }
+}
+
+fn kind_of_io(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::ConnectionRefused => "refused",
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => "reset",
+        ErrorKind::TimedOut => "timed out",
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable => "no port left",
+        ErrorKind::NotFound => "no such socket",
+        _ => "failed",
+    }
+}

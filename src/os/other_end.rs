@@ -1,0 +1,113 @@
+//! Which process has the other end of a connection within this host.
+
+use rustix::net::sockopt::socket_peercred;
+use socket2::Socket;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OtherEnd {
+    /// Of a unix socket: the process that listens there.
+    Process(i32),
+    /// Of a TCP connection: the number of its socket.
+    Socket(u64),
+}
+
+impl OtherEnd {
+    /// That of this connection.
+    ///
+    /// # Errors
+    /// `NotFound` for one that is not on this host, or has been closed; as `getsockopt(2)`.
+    pub fn of(stream: &Socket) -> io::Result<OtherEnd> {
+        let (Some(ours), Some(theirs)) = (stream.local_addr()?.as_socket(), stream.peer_addr()?.as_socket()) else {
+            return Ok(OtherEnd::Process(socket_peercred(stream.as_fd())?.pid.as_raw_nonzero().get()));
+        };
+        let [plain, mapped] = [line_of(theirs, ours), line_of(mapped(theirs), mapped(ours))];
+        for (table, wanted) in [("/proc/net/tcp", &plain), ("/proc/net/tcp6", &plain), ("/proc/net/tcp6", &mapped)] {
+            let connections = std::fs::read_to_string(table).unwrap_or_default();
+            if let Some(number) = connections.lines().find_map(|line| socket_number(line, wanted)) {
+                return Ok(OtherEnd::Socket(number));
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, "the other end of the connection is not on this host"))
+    }
+
+    /// Whether this process has it.
+    ///
+    /// # Errors
+    /// When there is no such process, or we may not look at it.
+    pub fn belongs_to(self, pid: i32) -> io::Result<bool> {
+        match self {
+            OtherEnd::Process(listens) => Ok(listens == pid),
+            OtherEnd::Socket(number) => {
+                let name = format!("socket:[{number}]");
+                let mut open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+                Ok(open.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == name.as_str())))
+            }
+        }
+    }
+}
+
+/// How a line of the kernel's table names a connection: local and remote address, in the order of the machine's bytes.
+fn line_of(local: SocketAddr, remote: SocketAddr) -> String {
+    let address = |addr: SocketAddr| {
+        let words: String = match addr.ip() {
+            IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
+            IpAddr::V6(ip) => {
+                let octets = ip.octets();
+                let words = octets.chunks_exact(4).filter_map(|word| word.try_into().ok());
+                words.map(|word| format!("{:08X}", u32::from_ne_bytes(word))).collect()
+            }
+        };
+        format!("{words}:{:04X}", addr.port())
+    };
+    format!("{} {}", address(local), address(remote))
+}
+
+/// As a socket that takes both versions of IP sees an address of version 4.
+fn mapped(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), addr.port()).into(),
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// The socket of a line of the kernel's table, if it is of the connection that is wanted.
+fn socket_number(line: &str, wanted: &str) -> Option<u64> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let is_wanted = format!("{} {}", words.get(1)?, words.get(2)?) == wanted;
+    words.get(9)?.parse().ok().filter(|number| is_wanted && *number > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn the_process_with_the_other_end() {
+        for addr in ["127.0.0.1:0", "[::1]:0"] {
+            // Not every machine has IPv6.
+            let Ok(listener) = TcpListener::bind(addr) else { continue };
+            let ours = Socket::from(TcpStream::connect(listener.local_addr().expect("bound")).expect("connected"));
+            let (theirs, _) = listener.accept().expect("a connection");
+            let end = OtherEnd::of(&ours).expect("on this host");
+            assert!(end.belongs_to(std::process::id() as i32).expect("we are there"));
+            assert!(!end.belongs_to(std::os::unix::process::parent_id() as i32).unwrap_or(false));
+            drop((ours, theirs));
+        }
+    }
+
+    #[test]
+    fn the_process_that_listens() {
+        let path = std::env::temp_dir().join(format!("percore-end-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+        let ours = Socket::from(std::os::unix::net::UnixStream::connect(&path).expect("connected"));
+        let end = OtherEnd::of(&ours).expect("on this host");
+        assert!(end.belongs_to(std::process::id() as i32).expect("known") && !end.belongs_to(1).expect("known"));
+        drop(listener);
+        std::fs::remove_file(path).expect("it is there");
+    }
+}
