@@ -4,11 +4,11 @@ use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
 use super::limit_flags::LimitFlags;
 use super::units::{bytes, duration, microseconds, mode};
+use super::workers::{Workers, workers};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
 use crate::data::rate::RateRules;
 use crate::os::bus::BusOptions;
-use crate::os::cpus;
 use crate::os::listener::ListenAddr;
 use crate::os::log_writer::LogFormat;
 use crate::outbox::{SendRules, SlowConsumer};
@@ -218,37 +218,6 @@ impl From<DeflateFlag> for DeflateMode {
             DeflateFlag::NoTakeover => DeflateMode::NoTakeover,
             DeflateFlag::Takeover => DeflateMode::Takeover,
         }
-    }
-}
-
-/// How many processes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Workers {
-    /// This one, without a supervisor.
-    Plain,
-    /// So many, supervised.
-    Number(usize),
-    /// One per core, supervised.
-    Auto,
-}
-
-impl Workers {
-    /// How many there are to be.
-    pub fn number(&self) -> usize {
-        match self {
-            Workers::Plain => 1,
-            Workers::Number(number) => *number,
-            Workers::Auto => cpus::usable(),
-        }
-    }
-}
-
-fn workers(text: &str) -> Result<Workers, String> {
-    match text.parse::<usize>() {
-        _ if text == "auto" => Ok(Workers::Auto),
-        Ok(1) => Ok(Workers::Plain),
-        Ok(number @ 2..=1024) => Ok(Workers::Number(number)),
-        _ => Err("give 1 to 1024, or auto".into()),
     }
 }
 

@@ -15,6 +15,7 @@ mod limit_flags;
 mod reload;
 mod serve;
 pub mod units;
+mod workers;
 
 use crate::os::log_writer;
 use clap::error::ErrorKind;

@@ -2,8 +2,9 @@
 
 use super::Failure;
 use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
-use super::flags::{Checked, Defaults, PinFlag, ServerFlags, Workers};
+use super::flags::{Checked, Defaults, PinFlag, ServerFlags};
 use super::units::duration;
+use super::workers::Workers;
 use crate::app::App;
 use crate::apps::chat::{self, Chat};
 use crate::apps::echo::{Echo, PrefixedEcho};
