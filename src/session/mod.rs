@@ -87,7 +87,7 @@ struct Session<S> {
     next_ping: u32,
     /// When it was opened, in tenths of a second since the start.
     opened: u32,
-    /// Messages that came since, modulo 2^32, where the log tells of it.
+    /// Messages that came since, modulo 2^32, where each has a line in the log.
     received: u32,
     peer: Peer,
     phase: Phase,
@@ -365,8 +365,9 @@ impl<A: App> Sessions<A> {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        let deadlines = [self.next_tick(), self.wheel.next_deadline(), retirement, self.refusals.next_deadline()];
-        deadlines.into_iter().flatten().min()
+        let reports = [self.refusals.next_deadline(), self.outbox.log.next_deadline()];
+        let others = [self.next_tick(), self.wheel.next_deadline(), retirement];
+        others.into_iter().chain(reports).flatten().min()
     }
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
