@@ -110,6 +110,7 @@ fn a_standard_error_that_nobody_reads_does_not_hold_up_the_end() {
         for client in &mut open {
             assert_eq!(client.closed().0, 1001, "{flags:?}");
         }
+        drop(open);
         assert_eq!(exit_code(&mut server.child.0), Some(0), "{flags:?}");
     }
 }

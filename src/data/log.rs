@@ -258,10 +258,15 @@ impl AppLog {
         }
     }
 
+    /// When lines left out are to be said.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        (self.left_out > 0).then(|| self.said.map_or(Duration::ZERO, |said| said + SAID_EVERY))
+    }
+
     /// Moves what there is to the log of all.
     pub fn move_to(&mut self, log: &mut Log, now: Duration) {
         log.append(&mut self.log);
-        if self.left_out > 0 && self.said.is_none_or(|said| now >= said + SAID_EVERY) {
+        if self.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.said = Some(now);
             log.left_out += std::mem::take(&mut self.left_out);
         }
@@ -365,6 +370,7 @@ mod tests {
         assert_eq!(texts.last(), Some(&told));
         // What is left out is said once a second, also where a second allows a line.
         assert_eq!(said(&mut app, 10, second + second / 2), (line.len(), vec![line.clone()]));
+        assert_eq!(app.next_deadline(), Some(second * 2));
         assert_eq!(said(&mut app, 0, second * 2).1, ["9 log lines left out: there were too many at once"]);
         // After a while there is room again, for a burst and not for all that was not said.
         let (bytes, _) = said(&mut app, 1000, second * 100_000);

@@ -64,8 +64,8 @@ impl<A: App> Sessions<A> {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        let (rates, refusals) = (self.rates.next_deadline(), self.refusals.next_deadline());
-        let deadlines = [self.next_tick(), self.wheel.next_deadline(), retirement, rates, refusals];
-        deadlines.into_iter().flatten().min()
+        let reports = [self.refusals.next_deadline(), self.outbox.log.next_deadline()];
+        let others = [self.next_tick(), self.wheel.next_deadline(), retirement, self.rates.next_deadline()];
+        others.into_iter().chain(reports).flatten().min()
     }
 }

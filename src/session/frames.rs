@@ -33,18 +33,12 @@ impl<A: App> Sessions<A> {
         self.outbox.yields = false;
         let all = input.len();
         let messages = self.messages_allowed(key);
-        // Counted by what the counters gain, so that a message costs nothing; and only for who reads it.
-        let before = self.log.keeps(Level::Info).then(|| self.outbox.stats.messages_in());
         let step = match (self.rules.role, self.log.messages) {
             (Role::Server, false) => self.take_frames::<true, false>(key, input, messages),
             (Role::Server, true) => self.take_frames::<true, true>(key, input, messages),
             (Role::Client, false) => self.take_frames::<false, false>(key, input, messages),
             (Role::Client, true) => self.take_frames::<false, true>(key, input, messages),
         };
-        if let (Some(before), Some(session)) = (before, self.slab.get_mut(key as usize)) {
-            let messages = self.outbox.stats.messages_in() - before;
-            session.received = session.received.wrapping_add(messages as u32);
-        }
         match step {
             Step::Done(used) => {
                 if !self.outbox.demands.is_empty() {
@@ -74,6 +68,7 @@ impl<A: App> Sessions<A> {
                 while let Some((used, mut message)) = short_message::<MASKED>(rest, rules) {
                     outbox.stats.receive(message.kind.index(), message.len());
                     if LOG {
+                        session.received = session.received.wrapping_add(1);
                         log_message(log, session.peer, id, &mut message);
                     }
                     app.on_message(id, state, message, outbox);
@@ -100,6 +95,7 @@ impl<A: App> Sessions<A> {
                     if let (true, Some(state)) = (listens, &mut session.state) {
                         outbox.stats.receive(message.kind.index(), message.len());
                         if LOG {
+                            session.received = session.received.wrapping_add(1);
                             log_message(log, session.peer, id, &mut message);
                         }
                         app.on_message(id, state, message, outbox);

@@ -95,7 +95,7 @@ struct Session<S> {
     place: u32,
     /// When it was opened, in tenths of a second since the start.
     opened: u32,
-    /// Messages that came since, modulo 2^32, where the log tells of it.
+    /// Messages that came since, modulo 2^32, where each has a line in the log.
     received: u32,
     peer: Peer,
     phase: Phase,
