@@ -224,7 +224,10 @@ impl App for Crowd {
                 let symbols: Vec<&String> = changes.0.iter().map(|change| &change.symbol).collect();
                 // All at first, and then what has changed.
                 if self.served.contains(&id) {
-                    assert!(!symbols.is_empty() && symbols.iter().all(|symbol| tickers.contains(symbol)), "{symbols:?}");
+                    assert!(
+                        !symbols.is_empty() && symbols.iter().all(|symbol| tickers.contains(symbol)),
+                        "{symbols:?}"
+                    );
                 } else {
                     assert_eq!(symbols, tickers.iter().collect::<Vec<_>>());
                 }
