@@ -6,7 +6,6 @@ use super::units::{bytes, duration};
 use crate::apps::ticker::client::Wishes;
 use crate::client::conversation::{self, Manner};
 use crate::client::{Dial, history_path, prices};
-use crate::data::retry::Retry;
 use crate::os::hostname;
 use crate::os::tls::TlsClient;
 use crate::os::url::Url;
@@ -17,11 +16,9 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest wait before another attempt, unless the first is longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// From one Ping of the ticker's protocol to the next.
 const PING: Duration = Duration::from_secs(60);
-/// The wait before the first other attempt.
+/// The wait before another attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Each also reads `PERCORE_CLIENT_<FLAG>` from the environment.
@@ -78,7 +75,7 @@ pub(super) struct ClientFlags {
     #[arg(long, env = "PERCORE_CLIENT_PING", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = "Tickers")]
     ping: Option<Duration>,
-    /// Wait before the first other attempt, then twice as long each time up to 60s; 0 to give up instead [default: 5s]
+    /// Wait before each other attempt; 0 to give up instead [default: 5s]
     #[arg(long, env = "PERCORE_CLIENT_RETRY", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = "Tickers")]
     retry: Option<Duration>,
@@ -128,7 +125,7 @@ fn wishes(flags: &ClientFlags) -> Result<Wishes, Failure> {
         return Err(Failure::Usage("--ping must be longer than 0".into()));
     }
     let id = flags.id.clone().unwrap_or_else(|| format!("{}-{}", hostname::hostname(), std::process::id()));
-    let retry = (!retry.is_zero()).then(|| Retry::new(retry, LONGEST_WAIT.max(retry)));
+    let retry = (!retry.is_zero()).then_some(retry);
     Ok(Wishes { id, tickers: flags.tickers.clone(), ping, retry })
 }
 

@@ -54,7 +54,7 @@ pub(super) struct TickerFlags {
     #[arg(long, env = "PERCORE_TICK", value_name = "TIME", default_value = "2s", value_parser = duration)]
     #[arg(help_heading = "Ticker")]
     tick: Duration,
-    /// Time between Pings to a client; one that says nothing for twice as long is released
+    /// Time between a client's Pings: one that is silent for half as long again is asked, for twice as long released
     #[arg(long, env = "PERCORE_PING", value_name = "TIME", default_value = "60s", value_parser = duration)]
     #[arg(help_heading = "Ticker")]
     ping: Duration,

@@ -5,7 +5,7 @@ use super::{Dial, Ending, SHOWN_CHARACTERS, is_good, signals};
 use crate::apps::ticker::client::{Report, TickerClient, Wishes};
 use crate::data::calendar::Utc;
 use crate::data::log::{json_string, printable};
-use crate::reactor::{Outcome, seed};
+use crate::reactor::Outcome;
 use hdrhistogram::Histogram;
 use std::io;
 use std::ops::ControlFlow;
@@ -117,7 +117,7 @@ fn seconds(nanoseconds: u64) -> String {
 pub fn run(dial: &Dial, wishes: Wishes, json: bool) -> io::Result<Ending> {
     let latency = Histogram::new_with_bounds(1, LONGEST_NANOSECONDS, DIGITS).map_err(io::Error::other)?;
     let mut prices = Prices { screen: Screen::plain(), json, url: dial.url.clone(), latency, ending: Ok(()) };
-    let app = TickerClient::new(wishes, seed()?, |report: Report<'_>| prices.show(report));
+    let app = TickerClient::new(wishes, |report: Report<'_>| prices.show(report));
     signals::end_by_the_second(None)?;
     let (outcome, _) = dial.client(app).run()?;
     if matches!(outcome, Outcome::Interrupted(_)) {

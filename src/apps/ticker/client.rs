@@ -5,13 +5,10 @@
 use super::wire::{Beat, Change, Request as TickerRequest, Wire};
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::ConnectionId;
-use crate::data::retry::Retry;
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
 use crate::protocol::message::Message;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use std::ops::ControlFlow;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -47,8 +44,8 @@ pub struct Wishes {
     pub tickers: Vec<String>,
     /// From one Ping to the next; a server silent for twice as long has stalled.
     pub ping: Duration,
-    /// Whether, and when, to connect again.
-    pub retry: Option<Retry>,
+    /// Whether to connect again, and after how long: always the same, as in the original client.
+    pub retry: Option<Duration>,
 }
 
 /// Where it stands.
@@ -63,7 +60,6 @@ enum State {
 
 struct Open {
     id: ConnectionId,
-    since: Duration,
     heard: Duration,
     next_ping: Duration,
 }
@@ -72,7 +68,6 @@ struct Open {
 pub struct TickerClient<R> {
     wishes: Wishes,
     report: R,
-    random: StdRng,
     state: State,
     /// Pings sent.
     sequence: u64,
@@ -80,10 +75,8 @@ pub struct TickerClient<R> {
 
 impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
     /// A client that connects when its loop begins, and stops it when `report` breaks off or there is nothing more to try.
-    /// `seed` decides how long it waits between attempts.
-    pub fn new(wishes: Wishes, seed: [u8; 32], report: R) -> TickerClient<R> {
-        let state = State::Waiting(Duration::ZERO);
-        TickerClient { wishes, report, random: StdRng::from_seed(seed), state, sequence: 0 }
+    pub fn new(wishes: Wishes, report: R) -> TickerClient<R> {
+        TickerClient { wishes, report, state: State::Waiting(Duration::ZERO), sequence: 0 }
     }
 
     fn tell(&mut self, report: Report<'_>, out: &mut Outbox) {
@@ -93,13 +86,10 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
     }
 
     fn lost(&mut self, why: &str, code: Option<CloseCode>, out: &mut Outbox) {
-        let lasted = match &self.state {
-            State::Open(open) => out.now().saturating_sub(open.since),
-            State::Waiting(_) | State::Connecting => Duration::ZERO,
-            State::Over => return,
-        };
-        let dice = f64::from(self.random.next_u32()) / f64::from(u32::MAX);
-        let retry_in = self.wishes.retry.as_mut().map(|retry| retry.failed(lasted, dice));
+        if matches!(self.state, State::Over) {
+            return;
+        }
+        let retry_in = self.wishes.retry;
         self.tell(Report::Lost { why, code, retry_in }, out);
         match retry_in {
             Some(wait) => {
@@ -130,7 +120,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
         let Wishes { id: name, tickers, .. } = &self.wishes;
         out.send_text(id, &Wire::TickerRequest(TickerRequest { id: name.clone(), tickers: tickers.clone() }).write());
         let now = out.now();
-        self.state = State::Open(Open { id, since: now, heard: now, next_ping: now });
+        self.state = State::Open(Open { id, heard: now, next_ping: now });
         out.tick_by(now);
         self.tell(Report::Connected, out);
         None

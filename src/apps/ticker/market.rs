@@ -3,9 +3,10 @@
 use super::wire::Change;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
+use std::rc::Rc;
 
 /// Symbols and start prices where no others are given.
 pub const TABLE: [(&str, f64); 8] = [
@@ -33,29 +34,68 @@ const PULL: f64 = 0.001;
 /// The farthest it is from its start, as a logarithm: half and double.
 const FARTHEST: f64 = std::f64::consts::LN_2;
 
-/// A symbol's price.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// What a client's made-up symbols count, each; divided among those with the same subscription.
+pub const WEIGHT: u64 = 1000;
+
+/// A symbol's place in the market, as long as it is there.
+pub type SymbolId = u32;
+
+/// A symbol, its price and who wants it.
 struct Quote {
+    symbol: Rc<str>,
     start: f64,
     /// The logarithm of price over start.
     offset: f64,
+    /// To the cent.
+    price: f64,
+    /// When the price changed, in Unix seconds, and as which change of the market.
     update_time: u64,
-    /// In which round somebody asked for it last; none if it is always there.
-    wanted: Option<u64>,
+    changed: u64,
+    /// The price as JSON; empty until somebody wants it.
+    json: String,
+    /// It is always there.
+    is_fixed: bool,
+    /// Subscriptions of this process that have it.
+    sets: u32,
+    /// What those weigh that ask for it: the lightest that has asked.
+    weight: u64,
+    /// In which round another process has asked for it.
+    elsewhere: Option<u64>,
 }
 
 impl Quote {
-    /// To the cent, and never less than one.
-    fn price(&self) -> f64 {
-        ((self.start * self.offset.exp() * 100.0).round() / 100.0).max(0.01)
+    fn set_price(&mut self, update_time: u64, change: u64) {
+        let price = ((self.start * self.offset.exp() * 100.0).round() / 100.0).max(0.01);
+        if price != self.price {
+            (self.price, self.update_time, self.changed) = (price, update_time, change);
+            self.json.clear();
+        }
+    }
+
+    /// Whether it is there for other processes alone.
+    fn is_foreign(&self) -> bool {
+        !self.is_fixed && self.sets == 0
+    }
+
+    fn change(&self) -> Change {
+        Change { symbol: self.symbol.as_ref().to_owned(), update_time: self.update_time, price: self.price }
     }
 }
 
 /// All symbols and their prices.
+///
+/// A symbol that is not of the table is there as long as a subscription of this process holds it, or another process has asked
+/// for it in the last rounds.
 pub struct Market {
-    quotes: BTreeMap<String, Quote>,
+    ids: BTreeMap<Rc<str>, SymbolId>,
+    quotes: Vec<Option<Quote>>,
+    free: Vec<SymbolId>,
+    /// Symbols that only other processes want, by weight.
+    foreign: BTreeSet<(u64, SymbolId)>,
     random: StdRng,
     round: u64,
+    /// Counts changes of prices.
+    changes: u64,
 }
 
 /// Why a symbol cannot be taken.
@@ -73,7 +113,9 @@ impl fmt::Display for BadSymbol {
             BadSymbol::Form(symbol) => {
                 write!(f, "'{symbol}' is no symbol: give 1 to {MAX_SYMBOL_BYTES} letters, digits and .-^=_/")
             }
-            BadSymbol::TooMany => write!(f, "there are {MAX_SYMBOLS} symbols already"),
+            BadSymbol::TooMany => {
+                write!(f, "there are {MAX_SYMBOLS} symbols already, and no client made up more of them than you would")
+            }
         }
     }
 }
@@ -83,79 +125,243 @@ impl std::error::Error for BadSymbol {}
 impl Market {
     /// A market of symbols that are always there, whose prices go their way by `seed`: the same for the same seed.
     pub fn new(table: impl IntoIterator<Item = (String, f64)>, seed: u64, now: u64) -> Market {
-        let quote = |(symbol, start)| (symbol, Quote { start, offset: 0.0, update_time: now, wanted: None });
-        Market { quotes: table.into_iter().map(quote).collect(), random: StdRng::seed_from_u64(seed), round: 0 }
+        let mut market = Market {
+            ids: BTreeMap::new(),
+            quotes: Vec::new(),
+            free: Vec::new(),
+            foreign: BTreeSet::new(),
+            random: StdRng::seed_from_u64(seed),
+            round: 0,
+            changes: 0,
+        };
+        // Of a symbol that comes twice, the last price counts.
+        for (symbol, start) in table.into_iter().collect::<BTreeMap<_, _>>() {
+            let id = market.insert(&symbol, start, now);
+            market.quote(id).is_fixed = true;
+        }
+        market
     }
 
-    /// Begins a round: of the symbols that came later, those stay that were asked for in the last `keep` rounds.
+    /// A symbol of which it is known that it is there.
+    fn quote(&mut self, id: SymbolId) -> &mut Quote {
+        self.quotes[id as usize].as_mut().expect("whoever has an id holds the symbol")
+    }
+
+    /// Begins a round: symbols are forgotten that only others asked for, and not in the last `keep` rounds.
     pub fn begin_round(&mut self, keep: u64) -> u64 {
         self.round += 1;
-        let round = self.round;
-        self.quotes.retain(|_, quote| quote.wanted.is_none_or(|wanted| wanted + keep >= round));
-        round
+        let Market { ids, quotes, free, foreign, round, .. } = self;
+        ids.retain(|_, id| {
+            let Some(quote) = &mut quotes[*id as usize] else { return false };
+            quote.elsewhere = quote.elsewhere.filter(|asked| asked + keep >= *round);
+            let stays = !quote.is_foreign() || quote.elsewhere.is_some();
+            if !stays {
+                foreign.remove(&(quote.weight, *id));
+                quotes[*id as usize] = None;
+                free.push(*id);
+            }
+            stays
+        });
+        *round
     }
 
-    /// Has a symbol in the market, for the next rounds. A new one begins at a price that follows from its name.
-    ///
-    /// # Errors
-    /// When it is no symbol, or there are too many.
-    pub fn add(&mut self, symbol: &str, now: u64) -> Result<bool, BadSymbol> {
-        check_symbol(symbol)?;
-        if let Some(quote) = self.quotes.get_mut(symbol) {
-            quote.wanted = quote.wanted.map(|_| self.round);
-            return Ok(false);
+    /// How many symbols there is room for.
+    pub fn room(&self) -> usize {
+        MAX_SYMBOLS.saturating_sub(self.ids.len())
+    }
+
+    /// Where a symbol is, if it is there.
+    pub fn find(&self, symbol: &str) -> Option<SymbolId> {
+        self.ids.get(symbol).copied()
+    }
+
+    /// Takes in a new symbol for a subscription, which holds it. It begins at a price that follows from its name. For
+    /// symbols that are well-formed and not there, when there is room.
+    pub fn add(&mut self, symbol: &str, weight: u64, now: u64) -> SymbolId {
+        let id = self.insert(symbol, start_price(symbol), now);
+        let quote = self.quote(id);
+        (quote.sets, quote.weight) = (1, weight);
+        id
+    }
+
+    fn insert(&mut self, symbol: &str, start: f64, now: u64) -> SymbolId {
+        if let Some(id) = self.find(symbol) {
+            return id;
         }
-        if self.quotes.len() >= MAX_SYMBOLS {
-            return Err(BadSymbol::TooMany);
+        let id = self.free.pop().unwrap_or(self.quotes.len() as SymbolId);
+        self.quotes.resize_with(self.quotes.len().max(id as usize + 1), || None);
+        let symbol: Rc<str> = symbol.into();
+        self.ids.insert(Rc::clone(&symbol), id);
+        self.changes += 1;
+        let (json, changed) = (String::new(), self.changes);
+        let mut quote = Quote {
+            symbol,
+            start,
+            offset: 0.0,
+            price: 0.0,
+            update_time: now,
+            changed,
+            json,
+            is_fixed: false,
+            sets: 0,
+            weight: 0,
+            elsewhere: None,
+        };
+        quote.set_price(now, changed);
+        self.quotes[id as usize] = Some(quote);
+        id
+    }
+
+    /// One more subscription has a symbol.
+    pub fn hold(&mut self, id: SymbolId, weight: u64) {
+        let quote = self.quote(id);
+        let (was_foreign, before) = (quote.is_foreign(), quote.weight);
+        quote.sets += 1;
+        quote.weight = before.min(weight);
+        if was_foreign {
+            self.foreign.remove(&(before, id));
         }
-        let hash = symbol.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        let start = 10.0 + f64::from(hash % 49_000) / 100.0;
-        let quote = Quote { start, offset: 0.0, update_time: now, wanted: Some(self.round) };
-        self.quotes.insert(symbol.to_owned(), quote);
-        Ok(true)
+    }
+
+    /// One subscription fewer has it: a symbol that nobody wants any more is forgotten.
+    pub fn release(&mut self, id: SymbolId) {
+        let quote = self.quote(id);
+        quote.sets -= 1;
+        if quote.is_foreign() {
+            let (weight, is_wanted) = (quote.weight, quote.elsewhere.is_some());
+            self.foreign.insert((weight, id));
+            if !is_wanted {
+                self.forget(weight, id);
+            }
+        }
+    }
+
+    /// Forgets a symbol that no subscription has.
+    fn forget(&mut self, weight: u64, id: SymbolId) {
+        self.foreign.remove(&(weight, id));
+        if let Some(quote) = self.quotes[id as usize].take() {
+            self.ids.remove(&quote.symbol);
+            self.free.push(id);
+        }
+    }
+
+    /// Another process asked for a symbol. Returns false when there is no room for it.
+    pub fn hear(&mut self, symbol: &str, weight: u64, now: u64) -> bool {
+        let (known, round) = (self.find(symbol), self.round);
+        if known.is_none() && self.room() == 0 {
+            return false;
+        }
+        let id = known.unwrap_or_else(|| self.insert(symbol, start_price(symbol), now));
+        let quote = self.quote(id);
+        quote.elsewhere = Some(round);
+        if quote.is_foreign() {
+            let before = std::mem::replace(&mut quote.weight, weight);
+            self.foreign.remove(&(before, id));
+            self.foreign.insert((weight, id));
+        }
+        true
+    }
+
+    /// The greatest weight of a symbol that only other processes want.
+    pub fn heaviest_foreign(&self) -> Option<u64> {
+        self.foreign.last().map(|(weight, _)| *weight)
+    }
+
+    /// Forgets the symbol of that weight.
+    pub fn drop_foreign(&mut self) {
+        if let Some((weight, id)) = self.foreign.last().copied() {
+            self.forget(weight, id);
+        }
     }
 
     /// Whether a symbol is always there.
-    pub fn is_fixed(&self, symbol: &str) -> bool {
-        self.quotes.get(symbol).is_some_and(|quote| quote.wanted.is_none())
+    pub fn is_fixed(&self, id: SymbolId) -> bool {
+        self.quotes[id as usize].as_ref().is_some_and(|quote| quote.is_fixed)
     }
 
     /// Moves every price a step.
     pub fn step(&mut self, now: u64) {
-        for quote in self.quotes.values_mut() {
+        self.changes += 1;
+        for id in self.ids.values() {
+            let Some(quote) = &mut self.quotes[*id as usize] else { continue };
             // Four dice make a bell.
             let dice: f64 = (0..4).map(|_| f64::from(self.random.next_u32()) / f64::from(u32::MAX) - 0.5).sum();
             quote.offset = (quote.offset * (1.0 - PULL) + dice * STEP * 1.73).clamp(-FARTHEST, FARTHEST);
-            quote.update_time = now;
+            quote.set_price(now, self.changes);
         }
     }
 
     /// Takes over a price that another process made.
     pub fn set(&mut self, change: &Change) {
-        let is_known = self.quotes.contains_key(&change.symbol);
-        if !PRICES.contains(&change.price) || !is_known && self.add(&change.symbol, change.update_time).is_err() {
+        let Change { symbol, update_time, price } = change;
+        let is_welcome = || check_symbol(symbol).is_ok() && self.room() > 0;
+        if !PRICES.contains(price) || self.find(symbol).is_none() && !is_welcome() {
             return;
         }
-        if let Some(quote) = self.quotes.get_mut(&change.symbol) {
-            quote.offset = (change.price / quote.start).ln();
-            if quote.offset.abs() > FARTHEST {
-                // The other began at another price.
-                (quote.start, quote.offset) = (change.price, 0.0);
-            }
-            quote.update_time = change.update_time;
+        if self.find(symbol).is_none() {
+            // Until whoever asks for it says what it weighs, it goes first.
+            self.hear(symbol, u64::MAX, *update_time);
+        }
+        let Some(id) = self.find(symbol) else { return };
+        self.changes += 1;
+        let changes = self.changes;
+        let quote = self.quote(id);
+        quote.offset = (price / quote.start).ln();
+        if quote.offset.abs() > FARTHEST {
+            // The other began at another price.
+            (quote.start, quote.offset) = (*price, 0.0);
+        }
+        quote.set_price(*update_time, changes);
+        if quote.update_time != *update_time {
+            (quote.update_time, quote.changed) = (*update_time, changes);
+            quote.json.clear();
         }
     }
 
     /// A symbol's price.
     pub fn get(&self, symbol: &str) -> Option<Change> {
-        let quote = self.quotes.get(symbol)?;
-        Some(Change { symbol: symbol.to_owned(), update_time: quote.update_time, price: quote.price() })
+        let quote = self.quotes[self.find(symbol)? as usize].as_ref()?;
+        Some(quote.change())
     }
 
-    /// All prices.
-    pub fn all(&self) -> impl Iterator<Item = Change> {
-        self.quotes.keys().filter_map(|symbol| self.get(symbol))
+    /// The prices of symbols that come after this one, in the order of symbols.
+    pub fn after(&self, symbol: &str) -> impl Iterator<Item = Change> {
+        self.quotes_after(symbol).map(Quote::change)
     }
+
+    /// The symbols after this one that subscriptions of this process made up, and what each weighs.
+    pub fn made_up_after(&self, symbol: &str) -> impl Iterator<Item = (&Rc<str>, u64)> {
+        let made_up = self.quotes_after(symbol).filter(|quote| !quote.is_fixed && quote.sets > 0);
+        made_up.map(|quote| (&quote.symbol, quote.weight))
+    }
+
+    fn quotes_after(&self, symbol: &str) -> impl Iterator<Item = &Quote> {
+        let after = (Bound::Excluded(symbol), Bound::Unbounded);
+        self.ids.range::<str, _>(after).filter_map(|(_, id)| self.quotes[*id as usize].as_ref())
+    }
+
+    /// How often prices have changed: whoever has seen them as of now finds those that differ by [`Market::changed`].
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The prices, as JSON, of those of `symbols` that changed after that, each written once, whoever wants it.
+    pub fn changed(&mut self, symbols: &[SymbolId], since: u64) -> impl Iterator<Item = &str> {
+        for id in symbols {
+            let quote = self.quote(*id);
+            if quote.changed > since && quote.json.is_empty() {
+                quote.json = quote.change().to_json();
+            }
+        }
+        let quotes = symbols.iter().filter_map(|id| self.quotes[*id as usize].as_ref());
+        quotes.filter(move |quote| quote.changed > since).map(|quote| quote.json.as_str())
+    }
+}
+
+/// Where the price of a symbol begins that is in no table.
+fn start_price(symbol: &str) -> f64 {
+    let hash = symbol.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    10.0 + f64::from(hash % 49_000) / 100.0
 }
 
 /// Whether a text may be a symbol.
@@ -215,8 +421,7 @@ mod tests {
             for (symbol, start) in TABLE {
                 let Change { price, update_time, .. } = market.get(symbol).expect("it is there");
                 assert!((start * 0.49..start * 2.01).contains(&price), "{symbol} at {price} from {start}");
-                assert_eq!(update_time, now);
-                moved += u32::from(price != start);
+                moved += u32::from(update_time == now && now != 7);
             }
         }
         assert!(moved > 1_000_000);
@@ -229,57 +434,104 @@ mod tests {
             for market in [&mut one, &mut two, &mut other] {
                 market.step(now);
             }
-            assert!(one.all().eq(two.all()));
+            assert!(one.after("").eq(two.after("")));
         }
-        assert!(!one.all().eq(other.all()));
+        assert!(!one.after("").eq(other.after("")));
     }
 
     #[test]
     fn prices_of_others_are_taken_over() {
         let (mut leader, mut follower) = (market(1), market(2));
-        assert_eq!(leader.add("NEW", 0), Ok(true));
-        assert_eq!(leader.add("NEW", 0), Ok(false));
+        leader.add("NEW", WEIGHT, 0);
         (0..500).for_each(|now| leader.step(now));
-        leader.all().for_each(|change| follower.set(&change));
-        assert!(follower.all().zip(leader.all()).all(|(a, b)| a == b));
+        leader.after("").for_each(|change| follower.set(&change));
+        assert!(follower.after("").eq(leader.after("")));
         // Whatever another program may say.
         for price in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
             follower.set(&Change { symbol: "SPY".into(), update_time: 1, price });
             follower.set(&Change { symbol: "no symbol".into(), update_time: 1, price });
         }
-        assert!(follower.all().all(|change| change.price.is_finite() && change.price > 0.0));
-        assert_eq!(follower.all().count(), 9);
+        assert!(follower.after("").all(|change| change.price.is_finite() && change.price > 0.0));
+        assert_eq!(follower.after("").count(), 9);
+    }
+
+    #[test]
+    fn only_what_changed_is_written() {
+        let mut market = market(1);
+        let all: Vec<SymbolId> = TABLE.iter().filter_map(|(symbol, _)| market.find(symbol)).collect();
+        assert_eq!(market.changed(&all, 0).count(), 8);
+        let seen = market.changes();
+        assert_eq!(market.changed(&all, seen).count(), 0);
+        let before = market.get("SPY").expect("it is there");
+        market.set(&before);
+        assert_eq!(market.changed(&all, seen).count(), 0);
+        market.set(&Change { price: before.price + 1.0, ..before.clone() });
+        let changed: Vec<String> = market.changed(&all, seen).map(str::to_owned).collect();
+        assert_eq!(changed, [market.get("SPY").expect("it is there").to_json()]);
+        assert_ne!(changed, [before.to_json()]);
+        // Nobody asked for the others: nothing was written.
+        let mut market = self::market(1);
+        let spy = market.find("SPY").expect("it is there");
+        assert_eq!(market.changed(&[spy], 0).count(), 1);
+        assert_eq!(market.quotes.iter().flatten().filter(|quote| !quote.json.is_empty()).count(), 1);
+        // A cheap symbol often stays where it is, and its time with it.
+        let cheap = market.find("QAN.AX").expect("it is there");
+        let mut still = 0;
+        for now in 100..200 {
+            let (before, seen) = (market.get("QAN.AX"), market.changes());
+            market.step(now);
+            let is_still = market.changed(&[cheap], seen).next().is_none();
+            assert_eq!(is_still, before == market.get("QAN.AX"));
+            still += u32::from(is_still);
+        }
+        assert!(still > 10, "{still}");
+    }
+
+    #[test]
+    fn symbols_go_when_nobody_wants_them() {
+        let mut market = market(1);
+        let mine = market.add("MINE", WEIGHT, 0);
+        market.hold(mine, 2 * WEIGHT);
+        market.release(mine);
+        assert!(market.get("MINE").is_some());
+        market.release(mine);
+        assert!(market.get("MINE").is_none(), "at once");
+        // The table stays.
+        let spy = market.find("SPY").expect("it is there");
+        market.hold(spy, WEIGHT);
+        market.release(spy);
+        assert!(market.get("SPY").is_some() && market.heaviest_foreign().is_none());
+        // One that another process wants as well stays until it says so no more.
+        let both = market.add("BOTH", WEIGHT, 0);
+        assert!(market.hear("BOTH", 5, 0));
+        market.release(both);
+        assert_eq!(market.heaviest_foreign(), Some(WEIGHT));
+        for _ in 0..3 {
+            market.begin_round(3);
+            // That it has a price somewhere else asks for nothing.
+            market.set(&Change { symbol: "BOTH".into(), update_time: 1, price: 5.0 });
+        }
+        assert!(market.get("BOTH").is_some());
+        market.begin_round(3);
+        assert!(market.get("BOTH").is_none() && market.heaviest_foreign().is_none());
     }
 
     #[test]
     fn there_is_an_end_to_symbols() {
         let mut market = market(1);
         for number in TABLE.len()..MAX_SYMBOLS {
-            assert_eq!(market.add(&format!("S{number}"), 0), Ok(true));
+            assert!(market.hear(&format!("S{number}"), number as u64, 0));
         }
-        assert_eq!(market.add("ONEMORE", 0), Err(BadSymbol::TooMany));
-        assert!(matches!(market.add("", 0), Err(BadSymbol::Form(_))));
-        assert!(matches!(market.add(&"x".repeat(33), 0), Err(BadSymbol::Form(_))));
-        assert!(matches!(market.add("a,b", 0), Err(BadSymbol::Form(_))));
-    }
-
-    #[test]
-    fn symbols_that_nobody_asks_for_are_forgotten() {
-        let mut market = market(1);
-        for number in 0..MAX_SYMBOLS {
-            let _ = market.add(&format!("S{number}"), 0);
+        assert_eq!(market.room(), 0);
+        assert!(!market.hear("MORE", 1, 0) && market.hear("S100", 7, 0));
+        market.set(&Change { symbol: "MORE".into(), update_time: 1, price: 5.0 });
+        assert_eq!(market.find("MORE"), None);
+        assert_eq!(market.heaviest_foreign(), Some(MAX_SYMBOLS as u64 - 1));
+        market.drop_foreign();
+        assert!(market.room() == 1 && market.find(&format!("S{}", MAX_SYMBOLS - 1)).is_none());
+        for bad in ["", &"x".repeat(33), "a,b"] {
+            assert!(matches!(check_symbol(bad), Err(BadSymbol::Form(_))));
         }
-        assert_eq!(market.add("NEW", 0), Err(BadSymbol::TooMany));
-        for _ in 0..3 {
-            market.begin_round(3);
-            assert_eq!(market.add("S1", 0), Ok(false));
-            // That it has a price somewhere else asks for nothing.
-            market.set(&Change { symbol: "S2".into(), update_time: 1, price: 5.0 });
-        }
-        assert_eq!(market.all().count(), MAX_SYMBOLS);
-        market.begin_round(3);
-        assert_eq!(market.all().count(), TABLE.len() + 1);
-        assert!(market.get("S1").is_some() && market.add("NEW", 0) == Ok(true));
     }
 
     #[test]

@@ -1,22 +1,27 @@
 //! `serve ticker`: prices to whoever asks for them, with liveness on both sides.
 //!
-//! Clients with the same symbols are on one channel, so that a tick is written once for each distinct subscription. Of
-//! several processes on a bus one makes the prices, and all show the same: [`Leadership`] says who.
+//! Clients with the same symbols are on one channel, so that a tick is written once for each distinct subscription, and only
+//! what changed in it. Of several processes on a bus one makes the prices, and all show the same: [`Leadership`] says who.
+//!
+//! What a tick has to say, to clients and over the bus, may take longer than others should wait: it is said in slices, one
+//! in each pass of the loop.
 
 pub mod client;
 pub mod market;
+mod sets;
 pub mod wire;
 
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
+use crate::data::log::Level;
 use crate::data::record::Record;
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
 use crate::protocol::message::{Kind, Message};
-use market::Market;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::rc::Rc;
+use market::{BadSymbol, Market, SymbolId, WEIGHT, check_symbol};
+use sets::Sets;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 use wire::{Beat, Complaint, Payload, Unreadable, Wire};
@@ -24,26 +29,32 @@ use wire::{Beat, Complaint, Payload, Unreadable, Wire};
 /// The bus's channel on which prices are, as a tick's number, a space, and the payload of a `TickerChange`. All of a tick
 /// but the last such message have a `+` after the number.
 pub const PRICES: &str = "ticker-prices";
-/// The bus's channel on which symbols are that clients have asked for.
+/// The bus's channel on which symbols are that clients have asked for, each with a space and what it weighs after it: see
+/// [`WEIGHT`].
 pub const SYMBOLS: &str = "ticker-symbols";
 /// The most symbols of a client.
 pub const MAX_TICKERS: usize = 1000;
 
 /// A process says again after so many ticks which symbols its clients want,
 const SAY_AGAIN_TICKS: u64 = 10;
-/// and one that nobody wants any more is forgotten after so many.
-const KEEP_TICKS: u64 = 50;
+/// and one that no other process says any more is forgotten after so many.
+const KEEP_TICKS: u64 = 25;
+/// So many bytes of a tick are queued in a pass of the loop.
+const SLICE_BYTES: usize = 64 << 10;
 /// Prices that go over the bus together: far less than the smallest ring takes.
 const PRICES_TOGETHER: usize = 8;
 /// No message of a client's is longer: a request of [`MAX_TICKERS`] symbols takes half of it.
 const MAX_MESSAGE_BYTES: usize = 128 << 10;
+/// Why a client is closed for another's sake; a reason has room for 123 bytes.
+const TURNED_OUT: &str = "too many made-up symbols: the market is full, and a client with fewer needs the room";
 
 /// What a feed goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// From one price of a symbol to the next.
     pub tick: Duration,
-    /// From one Ping to a client to the next; who is silent for twice as long is released.
+    /// How often clients are expected to say something. One that is silent for half as long again is asked, unless it pings by
+    /// itself; one that is silent for twice as long is released.
     pub ping: Duration,
 }
 
@@ -52,29 +63,62 @@ pub struct Ticker {
     times: Times,
     market: Market,
     clients: HashMap<ConnectionId, Client>,
-    /// By the name of their channel.
-    sets: BTreeMap<Rc<str>, Set>,
-    /// Whom to ping next, and when.
-    pings: VecDeque<(Duration, ConnectionId)>,
-    /// Who may have been silent for too long, and when.
+    sets: Sets,
+    /// Whose silence to look at next, and when.
     silences: BTreeSet<(Duration, ConnectionId)>,
     next_tick: Duration,
     leadership: Leadership,
+    /// Prices to be published on the bus: the last symbol that was.
+    prices: Work<String>,
+    /// Symbols to be said again there: the last one that was.
+    symbols: Work<String>,
+    /// Sets to be shown their prices.
+    showing: Work<Showing>,
 }
 
 struct Client {
     /// When it said something.
     heard: Duration,
     /// Pings it was sent.
-    sequence: u64,
-    /// The channel that it is on.
-    set: Option<Rc<str>>,
+    asked: u64,
+    /// It pings by itself. Such a client is never asked: the original one knows no Ping, and ends when there is one.
+    pings: bool,
+    /// The number of the set that it is in.
+    set: Option<u64>,
 }
 
-/// Clients that want the same.
-struct Set {
-    symbols: Vec<String>,
-    clients: usize,
+/// Which sets are shown their prices: those after `after`, up to `until`.
+#[derive(Clone, Copy)]
+struct Showing {
+    after: u64,
+    until: u64,
+}
+
+/// Something that takes several passes of the loop. When it is due again before it is done, it goes on, and begins anew
+/// afterwards.
+struct Work<T> {
+    at: Option<T>,
+    again: bool,
+}
+
+impl<T> Default for Work<T> {
+    fn default() -> Work<T> {
+        Work { at: None, again: false }
+    }
+}
+
+impl<T> Work<T> {
+    fn begin(&mut self, start: T) {
+        if self.at.is_some() {
+            self.again = true;
+        } else {
+            self.at = Some(start);
+        }
+    }
+
+    fn end(&mut self, start: T) {
+        self.at = std::mem::take(&mut self.again).then_some(start);
+    }
 }
 
 /// Who makes the prices.
@@ -97,68 +141,158 @@ impl Ticker {
             times,
             market,
             clients: HashMap::new(),
-            sets: BTreeMap::new(),
-            pings: VecDeque::new(),
+            sets: Sets::default(),
             silences: BTreeSet::new(),
             next_tick: Duration::ZERO,
             leadership: Leadership::default(),
+            prices: Work::default(),
+            symbols: Work::default(),
+            showing: Work::default(),
         }
     }
 
-    /// Puts a client on the channel of what it wants, in place of the one it was on.
+    /// Puts a client into the set of what it wants, in place of the one it was in.
     fn subscribe(&mut self, id: ConnectionId, mut symbols: Vec<String>, out: &mut Outbox) -> Result<(), String> {
         if symbols.len() > MAX_TICKERS {
             return Err(format!("{} symbols: ask for {MAX_TICKERS} at most", symbols.len()));
         }
-        for symbol in &symbols {
-            let is_new = self.market.add(symbol, out.unix_time().as_secs()).map_err(|error| error.to_string())?;
-            if is_new {
-                tell_others(symbol, out);
-            }
-        }
+        symbols.iter().try_for_each(|symbol| check_symbol(symbol)).map_err(|error| error.to_string())?;
         symbols.sort_unstable();
         symbols.dedup();
+        let known: Vec<Option<SymbolId>> = symbols.iter().map(|symbol| self.market.find(symbol)).collect();
+        let is_made_up = |known: &&Option<SymbolId>| known.is_none_or(|symbol| !self.market.is_fixed(symbol));
+        let weight = known.iter().filter(is_made_up).count() as u64 * WEIGHT;
+        // What the client goes on wanting keeps its price.
+        known.iter().flatten().for_each(|symbol| self.market.hold(*symbol, weight));
         self.unsubscribe(id, out);
-        let Some(client) = self.clients.get_mut(&id).filter(|_| !symbols.is_empty()) else { return Ok(()) };
-        let channel: Rc<str> = format!("ticker:{}", symbols.join(",")).into();
-        out.subscribe(id, &channel);
-        self.sets.entry(Rc::clone(&channel)).or_insert(Set { symbols, clients: 0 }).clients += 1;
-        client.set = Some(channel);
+        let new = known.iter().filter(|known| known.is_none()).count();
+        if !self.make_room(new, weight, out) {
+            known.iter().flatten().for_each(|symbol| self.market.release(*symbol));
+            return Err(BadSymbol::TooMany.to_string());
+        }
+        let now = out.unix_time().as_secs();
+        let take = |(symbol, known): (&String, Option<SymbolId>)| {
+            known.unwrap_or_else(|| {
+                tell_others(symbol, weight, out);
+                self.market.add(symbol, weight, now)
+            })
+        };
+        let held: Vec<SymbolId> = symbols.iter().zip(known).map(take).collect();
+        if let Some(client) = self.clients.get_mut(&id).filter(|_| !held.is_empty()) {
+            client.set = Some(self.sets.join(id, held, &mut self.market));
+        }
         Ok(())
     }
 
     fn unsubscribe(&mut self, id: ConnectionId, out: &mut Outbox) {
-        let Some(channel) = self.clients.get_mut(&id).and_then(|client| client.set.take()) else { return };
-        out.unsubscribe(id, &channel);
-        self.give_up(&channel);
+        let Some(set) = self.clients.get_mut(&id).and_then(|client| client.set.take()) else { return };
+        if let Some(channel) = self.sets.channel(set) {
+            out.unsubscribe(id, channel);
+        }
+        self.sets.leave(id, set, &mut self.market);
     }
 
-    /// One client fewer wants this.
-    fn give_up(&mut self, channel: &Rc<str>) {
-        if let Some(set) = self.sets.get_mut(channel) {
-            set.clients -= 1;
-            if set.clients == 0 {
-                self.sets.remove(channel);
+    /// Makes room in the market for a newcomer's symbols, at the expense of whoever weighs most, if that is more than the
+    /// newcomer does. One that weighs as much is refused: else two of a kind would turn each other out for ever.
+    fn make_room(&mut self, symbols: usize, weight: u64, out: &mut Outbox) -> bool {
+        while self.market.room() < symbols {
+            let (set, foreign) = (self.sets.heaviest(), self.market.heaviest_foreign());
+            match (set, foreign) {
+                (Some((heaviest, set)), foreign) if heaviest > weight && Some(heaviest) >= foreign => {
+                    self.turn_out(set, out);
+                }
+                // The process whose client that is turns it out by itself.
+                (_, Some(heaviest)) if heaviest > weight => self.market.drop_foreign(),
+                (_, _) => return false,
             }
+        }
+        true
+    }
+
+    /// Closes the clients of a set, which made up more symbols than others.
+    fn turn_out(&mut self, set: u64, out: &mut Outbox) {
+        for id in self.sets.remove(set, &mut self.market) {
+            if let Some(client) = self.clients.get_mut(&id) {
+                client.set = None;
+            }
+            out.log(Level::Warn, "evicted", id, TURNED_OUT);
+            refuse(id, CloseCode::Policy, TURNED_OUT, out);
         }
     }
 
-    /// Sends each client what it wants.
-    fn show(&self, out: &mut Outbox) {
-        // Each price is written once, however many want it.
-        let prices: HashMap<String, String> =
-            self.market.all().map(|change| (change.symbol.clone(), change.to_json())).collect();
-        for (channel, set) in &self.sets {
-            let mut parts: Vec<&[u8]> = vec![br#"TickerChange:{"Changes":["#];
-            for symbol in &set.symbols {
-                let Some(price) = prices.get(symbol) else { continue };
-                if parts.len() > 1 {
-                    parts.push(b",");
-                }
-                parts.push(price.as_bytes());
+    /// Has all sets shown what they have not seen yet.
+    fn show(&mut self) {
+        self.showing.begin(Showing { after: 0, until: self.sets.last() });
+    }
+
+    /// Works on what is to be said, until a slice is done. Returns whether more is left.
+    fn say_slice(&mut self, out: &mut Outbox) -> bool {
+        let mut said = 0;
+        while said == 0 || said < SLICE_BYTES && !out.is_full() {
+            match self.say_next(out) {
+                Some(cost) => said += cost.max(1),
+                None => return false,
             }
-            parts.push(b"]}");
-            out.publish_here(channel, Kind::Text, &parts);
+        }
+        true
+    }
+
+    /// Says the next part of what is to be said, if there is any. Returns what that cost, in bytes.
+    fn say_next(&mut self, out: &mut Outbox) -> Option<usize> {
+        if let Some(after) = self.prices.at.take() {
+            return Some(self.publish_prices(&after, out));
+        }
+        if let Some(after) = self.symbols.at.take() {
+            return Some(self.say_symbol_again(&after, out));
+        }
+        let Showing { after, until } = self.showing.at?;
+        let Some(set) = self.sets.next_after(after).filter(|set| *set <= until) else {
+            self.showing.end(Showing { after: 0, until: self.sets.last() });
+            return Some(0);
+        };
+        let (cost, is_done) = self.sets.show(set, &mut self.market, out);
+        if is_done {
+            self.showing.at = Some(Showing { after: set, until });
+        }
+        Some(cost)
+    }
+
+    /// Publishes the prices of some symbols on the bus, those that come after this one.
+    fn publish_prices(&mut self, after: &str, out: &mut Outbox) -> usize {
+        if !self.leadership.leads {
+            self.prices.again = false;
+            return 0;
+        }
+        let mut prices: Vec<wire::Change> = self.market.after(after).take(PRICES_TOGETHER + 1).collect();
+        let is_last = prices.len() <= PRICES_TOGETHER;
+        prices.truncate(PRICES_TOGETHER);
+        let last = prices.last().map(|change| change.symbol.clone());
+        let sign = if is_last { "" } else { "+" };
+        let text = format!("{}{sign} {}", self.leadership.ticks, wire::Changes(prices).to_json());
+        // Short enough for any bus.
+        let _ = out.publish(PRICES, Kind::Text, &[text.as_bytes()]);
+        match last.filter(|_| !is_last) {
+            Some(last) => self.prices.at = Some(last),
+            None => {
+                self.prices.end(String::new());
+                self.show();
+            }
+        }
+        text.len()
+    }
+
+    /// Has a symbol that clients made up stay in the markets of all processes, the one that comes after this one.
+    fn say_symbol_again(&mut self, after: &str, out: &mut Outbox) -> usize {
+        match self.market.made_up_after(after).next() {
+            Some((symbol, weight)) => {
+                tell_others(symbol, weight, out);
+                self.symbols.at = Some(symbol.as_ref().to_owned());
+                symbol.len()
+            }
+            None => {
+                self.symbols.end(String::new());
+                0
+            }
         }
     }
 
@@ -176,17 +310,10 @@ impl Ticker {
         self.leadership.ticks += 1;
         self.market.step(out.unix_time().as_secs());
         if out.participant().is_some() {
-            let all: Vec<wire::Change> = self.market.all().collect();
-            let mut parts = all.chunks(PRICES_TOGETHER).peekable();
-            while let Some(part) = parts.next() {
-                let sign = if parts.peek().is_some() { "+" } else { "" };
-                let prices = wire::Changes(part.to_vec()).to_json();
-                // Short enough for any bus.
-                let _ =
-                    out.publish(PRICES, Kind::Text, &[format!("{}{sign} {prices}", self.leadership.ticks).as_bytes()]);
-            }
+            self.prices.begin(String::new());
+        } else {
+            self.show();
         }
-        self.show(out);
     }
 
     /// Another process made prices.
@@ -203,62 +330,53 @@ impl Ticker {
         (*leads, *ticks, *heard) = (false, number, out.now());
         changes.0.iter().for_each(|change| self.market.set(change));
         if is_last {
-            self.show(out);
+            self.show();
+            out.tick_by(out.now());
         }
     }
 
-    /// Has what clients want stay in the market, here and everywhere.
-    fn say_again(&mut self, out: &mut Outbox) {
-        let wanted: BTreeSet<&str> = self.sets.values().flat_map(|set| &set.symbols).map(String::as_str).collect();
-        for symbol in wanted {
-            if self.market.add(symbol, out.unix_time().as_secs()).is_ok() && !self.market.is_fixed(symbol) {
-                tell_others(symbol, out);
-            }
-        }
-    }
-
-    /// Releases who was silent for too long.
-    fn release(&mut self, now: Duration, out: &mut Outbox) {
+    /// Asks clients that have been silent for long, and releases those that were for too long.
+    fn mind_silences(&mut self, now: Duration, out: &mut Outbox) {
+        let Times { ping, .. } = self.times;
         while let Some((_, id)) = self.silences.first().copied().filter(|(due, _)| *due <= now) {
             self.silences.pop_first();
-            let Some(client) = self.clients.get(&id) else { continue };
-            let due = client.heard + self.times.ping * 2;
-            if due <= now {
-                out.close(id, CloseCode::Policy, "silent for too long");
-            } else {
-                self.silences.insert((due, id));
-            }
-        }
-    }
-
-    /// Pings whose turn it is.
-    fn ping(&mut self, now: Duration, out: &mut Outbox) {
-        while let Some(&(due, id)) = self.pings.front().filter(|(due, _)| *due <= now) {
-            self.pings.pop_front();
             let Some(client) = self.clients.get_mut(&id) else { continue };
-            client.sequence += 1;
-            out.send_text(id, &Wire::Ping(Beat::new(client.sequence, out.unix_time())).write());
-            self.pings.push_back((due.max(now.saturating_sub(self.times.ping)) + self.times.ping, id));
+            let (asks, ends) = (client.heard + ping.mul_f64(1.5), client.heard + ping * 2);
+            if ends <= now {
+                out.close(id, CloseCode::Policy, "silent for too long");
+                continue;
+            }
+            if asks <= now && !client.pings {
+                client.asked += 1;
+                out.send_text(id, &Wire::Ping(Beat::new(client.asked, out.unix_time())).write());
+            }
+            self.silences.insert((if asks <= now { ends } else { asks }, id));
         }
     }
 }
 
 /// Has the other processes, where there are any, take a symbol into their markets.
-fn tell_others(symbol: &str, out: &mut Outbox) {
+fn tell_others(symbol: &str, weight: u64, out: &mut Outbox) {
     if out.participant().is_some() {
         // Far shorter than what a bus takes.
-        let _ = out.publish(SYMBOLS, Kind::Text, &[symbol.as_bytes()]);
+        let _ = out.publish(SYMBOLS, Kind::Text, &[format!("{symbol} {weight}").as_bytes()]);
     }
+}
+
+/// Closes a connection, and says why.
+fn refuse(id: ConnectionId, code: CloseCode, why: &str, out: &mut Outbox) {
+    out.send_text(id, &Wire::Error(Complaint(why.to_owned())).write());
+    out.close(id, code, why);
 }
 
 impl App for Ticker {
     type Connection = ();
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
-        self.clients.insert(id, Client { heard: out.now(), sequence: 0, set: None });
-        self.pings.push_back((out.now() + self.times.ping, id));
-        self.silences.insert((out.now() + self.times.ping * 2, id));
-        out.tick_by(out.now() + self.times.ping);
+        self.clients.insert(id, Client { heard: out.now(), asked: 0, pings: false, set: None });
+        let due = out.now() + self.times.ping.mul_f64(1.5);
+        self.silences.insert((due, id));
+        out.tick_by(due);
     }
 
     fn on_message(&mut self, id: ConnectionId, (): &mut (), mut message: Message<'_>, out: &mut Outbox) {
@@ -273,6 +391,9 @@ impl App for Ticker {
                 Err(error) => (CloseCode::Policy, error),
             },
             Some(Ok(Wire::Ping(beat))) => {
+                if let Some(client) = self.clients.get_mut(&id) {
+                    client.pings = true;
+                }
                 out.send_text(id, &Wire::Pong(beat).write());
                 return;
             }
@@ -284,13 +405,12 @@ impl App for Ticker {
             Some(Err(error @ Unreadable::Malformed(_))) => (CloseCode::Invalid, error.to_string()),
             None => (CloseCode::Unsupported, "a binary message: send Name:JSON as text".to_owned()),
         };
-        out.send_text(id, &Wire::Error(Complaint(error.clone())).write());
-        out.close(id, code, &error);
+        refuse(id, code, &error, out);
     }
 
     fn on_close(&mut self, id: ConnectionId, (): (), _: &CloseReason, _: &mut Outbox) {
-        if let Some(channel) = self.clients.remove(&id).and_then(|client| client.set) {
-            self.give_up(&channel);
+        if let Some(set) = self.clients.remove(&id).and_then(|client| client.set) {
+            self.sets.leave(id, set, &mut self.market);
         }
     }
 
@@ -299,8 +419,13 @@ impl App for Ticker {
         if record.channel == PRICES.as_bytes() {
             self.follow(from, text, out);
         } else if record.channel == SYMBOLS.as_bytes() {
-            // One that is refused here is refused there, too.
-            let _ = self.market.add(text, out.unix_time().as_secs());
+            let Some((symbol, weight)) = text.split_once(' ') else { return };
+            let (Ok(()), Ok(weight)) = (check_symbol(symbol), weight.parse()) else { return };
+            let now = out.unix_time().as_secs();
+            // One that finds no room here weighs too much there, too.
+            if !self.market.hear(symbol, weight, now) && self.make_room(1, weight, out) {
+                self.market.hear(symbol, weight, now);
+            }
         }
     }
 
@@ -311,16 +436,20 @@ impl App for Ticker {
             (self.next_tick, self.leadership.heard) = (now + self.times.tick, now);
         }
         if now >= self.next_tick {
-            if self.market.begin_round(KEEP_TICKS).is_multiple_of(SAY_AGAIN_TICKS) {
-                self.say_again(out);
+            let says_again = self.market.begin_round(KEEP_TICKS).is_multiple_of(SAY_AGAIN_TICKS);
+            if says_again && out.participant().is_some() {
+                self.symbols.begin(String::new());
             }
             self.tick(now, out);
             // A process that was held up does not make up for what it missed.
             self.next_tick = (self.next_tick + self.times.tick).max(now);
         }
-        self.release(now, out);
-        self.ping(now, out);
-        let others = [self.pings.front(), self.silences.first()].into_iter().flatten().map(|(due, _)| *due);
-        Some(others.fold(self.next_tick, Duration::min))
+        self.mind_silences(now, out);
+        let goes_on = self.say_slice(out).then_some(now);
+        let silence = self.silences.first().map(|(due, _)| *due);
+        Some([goes_on, silence].into_iter().flatten().fold(self.next_tick, Duration::min))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -173,9 +173,11 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A field as it stands; nothing, which is no JSON, where there is none.
+/// A field as it stands; nothing, which is no JSON, where there is none. Its name may be in any case, as in Go; the name as
+/// it is written here goes first, and of others the first in the order of bytes.
 fn field<'a>(json: &Fields<'a>, name: &str) -> &'a str {
-    json.get(name).map_or("", |value| value.get())
+    let others = || json.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).min_by_key(|(key, _)| key.as_str());
+    json.get(name).or_else(|| others().map(|(_, value)| value)).map_or("", |value| value.get())
 }
 
 fn string(json: &Fields<'_>, name: &str) -> Result<String, String> {
@@ -254,6 +256,17 @@ mod tests {
         assert_eq!(Wire::read(&odd.write()), Ok(odd));
         let text = r#"TickerChange:{"Changes":[{"Symbol":"AAPL","UpdateTime":1700000000,"Price":133.11}]}"#;
         assert_eq!(Wire::read(text).map(|change| change.write()), Ok(text.to_owned()));
+    }
+
+    #[test]
+    fn fields_are_known_in_any_case() {
+        let request = Wire::TickerRequest(Request { id: "me ".into(), tickers: vec!["SPY".into()] });
+        for text in [r#"{"id":"me ","tickers":["SPY"]}"#, r#"{"tickers":[1],"Tickers":["SPY"],"ID":"me ","iD":1}"#] {
+            assert_eq!(Wire::read(&format!("TickerRequest:{text}")), Ok(request.clone()));
+        }
+        assert_eq!(Wire::read(r#"PING:{}"#), Err(Unreadable::UnknownName("PING".into())));
+        let beat = Beat { sequence: 7, seconds: 1, nanos: 2 };
+        assert_eq!(Wire::read(r#"Ping:{"sequence":7,"SECONDS":1,"nanos":2}"#), Ok(Wire::Ping(beat)));
     }
 
     #[test]
