@@ -124,6 +124,21 @@ fn store(bytes: &[u8], words: &[AtomicU64]) {
     }
 }
 
+/// Where a ring ends, and the number of the record that comes there. Both `head` and `place` tell; should they not agree, the later
+/// of the two holds to which whole records lead from the checkpoint.
+fn end_of(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<(u64, u32), Corrupt> {
+    let place = ring.place.load(Ordering::Acquire);
+    let end = checkpoint.saturating_add((place as u32).wrapping_sub(checkpoint as u32).into());
+    let by_head = next_number(ring, checkpoint, head).map(|number| (head, number));
+    let by_place = next_number(ring, checkpoint, end).map(|number| (end, number));
+    match by_place {
+        Ok((end, number)) if number == (place >> 32) as u32 => {
+            Ok(by_head.map_or((end, number), |other| other.max((end, number))))
+        }
+        _ => by_head,
+    }
+}
+
 /// The number of the record that comes at `head`, by those that lie between it and the checkpoint.
 fn next_number(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<u32, Corrupt> {
     if head == 0 && checkpoint == 0 {
@@ -176,18 +191,19 @@ impl Writer {
     pub fn resume(ring: Ring<'_>) -> Result<Writer, Corrupt> {
         let head = ring.head.load(Ordering::Acquire);
         let checkpoint = ring.checkpoint.load(Ordering::Acquire);
-        if head > LAST_POSITION {
-            return Err(Corrupt("a head that no ring comes to"));
+        if checkpoint > LAST_POSITION {
+            return Err(Corrupt("a checkpoint that no ring comes to"));
         }
-        let number = next_number(ring, checkpoint, head)?;
-        let (mut reserved, position, most) = (ring.reserved.load(Ordering::Relaxed), head, checkpoint + ring.len());
-        if !(head..=most).contains(&reserved) {
+        let (position, number) = end_of(ring, checkpoint, head)?;
+        let (mut reserved, most) = (ring.reserved.load(Ordering::Relaxed), checkpoint + ring.len());
+        if !(position..=most).contains(&reserved) {
             // Damaged: perhaps all was begun to be overwritten that may be.
             reserved = most;
             ring.reserved.store(reserved, Ordering::Relaxed);
         }
-        // Its former writer may have been killed before it did.
-        ring.place.store(place(number, head), Ordering::Relaxed);
+        // Its former writer may have been killed before it did; or they are damaged.
+        ring.head.store(position, Ordering::Release);
+        ring.place.store(place(number, position), Ordering::Relaxed);
         Ok(Writer {
             position,
             published: position,
@@ -302,28 +318,17 @@ impl Reader {
 
     /// A reader of what is published from about now on. Where one of the ring's words is damaged, the others tell where that is.
     pub fn at_head(ring: Ring<'_>) -> Reader {
-        let mut best = Reader::new(ring.head.load(Ordering::Acquire), None);
         for _ in 0..ATTEMPTS {
             let checkpoint = ring.checkpoint.load(Ordering::Acquire);
-            let head = ring.head.load(Ordering::Acquire);
-            let place = ring.place.load(Ordering::Acquire);
-            let (number, low) = ((place >> 32) as u32, place as u32);
-            if low == head as u32 && head <= LAST_POSITION {
-                return Reader::at(head, number);
-            }
-            // The writer is just publishing; or one of them is damaged, and of the two ends that they tell the right one is the later to
-            // which whole records lead.
-            let end = checkpoint.saturating_add(low.wrapping_sub(checkpoint as u32).into());
-            let by_place =
-                next_number(ring, checkpoint, end).ok().filter(|next| *next == number).map(|next| (end, next));
-            let by_head = next_number(ring, checkpoint, head).ok().map(|next| (head, next));
-            if let Some((end, next)) = by_place.max(by_head)
+            if let Ok((end, number)) = end_of(ring, checkpoint, ring.head.load(Ordering::Acquire))
                 && is_kept(ring, checkpoint)
             {
-                best = Reader::at(end, next);
+                return Reader::at(end, number);
             }
         }
-        best
+        // The checkpoint is damaged, or a record that comes after it.
+        let (head, place) = (ring.head.load(Ordering::Acquire), ring.place.load(Ordering::Acquire));
+        Reader::new(head, (place as u32 == head as u32).then_some((place >> 32) as u32))
     }
 
     /// Where it stands, in words.
@@ -384,16 +389,13 @@ impl Reader {
     /// With this head the ring cannot be read from here. If that was so with an earlier one already, it is not for a wrong
     /// head: the reader goes on where the ring ended then.
     fn stick(&mut self, ring: Ring<'_>, head: u64, why: Corrupt) -> Corrupt {
-        let is_sound =
-            |end: &u64| *end != self.position && head.checked_sub(*end).is_some_and(|left| left <= ring.len());
-        if let Some(former) = self.stuck.replace(head)
-            && let Some(end) = Some(former).filter(is_sound).or_else(|| {
-                Some(ring.checkpoint.load(Ordering::Acquire))
-                    .filter(|checkpoint| *checkpoint > self.position)
-                    .filter(is_sound)
-            })
-        {
-            (self.position, self.stuck) = (end, None);
+        let position = self.position;
+        let is_sound = |end: &u64| *end != position && head.checked_sub(*end).is_some_and(|left| left <= ring.len());
+        if let Some(former) = self.stuck.replace(head) {
+            let checkpoint = Some(ring.checkpoint.load(Ordering::Acquire)).filter(|checkpoint| *checkpoint > position);
+            if let Some(end) = [Some(former), checkpoint].into_iter().flatten().find(is_sound) {
+                (self.position, self.stuck) = (end, None);
+            }
         }
         why
     }

@@ -97,7 +97,8 @@ pub struct World {
     pub heard: u64,
     pub lost: u64,
     pub joins: u64,
-    damage_after: u64,
+    /// The slot whose words were damaged last, and how many records it had shown then.
+    damaged: Option<(usize, usize)>,
 }
 
 impl World {
@@ -121,8 +122,7 @@ impl World {
             is_damaged,
             next: 0,
         };
-        let damage_after = random.between(50, 2_500);
-        World { random, outside, processes: Vec::new(), heard: 0, lost: 0, joins: 0, damage_after }
+        World { random, outside, processes: Vec::new(), heard: 0, lost: 0, joins: 0, damaged: None }
     }
 
     /// One thing happens.
@@ -138,6 +138,8 @@ impl World {
         }
         let index = *self.random.pick(&there);
         let World { random, outside, processes, .. } = self;
+        let unshown: Vec<usize> =
+            processes.iter().filter(|process| process.has_pushed()).map(|process| process.me.slot as usize).collect();
         let process = &mut processes[index];
         match random.between(0, 99) {
             // Stopped and continued by a signal, or for want of a processor.
@@ -151,9 +153,12 @@ impl World {
                 process.leave(outside);
                 outside.close_all(index);
             }
-            6 if outside.is_damaged && outside.now > self.damage_after => {
-                self.damage_after = outside.now + 400;
-                damage(random, outside);
+            // One at a time: the next comes once its owner has made good the last.
+            6 if outside.is_damaged
+                && random.one_in(12)
+                && self.damaged.is_none_or(|(slot, shown)| outside.shown[slot].len() > shown) =>
+            {
+                self.damaged = damage(random, outside, &unshown).or(self.damaged);
             }
             _ if process.stopped => {}
             7..=45 => process.publish(random, outside),
@@ -259,19 +264,32 @@ impl World {
     }
 }
 
-/// Writes 8 bytes where they hurt.
-fn damage(random: &mut Random, outside: &Outside) {
+/// Writes 8 bytes where they hurt; says in which slot, and how many records it has shown.
+fn damage(random: &mut Random, outside: &Outside, unshown: &[usize]) -> Option<(usize, usize)> {
     let slot = random.size(0, outside.geometry.slots - 1);
     let region = outside.region();
     let ring = region.ring(slot);
-    let head = ring.head.load(Relaxed);
+    let (head, words) = (ring.head.load(Relaxed), ring.words.len() as u64);
     let own = region.slot(slot);
-    let near = &ring.words[(head.wrapping_sub(random.between(0, 60)) & (ring.words.len() as u64 - 1)) as usize];
-    let word = *random.pick(&[ring.head, ring.checkpoint, ring.reserved, own.generation(), own.parked(), near, near]);
+    let near = &ring.words[(head.wrapping_sub(random.between(0, 60)) & (words - 1)) as usize];
+    let word = *random.pick(&[
+        ring.head,
+        ring.checkpoint,
+        ring.reserved,
+        ring.place,
+        own.generation(),
+        own.parked(),
+        near,
+        near,
+    ]);
     let was = word.load(Relaxed);
-    let small = random.between(1, 600);
-    let any = random.next();
-    let value =
-        *random.pick(&[0, 1, u64::MAX, was.wrapping_add(small), was.wrapping_sub(small), 1 << 40, any, was ^ 1 << 35]);
+    let (small, any) = (random.between(1, 600), random.next());
+    let values = [0, 1, u64::MAX, was.wrapping_add(small), was.wrapping_sub(small), 1 << 40, any, was ^ 1 << 35];
+    let value = *random.pick(&values);
+    // With a head that is a little too far, what was pushed and not shown is heard, and what the killed left so.
+    if std::ptr::eq(word, ring.head) && (unshown.contains(&slot) || (was..was + words).contains(&value)) {
+        return None;
+    }
     word.store(value, Relaxed);
+    Some((slot, outside.shown[slot].len()))
 }

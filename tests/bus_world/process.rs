@@ -372,8 +372,12 @@ impl Process {
         }
     }
 
+    pub fn has_pushed(&self) -> bool {
+        self.stage != Stage::Ended && !self.pushed.is_empty()
+    }
+
     pub fn has_unshown(&self) -> bool {
-        self.stage == Stage::Running && !self.pushed.is_empty()
+        self.stage == Stage::Running && self.has_pushed()
     }
 
     pub fn show(&mut self, outside: &mut Outside) {
