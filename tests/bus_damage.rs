@@ -86,7 +86,7 @@ fn a_damaged_ring_costs_its_slot_alone() {
     say(&mut second, "here, too");
     hears(&mut third, "here, too");
     for slot in [1, 2, 3] {
-        damaged.region().ring(slot).checkpoint.store(1 << 50, Relaxed);
+        damaged.region().ring(slot).checkpoint.store((1 << 50) + 100, Relaxed);
     }
     drop((second, third));
     let error = Bus::join(&path, SMALL).map(|_| ()).expect_err("none is left").to_string();
