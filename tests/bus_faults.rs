@@ -298,3 +298,33 @@ fn a_bus_of_others_is_not_joined() {
     status = command("status", &path, &["--bus-mode", "666"]);
     assert_eq!(run(status).0, 0);
 }
+
+/// Whoever sleeps on a bus whose files are removed says so at once, and once; it goes on with those who were there.
+#[test]
+fn removed_files_are_said() {
+    let folder = TempDir::new();
+    let path = folder.path("bus");
+    let (mut here, mut there) = (Listener::join(&path, SMALL), Listener::join(&path, SMALL));
+    let mut tail =
+        Killed(command("tail", &path, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs"));
+    here.until("all are there", |here| here.here.len() == 2);
+    there.drain();
+    assert_eq!((here.bus.warning(), there.bus.warning()), (None, None));
+    std::fs::remove_dir_all(&path).expect("it is there");
+    let line = BufReader::new(tail.0.stderr.as_mut().expect("piped")).lines().next();
+    let line = line.expect("a line").expect("text");
+    assert!(line.contains("were removed while it is in use"), "{line}");
+    let mut warning = None;
+    here.until("a warning", |_| {
+        there.bus.take_news().expect("it looks");
+        warning = warning.take().or_else(|| there.bus.warning());
+        warning.is_some()
+    });
+    let other = Listener::join(&path, SMALL);
+    assert_eq!(other.bus.others().count(), 0, "it is another bus");
+    here.say("still together");
+    there.hears("still together");
+    here.bus.take_news().expect("it looks");
+    assert!(here.bus.warning().is_some());
+    assert_eq!((here.bus.warning(), there.bus.warning()), (None, None));
+}

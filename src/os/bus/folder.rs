@@ -12,11 +12,12 @@ use crate::os::locks;
 use crate::os::shared_words::SharedWords;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{
     AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fchmod, openat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
@@ -237,6 +238,29 @@ impl Folder {
 
     pub(super) fn directory(&self) -> &Directory {
         &self.directory
+    }
+
+    /// A descriptor that is readable once the region's file may have been removed or renamed.
+    pub(super) fn watch(&self) -> io::Result<OwnedFd> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        inotify::add_watch(&watch, file, WatchFlags::ATTRIB | WatchFlags::MOVE_SELF)?;
+        Ok(watch)
+    }
+
+    /// Whether those who join find another region in the folder's place, or none.
+    pub(super) fn is_replaced(&self) -> bool {
+        let identity = |data: Metadata| (data.dev(), data.ino());
+        let found = fs::symlink_metadata(self.path.join(REGION)).map(identity);
+        match (found, self.file.metadata().map(identity)) {
+            (Ok(found), Ok(ours)) => found != ours,
+            (Err(error), _) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A name in the folder by which a socket can be reached, at which there is no way by a descriptor alone.

@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token, event::Source};
 use rustix::cmsg_space;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{AtFlags, Mode, OFlags, chmod, fchmod, openat, statat};
-use rustix::io::{Errno, write};
+use rustix::io::{Errno, read, write};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, send, sendmsg,
@@ -40,6 +40,7 @@ const RING: [u8; 8] = 1u64.to_ne_bytes();
 const LISTENER: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
+const WATCH: Token = Token(usize::MAX - 3);
 /// After so long those who wait are tried to be accepted again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -84,7 +85,7 @@ struct Link {
 pub(super) struct Looked {
     /// The time that [`Links::look_after`] set has come.
     pub is_due: bool,
-    /// Someone connected, or an end was found.
+    /// Someone connected, an end was found, or the region's file was removed.
     pub changed: bool,
 }
 
@@ -99,6 +100,8 @@ pub(super) struct Links {
     /// When it goes off, after it was set.
     timer_after: Option<Duration>,
     directory: Directory,
+    /// Tells when the region's file is removed; none where there are too many of these.
+    watch: Option<OwnedFd>,
     /// What wakes us.
     bell: OwnedFd,
     /// By slot: those that we made, and after them those that came to us. Two that join at once may have one of each.
@@ -120,6 +123,10 @@ impl Links {
         register(&poll, &timer, TIMER)?;
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         register(&poll, &bell, BELL)?;
+        let watch = folder.watch().ok();
+        if let Some(watch) = &watch {
+            register(&poll, watch, WATCH)?;
+        }
         let entry = Entry { generation: me.generation, start };
         Ok(Links {
             me,
@@ -130,6 +137,7 @@ impl Links {
             timer,
             timer_after: None,
             directory,
+            watch,
             bell,
             links: (0..2 * folder.slots()).map(|_| None).collect(),
             strangers: Vec::new(),
@@ -208,6 +216,7 @@ impl Links {
             looked.changed |= event.token() != BELL;
             match event.token() {
                 BELL => {}
+                WATCH => self.clear_watch(),
                 LISTENER => self.accept(region, peers),
                 TIMER => {
                     (self.timer_after, looked.is_due) = (None, true);
@@ -221,6 +230,12 @@ impl Links {
         }
         self.events = events;
         polled.map(|()| looked)
+    }
+
+    /// What it says in particular does not matter.
+    fn clear_watch(&self) {
+        let mut bytes = [0; 1024];
+        while self.watch.as_ref().is_some_and(|watch| read(watch, &mut bytes).is_ok_and(|length| length > 0)) {}
     }
 
     fn accept(&mut self, region: Region<'_>, peers: &mut Peers) {

@@ -32,11 +32,13 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How soon it is looked again whether a participant is gone to whom there is no connection; then twice as long each
 /// time, up to the latter.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
+/// How often it is looked whether the files are there, where the kernel does not tell.
+const CHECK: Duration = Duration::from_secs(1);
 /// What is to be said waits for whoever asks, up to this many.
 const WARNINGS: usize = 16;
 
@@ -70,6 +72,9 @@ pub struct Bus {
     /// Whether lists could not be read, which is said once.
     lists_failed: bool,
     warnings: VecDeque<String>,
+    /// When it was looked last whether the files are there still, and whether they are not.
+    checked: Instant,
+    replaced: bool,
     /// These are dropped in their order. What lies in the folder is removed before the slot is given up, as it is a successor's
     /// after that; and the others see the end of a connection once it is.
     list: OwnList,
@@ -169,6 +174,8 @@ impl Bus {
             unsettled: 0,
             lists_failed: false,
             warnings: VecDeque::new(),
+            checked: Instant::now(),
+            replaced: false,
             list,
             folder,
             links,
@@ -333,11 +340,27 @@ impl Bus {
         if looked.changed || changed {
             self.mend();
         }
+        if !self.replaced && (looked.changed || self.checked.elapsed() >= CHECK) {
+            self.check_files();
+        }
         if looked.is_due {
             self.peers.retry_lists();
         }
         self.settle(looked.is_due);
         Ok(())
+    }
+
+    /// Says if those who join from now on are on another bus. The region has no name any more then, and cannot be given one.
+    fn check_files(&mut self) {
+        self.checked = Instant::now();
+        self.replaced = self.folder.is_replaced();
+        if self.replaced {
+            self.warn(format!(
+                "the files of the bus in {} were removed while it is in use: those who are on it go on, and whoever joins from now on \
+                is on another bus, apart from them; start all of them again",
+                self.folder.path().display()
+            ));
+        }
     }
 
     /// Writes anew who we are, if that was damaged.
