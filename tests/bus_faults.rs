@@ -328,3 +328,18 @@ fn removed_files_are_said() {
     assert!(here.bus.warning().is_some());
     assert_eq!((here.bus.warning(), there.bus.warning()), (None, None));
 }
+
+/// One is killed once it stands in the region, and before it has connected to anyone: nobody sees it for ever.
+#[test]
+fn one_that_never_connected_is_not_there_for_ever() {
+    let folder = TempDir::new();
+    let path = folder.path("bus");
+    let mut here = Listener::join(&path, SMALL);
+    let folder = Folder::open(&path, SMALL).expect("a bus");
+    folder.region().announce(1, percore::bus::region::Entry { generation: 1, start: (0, 0) });
+    here.drain();
+    assert_eq!(here.here.len(), 1, "it seems to be there");
+    // Nothing else will wake it.
+    here.bus.wait(Some(PATIENCE)).expect("it waits");
+    here.until("its end", |here| here.here.is_empty());
+}

@@ -56,13 +56,6 @@ pub fn published() {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Asleep(u64);
 
-impl Asleep {
-    /// Whether the word is one that an owner wrote.
-    pub fn is_certain(self) -> bool {
-        is_valid(self.0)
-    }
-}
-
 /// Whether the owner of a word sleeps. Then it is to be rung for, and [`rung`] to be called after that.
 #[inline]
 pub fn asleep(flag: &AtomicU64) -> Option<Asleep> {

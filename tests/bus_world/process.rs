@@ -434,16 +434,11 @@ impl Process {
             self.stage = Stage::Waking(slot + 1, None);
             return;
         }
+        self.peers.as_mut().expect("joined").look(outside.region());
         for slot in slot..outside.geometry.slots {
-            if slot == self.slot() {
-                continue;
-            }
-            let Some(found) = parking::asleep(outside.region().slot(slot).parked()) else { continue };
-            let peers = self.peers.as_mut().expect("joined");
-            if !peers.is_there(slot) && found.is_certain() {
-                peers.look(outside.region());
-            }
-            if peers.is_there(slot) {
+            if self.peers.as_ref().is_some_and(|peers| peers.is_there(slot))
+                && let Some(found) = parking::asleep(outside.region().slot(slot).parked())
+            {
                 self.ring(slot, outside);
                 self.stage = Stage::Waking(slot, Some(found));
                 return;

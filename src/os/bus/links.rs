@@ -232,6 +232,11 @@ impl Links {
         polled.map(|()| looked)
     }
 
+    /// Whether the kernel tells when the region's file is removed.
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// What it says in particular does not matter.
     fn clear_watch(&self) {
         let mut bytes = [0; 1024];

@@ -267,17 +267,23 @@ impl Bus {
     fn wake_sleepers(&mut self) {
         let region = self.folder.region();
         parking::published();
-        for slot in (0..self.folder.slots()).filter(|slot| *slot != self.me.slot as usize) {
-            let flag = region.slot(slot).parked();
-            let Some(found) = parking::asleep(flag) else { continue };
-            if !self.peers.is_there(slot) && found.is_certain() {
-                // It joined just now; or was killed in its sleep.
-                self.peers.look(region);
-            }
-            if self.peers.is_there(slot) {
+        // Whoever sleeps stood in the region before it did.
+        self.peers.look(region);
+        for slot in 0..self.folder.slots() {
+            if self.peers.is_there(slot)
+                && let Some(found) = parking::asleep(region.slot(slot).parked())
+            {
                 self.links.wake(slot, region, &mut self.peers);
-                parking::rung(flag, found);
+                parking::rung(region.slot(slot).parked(), found);
             }
+        }
+        self.look_after_unsettled();
+    }
+
+    /// Whoever was found and has no connection, and may never have one, is looked at by the clock.
+    fn look_after_unsettled(&mut self) {
+        if self.peers.unsettled().next().is_some() {
+            self.links.look_after(self.look_again);
         }
     }
 
@@ -298,6 +304,7 @@ impl Bus {
         for (slot, Corrupt(why)) in self.peers.take_damaged() {
             self.warn(format!("the memory of the bus is damaged, in the ring of slot {slot}: {why}"));
         }
+        self.look_after_unsettled();
         more
     }
 
@@ -340,13 +347,15 @@ impl Bus {
         if looked.changed || changed {
             self.mend();
         }
-        if !self.replaced && (looked.changed || self.checked.elapsed() >= CHECK) {
+        if !self.replaced && (looked.changed || !self.links.is_watched() && self.checked.elapsed() >= CHECK) {
             self.check_files();
         }
         if looked.is_due {
             self.peers.retry_lists();
         }
-        self.settle(looked.is_due);
+        if looked.changed || changed || self.peers.unsettled().next().is_some() {
+            self.settle(looked.is_due);
+        }
         Ok(())
     }
 
