@@ -295,8 +295,8 @@ fn what_is_no_bus_is_said_to_be_none() {
     let error = Bus::join(&folder.path("odd"), odd).map(|_| ()).expect_err("no power of two").to_string();
     assert!(error.contains("a ring of 5000 bytes: give a power of two"), "{error}");
     let deep = folder.path(&"x".repeat(120));
-    let error = Bus::join(&deep, SMALL).map(|_| ()).expect_err("too long").to_string();
-    assert!(error.contains("at most 107 bytes"), "{error}");
+    // Longer than the path of a socket may be.
+    drop(Bus::join(&deep, SMALL).expect("a bus"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SMALL: BusOptions = BusOptions { slots: 4, ring_bytes: 4096, mode: 0o600 };
 
@@ -79,13 +79,14 @@ fn a_damaged_ring_costs_its_slot_alone() {
     // A record that is longer than can be.
     let ring = damaged.region().ring(0);
     ring.words[0].store(u64::from(u32::MAX), Relaxed);
-    ring.checkpoint.store(0, Relaxed);
-    let mut third = Bus::join(&path, SMALL).expect("a place beside one that is as good as gone");
-    assert_eq!(third.others().collect::<Vec<_>>(), [second.me()]);
-    say(&mut second, "still here");
+    let mut third = Bus::join(&path, SMALL).expect("a place");
+    assert_eq!(third.others().collect::<Vec<_>>(), [first.me(), second.me()]);
+    say(&mut first, "still here");
     hears(&mut third, "still here");
+    say(&mut second, "here, too");
+    hears(&mut third, "here, too");
     for slot in [1, 2, 3] {
-        damaged.region().ring(slot).checkpoint.store(1 << 50, Relaxed);
+        damaged.region().ring(slot).checkpoint.store((1 << 50) + 100, Relaxed);
     }
     drop((second, third));
     let error = Bus::join(&path, SMALL).map(|_| ()).expect_err("none is left").to_string();
@@ -149,19 +150,44 @@ fn who_passes_for_someone_else_is_not_heard() {
 }
 
 #[test]
-fn one_that_does_not_run_is_named() {
+fn one_that_does_not_run_keeps_nobody_from_joining() {
     let folder = TempDir::new();
     let path = folder.path("bus");
-    let _first = Bus::join(&path, SMALL).expect("a bus");
+    let mut first = Bus::join(&path, SMALL).expect("a bus");
     // In place of its socket one that nobody accepts from, and whose queue is full.
     let place = path.join("0.sock");
-    std::fs::remove_file(&place).expect("it is there");
+    std::fs::rename(&place, path.join("aside")).expect("it is there");
     let (listener, waiting) = (socket(), socket());
     bind(&listener, &address(&place)).expect("free");
     listen(&listener, 0).expect("it listens");
     connect(&waiting, &address(&place)).expect("the first waits");
-    let error = Bus::join(&path, SMALL).map(|_| ()).expect_err("no connection").to_string();
-    assert!(error.contains("0.sock") && error.contains("does not run"), "{error}");
+    let mut second = Bus::join(&path, SMALL).expect("a place");
+    assert_eq!(second.others().collect::<Vec<_>>(), [first.me()]);
+    // Without a connection they hear each other all the same.
+    say(&mut first, "hello");
+    hears(&mut second, "hello");
+    say(&mut second, "hello to you");
+    hears(&mut first, "hello to you");
+    // And are connected once that can be.
+    std::fs::rename(path.join("aside"), &place).expect("it is there");
+    eventually("a connection", || {
+        second.wait(Some(Duration::from_millis(10))).expect("it waits");
+        first.take_news().expect("it looks");
+        is_settled(&mut second)
+    });
+    drop(first);
+    eventually("its end", || {
+        second.wait(Some(Duration::from_millis(10))).expect("it waits");
+        second.others().count() == 0
+    });
+}
+
+/// Whether a participant has nothing to look for by the clock.
+fn is_settled(bus: &mut Bus) -> bool {
+    while bus.drain(|_| {}) {}
+    let (start, time) = (Instant::now(), Duration::from_millis(250));
+    bus.wait(Some(time)).expect("it waits");
+    start.elapsed() >= time
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod ring;
 use atomic::{AtomicU64, Ordering};
 use loom::sync::Arc;
 use loom::thread;
+use parking::Parking;
 use ring::{Reader, Ring, Writer};
 
 /// Records of 8 bytes take two words, so four of them fill the ring.
@@ -23,19 +24,35 @@ struct Memory {
     head: AtomicU64,
     reserved: AtomicU64,
     checkpoint: AtomicU64,
+    place: AtomicU64,
     words: Vec<AtomicU64>,
     parked: AtomicU64,
+    rung: AtomicU64,
 }
 
 impl Memory {
     fn new() -> Memory {
         let zero = || AtomicU64::new(0);
         let words = (0..WORDS).map(|_| zero()).collect();
-        Memory { head: zero(), reserved: zero(), checkpoint: zero(), words, parked: zero() }
+        Memory {
+            head: zero(),
+            reserved: zero(),
+            checkpoint: zero(),
+            place: zero(),
+            words,
+            parked: zero(),
+            rung: zero(),
+        }
     }
 
     fn ring(&self) -> Ring<'_> {
-        Ring { head: &self.head, reserved: &self.reserved, checkpoint: &self.checkpoint, words: &self.words }
+        Ring {
+            head: &self.head,
+            reserved: &self.reserved,
+            checkpoint: &self.checkpoint,
+            place: &self.place,
+            words: &self.words,
+        }
     }
 }
 
@@ -140,43 +157,83 @@ fn what_is_published_together_is_seen_in_order() {
     });
 }
 
+/// Publishes a record, and rings for the sleeper: counted in `rung`.
+fn publish_and_ring(memory: &Memory, writer: &mut Writer, number: u32) {
+    push(writer, memory.ring(), number);
+    writer.publish(memory.ring());
+    parking::published();
+    ring_for(memory);
+}
+
+fn ring_for(memory: &Memory) {
+    if let Some(found) = parking::asleep(&memory.parked) {
+        memory.rung.fetch_add(1, Ordering::AcqRel);
+        parking::rung(&memory.parked, found);
+    }
+}
+
 /// Who goes to sleep has seen the record, or is woken for it.
 #[test]
 fn no_wake_up_is_missed() {
     model(3, || {
         let memory = Arc::new(Memory::new());
+        let mut parking = Parking::begin(&memory.parked);
         let theirs = Arc::clone(&memory);
         let writing = thread::spawn(move || {
-            let mut writer = Writer::resume(theirs.ring()).expect("new");
-            push(&mut writer, theirs.ring(), 0);
-            writer.publish(theirs.ring());
-            parking::published();
-            parking::is_to_be_woken(&theirs.parked)
+            publish_and_ring(&theirs, &mut Writer::resume(theirs.ring()).expect("new"), 0);
         });
-        parking::park(&memory.parked);
+        parking.park(&memory.parked);
         let sleeps = !Reader::at(0, 0).is_behind(memory.ring());
         if !sleeps {
-            parking::unpark(&memory.parked);
+            parking.unpark(&memory.parked);
         }
-        let woken = writing.join().expect("no panic");
-        assert!(!sleeps || woken, "asleep for ever");
+        writing.join().expect("no panic");
+        assert!(!sleeps || memory.rung.load(Ordering::Relaxed) > 0, "asleep for ever");
     });
 }
 
-/// Two publish: one of them wakes the sleeper.
+/// One that publishes elsewhere found us asleep and rings late, when we are awake, or asleep again: what it does to our word
+/// after that does not keep the next publisher from ringing.
 #[test]
-fn a_sleeper_is_woken_once() {
+fn a_late_publisher_does_not_silence_a_sleeper() {
     model(3, || {
         let memory = Arc::new(Memory::new());
-        parking::park(&memory.parked);
-        let wake = |memory: Arc<Memory>| {
-            thread::spawn(move || {
-                parking::published();
-                u32::from(parking::is_to_be_woken(&memory.parked))
-            })
-        };
-        let (first, second) = (wake(Arc::clone(&memory)), wake(Arc::clone(&memory)));
-        assert_eq!(first.join().expect("no panic") + second.join().expect("no panic"), 1);
-        assert_eq!(memory.parked.load(Ordering::Relaxed), 0);
+        let mut parking = Parking::begin(&memory.parked);
+        parking.park(&memory.parked);
+        let late = Arc::clone(&memory);
+        let late = thread::spawn(move || {
+            ring_for(&late);
+        });
+        let theirs = Arc::clone(&memory);
+        let writing = thread::spawn(move || {
+            publish_and_ring(&theirs, &mut Writer::resume(theirs.ring()).expect("new"), 0);
+        });
+        // The late one has rung: we wake, find nothing, and sleep again.
+        let before = memory.rung.load(Ordering::Acquire);
+        parking.unpark(&memory.parked);
+        parking.park(&memory.parked);
+        let sleeps = !Reader::at(0, 0).is_behind(memory.ring());
+        writing.join().expect("no panic");
+        late.join().expect("no panic");
+        assert!(!sleeps || memory.rung.load(Ordering::Relaxed) > before, "asleep for ever");
+    });
+}
+
+/// One that is held up before it rings keeps nobody else from ringing.
+#[test]
+fn a_publisher_that_stops_silences_nobody() {
+    model(3, || {
+        let memory = Arc::new(Memory::new());
+        let mut parking = Parking::begin(&memory.parked);
+        parking.park(&memory.parked);
+        let stopped = Arc::clone(&memory);
+        let stopped = thread::spawn(move || {
+            // And rings in an hour.
+            parking::published();
+            parking::asleep(&stopped.parked)
+        });
+        publish_and_ring(&memory, &mut Writer::resume(memory.ring()).expect("new"), 0);
+        stopped.join().expect("no panic");
+        assert_eq!(memory.rung.load(Ordering::Relaxed), 1);
     });
 }

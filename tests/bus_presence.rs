@@ -192,7 +192,7 @@ fn what_a_full_ring_shows_is_on_the_list() {
         reader.drain();
         let list: Vec<String> = {
             let mut listed = Presence::default();
-            listed.replace(writer.bus.me(), &look.list(writer.bus.me()), |_| {});
+            listed.replace(writer.bus.me(), &look.list(writer.bus.me()).expect("a list"), |_| {});
             listed.members(b"room").map(str::to_owned).collect()
         };
         assert_eq!(reader.members("room"), list[..reader.members("room").len()]);
@@ -223,7 +223,8 @@ fn what_the_killed_had_is_gone() {
     next.enter("room", "dan");
     next.bus.flush();
     let look = Folder::open(&path, SMALL).expect("a bus");
-    assert!(look.list(killed).is_empty() && !look.list(next.bus.me()).is_empty(), "each of its own");
+    let list = |of| look.list(of).expect("a list");
+    assert!(list(killed).is_empty() && !list(next.bus.me()).is_empty(), "each of its own");
     drop(next);
     assert!(!path.join("1.presence").exists(), "who leaves takes it along");
 }
@@ -258,7 +259,7 @@ fn lists_are_whole_while_they_are_written_anew() {
         let (mut reads, mut last) = (0, 0);
         while !writing.is_finished() || reads == 0 {
             let mut listed = Presence::default();
-            listed.replace(me, &look.list(me), |_| {});
+            listed.replace(me, &look.list(me).expect("a list"), |_| {});
             let members: Vec<u32> = listed.members(b"room").filter_map(|name| name.parse().ok()).collect();
             assert_eq!(listed.members(b"room").last(), Some("stays"));
             // The next one enters before the last one leaves, and between them a read may fall.
@@ -284,19 +285,23 @@ fn its_file_belongs_to_the_user_and_is_not_trusted() {
     let look = Folder::open(&path, SMALL).expect("a bus");
     let header = std::fs::read(&file).expect("a file");
     let enter = [&[RecordKind::Enter as u8, 1, 0, 1, 0, 0, 0][..], b"cm"].concat();
-    let damaged = |bytes: &[u8]| {
+    let written = |bytes: &[u8]| {
         std::fs::write(&file, bytes).expect("written");
-        look.list(me).is_empty()
+        look.list(me).ok()
     };
-    assert!(!damaged(&[&header[..], &enter].concat()), "nothing is damaged");
-    assert!(damaged(b"") && damaged(&header[..10]) && damaged(&[&header[1..], &enter].concat()));
-    assert!(damaged(&[&header[..], &enter[..8]].concat()), "cut off");
-    // Longer than any list; and no file at all.
+    let list = written(&[&header[..], &enter].concat()).expect("nothing is damaged");
+    assert_eq!(list.iter().count(), 1);
+    assert_eq!(written(&[&header[..], &enter[..8]].concat()).map(|list| list.is_empty()), Some(true), "cut off");
+    for damaged in [b"", &header[..10], &[&header[1..], &enter].concat()] {
+        assert!(written(damaged).is_none(), "what was known of it is not forgotten for that");
+    }
+    // Longer than any list; no file at all; and something else in its place.
     std::fs::File::create(&file).expect("a file").set_len(1 << 40).expect("sparse");
-    assert!(look.list(me).is_empty());
+    assert!(look.list(me).is_err());
     std::fs::remove_file(&file).expect("it is there");
+    assert!(look.list(me).expect("nobody is on a channel").is_empty());
     assert!(Command::new("mkfifo").arg(&file).status().expect("it runs").success());
-    assert!(look.list(me).is_empty());
+    assert!(look.list(me).is_err());
 }
 
 #[test]

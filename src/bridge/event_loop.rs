@@ -169,6 +169,9 @@ impl Loop {
             let text = format!("processes that join later will not know the members of other hosts: {error}");
             exchange.log.push(Level::Warn, "bus", &[("error", &error.to_string())], text);
         }
+        while let Some(text) = bus.warning() {
+            exchange.log.push(Level::Warn, "bus", &[], text);
+        }
         Ok(more)
     }
 

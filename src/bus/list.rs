@@ -10,6 +10,7 @@
 //! A record is its kind (1 byte), the lengths of channel (2 bytes) and payload (4 bytes), little-endian, and both of these.
 //! Only what is told last of a member or a count still holds. Nothing that stands here is trusted.
 
+use super::region::is_newer;
 use crate::data::id::Participant;
 use crate::data::presence::Presence;
 use crate::data::record::Records;
@@ -31,16 +32,21 @@ pub fn header(generation: u32) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// What a list says that still holds, as Counts and Enters. It is empty if the list is another owner's, or none at all; of one
-/// that is cut off the whole records count.
-pub fn read(mut bytes: Vec<u8>, owner: Participant) -> Records {
-    if bytes.len() > MAX_LIST_BYTES || !bytes.starts_with(&header(owner.generation)) {
-        return Records::new();
+/// What a list says that still holds, as Counts and Enters: nothing if it is a later owner's; of one that is cut off
+/// the whole records count. `None` if it is not a list of these, or longer than any.
+pub fn read(mut bytes: Vec<u8>, owner: Participant) -> Option<Records> {
+    let is_list = bytes.len() <= MAX_LIST_BYTES && bytes.starts_with(&header(owner.generation)[..12]);
+    if !is_list || bytes.len() < HEADER_BYTES {
+        return None;
+    }
+    let generation = bytes[12..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    if generation != owner.generation {
+        return is_newer(generation, owner.generation).then(Records::new);
     }
     bytes.drain(..HEADER_BYTES);
     let mut told = Presence::default();
     told.replace(owner, &Records::from_bytes(bytes), |_| {});
-    told.list(owner)
+    Some(told.list(owner))
 }
 
 #[cfg(test)]
@@ -69,21 +75,24 @@ mod tests {
         let mut want = Records::new();
         want.push(RecordKind::Count, b"a", &[&Interest { subscribers: 1, listens: false }.bytes()]);
         want.push(RecordKind::Enter, b"a", &[b"y"]);
-        assert_eq!(read(log(), OWNER), want);
-        assert!(read(log(), Participant { generation: 8, ..OWNER }).is_empty(), "another owner's");
-        for (byte, name) in [(0, "magic"), (8, "version"), (12, "generation")] {
+        assert_eq!(read(log(), OWNER), Some(want));
+        let owner = |generation| Participant { generation, ..OWNER };
+        assert_eq!(read(log(), owner(6)), Some(Records::new()), "a later owner's");
+        assert_eq!(read(log(), owner(8)), None, "a former owner's");
+        for (byte, name) in [(0, "magic"), (8, "version")] {
             let mut other = log();
             other[byte] ^= 1;
-            assert!(read(other, OWNER).is_empty(), "{name}");
+            assert_eq!(read(other, OWNER), None, "{name}");
         }
-        assert!(read(header(7).to_vec(), OWNER).is_empty());
+        assert_eq!(read(header(7).to_vec(), OWNER), Some(Records::new()));
+        assert_eq!(read(header(7)[..HEADER_BYTES - 1].to_vec(), OWNER), None, "cut off");
     }
 
     #[test]
     fn a_list_that_is_too_long_is_none() {
         let mut long = log();
         long.resize(MAX_LIST_BYTES + 1, 0);
-        assert!(read(long, OWNER).is_empty());
+        assert_eq!(read(long, OWNER), None);
     }
 
     proptest! {

@@ -8,5 +8,6 @@ pub mod envelope;
 pub mod event;
 pub mod list;
 pub mod parking;
+pub mod peers;
 pub mod region;
 pub mod ring;

@@ -1,23 +1,23 @@
 //! The layout of the memory that the participants of a bus share.
 //!
 //! ```text
-//! header   64 words   magic, version, slots, words of a ring
-//! slots    32 words each, four cache lines: what its writer publishes; who it is, and what it reserved; whether it
-//!          sleeps; what it counts
+//! header   64 words   magic, version, slots, bytes of a ring; and how often a slot's entry has changed
+//! slots    32 words each, four cache lines: what its writer publishes; who it is, where its records begin, and what it
+//!          reserved; whether it sleeps; what it counts
 //! cursors  a word for each pair: up to where the one has read the other's ring, for `percore bus status`
 //! rings    from a page boundary on
 //! ```
 //!
 //! Nothing that stands here is trusted: any participant can write anywhere in it.
 
-use super::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering, fence};
 use super::ring::Ring;
 use std::fmt;
 
 /// "percore\0" in a file on a little-endian machine.
 const MAGIC: u64 = u64::from_le_bytes(*b"percore\0");
 /// Changes with the layout, and with the form of records.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 /// The most participants.
 pub const MAX_SLOTS: usize = 256;
 /// The shortest and the longest ring, in bytes.
@@ -30,13 +30,20 @@ const WORD: usize = size_of::<u64>();
 
 /// Words of the header.
 const IN_HEADER: [&str; 4] = ["magic", "layout version", "slots", "ring size"];
+/// Counts changes of entries, so that one look tells whether there are any.
+const CHANGES: usize = 8;
 /// Words of a slot: each group on a cache line of its own.
 const HEAD: usize = 0;
 const CHECKPOINT: usize = 1;
+const PLACE: usize = 2;
 const GENERATION: usize = 8;
 const PID: usize = 9;
 /// Changes less often than what is published: a reader that looks at it finds it in its cache.
 const RESERVED: usize = 10;
+/// Position and number of the owner's first record, and what all of its entry comes to.
+const START_POSITION: usize = 11;
+const START_NUMBER: usize = 12;
+const CHECK: usize = 13;
 const PARKED: usize = 16;
 const PUBLISHED: usize = 24;
 const LOST: usize = 25;
@@ -137,6 +144,40 @@ impl Geometry {
     }
 }
 
+/// Who owns a slot, or did so last: what the slot says of it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Entry {
+    /// Counts the owners that the slot has had; 0 for none.
+    pub generation: u32,
+    /// Position and number of its first record: there its former owner's records end.
+    pub start: (u64, u32),
+}
+
+impl Entry {
+    /// What tells an entry from one that is half written or damaged. It is 0 for none in memory that is new.
+    fn check(self, slot: usize) -> u64 {
+        if self == Entry::default() {
+            return 0;
+        }
+        let mix = |hash: u64, word: u64| {
+            let mixed = (hash ^ word).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed ^ (mixed >> 29)
+        };
+        [slot as u64, self.generation.into(), self.start.0, self.start.1.into()].into_iter().fold(MAGIC, mix)
+    }
+}
+
+/// Whether one owner of a slot came after another.
+#[inline]
+pub fn is_newer(one: u32, other: u32) -> bool {
+    (1..=u32::MAX / 2).contains(&one.wrapping_sub(other))
+}
+
+/// The number of the owner that comes after another: never 0, which is nobody's.
+pub fn next_generation(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
 /// Bytes of the header that [`Geometry::read`] wants.
 pub const HEADER_BYTES: usize = IN_HEADER.len() * WORD;
 
@@ -161,6 +202,11 @@ impl<'a> Region<'a> {
         Region { words, geometry }
     }
 
+    /// How many slots there are.
+    pub fn slots(self) -> usize {
+        self.geometry.slots
+    }
+
     /// A slot's words. `slot` is below [`Geometry::slots`].
     #[inline]
     pub fn slot(self, slot: usize) -> Slot<'a> {
@@ -168,12 +214,44 @@ impl<'a> Region<'a> {
         Slot(&self.words[start..start + SLOT_WORDS])
     }
 
+    /// Who owns a slot, or did so last; `None` when what stands there is damaged, or being changed.
+    pub fn entry(self, slot: usize) -> Option<Entry> {
+        let words = self.slot(slot).0;
+        let word = |word: usize| words[word].load(Ordering::Acquire);
+        let (generation, number) = (word(GENERATION).try_into().ok()?, word(START_NUMBER).try_into().ok()?);
+        let entry = Entry { generation, start: (word(START_POSITION), number) };
+        (entry.check(slot) == word(CHECK)).then_some(entry)
+    }
+
+    /// Shows who owns a slot, for its owner to call.
+    pub fn announce(self, slot: usize, entry: Entry) {
+        let words = self.slot(slot).0;
+        let values = [
+            (START_POSITION, entry.start.0),
+            (START_NUMBER, entry.start.1.into()),
+            (CHECK, entry.check(slot)),
+            (GENERATION, entry.generation.into()),
+        ];
+        for (word, value) in values {
+            words[word].store(value, Ordering::Release);
+        }
+        self.words[CHANGES].fetch_add(1, Ordering::SeqCst);
+        // Of two that join at once, one at least sees the other.
+        fence(Ordering::SeqCst);
+    }
+
+    /// A number that is another one once an entry has changed.
+    #[inline]
+    pub fn changes(self) -> u64 {
+        self.words[CHANGES].load(Ordering::Acquire)
+    }
+
     /// A slot's ring.
     #[inline]
     pub fn ring(self, slot: usize) -> Ring<'a> {
         let (own, start) = (self.slot(slot).0, self.geometry.rings() + slot * self.geometry.ring_words());
         let words = &self.words[start..start + self.geometry.ring_words()];
-        Ring { head: &own[HEAD], reserved: &own[RESERVED], checkpoint: &own[CHECKPOINT], words }
+        Ring { head: &own[HEAD], reserved: &own[RESERVED], checkpoint: &own[CHECKPOINT], place: &own[PLACE], words }
     }
 
     /// Up to where `reader` has read the ring of `writer`.
@@ -258,10 +336,12 @@ mod tests {
         let words = memory(geometry);
         let region = Region::new(&words, geometry);
         let mut all: Vec<*const AtomicU64> = words[..HEADER_BYTES / WORD].iter().map(std::ptr::from_ref).collect();
+        all.push(&raw const words[CHANGES]);
         for slot in 0..5 {
             let (ring, own) = (region.ring(slot), region.slot(slot));
             all.extend(ring.words.iter().map(std::ptr::from_ref));
-            all.extend([ring.head, ring.reserved, ring.checkpoint].map(std::ptr::from_ref));
+            all.extend([ring.head, ring.reserved, ring.checkpoint, ring.place].map(std::ptr::from_ref));
+            all.extend([START_POSITION, START_NUMBER, CHECK].map(|word| std::ptr::from_ref(&own.0[word])));
             let rest = [own.generation(), own.pid(), own.parked(), own.published(), own.lost()];
             all.extend(rest.map(std::ptr::from_ref));
             all.extend((0..5).map(|writer| std::ptr::from_ref(region.cursor(slot, writer))));
@@ -271,5 +351,32 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn an_entry_that_is_damaged_is_none() {
+        let geometry = Geometry::new(3, 4096).expect("within bounds");
+        let words = memory(geometry);
+        let region = Region::new(&words, geometry);
+        assert_eq!(region.entry(2), Some(Entry::default()), "nobody was there yet");
+        let entry = Entry { generation: 7, start: (1000, 50) };
+        region.announce(2, entry);
+        assert_eq!((region.entry(2), region.changes()), (Some(entry), 1));
+        for word in [GENERATION, START_POSITION, START_NUMBER, CHECK] {
+            let word = &region.slot(2).0[word];
+            let good = word.load(Ordering::Relaxed);
+            for bad in [0, 1, good + 1, good ^ 1 << 63, u64::MAX] {
+                word.store(bad, Ordering::Relaxed);
+                assert_eq!(region.entry(2), None, "{bad}");
+            }
+            word.store(good, Ordering::Relaxed);
+        }
+        assert_eq!(region.entry(2), Some(entry));
+    }
+
+    #[test]
+    fn owners_follow_each_other() {
+        assert!(is_newer(2, 1) && !is_newer(1, 2) && !is_newer(3, 3) && is_newer(1, u32::MAX));
+        assert_eq!([0, 1, u32::MAX].map(next_generation), [1, 2, 1]);
     }
 }

@@ -1,22 +1,28 @@
 //! A ring of records: one process writes, any number read, and nobody waits for anybody.
 //!
-//! A ring is a run of words, and three words that its writer alone changes:
+//! A ring is a run of words, and four words that its writer alone changes:
 //!
 //! * `head`: up to where records are published. Counts words since the ring was made; the word at position `p` lies at `p`
 //!   modulo the ring's length.
 //! * `reserved`: up to where the writer may have begun to write. What lies a whole ring before that is being overwritten.
 //! * `checkpoint`: where some record begins, half a ring before `head` at most. A reader that was lapped goes on there. It is
 //!   never overwritten before a later one is shown, so that a successor of a killed writer finds whole records from there on.
+//! * `place`: the number of the record that comes at `head` in the upper half, and the lower half of `head`, for those who begin to read.
 //!
 //! A record is a header word, with the record's number in the upper half and its length in bytes in the lower, and the
 //! payload in words. Numbers count up by one, so a reader that was lapped knows how many records it lost.
 //!
 //! A reader copies words out one by one with atomic loads, and then looks whether `reserved` has come round to where it began:
-//! only if not, what it copied is what was published. It trusts nothing: a header that cannot be is an error.
+//! only if not, what it copied is what was published. From the checkpoint on nothing is overwritten, whatever `reserved` says.
 //!
-//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release), `checkpoint` (release). Reader: `head` (acquire), words
-//! (relaxed), acquire fence, `reserved` (relaxed). If the reader copied a word that overwrote one of its own, the fences make
-//! it see the `reserved` that came before that word.
+//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release), `place` (relaxed), `checkpoint` (release). Reader: `head` (acquire), words
+//! (relaxed), acquire fence, `reserved` and `checkpoint` (relaxed). If the reader copied a word that overwrote one of its own, the fences make
+//! it see the `reserved` that came before that word, and the `checkpoint` that came before that.
+//!
+//! A reader trusts nothing. Numbers are what keeps it from handing out a record twice or from losing one without counting it: a record
+//! that follows another must have the next number, and after a jump it cannot count more losses than words were passed over. Where what
+//! stands in the ring cannot be, the reader waits for the writer to publish again, since a live writer makes good all four words when it
+//! does. If the ring cannot be read even then, the reader goes on where the ring ended before.
 
 use super::atomic::{AtomicU64, Ordering, fence};
 
@@ -43,6 +49,8 @@ pub struct Ring<'a> {
     pub reserved: &'a AtomicU64,
     /// Where a lapped reader goes on.
     pub checkpoint: &'a AtomicU64,
+    /// The number of the next record, with the lower half of the head.
+    pub place: &'a AtomicU64,
     /// The records; a power of two of words.
     pub words: &'a [AtomicU64],
 }
@@ -54,7 +62,7 @@ pub struct TooLong {
     pub limit: usize,
 }
 
-/// What stands in a ring cannot have been written by a [`Writer`].
+/// What stands in a ring now cannot have been written by a [`Writer`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Corrupt(pub &'static str);
 
@@ -94,6 +102,10 @@ impl Ring<'_> {
     }
 }
 
+fn place(number: u32, head: u64) -> u64 {
+    u64::from(number) << 32 | u64::from(head as u32)
+}
+
 fn header(number: u32, bytes: usize) -> u64 {
     u64::from(number) << 32 | bytes as u64
 }
@@ -110,6 +122,45 @@ fn store(bytes: &[u8], words: &[AtomicU64]) {
     for (word, chunk) in words.iter().zip(chunks) {
         word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
     }
+}
+
+/// Where a ring ends, and the number of the record that comes there. Both `head` and `place` tell; should they not agree, the later
+/// of the two holds to which whole records lead from the checkpoint.
+fn end_of(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<(u64, u32), Corrupt> {
+    let place = ring.place.load(Ordering::Acquire);
+    let end = checkpoint.saturating_add((place as u32).wrapping_sub(checkpoint as u32).into());
+    let by_head = next_number(ring, checkpoint, head).map(|number| (head, number));
+    let by_place = next_number(ring, checkpoint, end).map(|number| (end, number));
+    match by_place {
+        Ok((end, number)) if number == (place >> 32) as u32 => {
+            Ok(by_head.map_or((end, number), |other| other.max((end, number))))
+        }
+        _ => by_head,
+    }
+}
+
+/// The number of the record that comes at `head`, by those that lie between it and the checkpoint.
+fn next_number(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<u32, Corrupt> {
+    if head == 0 && checkpoint == 0 {
+        return Ok(0);
+    }
+    if checkpoint >= head || head - checkpoint > ring.len() {
+        return Err(Corrupt("a checkpoint beyond the ring"));
+    }
+    let (mut position, mut next) = (checkpoint, None);
+    while position < head {
+        let header = ring.word(position).load(Ordering::Relaxed);
+        let (number, bytes) = ((header >> 32) as u32, header as u32 as usize);
+        if bytes == 0 || bytes > ring.max_record_bytes() {
+            return Err(Corrupt("a record of a length that cannot be"));
+        }
+        if next.is_some_and(|next| next != number) {
+            return Err(Corrupt("a record with another number than the next"));
+        }
+        position += record_words(bytes);
+        next = Some(number.wrapping_add(1));
+    }
+    next.filter(|_| position == head).ok_or(Corrupt("a last record beyond the head"))
 }
 
 /// So many words more than needed are reserved at a time.
@@ -139,24 +190,20 @@ impl Writer {
     /// When what the last one published does not hang together.
     pub fn resume(ring: Ring<'_>) -> Result<Writer, Corrupt> {
         let head = ring.head.load(Ordering::Acquire);
-        let checkpoint = ring.checkpoint.load(Ordering::Relaxed);
-        if head > LAST_POSITION || checkpoint > head || head - checkpoint > ring.len() {
-            return Err(Corrupt("a checkpoint beyond the ring"));
+        let checkpoint = ring.checkpoint.load(Ordering::Acquire);
+        if checkpoint > LAST_POSITION {
+            return Err(Corrupt("a checkpoint that no ring comes to"));
         }
-        let (mut position, mut number) = (checkpoint, 0);
-        while position < head {
-            let header = ring.word(position).load(Ordering::Relaxed);
-            let bytes = header as u32 as usize;
-            if bytes > ring.max_record_bytes() {
-                return Err(Corrupt("a record longer than can be"));
-            }
-            position += record_words(bytes);
-            number = ((header >> 32) as u32).wrapping_add(1);
+        let (position, number) = end_of(ring, checkpoint, head)?;
+        let (mut reserved, most) = (ring.reserved.load(Ordering::Relaxed), checkpoint + ring.len());
+        if !(position..=most).contains(&reserved) {
+            // Damaged: perhaps all was begun to be overwritten that may be.
+            reserved = most;
+            ring.reserved.store(reserved, Ordering::Relaxed);
         }
-        if position != head {
-            return Err(Corrupt("a last record beyond the head"));
-        }
-        let reserved = ring.reserved.load(Ordering::Relaxed).max(head);
+        // Its former writer may have been killed before it did; or they are damaged.
+        ring.head.store(position, Ordering::Release);
+        ring.place.store(place(number, position), Ordering::Relaxed);
         Ok(Writer {
             position,
             published: position,
@@ -234,7 +281,12 @@ impl Writer {
             return false;
         }
         (self.published, self.shown) = (self.position, self.checkpoint);
+        // Only others can have changed it; it is seldom written, so that readers find it in their caches.
+        if ring.reserved.load(Ordering::Relaxed) != self.reserved {
+            ring.reserved.store(self.reserved, Ordering::Relaxed);
+        }
         ring.head.store(self.position, Ordering::Release);
+        ring.place.store(place(self.number, self.position), Ordering::Relaxed);
         // Whenever we are killed, the checkpoint that is found is no farther than the head.
         ring.checkpoint.store(self.checkpoint, Ordering::Release);
         true
@@ -245,28 +297,38 @@ impl Writer {
 #[derive(Debug)]
 pub struct Reader {
     position: u64,
-    /// Number of the next record.
-    number: u32,
+    /// Number of the next record; none where it is still to be learnt.
+    number: Option<u32>,
+    /// Where the record of that number begins, unless some were passed over.
+    known: u64,
+    /// The head with which the ring could not be read from here.
+    stuck: Option<u64>,
     batch: Vec<u8>,
 }
 
 impl Reader {
     /// A reader from where the record of that number begins.
     pub fn at(position: u64, number: u32) -> Reader {
-        Reader { position, number, batch: Vec::new() }
+        Reader::new(position, Some(number))
     }
 
-    /// A reader of what is published from about now on. It learns the records' numbers from those that are there.
-    ///
-    /// # Errors
-    /// When these were not written by a [`Writer`].
-    pub fn at_head(ring: Ring<'_>) -> Result<Reader, Corrupt> {
-        let head = ring.head.load(Ordering::Acquire);
-        let mut reader = Reader::at(ring.checkpoint.load(Ordering::Acquire), 0);
-        while reader.position < head {
-            reader.read(ring, |_, _, _| {})?;
+    fn new(position: u64, number: Option<u32>) -> Reader {
+        Reader { position, number, known: position, stuck: None, batch: Vec::new() }
+    }
+
+    /// A reader of what is published from about now on. Where one of the ring's words is damaged, the others tell where that is.
+    pub fn at_head(ring: Ring<'_>) -> Reader {
+        for _ in 0..ATTEMPTS {
+            let checkpoint = ring.checkpoint.load(Ordering::Acquire);
+            if let Ok((end, number)) = end_of(ring, checkpoint, ring.head.load(Ordering::Acquire))
+                && is_kept(ring, checkpoint)
+            {
+                return Reader::at(end, number);
+            }
         }
-        Ok(reader)
+        // The checkpoint is damaged, or a record that comes after it.
+        let (head, place) = (ring.head.load(Ordering::Acquire), ring.place.load(Ordering::Acquire));
+        Reader::new(head, (place as u32 == head as u32).then_some((place >> 32) as u32))
     }
 
     /// Where it stands, in words.
@@ -274,39 +336,68 @@ impl Reader {
         self.position
     }
 
-    /// Whether something is published that it has not read.
+    /// Whether something is published that it has not read, and that can perhaps be read.
+    #[inline]
     pub fn is_behind(&self, ring: Ring<'_>) -> bool {
-        ring.head.load(Ordering::Acquire) != self.position
+        let head = ring.head.load(Ordering::Acquire);
+        head != self.position && self.stuck != Some(head)
     }
 
     /// Hands out records, a batch of them at most: the number of each, how many were lost before it, and its bytes.
     ///
     /// # Errors
-    /// When what stands there was not written by a [`Writer`]. The ring cannot be read any more then.
+    /// When what stands there was not written by a [`Writer`]. The reader tries again once more is published:
+    /// [`Reader::is_behind`] tells.
     pub fn read(&mut self, ring: Ring<'_>, mut each: impl FnMut(u32, u64, &[u8])) -> Result<Progress, Corrupt> {
         for _ in 0..ATTEMPTS {
             let head = ring.head.load(Ordering::Acquire);
-            let Some(behind) = head.checked_sub(self.position) else {
-                // As it never is with an honest writer, unless a reader begins at a place that it was told before the head.
-                let ahead = self.position - head <= ring.len();
-                return if ahead { Ok(Progress::default()) } else { Err(Corrupt("a head that went back")) };
-            };
-            if behind == 0 {
+            if head == self.position || self.stuck == Some(head) {
                 return Ok(Progress::default());
             }
+            // A head that went back is treated like one that is too far ahead.
+            let behind = head.checked_sub(self.position).unwrap_or(u64::MAX);
             if behind <= ring.len()
                 && let Some(words) = self.copy_batch(ring, behind)
             {
-                return self
-                    .hand_out(ring, words, &mut each)
-                    .map(|progress| Progress { more: self.position < head, ..progress });
+                return match self.hand_out(ring, words, &mut each) {
+                    Ok(progress) => {
+                        self.stuck = None;
+                        Ok(Progress { more: self.position != head, ..progress })
+                    }
+                    Err(why) => Err(self.stick(ring, head, why)),
+                };
             }
-            // Lapped: on at the checkpoint; at the head if that is where it came from, as it never is with an honest writer.
-            // How many records this cost shows at the next one that is read.
+            // Lapped: on at the checkpoint. How many records this cost shows at the next one that is read.
             let checkpoint = ring.checkpoint.load(Ordering::Acquire);
-            self.position = if checkpoint > self.position { checkpoint } else { head };
+            let later = ring.head.load(Ordering::Acquire);
+            if checkpoint <= self.position || checkpoint > later {
+                return Err(self.stick(
+                    ring,
+                    head,
+                    Corrupt("a checkpoint that is not between the reader and the head"),
+                ));
+            }
+            if later - checkpoint <= ring.len() {
+                self.position = checkpoint;
+            } else if later == head {
+                return Err(self.stick(ring, head, Corrupt("a head beyond the ring")));
+            }
         }
         Ok(Progress { more: true, ..Progress::default() })
+    }
+
+    /// With this head the ring cannot be read from here. If that was so with an earlier one already, it is not for a wrong
+    /// head: the reader goes on where the ring ended then.
+    fn stick(&mut self, ring: Ring<'_>, head: u64, why: Corrupt) -> Corrupt {
+        let position = self.position;
+        let is_sound = |end: &u64| *end != position && head.checked_sub(*end).is_some_and(|left| left <= ring.len());
+        if let Some(former) = self.stuck.replace(head) {
+            let checkpoint = Some(ring.checkpoint.load(Ordering::Acquire)).filter(|checkpoint| *checkpoint > position);
+            if let Some(end) = [Some(former), checkpoint].into_iter().flatten().find(is_sound) {
+                (self.position, self.stuck) = (end, None);
+            }
+        }
+        why
     }
 
     /// Hands out the records in the batch, as far as they are whole.
@@ -320,25 +411,47 @@ impl Reader {
         while at < words {
             let (number, bytes) = self.header(at);
             let end = at + record_words(bytes);
-            if bytes > ring.max_record_bytes() {
-                return Err(Corrupt("a record longer than can be"));
-            }
-            if end > words {
-                if at == 0 {
-                    return Err(Corrupt("a record beyond the head"));
+            let lost = match self.lost_before(number, at) {
+                _ if bytes == 0 || bytes > ring.max_record_bytes() => {
+                    Err(Corrupt("a record of a length that cannot be"))
                 }
-                break;
+                // The rest of it is in the next batch.
+                _ if end > words && at > 0 => break,
+                _ if end > words => Err(Corrupt("a record beyond the head")),
+                lost => lost,
+            };
+            match lost {
+                Ok(Some(lost)) => {
+                    progress.lost += lost;
+                    progress.records += 1;
+                    (self.number, self.known) = (Some(number.wrapping_add(1)), self.position + end);
+                    let start = (at as usize + 1) * WORD;
+                    each(number, lost, &self.batch[start..start + bytes]);
+                }
+                Ok(None) => {}
+                // What came before it is sound.
+                Err(_) if at > 0 => break,
+                Err(why) => return Err(why),
             }
-            let lost = u64::from(number.wrapping_sub(self.number));
-            progress.lost += lost;
-            progress.records += 1;
-            self.number = number.wrapping_add(1);
-            let start = (at as usize + 1) * WORD;
-            each(number, lost, &self.batch[start..start + bytes]);
             at = end;
         }
         self.position += at;
         Ok(progress)
+    }
+
+    /// How many records were lost before the one at that word of the batch; `None` if it was handed out before.
+    #[inline]
+    fn lost_before(&self, number: u32, at: u64) -> Result<Option<u64>, Corrupt> {
+        let Some(expected) = self.number else { return Ok(Some(0)) };
+        let passed_over = (self.position + at).wrapping_sub(self.known) as i64;
+        match number.wrapping_sub(expected) {
+            0 => Ok(Some(0)),
+            lost if lost <= u32::MAX / 2 && (passed_over < 0 || i64::from(lost) <= passed_over) => {
+                Ok(Some(lost.into()))
+            }
+            lost if lost > u32::MAX / 2 && passed_over != 0 => Ok(None),
+            _ => Err(Corrupt("a record with another number than the next")),
+        }
     }
 
     /// Copies a batch out, or one record that is longer. Says how many words; `None` if they may have been overwritten.
@@ -367,8 +480,7 @@ impl Reader {
                 *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
             }
         }
-        fence(Ordering::Acquire);
-        ring.reserved.load(Ordering::Relaxed).saturating_sub(self.position) <= ring.len()
+        is_kept(ring, self.position)
     }
 
     /// The number and length of the record at a word of the batch.
@@ -377,4 +489,12 @@ impl Reader {
         let header = bytes.map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         ((header >> 32) as u32, header as u32 as usize)
     }
+}
+
+/// Whether what was read from `position` on was not being overwritten.
+#[inline]
+fn is_kept(ring: Ring<'_>, position: u64) -> bool {
+    fence(Ordering::Acquire);
+    ring.reserved.load(Ordering::Relaxed).saturating_sub(position) <= ring.len()
+        || ring.checkpoint.load(Ordering::Relaxed) <= position
 }

@@ -10,7 +10,6 @@ use crate::bridge::url::{Place, RedisUrl};
 use crate::bridge::wire::HostId;
 use crate::data::log::{Level, Log};
 use crate::os::bus::{Bus, BusOptions};
-use crate::os::locks;
 use crate::os::tls::TlsClient;
 use crate::supervisor::Ready;
 use clap::Args;
@@ -86,7 +85,7 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
     let options = BusOptions { ring_bytes: flags.bus_size, mode: flags.bus_mode, ..BusOptions::default() };
     let ready = Ready::new(flags.ready_fd)?;
     let bus = Bus::join(&flags.bus, options)?;
-    let lock = only_one(&flags.bus)?;
+    let lock = only_one(&bus, &flags.bus)?;
     let mut dice = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
     let me = HostId(dice.random());
     let (place, mut log) = (redis.to_string(), Log::new(flags.log_level.into()));
@@ -107,17 +106,12 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
 }
 
 /// Two bridges of a bus would pass everything on twice. The lock lives as long as the file is open.
-fn only_one(folder: &Path) -> io::Result<File> {
-    let told = |error: io::Error| io::Error::new(error.kind(), format!("bus in {}: {error}", folder.display()));
-    let file = File::options().write(true).create(true).truncate(false).open(folder.join(LOCK)).map_err(told)?;
-    // Who may take part may be the bridge. Where it is another user's file, that one has seen to it.
-    if let Ok(bus) = std::fs::metadata(folder.join("bus")) {
-        let _ = file.set_permissions(bus.permissions());
-    }
-    if locks::try_lock(&file, 0).map_err(told)? {
-        return Ok(file);
-    }
-    let text =
-        format!("the bus in {} has a bridge already: a second one would pass everything on twice", folder.display());
-    Err(io::Error::new(io::ErrorKind::AddrInUse, text))
+fn only_one(bus: &Bus, folder: &Path) -> io::Result<File> {
+    bus.lock(LOCK)?.ok_or_else(|| {
+        let text = format!(
+            "the bus in {} has a bridge already: a second one would pass everything on twice",
+            folder.display()
+        );
+        io::Error::new(io::ErrorKind::AddrInUse, text)
+    })
 }

@@ -1,7 +1,7 @@
 //! `percore bus`: looks at a bus, publishes on it, and listens to it.
 
 use super::Failure;
-use super::units::duration;
+use super::units::{duration, mode};
 use crate::bus::event::BusEvent;
 use crate::data::id::Participant;
 use crate::data::log::printable;
@@ -11,7 +11,7 @@ use crate::os::bus::{Bus, BusOptions, Folder};
 use clap::{Args, Subcommand};
 use std::cmp::Reverse;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,15 @@ pub(super) struct Place {
     /// The folder of the bus, as --bus names it
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// Permissions of the bus, if it is shared with a group or all: else only a bus of one's own is used
+    #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
+    bus_mode: u32,
+}
+
+impl Place {
+    fn options(&self) -> BusOptions {
+        BusOptions { mode: self.bus_mode, ..BusOptions::default() }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -67,22 +76,22 @@ const LISTED_CHANNELS: usize = 100;
 pub(super) fn run(command: BusCommand) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Run(error.to_string());
     match command {
-        BusCommand::Status(place) => status(&existing(&place)?).map_err(failed),
-        BusCommand::Publish(order) => publish(&existing(&order.place)?, &order),
-        BusCommand::Tail(order) => tail(&existing(&order.place)?, &order).map_err(failed),
+        BusCommand::Status(place) => existing(&place).and_then(|()| status(&place).map_err(failed)),
+        BusCommand::Publish(order) => existing(&order.place).and_then(|()| publish(&order)),
+        BusCommand::Tail(order) => existing(&order.place).and_then(|()| tail(&order).map_err(failed)),
     }
 }
 
-/// A folder with a bus in it: none is made only to look at it.
-fn existing(place: &Place) -> Result<PathBuf, Failure> {
+/// Whether there is a bus: none is made only to look at it.
+fn existing(place: &Place) -> Result<(), Failure> {
     if place.folder.join("bus").exists() {
-        return Ok(place.folder.clone());
+        return Ok(());
     }
     Err(Failure::Run(format!("there is no bus in {}", place.folder.display())))
 }
 
-fn status(path: &Path) -> io::Result<()> {
-    let folder = Folder::existing(path)?;
+fn status(place: &Place) -> io::Result<()> {
+    let folder = Folder::existing(&place.folder, place.bus_mode)?;
     let (region, slots) = (folder.region(), folder.slots());
     let mut held = Vec::new();
     for slot in 0..slots {
@@ -111,7 +120,10 @@ fn status(path: &Path) -> io::Result<()> {
             own.lost().load(Relaxed),
             unread.max().unwrap_or(0)
         )?;
-        presence.replace(participant, &folder.list(participant), |_| {});
+        match folder.list(participant) {
+            Ok(list) => presence.replace(participant, &list, |_| {}),
+            Err(error) => eprintln!("percore: who is on the channels of {participant} cannot be read: {error}"),
+        }
     }
     channels(&presence, &mut out)
 }
@@ -136,8 +148,9 @@ fn channels(presence: &Presence, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-fn publish(path: &Path, order: &Publish) -> Result<(), Failure> {
-    let mut bus = Bus::join(path, BusOptions::default()).map_err(|error| Failure::Run(error.to_string()))?;
+fn publish(order: &Publish) -> Result<(), Failure> {
+    let Place { folder, .. } = &order.place;
+    let mut bus = Bus::join(folder, order.place.options()).map_err(|error| Failure::Run(error.to_string()))?;
     let channel = order.channel.as_bytes();
     let publish = |bus: &mut Bus, message: &[u8]| {
         // What is no text cannot be sent as such.
@@ -163,8 +176,8 @@ fn publish(path: &Path, order: &Publish) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tail(path: &Path, order: &Tail) -> io::Result<()> {
-    let mut bus = Bus::join(path, BusOptions::default())?;
+fn tail(order: &Tail) -> io::Result<()> {
+    let mut bus = Bus::join(&order.place.folder, order.place.options())?;
     let end = order.timeout.map(|timeout| Instant::now() + timeout);
     let (mut left, mut written) = (order.count.unwrap_or(u64::MAX), Ok(()));
     let mut presence = Presence::default();
@@ -209,6 +222,9 @@ fn tail(path: &Path, order: &Tail) -> io::Result<()> {
         });
         std::mem::replace(&mut written, Ok(()))?;
         out.flush()?;
+        while let Some(text) = bus.warning() {
+            eprintln!("percore: {text}");
+        }
         let sleep = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == 0 || sleep.is_some_and(|sleep| sleep.is_zero()) {
             return Ok(());

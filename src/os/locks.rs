@@ -18,19 +18,6 @@ pub fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
     }
 }
 
-/// Locks a byte, once nobody else has.
-///
-/// # Errors
-/// As `fcntl(2)`.
-pub fn lock(file: &File, byte: u64) -> io::Result<()> {
-    loop {
-        match control(file, libc::F_OFD_SETLKW, libc::F_WRLCK, byte) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done.map(|_| ()),
-        }
-    }
-}
-
 /// Gives a byte's lock up.
 ///
 /// # Errors
@@ -83,7 +70,7 @@ mod tests {
         );
         unlock(&ours, 7).expect("given up");
         assert!(!is_locked(&theirs, 7).expect("asked"));
-        lock(&ours, 7).expect("free");
+        assert!(try_lock(&ours, 7).expect("free"));
         drop(ours);
         assert!(try_lock(&theirs, 7).expect("a lock"), "it went with the file");
         std::fs::remove_file(path).expect("it is there");

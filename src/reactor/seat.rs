@@ -68,6 +68,9 @@ impl Seat {
         if let Some(error) = self.bus.presence_error() {
             sessions.log.push(Level::Error, "bus", &[], error.to_string());
         }
+        while let Some(text) = self.bus.warning() {
+            sessions.log.push(Level::Warn, "bus", &[], text);
+        }
         // The memory is for the next pass.
         let outgoing = sessions.outgoing();
         if outgoing.is_empty() && records.bytes().len() <= FLUSH_BYTES {

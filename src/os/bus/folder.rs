@@ -1,23 +1,35 @@
-//! The folder of a bus: the file with the shared region, its locks, and where the sockets lie.
+//! The folder of a bus: the file with the shared region, its locks, and what participants put beside it.
+//!
+//! The folder is opened once, and everything in it by its descriptor, without following links. Nothing here waits for a lock:
+//! a region is made under a name of its own, whole, and gets its name if there is none yet; a slot is claimed if it is free.
 
-use super::own_list;
+use super::trust::{Trust, shares_folder};
 use crate::bus::region::{BadRegion, Geometry, HEADER_BYTES, Region};
 use crate::bus::ring::{Corrupt, Writer};
 use crate::data::id::Participant;
 use crate::data::record::Records;
 use crate::os::locks;
 use crate::os::shared_words::SharedWords;
-use rustix::fs::{FallocateFlags, fallocate};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fchmod, openat, renameat_with, unlinkat,
+};
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file with the region.
 const REGION: &str = "bus";
-/// The byte whose lock is held while the region is made and while someone joins; a slot's byte follows it.
-const JOINING: u64 = 0;
+/// What the name of a region that is being made ends with.
+const UNFINISHED: &str = ".new";
+/// So often a bus is looked for, or made, before others that do the same are taken for a fault.
+const ATTEMPTS: usize = 100;
 
 /// How a bus is made, if there is none yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +40,8 @@ pub struct BusOptions {
     /// reads slower than all of it is written loses messages. Default 4 MiB.
     pub ring_bytes: usize,
     /// Permissions of its files, which decide who may take part. Default `0o600`: the user. Of a bus that is there already
-    /// those of its region hold, whoever joins.
+    /// those of its region hold, whoever joins. The folder and the region must be the user's own or root's, or, where these permissions
+    /// include a group or everyone, may be of one of the user's groups, or anyone's.
     pub mode: u32,
 }
 
@@ -41,18 +54,78 @@ impl Default for BusOptions {
 /// An open folder.
 pub struct Folder {
     path: PathBuf,
+    directory: Directory,
     file: File,
     words: SharedWords,
     geometry: Geometry,
     mode: u32,
 }
 
-/// Nobody else joins as long as this lives.
-pub(super) struct Joining(File);
+/// A folder in which files are reached by name, without following links.
+#[derive(Clone, Debug)]
+pub(super) struct Directory(Arc<OwnedFd>);
 
-impl Drop for Joining {
-    fn drop(&mut self) {
-        let _ = locks::unlock(&self.0, JOINING);
+impl Directory {
+    fn open(path: &Path) -> io::Result<Directory> {
+        // A slash at the end would have a link followed.
+        let path: PathBuf = path.components().collect();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(CWD, &path, flags, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder, or a link to one"))
+            }
+            opened => Ok(Directory(Arc::new(opened?))),
+        }
+    }
+
+    /// Opens a file that is there. One that others may have put in its place, a pipe say, is not waited for.
+    pub fn file(&self, name: &str, write: bool) -> io::Result<File> {
+        let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+        self.open_file(name, access, 0)
+    }
+
+    /// Makes a file with those permissions, whatever the umask.
+    pub fn new_file(&self, name: &str, mode: u32) -> io::Result<File> {
+        let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND, mode)?;
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        Ok(file)
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags, mode: u32) -> io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(&*self.0, name, flags, Mode::from_raw_mode(mode))?);
+        if file.metadata()?.is_file() {
+            return Ok(file);
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a file")))
+    }
+
+    /// Gives a file another name, in place of what has it.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&*self.0, from, &*self.0, to)?)
+    }
+
+    /// Removes a file, if it is there, or an empty folder in its place.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        let removed = match unlinkat(&*self.0, name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => unlinkat(&*self.0, name, AtFlags::REMOVEDIR),
+            removed => removed,
+        };
+        match removed {
+            Err(Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let entries = Dir::read_from(&*self.0)?.filter_map(Result::ok);
+        Ok(entries.filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).collect())
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -62,57 +135,39 @@ impl Folder {
     /// # Errors
     /// As [`Bus::join`](super::Bus::join).
     pub fn open(path: &Path, options: BusOptions) -> io::Result<Folder> {
-        let told = |error| told(path, error);
-        // Who may use the files may look into the folder.
-        let folder_mode = options.mode | (options.mode & 0o444) >> 2;
-        DirBuilder::new().recursive(true).mode(folder_mode).create(path).map_err(told)?;
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path.join(REGION));
-        file.and_then(|file| Folder::with(path, file, Some(options))).map_err(told)
+        let opened = make_folder(path, options.mode).and_then(|()| {
+            let directory = Directory::open(path)?;
+            for _ in 0..ATTEMPTS {
+                match directory.file(REGION, true) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => make(&directory, options)?,
+                    file => return Folder::with(path, directory, file?, options.mode),
+                }
+            }
+            Err(io::Error::other("it is removed again and again"))
+        });
+        opened.map_err(|error| told(path, error))
     }
 
-    /// Opens a bus that is there. Nothing is made, and neither a link nor a pipe in place of its file is followed or waited for.
+    /// Opens a bus that is there. Nothing is made. `mode` are the permissions that it is expected to have, as for [`BusOptions::mode`].
     ///
     /// # Errors
     /// As [`Bus::join`](super::Bus::join), and when there is none.
-    pub fn existing(path: &Path) -> io::Result<Folder> {
-        let file = unfollowed().read(true).open(path.join(REGION));
-        file.and_then(|file| Folder::with(path, file, None)).map_err(|error| told(path, error))
+    pub fn existing(path: &Path, mode: u32) -> io::Result<Folder> {
+        let opened = Directory::open(path).and_then(|directory| {
+            let file = directory.file(REGION, true)?;
+            Folder::with(path, directory, file, mode)
+        });
+        opened.map_err(|error| told(path, error))
     }
 
-    fn with(path: &Path, file: File, new: Option<BusOptions>) -> io::Result<Folder> {
-        locks::lock(&file, JOINING)?;
-        let opened = Folder::map(&file, new);
-        let unlocked = locks::unlock(&file, JOINING);
-        let (words, geometry) = opened.and_then(|opened| unlocked.map(|()| opened))?;
+    fn with(path: &Path, directory: Directory, file: File, mode: u32) -> io::Result<Folder> {
+        let trust = Trust::new(mode)?;
+        let region = file.metadata()?;
+        trust.check_owner("its region", &region)?;
+        trust.check_folder(&File::from(directory.as_fd().try_clone_to_owned()?).metadata()?, region.mode())?;
+        let (words, geometry) = map(&file)?;
         // Also of one that others made, or all that this participant puts beside it would be closed to them.
-        let mode = file.metadata()?.permissions().mode() & 0o777;
-        Ok(Folder { path: path.to_owned(), file, words, geometry, mode })
-    }
-
-    /// Maps the region, after making it if the file is empty and that is meant.
-    fn map(file: &File, new: Option<BusOptions>) -> io::Result<(SharedWords, Geometry)> {
-        let invalid = |BadRegion(why): BadRegion| io::Error::new(io::ErrorKind::InvalidData, why);
-        let new = new.filter(|_| file.metadata().is_ok_and(|data| data.len() == 0));
-        let geometry = if let Some(options) = new {
-            let geometry = Geometry::new(options.slots, options.ring_bytes).map_err(invalid)?;
-            file.set_permissions(Permissions::from_mode(options.mode))?;
-            allocate(file, 0, geometry.head_bytes())?;
-            file.set_len((geometry.words() * size_of::<u64>()) as u64)?;
-            geometry
-        } else {
-            let mut bytes = [0; HEADER_BYTES];
-            file.read_exact_at(&mut bytes, 0)?;
-            let header: Vec<u64> = bytes
-                .chunks_exact(8)
-                .map(|word| word.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-                .collect();
-            Geometry::read(&header).map_err(invalid)?
-        };
-        let words = SharedWords::map_file(file, geometry.words())?;
-        if new.is_some() {
-            geometry.write(&words);
-        }
-        Ok((words, geometry))
+        Ok(Folder { path: path.to_owned(), directory, file, words, geometry, mode: region.mode() & 0o777 })
     }
 
     /// The region.
@@ -138,60 +193,80 @@ impl Folder {
         locks::is_locked(&self.file, slot_byte(slot))
     }
 
-    pub(super) fn lock_joining(&self) -> io::Result<Joining> {
-        let file = self.file.try_clone()?;
-        locks::lock(&file, JOINING)?;
-        Ok(Joining(file))
+    /// Claims a slot for as long as this folder is open. False if another has it.
+    pub(super) fn claim(&self, slot: usize) -> io::Result<bool> {
+        locks::try_lock(&self.file, slot_byte(slot))
     }
 
-    /// Claims a slot that nobody has, for as long as this folder is open, with the writer of its ring. One whose ring is
-    /// damaged is left alone.
-    pub(super) fn claim(&mut self) -> io::Result<(usize, Writer)> {
-        let (slots, path) = (self.geometry.slots, self.path.display());
-        let mut damage = None;
-        for slot in 0..slots {
-            if !locks::try_lock(&self.file, slot_byte(slot))? {
-                continue;
-            }
-            match Writer::resume(self.region().ring(slot)) {
-                Ok(writer) => {
-                    let (start, bytes) = (self.geometry.ring_offset(slot), self.geometry.ring_bytes);
-                    return allocate(&self.file, start, bytes)
-                        .map_err(|error| told(&self.path, error))
-                        .map(|()| (slot, writer));
-                }
-                Err(Corrupt(why)) => {
-                    locks::unlock(&self.file, slot_byte(slot))?;
-                    damage = Some((slot, why));
-                }
-            }
+    /// Gives a slot up that we claimed.
+    pub(super) fn give_up(&self, slot: usize) -> io::Result<()> {
+        locks::unlock(&self.file, slot_byte(slot))
+    }
+
+    /// The writer of the ring of a slot that is ours.
+    pub(super) fn writer(&self, slot: usize) -> io::Result<Writer> {
+        let damaged = |why: &str| {
+            let text = format!("slot {slot} of the bus in {} is damaged: {why}", self.path.display());
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        };
+        if self.region().entry(slot).is_none() {
+            return Err(damaged("it does not say whose it was"));
         }
-        Err(match damage {
-            Some((slot, why)) => {
-                let text =
-                    format!("slot {slot} of the bus in {path} is damaged: {why}; and no other of {slots} is free");
-                io::Error::new(io::ErrorKind::InvalidData, text)
-            }
-            None => {
-                let text = format!("all {slots} slots of the bus in {path} are taken");
-                io::Error::new(io::ErrorKind::StorageFull, text)
-            }
-        })
+        let writer = Writer::resume(self.region().ring(slot)).map_err(|Corrupt(why)| damaged(why))?;
+        let (start, bytes) = (self.geometry.ring_offset(slot), self.geometry.ring_bytes);
+        allocate(&self.file, start, bytes).map_err(|error| told(&self.path, error))?;
+        Ok(writer)
     }
 
-    /// Whom a participant has on its channels, as Counts and Enters: none if it is gone.
-    pub fn list(&self, of: Participant) -> Records {
-        own_list::read(&self.list_path(of.slot as usize), of)
+    /// Whom a participant has on its channels, as Counts and Enters: none if it is gone, or has no list.
+    ///
+    /// # Errors
+    /// When its list cannot be read.
+    pub fn list(&self, of: Participant) -> io::Result<Records> {
+        super::own_list::read(&self.directory, of)
     }
 
-    /// Where a slot's owner writes that.
-    pub(super) fn list_path(&self, slot: usize) -> PathBuf {
-        self.path.join(format!("{slot}.presence"))
+    /// Takes a lock that one participant of the bus can have, in a file of its own. `None` if another has it.
+    pub(super) fn lock(&self, name: &str) -> io::Result<Option<File>> {
+        let file = match self.directory.new_file(name, self.mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.directory.file(name, true),
+            made => made,
+        };
+        let file = file.map_err(|error| told(&self.path, error))?;
+        Ok(locks::try_lock(&file, 0).map_err(|error| told(&self.path, error))?.then_some(file))
     }
 
-    /// Where a slot's owner listens.
-    pub(super) fn socket(&self, slot: usize) -> PathBuf {
-        self.path.join(format!("{slot}.sock"))
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// A descriptor that is readable once the region's file may have been removed or renamed.
+    pub(super) fn watch(&self) -> io::Result<OwnedFd> {
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        inotify::add_watch(&watch, file, WatchFlags::ATTRIB | WatchFlags::MOVE_SELF)?;
+        Ok(watch)
+    }
+
+    /// Whether those who join find another region in the folder's place, or none.
+    pub(super) fn is_replaced(&self) -> bool {
+        let identity = |data: Metadata| (data.dev(), data.ino());
+        let found = fs::symlink_metadata(self.path.join(REGION)).map(identity);
+        match (found, self.file.metadata().map(identity)) {
+            (Ok(found), Ok(ours)) => found != ours,
+            (Err(error), _) => error.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A name in the folder by which a socket can be reached, at which there is no way by a descriptor alone.
+    pub(super) fn socket_path(&self, name: &str) -> PathBuf {
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_fd().as_raw_fd()));
+        if by_descriptor.exists() { by_descriptor.join(name) } else { self.path.join(name) }
     }
 
     /// Permissions of what lies in the folder.
@@ -200,14 +275,57 @@ impl Folder {
     }
 }
 
-/// For files that are there, in a folder where others may have put a link or a pipe in their place.
-pub(super) fn unfollowed() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    options
+/// Makes the folder if there is none. Who may use the files may look into the folder, and put files of their own there.
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    match made {
+        Ok(()) => fchmod(&Directory::open(path)?, Mode::from_raw_mode(shares_folder(mode))).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).ok_or(error)?;
+            DirBuilder::new().recursive(true).mode(shares_folder(mode)).create(parent)?;
+            make_folder(path, mode)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-fn told(path: &Path, error: io::Error) -> io::Error {
+/// Makes a region. Nobody sees it before it is whole; one of which the maker was killed is removed by whoever makes the next.
+fn make(directory: &Directory, options: BusOptions) -> io::Result<()> {
+    let geometry = Geometry::new(options.slots, options.ring_bytes).map_err(invalid)?;
+    let is_unfinished = |name: &str| name.starts_with(REGION) && name.ends_with(UNFINISHED);
+    for name in directory.names()?.iter().filter(|name| is_unfinished(name)) {
+        directory.remove(name)?;
+    }
+    let random = SysRng.try_next_u64().map_err(io::Error::other)?;
+    let name = format!("{REGION}-{random:016x}{UNFINISHED}");
+    let made = directory.new_file(&name, options.mode).and_then(|file| {
+        allocate(&file, 0, geometry.head_bytes())?;
+        file.set_len((geometry.words() * size_of::<u64>()) as u64)?;
+        geometry.write(&SharedWords::map_file(&file, geometry.words())?);
+        match renameat_with(directory, &name, directory, REGION, RenameFlags::NOREPLACE) {
+            // Another was made meanwhile; or another maker took ours for one that nobody finishes.
+            Err(Errno::EXIST | Errno::NOENT) => Ok(()),
+            named => Ok(named?),
+        }
+    });
+    directory.remove(&name).and(made)
+}
+
+fn map(file: &File) -> io::Result<(SharedWords, Geometry)> {
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0)?;
+    let (words, _) = bytes.as_chunks();
+    let header: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+    let geometry = Geometry::read(&header).map_err(invalid)?;
+    Ok((SharedWords::map_file(file, geometry.words())?, geometry))
+}
+
+fn invalid(BadRegion(why): BadRegion) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+pub(super) fn told(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("bus in {}: {error}", path.display()))
 }
 

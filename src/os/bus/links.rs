@@ -1,16 +1,22 @@
-//! The connections between participants: their end tells that a participant is gone, and over them each gives the others
-//! its bell, an event descriptor that wakes it.
+//! The connections between participants: over them each gives the others its bell, an event descriptor that wakes it, and
+//! their end hints that a participant is gone.
+//!
+//! Whoever joins connects to those who are there, and both say who they are. Nobody waits for that: a participant that does
+//! not run takes connections later, and until it does whoever joined looks out by itself, by the clock.
 //!
 //! Ringing takes half the time of sending a word, and who was woken need not read anything: the bell is waited for
 //! edge-triggered, and its count never comes to its end. The word stays for whom we have no bell of yet.
 
-use super::Participant;
-use crate::bus::region::Region;
+use super::folder::{Directory, Folder};
+use crate::bus::peers::Peers;
+use crate::bus::region::{Entry, Region};
+use crate::data::id::Participant;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, event::Source};
 use rustix::cmsg_space;
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{Errno, write};
+use rustix::fs::{AtFlags, Mode, OFlags, chmod, fchmod, openat, statat};
+use rustix::io::{Errno, read, write};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, recvmsg, send, sendmsg,
@@ -19,13 +25,10 @@ use rustix::net::{
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use std::fs::Permissions;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Acquire;
+use std::path::Path;
 use std::time::Duration;
 
 /// Connections that wait to be accepted by a participant that does not run at the moment.
@@ -36,38 +39,25 @@ const WAKE: &[u8] = b"!";
 const RING: [u8; 8] = 1u64.to_ne_bytes();
 const LISTENER: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
-const RETRY: Token = Token(usize::MAX - 2);
-/// After so long those who wait are tried to be accepted again: 100 ms.
-const RETRY_AFTER: Itimerspec = Itimerspec {
-    it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-    it_value: Timespec { tv_sec: 0, tv_nsec: 100_000_000 },
-};
+const TIMER: Token = Token(usize::MAX - 2);
+const WATCH: Token = Token(usize::MAX - 3);
+/// After so long those who wait are tried to be accepted again.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// What came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum News {
-    /// A participant joined, whose ring is to be read from there.
-    Joined { generation: u32, start: (u64, u32) },
-    /// It is gone.
-    Gone,
-}
-
-/// What someone who joins says first: four words of 8 bytes.
+/// What both sides of a connection say first: four words of 8 bytes.
 struct Hello {
     slot: u64,
-    generation: u32,
-    /// Position and number of the first record in its ring that is its own.
-    start: (u64, u32),
+    entry: Entry,
 }
 
 const HELLO_BYTES: usize = 32;
 
 impl Hello {
     fn to_bytes(&self) -> [u8; HELLO_BYTES] {
+        let Entry { generation, start } = self.entry;
         let mut bytes = [0; HELLO_BYTES];
-        for (chunk, word) in
-            bytes.chunks_exact_mut(8).zip([self.slot, self.generation.into(), self.start.0, self.start.1.into()])
-        {
+        let words = [self.slot, generation.into(), start.0, start.1.into()];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -76,18 +66,8 @@ impl Hello {
     fn from_bytes(bytes: &[u8]) -> Option<Hello> {
         let bytes: &[u8; HELLO_BYTES] = bytes.try_into().ok()?;
         let word = |at: usize| bytes[at..].first_chunk().map(|word| u64::from_le_bytes(*word));
-        let number = u32::try_from(word(24)?).ok()?;
-        Some(Hello { slot: word(0)?, generation: u32::try_from(word(8)?).ok()?, start: (word(16)?, number) })
-    }
-
-    /// Whose place it is, unless nobody can have said this. Before they say it, a slot's owner has counted itself there, and
-    /// its ring ends where its first record will be; it may have a successor already, and have written any number since.
-    fn place(&self, me: Participant, slots: usize, region: Region<'_>) -> Option<usize> {
-        let slot = usize::try_from(self.slot).ok().filter(|slot| *slot < slots && *slot != me.slot as usize)?;
-        let latest = region.slot(slot).generation().load(Acquire) as u32;
-        let owners_since = latest.wrapping_sub(self.generation);
-        let is_known = self.generation > 0 && owners_since <= u32::MAX / 2;
-        (is_known && self.start.0 <= region.ring(slot).head.load(Acquire)).then_some(slot)
+        let (generation, number) = (u32::try_from(word(8)?).ok()?, u32::try_from(word(24)?).ok()?);
+        Some(Hello { slot: word(0)?, entry: Entry { generation, start: (word(16)?, number) } })
     }
 }
 
@@ -96,85 +76,106 @@ struct Link {
     socket: OwnedFd,
     /// What wakes it, once it is here.
     bell: Option<OwnedFd>,
+    /// Whose it is; 0 until it said so.
+    generation: u32,
+}
+
+/// What came of looking.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Looked {
+    /// The time that [`Links::look_after`] set has come.
+    pub is_due: bool,
+    /// Someone connected, an end was found, or the region's file was removed.
+    pub changed: bool,
 }
 
 /// All connections of a participant.
 pub(super) struct Links {
     me: Participant,
+    hello: [u8; HELLO_BYTES],
     poll: Poll,
     events: Events,
     listener: OwnedFd,
-    /// Runs while some could not be accepted, for want of descriptors say: the listener does not tell of them again.
-    retry: OwnedFd,
-    path: PathBuf,
+    timer: OwnedFd,
+    /// When it goes off, after it was set.
+    timer_after: Option<Duration>,
+    directory: Directory,
+    /// Tells when the region's file is removed; none where there are too many of these.
+    watch: Option<OwnedFd>,
     /// What wakes us.
     bell: OwnedFd,
-    /// By slot.
+    /// By slot: those that we made, and after them those that came to us. Two that join at once may have one of each.
     links: Vec<Option<Link>>,
     /// Accepted, and not heard of yet who they are.
     strangers: Vec<Option<OwnedFd>>,
-    news: Vec<(usize, News)>,
 }
 
 impl Links {
-    /// Listens for those who join later. What a former owner of the slot left at `path` is replaced.
-    pub fn listen(path: &Path, mode: u32, me: Participant, slots: usize) -> io::Result<Links> {
-        let addr = address(path)?;
-        let listener = socket()?;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        bind(&listener, &addr)?;
-        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    /// Listens for those who join later. What a former owner of the slot left is replaced.
+    pub fn listen(folder: &Folder, me: Participant, start: (u64, u32)) -> io::Result<Links> {
+        let (listener, directory) = (socket()?, folder.directory().clone());
+        bind_in(folder, &listener, &name(me.slot as usize))?;
         listen(&listener, BACKLOG)?;
         let poll = Poll::new()?;
         register(&poll, &listener, LISTENER)?;
         // Made now, as there may be no descriptor for it when it is needed.
-        let retry = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        register(&poll, &retry, RETRY)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        register(&poll, &timer, TIMER)?;
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         register(&poll, &bell, BELL)?;
+        let watch = folder.watch().ok();
+        if let Some(watch) = &watch {
+            register(&poll, watch, WATCH)?;
+        }
+        let entry = Entry { generation: me.generation, start };
         Ok(Links {
             me,
+            hello: Hello { slot: me.slot.into(), entry }.to_bytes(),
             poll,
             events: Events::with_capacity(64),
             listener,
-            retry,
-            path: path.to_owned(),
+            timer,
+            timer_after: None,
+            directory,
+            watch,
             bell,
-            links: (0..slots).map(|_| None).collect(),
+            links: (0..2 * folder.slots()).map(|_| None).collect(),
             strangers: Vec::new(),
-            news: Vec::new(),
         })
     }
 
-    /// Connects to a participant, and says who we are and where our ring begins. False when it is just gone.
-    pub fn connect(&mut self, slot: usize, path: &Path, start: (u64, u32)) -> io::Result<bool> {
-        let link = socket()?;
-        match connect(&link, &address(path)?) {
-            Err(Errno::CONNREFUSED | Errno::NOENT) => return Ok(false),
-            Err(error) => return Err(not_reached(slot, path, error)),
-            Ok(()) => {}
+    fn slots(&self) -> usize {
+        self.links.len() / 2
+    }
+
+    /// Connects to the owner of a slot, unless that was done, and says who we are. It may be gone, or take no connection
+    /// now: then there is none, and this can be called again.
+    pub fn connect(&mut self, folder: &Folder, slot: usize) {
+        if self.links[slot].is_none() {
+            self.links[slot] = self.try_connect(folder, slot).ok();
         }
-        let hello = Hello { slot: self.me.slot.into(), generation: self.me.generation, start };
-        match self.send_with_bell(&link, &hello.to_bytes()) {
-            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
-            sent => sent?,
-        };
+    }
+
+    fn try_connect(&self, folder: &Folder, slot: usize) -> io::Result<Link> {
+        let link = socket()?;
+        connect(&link, &address(&folder.socket_path(&name(slot)))?)?;
+        self.send_with_bell(&link, &self.hello)?;
         register(&self.poll, &link, Token(slot))?;
-        self.links[slot] = Some(Link { socket: link, bell: None });
-        Ok(true)
+        Ok(Link { socket: link, bell: None, generation: 0 })
     }
 
     /// Wakes a participant. One that is gone need not wake; one whose socket is full has been woken.
-    pub fn wake(&mut self, slot: usize, region: Region<'_>) {
-        if self.links[slot].is_none() {
+    pub fn wake(&mut self, slot: usize, region: Region<'_>, peers: &mut Peers) {
+        let places = [slot, self.slots() + slot];
+        if places.iter().all(|place| self.links[*place].is_none()) {
             // Someone who joined just now.
-            self.accept(region);
+            self.accept(region, peers);
         }
-        let Some(link) = &self.links[slot] else { return };
-        if link.bell.as_ref().is_none_or(|bell| write(bell, &RING).is_err()) {
+        let there = || places.iter().filter_map(|place| self.links[*place].as_ref());
+        if there().filter_map(|link| link.bell.as_ref()).any(|bell| write(bell, &RING).is_ok()) {
+            return;
+        }
+        for link in there() {
             let _ = send(&link.socket, WAKE, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
         }
     }
@@ -191,48 +192,64 @@ impl Links {
         }
     }
 
-    pub fn close(&mut self, slot: usize) {
-        self.links[slot] = None;
-    }
-
-    /// Whether something came that was not taken yet.
-    pub fn has_news(&self) -> bool {
-        !self.news.is_empty()
-    }
-
-    /// What has come since this was called last.
-    pub fn take_news(&mut self) -> std::vec::Drain<'_, (usize, News)> {
-        self.news.drain(..)
+    /// Has [`Links::poll`] come back after that time at the latest.
+    pub fn look_after(&mut self, time: Duration) {
+        if self.timer_after.is_some_and(|after| after <= time) {
+            return;
+        }
+        let time_in = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: time_in };
+        if timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once).is_ok() {
+            self.timer_after = Some(time);
+        }
     }
 
     /// Looks for what came; sleeps for so long if there is nothing.
-    pub fn poll(&mut self, timeout: Option<Duration>, region: Region<'_>) -> io::Result<()> {
+    pub fn poll(&mut self, timeout: Option<Duration>, region: Region<'_>, peers: &mut Peers) -> io::Result<Looked> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = match self.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             polled => polled,
         };
+        let mut looked = Looked::default();
         for event in &events {
+            looked.changed |= event.token() != BELL;
             match event.token() {
                 BELL => {}
-                LISTENER | RETRY => self.accept(region),
-                Token(number) if number < self.links.len() => self.read_link(number, event.is_read_closed()),
-                Token(number) => self.read_stranger(number - self.links.len(), region),
+                WATCH => self.clear_watch(),
+                LISTENER => self.accept(region, peers),
+                TIMER => {
+                    (self.timer_after, looked.is_due) = (None, true);
+                    self.accept(region, peers);
+                }
+                Token(place) if place < self.links.len() => {
+                    self.read_link(place, event.is_read_closed(), region, peers)
+                }
+                Token(token) => self.read_stranger(token - self.links.len(), region, peers),
             }
         }
         self.events = events;
-        polled
+        polled.map(|()| looked)
     }
 
-    fn accept(&mut self, region: Region<'_>) {
+    /// Whether the kernel tells when the region's file is removed.
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// What it says in particular does not matter.
+    fn clear_watch(&self) {
+        let mut bytes = [0; 1024];
+        while self.watch.as_ref().is_some_and(|watch| read(watch, &mut bytes).is_ok_and(|length| length > 0)) {}
+    }
+
+    fn accept(&mut self, region: Region<'_>, peers: &mut Peers) {
         loop {
             let stranger = match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(stranger) => stranger,
                 Err(Errno::AGAIN) => return,
-                Err(_) => {
-                    let _ = timerfd_settime(&self.retry, TimerfdTimerFlags::empty(), &RETRY_AFTER);
-                    return;
-                }
+                // For want of descriptors, say: the listener does not tell of them again.
+                Err(_) => return self.look_after(ACCEPT_AGAIN),
             };
             let place = self.strangers.iter().position(Option::is_none).unwrap_or_else(|| {
                 self.strangers.push(None);
@@ -241,42 +258,51 @@ impl Links {
             if register(&self.poll, &stranger, Token(self.links.len() + place)).is_ok() {
                 self.strangers[place] = Some(stranger);
                 // Who joins says so at once, so mostly it is there.
-                self.read_stranger(place, region);
+                self.read_stranger(place, region, peers);
             }
         }
     }
 
-    fn read_stranger(&mut self, place: usize, region: Region<'_>) {
+    fn read_stranger(&mut self, place: usize, region: Region<'_>, peers: &mut Peers) {
         let Some(stranger) = self.strangers.get_mut(place).and_then(Option::take) else { return };
         let mut bytes = [0; HELLO_BYTES + 1];
         match receive(&stranger, &mut bytes) {
             Err(Errno::AGAIN | Errno::INTR) => self.strangers[place] = Some(stranger),
             Ok((length, bell)) => {
-                let hello = Hello::from_bytes(&bytes[..length]);
-                let known = hello.and_then(|hello| Some((hello.place(self.me, self.links.len(), region)?, hello)));
-                if let Some((slot, hello)) = known
-                    && reregister(&self.poll, &stranger, Token(slot)).is_ok()
-                {
+                let Some(hello) = Hello::from_bytes(&bytes[..length]) else { return };
+                let slot = usize::try_from(hello.slot).unwrap_or(usize::MAX);
+                if slot >= self.slots() || slot == self.me.slot as usize {
+                    return;
+                }
+                let place = self.slots() + slot;
+                if peers.linked(region, slot, hello.entry) && reregister(&self.poll, &stranger, Token(place)).is_ok() {
                     // Without our bell it wakes us by words.
-                    let _ = self.send_with_bell(&stranger, WAKE);
-                    self.links[slot] = Some(Link { socket: stranger, bell });
-                    self.news.push((slot, News::Joined { generation: hello.generation, start: hello.start }));
+                    let _ = self.send_with_bell(&stranger, &self.hello);
+                    self.links[place] = Some(Link { socket: stranger, bell, generation: hello.entry.generation });
                     // A word may stand behind it already, or the end.
-                    self.read_link(slot, true);
+                    self.read_link(place, true, region, peers);
                 }
             }
             Err(_) => {}
         }
     }
 
-    /// Reads the word that woke us, or came with a bell; all of them, and the end, where that is to be found out. A word comes
+    /// Reads the word that woke us, or who the other is; all of them, and the end, where that is to be found out. A word comes
     /// for each time that we slept, so none piles up.
-    fn read_link(&mut self, slot: usize, to_the_end: bool) {
+    fn read_link(&mut self, place: usize, to_the_end: bool, region: Region<'_>, peers: &mut Peers) {
+        let slot = place % self.slots();
         let mut bytes = [0; 64];
-        while let Some(link) = &mut self.links[slot] {
+        while let Some(link) = &mut self.links[place] {
             match receive(&link.socket, &mut bytes) {
-                Ok((1.., bell)) => {
+                Ok((length @ 1.., bell)) => {
                     link.bell = link.bell.take().or(bell);
+                    if let Some(hello) = Hello::from_bytes(&bytes[..length])
+                        && hello.slot == slot as u64
+                        && link.generation == 0
+                        && peers.linked(region, slot, hello.entry)
+                    {
+                        link.generation = hello.entry.generation;
+                    }
                     if !to_the_end {
                         return;
                     }
@@ -284,11 +310,26 @@ impl Links {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Ok(_) | Err(_) => {
-                    self.links[slot] = None;
-                    self.news.push((slot, News::Gone));
+                    let generation = link.generation;
+                    self.links[place] = None;
+                    if self
+                        .links
+                        .iter()
+                        .skip(slot)
+                        .step_by(self.slots())
+                        .flatten()
+                        .all(|other| other.generation != generation)
+                    {
+                        peers.unlinked(slot, generation);
+                    }
                 }
             }
         }
+    }
+
+    /// Takes away the name by which others connect to us.
+    pub fn remove(&self) {
+        let _ = self.directory.remove(&name(self.me.slot as usize));
     }
 }
 
@@ -298,10 +339,31 @@ impl AsRawFd for Links {
     }
 }
 
-impl Drop for Links {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+fn name(slot: usize) -> String {
+    format!("{slot}.sock")
+}
+
+/// Binds a socket to a name in the folder, with the permissions of the bus. It never has more than those, and the umask can only
+/// take some away, which are given to it again once it is found to be ours.
+fn bind_in(folder: &Folder, socket: &OwnedFd, name: &str) -> io::Result<()> {
+    let (directory, mode) = (folder.directory(), Mode::from_raw_mode(folder.mode()));
+    directory.remove(name)?;
+    fchmod(socket, mode)?;
+    let path = folder.socket_path(name);
+    bind(socket, &address(&path)?)?;
+    let bound = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if Mode::from_raw_mode(bound.st_mode) == mode {
+        return Ok(());
     }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(directory, name, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?;
+    if (found.st_dev, found.st_ino) != (bound.st_dev, bound.st_ino)
+        || found.st_uid != rustix::process::geteuid().as_raw()
+    {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{name} was replaced")));
+    }
+    Ok(chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), mode)?)
 }
 
 fn socket() -> io::Result<OwnedFd> {
@@ -320,20 +382,6 @@ fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>
         _ => None,
     });
     Ok((received.bytes, rights))
-}
-
-fn not_reached(slot: usize, path: &Path, error: Errno) -> io::Error {
-    let error = io::Error::from(error);
-    let text = match error.kind() {
-        io::ErrorKind::WouldBlock => {
-            let path = path.display();
-            format!(
-                "{path}: too many wait to be accepted: the participant in slot {slot} does not run, end or continue it"
-            )
-        }
-        _ => format!("{}: {error}", path.display()),
-    };
-    io::Error::new(error.kind(), text)
 }
 
 fn address(path: &Path) -> io::Result<SocketAddrUnix> {

@@ -1,47 +1,46 @@
 //! A participant's place on a bus: a folder with the shared region, and a socket for each who takes part.
 //!
-//! A slot is claimed by a lock on a byte of the region's file, which the kernel gives up with its owner. Participants are
-//! connected to each other: over a connection a sleeper is woken, and by its end, whatever ended the process, the others
-//! know at once that a participant is gone.
+//! A slot is claimed by a lock on a byte of the region's file, which the kernel gives up with its owner. Who is there stands in the
+//! region, and `bus/peers.rs` makes of that, of the locks and of the connections what this participant hears. Over a connection a sleeper is
+//! woken, and by its end, whatever ended the process, the others know at once to look whether a participant is gone.
 //!
-//! Invariants: the region has one writer for each ring, the holder of the slot's lock; joins happen one after another, under
-//! the folder's lock, so whoever joins is connected to everyone who joined before.
+//! Invariants: the region has one writer for each ring, the holder of the slot's lock. Nobody waits for anybody, and nobody holds
+//! anything that another waits for, so that one that does not run, or is killed, keeps nobody from joining or going on.
 
 mod folder;
 mod links;
 mod own_list;
 mod private;
+mod trust;
 
 pub use folder::{BusOptions, Folder};
 pub use private::PrivateBus;
 
 use crate::bus::envelope::{self, HEAD_BYTES};
 use crate::bus::event::BusEvent;
-use crate::bus::parking;
-use crate::bus::ring::{Reader, Writer};
+use crate::bus::parking::{self, Parking};
+use crate::bus::peers::Peers;
+use crate::bus::region::{Entry, next_generation};
+use crate::bus::ring::{Corrupt, Writer};
 use crate::data::id::Participant;
 use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record, Records};
-use links::{Links, News};
+use links::Links;
 use own_list::OwnList;
-use std::cell::Cell;
-use std::io;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
-/// A participant that we hear of.
-struct Peer {
-    /// The owner that was told of last; 0 before any was.
-    told: u32,
-    /// The owner that is there now.
-    latest: u32,
-    /// Position and number of its first record.
-    start: (u64, u32),
-    reader: Reader,
-    /// Whether that one is known to be gone: what it published is still read to its end.
-    gone: bool,
-}
+/// How soon it is looked again whether a participant is gone to whom there is no connection; then twice as long each
+/// time, up to the latter.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
+/// How often it is looked whether the files are there, where the kernel does not tell.
+const CHECK: Duration = Duration::from_secs(1);
+/// What is to be said waits for whoever asks, up to this many.
+const WARNINGS: usize = 16;
 
 /// A place on a bus. Dropping it leaves the bus.
 ///
@@ -59,58 +58,131 @@ struct Peer {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Bus {
-    links: Links,
-    list: OwnList,
     me: Participant,
     writer: Writer,
-    /// By slot; none for our own.
-    peers: Vec<Option<Peer>>,
+    start: (u64, u32),
+    parking: Parking,
+    peers: Peers,
     /// Whether something was pushed that is not published yet.
     dirty: bool,
     records: u64,
-    lost: u64,
-    /// The last to be dropped: with it goes our claim on the slot, whose files are a successor's after that.
+    /// When to look again at those to whom there is no connection, and how many these were.
+    look_again: Duration,
+    unsettled: usize,
+    /// Whether lists could not be read, which is said once.
+    lists_failed: bool,
+    warnings: VecDeque<String>,
+    /// When it was looked last whether the files are there still, and whether they are not.
+    checked: Instant,
+    replaced: bool,
+    /// These are dropped in their order. What lies in the folder is removed before the slot is given up, as it is a successor's
+    /// after that; and the others see the end of a connection once it is.
+    list: OwnList,
     folder: Folder,
+    links: Links,
+}
+
+/// A slot that was claimed, with all that its owner puts in the folder.
+struct Place {
+    me: Participant,
+    writer: Writer,
+    parking: Parking,
+    peers: Peers,
+    list: OwnList,
+    links: Links,
+}
+
+impl Place {
+    fn take(folder: &Folder, slot: usize) -> io::Result<Place> {
+        let (writer, region) = (folder.writer(slot)?, folder.region());
+        let own = region.slot(slot);
+        let former = region.entry(slot).unwrap_or_default();
+        let me = Participant { slot: slot as u32, generation: next_generation(former.generation) };
+        own.pid().store(std::process::id().into(), Relaxed);
+        // What its former owner counted.
+        own.published().store(0, Relaxed);
+        own.lost().store(0, Relaxed);
+        let parking = Parking::begin(own.parked());
+        let peers = Peers::new(region, slot);
+        // Before anything that takes time: until then it seems that the former owner holds the slot.
+        region.announce(slot, Entry { generation: me.generation, start: writer.place() });
+        let list = OwnList::create(folder.directory().clone(), folder.mode(), me)?;
+        let links = Links::listen(folder, me, writer.place())?;
+        Ok(Place { me, writer, parking, peers, list, links })
+    }
+}
+
+/// Whether it is for this slot alone that it cannot be had: it is damaged, or others have put something in the place of its files.
+fn is_of_the_slot(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidData
+            | ErrorKind::IsADirectory
+            | ErrorKind::NotADirectory
+            | ErrorKind::DirectoryNotEmpty
+            | ErrorKind::AlreadyExists
+            | ErrorKind::AddrInUse
+            | ErrorKind::PermissionDenied
+    )
 }
 
 impl Bus {
     /// Joins the bus in a folder, which is made if there is none.
     ///
     /// # Errors
-    /// A folder or file that cannot be made, opened or mapped; one that holds no bus, or one of another version; a full
-    /// disk; no slot that is free. Each says which and why.
+    /// A folder or file that cannot be made, opened or mapped, or that belongs to others; one that holds no bus, or one of another
+    /// version; a full disk; no slot that is free. Each says which and why.
     pub fn join(path: &Path, options: BusOptions) -> io::Result<Bus> {
-        let mut folder = Folder::open(path, options)?;
-        // One after another, so that nobody who joins at the same time is missed.
-        let joining = folder.lock_joining()?;
-        let (slot, writer) = folder.claim()?;
-        let region = folder.region();
-        let own = region.slot(slot);
-        let generation = (own.generation().load(Acquire) as u32).wrapping_add(1).max(1);
-        let me = Participant { slot: slot as u32, generation };
-        own.pid().store(std::process::id().into(), Relaxed);
-        // What its former owner counted.
-        own.published().store(0, Relaxed);
-        own.lost().store(0, Relaxed);
-        own.generation().store(generation.into(), Release);
-        let start = writer.place();
-        let mut peers: Vec<Option<Peer>> = (0..folder.slots()).map(|_| None).collect();
-        let list = OwnList::create(folder.list_path(slot), folder.mode(), me)?;
-        let mut links = Links::listen(&folder.socket(slot), folder.mode(), me, folder.slots())?;
-        for other in (0..folder.slots()).filter(|other| *other != slot) {
-            if !folder.is_held(other)? {
+        let folder = Folder::open(path, options)?;
+        let mut refused = None;
+        for slot in 0..folder.slots() {
+            if !folder.claim(slot)? {
                 continue;
             }
-            // Before it hears of us: whatever it publishes once it has is for us too.
-            // One whose ring cannot be read is as good as gone, as in `drain`.
-            let Ok(reader) = Reader::at_head(region.ring(other)) else { continue };
-            let latest = region.slot(other).generation().load(Acquire) as u32;
-            if links.connect(other, &folder.socket(other), start)? {
-                peers[other] = Some(Peer { told: 0, latest, start: (0, 0), reader, gone: false });
+            match Place::take(&folder, slot) {
+                Ok(place) => return Ok(Bus::begin(folder, place)),
+                Err(error) if is_of_the_slot(&error) => {
+                    folder.give_up(slot)?;
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        drop(joining);
-        Ok(Bus { links, list, me, writer, peers, dirty: false, records: 0, lost: 0, folder })
+        let (slots, path) = (folder.slots(), path.display());
+        Err(match refused {
+            Some(error) => io::Error::new(error.kind(), format!("{error}; and no other of {slots} slots is free")),
+            None => {
+                let text = format!("all {slots} slots of the bus in {path} are taken");
+                io::Error::new(ErrorKind::StorageFull, text)
+            }
+        })
+    }
+
+    fn begin(folder: Folder, place: Place) -> Bus {
+        let Place { me, writer, parking, mut peers, list, links } = place;
+        let start = writer.place();
+        peers.look(folder.region());
+        let mut bus = Bus {
+            me,
+            writer,
+            start,
+            parking,
+            peers,
+            dirty: false,
+            records: 0,
+            look_again: LOOK_AGAIN[0],
+            unsettled: 0,
+            lists_failed: false,
+            warnings: VecDeque::new(),
+            checked: Instant::now(),
+            replaced: false,
+            list,
+            folder,
+            links,
+        };
+        bus.settle(true);
+        bus.peers.joined();
+        bus
     }
 
     /// Who we are.
@@ -125,10 +197,7 @@ impl Bus {
 
     /// Everyone else.
     pub fn others(&self) -> impl Iterator<Item = Participant> {
-        let peers = self.peers.iter().enumerate();
-        peers.filter_map(|(slot, peer)| {
-            peer.as_ref().map(|peer| Participant { slot: slot as u32, generation: peer.latest })
-        })
+        self.peers.others()
     }
 
     /// Publishes a record. Nobody sees it before [`Bus::flush`], unless the ring is full.
@@ -198,86 +267,64 @@ impl Bus {
     fn wake_sleepers(&mut self) {
         let region = self.folder.region();
         parking::published();
-        for slot in 0..self.peers.len() {
-            if slot != self.me.slot as usize && parking::is_to_be_woken(region.slot(slot).parked()) {
-                self.links.wake(slot, region);
+        // Whoever sleeps stood in the region before it did.
+        self.peers.look(region);
+        for slot in 0..self.folder.slots() {
+            if self.peers.is_there(slot)
+                && let Some(found) = parking::asleep(region.slot(slot).parked())
+            {
+                self.links.wake(slot, region, &mut self.peers);
+                parking::rung(region.slot(slot).parked(), found);
             }
+        }
+        self.look_after_unsettled();
+    }
+
+    /// Whoever was found and has no connection, and may never have one, is looked at by the clock.
+    fn look_after_unsettled(&mut self) {
+        if self.peers.unsettled().next().is_some() {
+            self.links.look_after(self.look_again);
         }
     }
 
     /// Hands out what came, of each participant a batch at most. Says whether there is more.
-    pub fn drain(&mut self, mut each: impl FnMut(BusEvent<'_>)) -> bool {
-        let mut more = false;
-        for slot in 0..self.peers.len() {
-            more |= self.drain_one(slot, &mut each);
+    pub fn drain(&mut self, each: impl FnMut(BusEvent<'_>)) -> bool {
+        let Bus { folder, peers, .. } = self;
+        let mut failed = None;
+        let list = |of| folder.list(of).map_err(|error| failed = Some((of, error))).ok();
+        let more = peers.drain(folder.region(), list, each);
+        if let Some((of, error)) = failed {
+            if !std::mem::replace(&mut self.lists_failed, true) {
+                self.warn(format!("cannot read who is on the channels of {of}, and is tried again: {error}"));
+            }
+            self.links.look_after(LOOK_AGAIN[1]);
+        } else if self.lists_failed && self.peers.failed_lists() == 0 {
+            self.lists_failed = false;
         }
+        for (slot, Corrupt(why)) in self.peers.take_damaged() {
+            self.warn(format!("the memory of the bus is damaged, in the ring of slot {slot}: {why}"));
+        }
+        self.look_after_unsettled();
         more
     }
 
-    fn drain_one(&mut self, slot: usize, each: &mut impl FnMut(BusEvent<'_>)) -> bool {
-        let list_is_due = Cell::new(false);
-        let mut each = |event: BusEvent<'_>| {
-            match event {
-                BusEvent::Joined(_) | BusEvent::Gap { .. } => list_is_due.set(true),
-                BusEvent::Left(_) => list_is_due.set(false),
-                BusEvent::Record { .. } | BusEvent::Present { .. } => {}
-            }
-            each(event);
-        };
-        let Some(peer) = &mut self.peers[slot] else { return false };
-        let (region, me) = (self.folder.region(), self.me.slot as usize);
-        let of = |generation| Participant { slot: slot as u32, generation };
-        let (mut told, latest, first) = (peer.told, peer.latest, peer.start.1);
-        let result = peer.reader.read(region.ring(slot), |number, mut lost, record| {
-            let Some((generation, record)) = envelope::read(record) else { return };
-            if generation != told {
-                if told > 0 {
-                    // Of what was lost, the new owner's part begins at its first record.
-                    let before = u64::from(first.wrapping_sub(number.wrapping_sub(lost as u32)));
-                    if generation == latest && (1..=lost).contains(&before) {
-                        each(BusEvent::Gap { from: of(told), lost: before });
-                        lost -= before;
-                    }
-                    each(BusEvent::Left(of(told)));
-                }
-                told = generation;
-                each(BusEvent::Joined(of(told)));
-            }
-            if lost > 0 {
-                each(BusEvent::Gap { from: of(told), lost });
-            }
-            each(BusEvent::Record { from: of(told), record });
-        });
-        region.cursor(me, slot).store(peer.reader.position(), Relaxed);
-        if let Ok(progress) = result {
-            self.lost += progress.lost;
-            if progress.lost > 0 {
-                region.slot(me).lost().store(self.lost, Relaxed);
-            }
-            // All of its former owner's is read; the new one has perhaps said nothing yet.
-            if told != latest && peer.reader.position() >= peer.start.0 {
-                if told > 0 {
-                    each(BusEvent::Left(of(told)));
-                }
-                told = latest;
-                each(BusEvent::Joined(of(told)));
-            }
-            peer.told = told;
-            if progress.more || !peer.gone {
-                // Read after the records: whatever these told is in it.
-                if list_is_due.get() {
-                    each(BusEvent::Present { from: of(told), list: &self.folder.list(of(told)) });
-                }
-                return progress.more;
-            }
+    fn warn(&mut self, text: String) {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push_back(text);
         }
-        // Gone; or it writes without keeping to the form, and is as good as gone.
-        if told > 0 {
-            each(BusEvent::Left(of(told)));
-        }
-        self.peers[slot] = None;
-        self.links.close(slot);
-        false
+    }
+
+    /// What an operator should know of the bus: each is said once, until it is over.
+    pub fn warning(&mut self) -> Option<String> {
+        self.warnings.pop_front()
+    }
+
+    /// Takes a lock that one participant of the bus can have, in a file of that name in its folder. `None` if another has it.
+    ///
+    /// # Errors
+    /// When the file cannot be made or opened.
+    pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
+        self.folder.lock(name)
     }
 
     /// Descriptor that is readable when [`Bus::take_news`] has something to do, for a loop of one's own.
@@ -294,31 +341,76 @@ impl Bus {
     }
 
     fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.links.poll(timeout, self.folder.region())?;
-        for (slot, news) in self.links.take_news() {
-            match (news, &mut self.peers[slot]) {
-                // Its ring goes on where its former owner's ended, of which something may still be unread.
-                (News::Joined { generation, start }, Some(peer)) => {
-                    (peer.gone, peer.latest, peer.start) = (false, generation, start);
-                }
-                (News::Joined { generation, start }, none) => {
-                    let reader = Reader::at(start.0, start.1);
-                    *none = Some(Peer { told: 0, latest: generation, start, reader, gone: false });
-                }
-                (News::Gone, peer) => peer.iter_mut().for_each(|peer| peer.gone = true),
-            }
+        let region = self.folder.region();
+        let looked = self.links.poll(timeout, region, &mut self.peers)?;
+        let changed = self.peers.look(region);
+        if looked.changed || changed {
+            self.mend();
+        }
+        if !self.replaced && (looked.changed || !self.links.is_watched() && self.checked.elapsed() >= CHECK) {
+            self.check_files();
+        }
+        if looked.is_due {
+            self.peers.retry_lists();
+        }
+        if looked.changed || changed || self.peers.unsettled().next().is_some() {
+            self.settle(looked.is_due);
         }
         Ok(())
+    }
+
+    /// Says if those who join from now on are on another bus. The region has no name any more then, and cannot be given one.
+    fn check_files(&mut self) {
+        self.checked = Instant::now();
+        self.replaced = self.folder.is_replaced();
+        if self.replaced {
+            self.warn(format!(
+                "the files of the bus in {} were removed while it is in use: those who are on it go on, and whoever joins from now on \
+                is on another bus, apart from them; start all of them again",
+                self.folder.path().display()
+            ));
+        }
+    }
+
+    /// Writes anew who we are, if that was damaged.
+    fn mend(&mut self) {
+        let (region, slot) = (self.folder.region(), self.me.slot as usize);
+        let entry = Entry { generation: self.me.generation, start: self.start };
+        if region.entry(slot) != Some(entry) {
+            region.announce(slot, entry);
+            self.warn(format!("the memory of the bus was damaged: slot {slot} did not say whose it is"));
+        }
+    }
+
+    /// Looks by the locks who is gone of those to whom there is no connection, and connects to the others where that is for
+    /// us to do. `is_due` says that the time for that has come.
+    fn settle(&mut self, is_due: bool) {
+        let unsettled: Vec<usize> = self.peers.unsettled().collect();
+        for &slot in &unsettled {
+            self.peers.look_at(self.folder.region(), slot);
+            // An error does not say that it is gone.
+            let held = self.folder.is_held(slot).unwrap_or(true);
+            self.peers.settle(slot, held);
+            if is_due && held && self.peers.is_ours_to_connect(slot) {
+                self.links.connect(&self.folder, slot);
+            }
+        }
+        let left = self.peers.unsettled().count();
+        if left > self.unsettled {
+            self.look_again = LOOK_AGAIN[0];
+        } else if is_due {
+            self.look_again = (self.look_again * 2).min(LOOK_AGAIN[1]);
+        }
+        self.unsettled = left;
+        if left > 0 {
+            self.links.look_after(self.look_again);
+        }
     }
 
     /// Whether something may have come: [`Bus::drain`] is worth a call.
     #[inline]
     pub fn is_behind(&self) -> bool {
-        let region = self.folder.region();
-        self.peers.iter().enumerate().any(|(slot, peer)| {
-            peer.as_ref()
-                .is_some_and(|peer| peer.gone || peer.told != peer.latest || peer.reader.is_behind(region.ring(slot)))
-        })
+        self.peers.is_behind(self.folder.region())
     }
 
     /// About to sleep. False when something came meanwhile, which is to be drained first; else whoever publishes sends a
@@ -326,17 +418,17 @@ impl Bus {
     pub fn park(&mut self) -> bool {
         let region = self.folder.region();
         let own = region.slot(self.me.slot as usize);
-        parking::park(own.parked());
-        let missed = self.is_behind() || self.links.has_news();
+        self.parking.park(own.parked());
+        let missed = self.is_behind();
         if missed {
-            parking::unpark(own.parked());
+            self.parking.unpark(own.parked());
         }
         !missed
     }
 
     /// Awake again.
     pub fn unpark(&mut self) {
-        parking::unpark(self.folder.region().slot(self.me.slot as usize).parked());
+        self.parking.unpark(self.folder.region().slot(self.me.slot as usize).parked());
     }
 
     /// Sleeps until something comes, or for so long.
@@ -350,5 +442,11 @@ impl Bus {
         let looked = self.look(timeout);
         self.unpark();
         looked
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.links.remove();
     }
 }

@@ -6,14 +6,13 @@
 //! Invariant: what a record tells is in the file before the record is shown, or else there is no file. One that could not be
 //! written, as on a full disk, is removed, and everything is told again as soon as there is a new one.
 
+use super::folder::Directory;
 use crate::bus::list::{self, HEADER_BYTES, MAX_LIST_BYTES};
 use crate::data::id::Participant;
 use crate::data::presence::Presence;
 use crate::data::record::{Record, Records};
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A log shorter than this is not worth the work of writing it anew.
@@ -23,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Our list.
 pub(super) struct OwnList {
-    path: PathBuf,
+    directory: Directory,
     mode: u32,
     me: Participant,
     /// None when it could not be written.
@@ -41,9 +40,9 @@ pub(super) struct OwnList {
 
 impl OwnList {
     /// An empty list, in place of what a former owner of the slot left.
-    pub fn create(path: PathBuf, mode: u32, me: Participant) -> io::Result<OwnList> {
+    pub fn create(directory: Directory, mode: u32, me: Participant) -> io::Result<OwnList> {
         let mut list = OwnList {
-            path,
+            directory,
             mode,
             me,
             file: None,
@@ -54,7 +53,8 @@ impl OwnList {
             tried: Instant::now(),
             error: None,
         };
-        list.write_anew().map_err(|error| list.named(error))?;
+        // A folder that has its name cannot be replaced by a file.
+        list.directory.remove(&name(me)).and_then(|()| list.write_anew()).map_err(|error| list.named(error))?;
         Ok(list)
     }
 
@@ -79,7 +79,7 @@ impl OwnList {
                 // What stands there is not the truth any more; and its room may be what the next try needs.
                 self.file = None;
                 self.pending.clear();
-                let _ = fs::remove_file(&self.path);
+                let _ = self.directory.remove(&name(self.me));
                 self.tried = Instant::now();
                 if was_there {
                     self.error = Some(self.named(error));
@@ -109,14 +109,12 @@ impl OwnList {
 
     /// Writes what still holds to a new file. Others see the former one or this, and each of them whole.
     fn write_anew(&mut self) -> io::Result<()> {
-        let path = self.path.with_extension("presence.new");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        let new = format!("{}.new", name(self.me));
+        self.directory.remove(&new)?;
         let list = self.now.list(self.me);
-        let written = write_new(&path, self.mode, self.me, &list).and_then(|file| {
-            fs::rename(&path, &self.path)?;
+        let written = self.directory.new_file(&new, self.mode).and_then(|mut file| {
+            file.write_all(&[&list::header(self.me.generation), list.bytes()].concat())?;
+            self.directory.rename(&new, &name(self.me))?;
             Ok(file)
         });
         match written {
@@ -127,52 +125,58 @@ impl OwnList {
                 Ok(())
             }
             Err(error) => {
-                let _ = fs::remove_file(&path);
+                let _ = self.directory.remove(&new);
                 Err(error)
             }
         }
     }
 
     fn named(&self, error: io::Error) -> io::Error {
-        let text = format!("cannot write who is on which channel to {}: {error}", self.path.display());
+        let text = format!("cannot write who is on which channel to {}: {error}", name(self.me));
         io::Error::new(error.kind(), text)
     }
 }
 
-fn write_new(path: &Path, mode: u32, me: Participant, list: &Records) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).create_new(true).mode(mode).open(path)?;
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(&[&list::header(me.generation), list.bytes()].concat())?;
-    Ok(file)
-}
-
 impl Drop for OwnList {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = self.directory.remove(&name(self.me));
     }
 }
 
-/// The list that a participant wrote; an empty one if there is none.
-pub(super) fn read(path: &Path, owner: Participant) -> Records {
+fn name(of: Participant) -> String {
+    format!("{}.presence", of.slot)
+}
+
+/// The list that a participant wrote; an empty one if there is none, or if the slot has another owner since.
+///
+/// # Errors
+/// When there is one that cannot be read, or is damaged.
+pub(super) fn read(directory: &Directory, owner: Participant) -> io::Result<Records> {
+    let file = match directory.file(&name(owner), false) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Records::new()),
+        file => file?,
+    };
     let mut bytes = Vec::new();
-    // Whatever lies there in place of a file is not to hold us up.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let read = file.and_then(|file| file.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut bytes));
-    if read.is_ok() { list::read(bytes, owner) } else { Records::new() }
+    file.take(MAX_LIST_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    list::read(bytes, owner).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::data::record::RecordKind;
+    use crate::os::bus::folder::{BusOptions, Folder};
+    use std::fs;
 
     #[test]
     fn what_cannot_be_written_does_not_pile_up() {
         let folder = std::env::temp_dir().join(format!("percore-own-list-{}", std::process::id()));
-        fs::create_dir(&folder).expect("a folder");
         let me = Participant { slot: 0, generation: 1 };
-        let mut list = OwnList::create(folder.join("0.presence"), 0o600, me).expect("a list");
-        fs::remove_dir_all(&folder).expect("it is there");
+        let bus = Folder::open(&folder, BusOptions::default()).expect("a bus");
+        let mut list = OwnList::create(bus.directory().clone(), 0o600, me).expect("a list");
+        // A folder that is not empty cannot be replaced.
+        let obstacle = folder.join("0.presence.new/x");
+        fs::create_dir_all(&obstacle).expect("a folder");
         let enter = Record { kind: RecordKind::Enter, channel: b"c", payload: b"a member" };
         let leave = Record { kind: RecordKind::Leave, ..enter };
         // More than the file may take before it is written anew, which fails.
@@ -185,14 +189,14 @@ mod tests {
         assert_eq!(list.pending.bytes().len(), 0);
         list.add(enter);
         assert_eq!(list.pending.bytes().len(), 0);
-        fs::create_dir(&folder).expect("a folder");
+        fs::remove_dir_all(folder.join("0.presence.new")).expect("it is there");
         let again = loop {
             if let Some(again) = list.write() {
                 break again;
             }
             std::thread::sleep(RETRY);
         };
-        assert_eq!(again.bytes(), read(&folder.join("0.presence"), me).bytes());
+        assert_eq!(again.bytes(), read(bus.directory(), me).expect("a list").bytes());
         assert!(!again.is_empty());
         fs::remove_dir_all(folder).expect("it is there");
     }

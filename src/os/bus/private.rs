@@ -1,23 +1,25 @@
 //! A bus for the workers of one supervisor: its folder is made for them, and goes when the last of them is gone.
 
-use super::folder::{BusOptions, Folder, unfollowed};
-use crate::os::locks;
+use super::folder::{BusOptions, Folder};
 use rand::TryRng;
 use rand::rngs::SysRng;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the names of such folders begin with.
 const PREFIX: &str = "percore-private-";
-/// Held by the supervisor as long as it lives.
-const OWNER: &str = "owner";
+/// So many names are tried.
+const ATTEMPTS: usize = 10;
 
 /// A folder that is removed when this is dropped.
 pub struct PrivateBus {
     path: PathBuf,
+    /// The folder itself, with a lock on it as long as the supervisor lives.
     _owner: File,
 }
 
@@ -30,15 +32,22 @@ impl PrivateBus {
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         remove_abandoned(&place);
-        let random = SysRng.try_next_u64().map_err(io::Error::other)?;
-        let path = place.join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
-        Folder::open(&path, options)?;
-        // Nobody finds it without its lock, and takes the folder for abandoned.
-        let unfinished = path.join("owner.new");
-        let owner = File::create(&unfinished)?;
-        locks::try_lock(&owner, 0)?;
-        fs::rename(unfinished, path.join(OWNER))?;
-        Ok(PrivateBus { path, _owner: owner })
+        for _ in 0..ATTEMPTS {
+            let random = SysRng.try_next_u64().map_err(io::Error::other)?;
+            let path = place.join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
+            fs::DirBuilder::new().mode(0o700).create(&path)?;
+            // Another supervisor may take it for abandoned before it has its lock.
+            let owner = match lock(&path) {
+                Ok(Some(owner)) if owner.metadata()?.nlink() > 0 => owner,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let private = PrivateBus { path, _owner: owner };
+            Folder::open(&private.path, options)?;
+            return Ok(private);
+        }
+        Err(io::Error::other(format!("folders in {} are removed again and again", place.display())))
     }
 
     /// The folder.
@@ -53,6 +62,16 @@ impl Drop for PrivateBus {
     }
 }
 
+/// Locks a folder, if nobody has. Links are not followed.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    let folder = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        locked => locked.map(|()| Some(folder)).map_err(io::Error::from),
+    }
+}
+
 /// Removes folders of this user that no supervisor and no worker has any more. Anyone can put something of such a name
 /// there, so nothing else is looked at, and no link in them is followed.
 fn remove_abandoned(place: &Path) {
@@ -61,24 +80,28 @@ fn remove_abandoned(place: &Path) {
         let is_named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
         // Of a link this tells about the link itself.
         let is_ours = || entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == geteuid().as_raw());
-        if is_named && is_ours() && is_abandoned(&path).unwrap_or(false) {
-            let _ = fs::remove_dir_all(&path);
+        if is_named && is_ours() {
+            let _ = remove_if_abandoned(&path);
         }
     }
 }
 
-fn is_abandoned(path: &Path) -> io::Result<bool> {
-    let owner = unfollowed().open(path.join(OWNER))?;
-    if !locks::try_lock(&owner, 0)? {
-        return Ok(false);
-    }
-    let folder = Folder::existing(path)?;
-    for slot in 0..folder.slots() {
-        if folder.is_held(slot)? {
-            return Ok(false);
+/// Removes a folder that nobody has. Says whether it did.
+fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
+    let Some(_lock) = lock(path)? else { return Ok(false) };
+    match Folder::existing(path, BusOptions::default().mode) {
+        Ok(folder) => {
+            for slot in 0..folder.slots() {
+                if folder.is_held(slot)? {
+                    return Ok(false);
+                }
+            }
         }
+        // The supervisor was killed before there was a bus.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
-    Ok(true)
+    fs::remove_dir_all(path).map(|()| true)
 }
 
 #[cfg(test)]
@@ -93,7 +116,7 @@ mod tests {
         let private = PrivateBus::create(SMALL).expect("a bus");
         let path = private.path().to_owned();
         drop(Bus::join(&path, SMALL).expect("a place"));
-        assert!(!is_abandoned(&path).expect("looked at"));
+        assert!(!remove_if_abandoned(&path).expect("looked at"));
         drop(private);
         assert!(!path.exists());
     }
@@ -104,7 +127,7 @@ mod tests {
         let path = private.path().to_owned();
         let bus = Bus::join(&path, SMALL).expect("a place");
         // As when it is killed: the lock goes, the folder stays.
-        locks::unlock(&private._owner, 0).expect("given up");
+        flock(&private._owner, FlockOperation::Unlock).expect("given up");
         let place = path.parent().expect("a folder");
         remove_abandoned(place);
         assert!(path.exists(), "a worker is there still");
@@ -121,7 +144,6 @@ mod tests {
         let named = |name: &str| place.join(format!("{PREFIX}{name}"));
         let abandoned = |path: &Path| {
             drop(Folder::open(path, SMALL).expect("a bus"));
-            File::create(path.join(OWNER)).expect("a file");
         };
         abandoned(&place.join("aim"));
         symlink(place.join("aim"), named("link")).expect("a link");
@@ -129,16 +151,18 @@ mod tests {
         fs::remove_file(named("elsewhere").join("bus")).expect("it is there");
         symlink(place.join("made"), named("elsewhere").join("bus")).expect("a link");
         abandoned(&named("pipe"));
-        fs::remove_file(named("pipe").join(OWNER)).expect("it is there");
-        mknodat(CWD, named("pipe").join(OWNER), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        fs::remove_file(named("pipe").join("bus")).expect("it is there");
+        mknodat(CWD, named("pipe").join("bus"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
         abandoned(&named("other"));
         // Only root can give it away.
         let is_given = chown(named("other"), Some(rustix::fs::Uid::from_raw(65534)), None).is_ok();
         abandoned(&named("own"));
+        // As when its maker is killed at once.
+        fs::create_dir(named("empty")).expect("a folder");
         remove_abandoned(&place);
         let stays = |name: &str| named(name).symlink_metadata().is_ok();
         assert!(stays("link") && stays("elsewhere") && stays("pipe"));
-        assert_eq!((stays("other"), stays("own")), (is_given, false));
+        assert_eq!((stays("other"), stays("own"), stays("empty")), (is_given, false, false));
         assert!(place.join("aim").exists() && !place.join("made").exists());
         fs::remove_dir_all(place).expect("it is there");
     }
