@@ -6,6 +6,14 @@ use proptest::prelude::*;
 
 const ID: ConnectionId = ConnectionId { node: 3, generation: 1, index: 0 };
 
+impl Outbox {
+    /// A connection for the tests of apps.
+    pub(crate) fn open_plain(&mut self, id: ConnectionId) {
+        self.queue.open(id.index, id.generation);
+        self.begin_frames(id, Role::Server, None);
+    }
+}
+
 /// An outbox with one connection, on which our end is `role`.
 fn outbox(role: Role, deflate: Option<Agreement>) -> Outbox {
     let rules = SendRules { deflate_min: 50, ..SendRules::default() };

@@ -8,24 +8,13 @@ use std::fmt;
 use std::ops::{Bound, RangeInclusive};
 use std::rc::Rc;
 
-/// Symbols and start prices where no others are given.
-pub const TABLE: [(&str, f64); 8] = [
-    ("AAPL", 133.11),
-    ("CMG", 1518.75),
-    ("CSL.AX", 288.18),
-    ("GRMN", 144.37),
-    ("MOAT", 74.29),
-    ("QAN.AX", 4.55),
-    ("SPY", 426.61),
-    ("WPL.AX", 22.45),
-];
 /// The most symbols there can be.
 pub const MAX_SYMBOLS: usize = 10_000;
 /// The longest symbol, in bytes.
 pub const MAX_SYMBOL_BYTES: usize = 32;
 
 /// What can be a price.
-const PRICES: RangeInclusive<f64> = 0.01..=1e12;
+pub(super) const PRICES: RangeInclusive<f64> = 0.01..=1e12;
 
 /// How far a price goes in a step, as a part of itself.
 const STEP: f64 = 0.002;
@@ -376,36 +365,9 @@ pub fn check_symbol(symbol: &str) -> Result<(), BadSymbol> {
     Err(BadSymbol::Form(symbol.chars().take(MAX_SYMBOL_BYTES).collect()))
 }
 
-/// Reads lines `SYMBOL,PRICE`; a first line `Symbol,Price` or the like is a heading, and empty lines are passed over.
-///
-/// # Errors
-/// The line that is wrong, and why.
-pub fn read_csv(text: &str) -> Result<Vec<(String, f64)>, String> {
-    let mut table = Vec::new();
-    // Spreadsheets put a byte order mark before it.
-    let lines = (1..).zip(text.trim_start_matches('\u{feff}').lines()).filter(|(_, line)| !line.trim().is_empty());
-    for (index, (number, line)) in lines.enumerate() {
-        let bad = |why: &str| format!("line {number}: {why}: '{}'", line.trim());
-        let (symbol, price) = line.split_once(',').ok_or_else(|| bad("no comma between symbol and price"))?;
-        let [symbol, price] = [symbol, price].map(|field| field.trim().trim_matches('"'));
-        if index == 0 && price.to_ascii_lowercase().contains("price") {
-            continue;
-        }
-        let price: f64 = price.parse().map_err(|_| bad("the price is no number"))?;
-        check_symbol(symbol).map_err(|error| bad(&error.to_string()))?;
-        if !PRICES.contains(&price) {
-            return Err(bad("a price is 0.01 to 1e12"));
-        }
-        table.push((symbol.to_owned(), price));
-    }
-    if table.is_empty() || table.len() > MAX_SYMBOLS {
-        return Err(format!("{} symbols: give 1 to {MAX_SYMBOLS}", table.len()));
-    }
-    Ok(table)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::table::TABLE;
     use super::*;
 
     fn market(seed: u64) -> Market {
@@ -531,25 +493,6 @@ mod tests {
         assert!(market.room() == 1 && market.find(&format!("S{}", MAX_SYMBOLS - 1)).is_none());
         for bad in ["", &"x".repeat(33), "a,b"] {
             assert!(matches!(check_symbol(bad), Err(BadSymbol::Form(_))));
-        }
-    }
-
-    #[test]
-    fn tables_of_prices() {
-        let table = read_csv("\u{feff}\nSymbol,\"Start price\"\n AAPL , 1.5\n\n\"SPY\",\"2\"\n");
-        assert_eq!(table, Ok(vec![("AAPL".to_owned(), 1.5), ("SPY".to_owned(), 2.0)]));
-        for (text, said) in [
-            ("", "0 symbols"),
-            ("a,lots", "line 1: the price is no number"),
-            ("SPY,\"1,234.5\"", "line 1: the price is no number"),
-            ("AAPL 1", "line 1: no comma"),
-            ("a,1\nb,x", "line 2: the price is no number"),
-            ("a,1\nb,0", "0.01"),
-            ("a,1\nb,inf", "0.01"),
-            ("a b,1", "no symbol"),
-        ] {
-            let error = read_csv(text).expect_err("it is bad");
-            assert!(error.contains(said), "{error}");
         }
     }
 }

@@ -9,6 +9,7 @@
 pub mod client;
 pub mod market;
 mod sets;
+pub mod table;
 pub mod wire;
 
 use crate::app::App;
@@ -225,11 +226,18 @@ impl Ticker {
         self.showing.begin(Showing { after: 0, until: self.sets.last() });
     }
 
-    /// Works on what is to be said, until a slice is done. Returns whether more is left.
-    fn say_slice(&mut self, out: &mut Outbox) -> bool {
+    /// Works on what is to be said, to others and to clients, a slice each. Returns whether more is left.
+    fn say_slices(&mut self, out: &mut Outbox) -> bool {
+        let tells = self.say_slice(Ticker::tell_next, out);
+        let shows = self.say_slice(Ticker::show_next, out);
+        tells || shows
+    }
+
+    /// Says one part after the other, until a slice is done. Returns whether more is left.
+    fn say_slice(&mut self, next: fn(&mut Ticker, &mut Outbox) -> Option<usize>, out: &mut Outbox) -> bool {
         let mut said = 0;
         while said == 0 || said < SLICE_BYTES && !out.is_full() {
-            match self.say_next(out) {
+            match next(self, out) {
                 Some(cost) => said += cost.max(1),
                 None => return false,
             }
@@ -237,14 +245,18 @@ impl Ticker {
         true
     }
 
-    /// Says the next part of what is to be said, if there is any. Returns what that cost, in bytes.
-    fn say_next(&mut self, out: &mut Outbox) -> Option<usize> {
-        if let Some(after) = self.prices.at.take() {
-            return Some(self.publish_prices(&after, out));
-        }
+    /// Tells the other processes the next part of what they are to know, if there is any. Returns what that cost, in bytes.
+    fn tell_next(&mut self, out: &mut Outbox) -> Option<usize> {
+        // Symbols come now and then; prices may be due again as soon as they were told.
         if let Some(after) = self.symbols.at.take() {
             return Some(self.say_symbol_again(&after, out));
         }
+        let after = self.prices.at.take()?;
+        Some(self.publish_prices(&after, out))
+    }
+
+    /// Shows the next set its prices, if there is one. Returns what that cost, in bytes.
+    fn show_next(&mut self, out: &mut Outbox) -> Option<usize> {
         let Showing { after, until } = self.showing.at?;
         let Some(set) = self.sets.next_after(after).filter(|set| *set <= until) else {
             self.showing.end(Showing { after: 0, until: self.sets.last() });
@@ -445,7 +457,7 @@ impl App for Ticker {
             self.next_tick = (self.next_tick + self.times.tick).max(now);
         }
         self.mind_silences(now, out);
-        let goes_on = self.say_slice(out).then_some(now);
+        let goes_on = self.say_slices(out).then_some(now);
         let silence = self.silences.first().map(|(due, _)| *due);
         Some([goes_on, silence].into_iter().flatten().fold(self.next_tick, Duration::min))
     }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::data::queue::MAX_SLICES;
 use crate::outbox::SendRules;
-use crate::protocol::Role;
 use std::io::IoSlice;
 
 const TICK: Duration = Duration::from_secs(2);
@@ -15,12 +14,11 @@ fn id(index: u32) -> ConnectionId {
 
 /// A feed with so many clients.
 fn feed(clients: u32) -> (Ticker, Outbox) {
-    let market = Market::new(market::TABLE.map(|(symbol, price)| (symbol.to_owned(), price)), 1, 7);
+    let market = Market::new(table::TABLE.map(|(symbol, price)| (symbol.to_owned(), price)), 1, 7);
     let mut ticker = Ticker::new(market, Times { tick: TICK, ping: PING });
     let mut out = Outbox::new(SendRules::default(), 0, [5; 32]);
     for index in 0..clients {
-        out.queue.open(index, 1);
-        out.begin_frames(id(index), Role::Server, None);
+        out.open_plain(id(index));
         ticker.clients.insert(id(index), Client { heard: Duration::ZERO, asked: 0, pings: false, set: None });
         ticker.silences.insert((PING, id(index)));
     }
