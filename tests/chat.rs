@@ -332,10 +332,13 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
     let longest = "y".repeat(64 * 1024);
     talker.submits(&longest);
     talker.must_hear_chat(&longest);
-    // The same with each character escaped, both ways.
-    let escaped = r"\u0001".repeat(64 * 1024);
+    // Escaped, both ways; what takes more as JSON than twice that is not passed on.
+    let escaped = r"\u0001".repeat(20 * 1024);
     talker.submits(&escaped);
     talker.must_hear_chat(&escaped);
+    talker.submits(&r"\u0001".repeat(64 * 1024));
+    let error = "too long: a message has at most 65536 bytes, and twice as many as JSON";
+    talker.must_hear(&refused("too-long", error));
     assert_eq!(server.count_log("WebSocket error"), 0);
 }
 

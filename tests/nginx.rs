@@ -18,7 +18,10 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocke
 
 /// A server that speaks the subprotocol `name`.
 fn server(name: &str, addr: SocketAddr) -> Server {
-    Server::launch(percore(&["serve", "echo", "--listen", &addr.to_string(), "--subprotocol", name]), 1)
+    Server::launch(
+        percore(&["serve", "echo", "--listen", &addr.to_string(), "--subprotocol", name, "--max-message", "8M"]),
+        1,
+    )
 }
 
 /// A connection through nginx, and the name of the server that it reached.
