@@ -70,6 +70,8 @@ struct Peer {
 pub struct Peers {
     me: usize,
     peers: Vec<Peer>,
+    /// The slots that there is anything to do about: of a bus with many slots mostly few.
+    busy: Vec<usize>,
     /// [`Region::changes`] when the entries were looked at last.
     changes: u64,
     lost: u64,
@@ -94,7 +96,7 @@ impl Peers {
         };
         let peers = (0..region.slots()).map(peer).collect();
         // Different from what the region says now, so that all entries are looked at.
-        Peers { me, peers, changes: region.changes().wrapping_sub(1), lost: 0, damaged: Vec::new() }
+        Peers { me, peers, busy: Vec::new(), changes: region.changes().wrapping_sub(1), lost: 0, damaged: Vec::new() }
     }
 
     /// Whoever is found from now on joined after us, and connects to us.
@@ -116,6 +118,21 @@ impl Peers {
         true
     }
 
+    /// Notes the slots that are busy, if that of one may have changed.
+    fn note_busy(&mut self, slot: usize) {
+        let is_busy = |peer: &Peer| !peer.idle || peer.unsure;
+        if self.busy.contains(&slot) != is_busy(&self.peers[slot]) {
+            self.busy.clear();
+            let peers = self.peers.iter().enumerate();
+            self.busy.extend(peers.filter(|(_, peer)| is_busy(peer)).map(|(slot, _)| slot));
+        }
+    }
+
+    /// The slots that there is anything to do about, by their place among these.
+    pub fn busy(&self, place: usize) -> Option<usize> {
+        self.busy.get(place).copied()
+    }
+
     /// Looks who owns a slot.
     pub fn look_at(&mut self, region: Region<'_>, slot: usize) {
         if slot == self.me {
@@ -124,6 +141,7 @@ impl Peers {
         let found = region.entry(slot);
         self.peers[slot].unsure = found.is_none();
         self.found(slot, found.unwrap_or_default());
+        self.note_busy(slot);
     }
 
     fn found(&mut self, slot: usize, entry: Entry) {
@@ -147,6 +165,7 @@ impl Peers {
         if self.peers[slot].unsure {
             // What it says is all that there is.
             self.found(slot, entry);
+            self.note_busy(slot);
         }
         let peer = &mut self.peers[slot];
         peer.linked |= peer.latest.generation == entry.generation;
@@ -164,8 +183,8 @@ impl Peers {
     /// Slots whose owner may be gone without our knowing: each is to be looked at by [`Peers::look_at`], its lock asked for after
     /// that, and [`Peers::settle`] called.
     pub fn unsettled(&self) -> impl Iterator<Item = usize> {
-        let peers = self.peers.iter().enumerate();
-        peers.filter(|(_, peer)| peer.unsure || peer.is_there() && !peer.linked).map(|(slot, _)| slot)
+        let is_unsettled = |peer: &Peer| peer.unsure || peer.is_there() && !peer.linked;
+        self.busy.iter().copied().filter(move |slot| is_unsettled(&self.peers[*slot]))
     }
 
     /// Whether somebody holds the lock of a slot.
@@ -173,6 +192,7 @@ impl Peers {
         let peer = &mut self.peers[slot];
         if !held {
             (peer.gone, peer.linked, peer.unsure) = (true, false, false);
+            self.note_busy(slot);
         }
     }
 
@@ -217,7 +237,8 @@ impl Peers {
     #[inline]
     pub fn is_behind(&self, region: Region<'_>) -> bool {
         region.changes() != self.changes
-            || self.peers.iter().enumerate().any(|(slot, peer)| {
+            || self.busy.iter().any(|&slot| {
+                let peer = &self.peers[slot];
                 !peer.idle
                     && (peer.has_news() || peer.said.list == List::Due || peer.reader.is_behind(region.ring(slot)))
             })
@@ -233,10 +254,14 @@ impl Peers {
     ) -> bool {
         self.look(region);
         let mut more = false;
-        for slot in 0..self.peers.len() {
+        let mut place = 0;
+        while let Some(slot) = self.busy(place) {
             if !self.peers[slot].idle {
                 more |= self.drain_one(region, slot, &mut list, &mut each);
+                self.note_busy(slot);
             }
+            // One that is idle now was taken out.
+            place += usize::from(self.busy(place) == Some(slot));
         }
         more
     }

@@ -269,7 +269,9 @@ impl Bus {
         parking::published();
         // Whoever sleeps stood in the region before it did.
         self.peers.look(region);
-        for slot in 0..self.folder.slots() {
+        let mut place = 0;
+        while let Some(slot) = self.peers.busy(place) {
+            place += 1;
             if self.peers.is_there(slot)
                 && let Some(found) = parking::asleep(region.slot(slot).parked())
             {
