@@ -154,7 +154,7 @@ fn a_bus_that_cannot_be_used_is_said_at_once() {
     for workers in ["1", "2"] {
         let flags = ["--workers", workers, "--admin", "off"];
         std::fs::write(folder.path("file"), b"").expect("written");
-        must_fail(on(&folder.path("file"), &flags), "/file: File exists");
+        must_fail(on(&folder.path("file"), &flags), "/file: it is not a folder, or a link to one");
         must_fail(on(&folder.path("file/below"), &flags), "/file/below: Not a directory");
         must_fail(on(&folder.path(&"x".repeat(200)), &flags), "at most 107 bytes");
         drop(start_on(&path, &["--bus-size", "4K"]));

@@ -22,12 +22,14 @@ impl<A: App> Sessions<A> {
         if self.refusals.next_deadline().is_some() {
             self.report_refusals();
         }
-        let mut expired = std::mem::take(&mut self.expired);
-        self.wheel.advance(self.now, &mut expired);
-        for key in expired.drain(..) {
-            self.expire_one(key);
+        self.wheel.advance(self.now, &mut self.expired);
+        if !self.expired.is_empty() {
+            let mut expired = std::mem::take(&mut self.expired);
+            for key in expired.drain(..) {
+                self.expire_one(key);
+            }
+            self.expired = expired;
         }
-        self.expired = expired;
     }
 
     fn next_tick(&self) -> Option<Duration> {

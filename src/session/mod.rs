@@ -310,9 +310,25 @@ impl<A: App> Sessions<A> {
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
     pub fn end_pass(&mut self, mut act: impl FnMut(u32, Fate)) {
-        self.tell_written();
-        self.settle();
+        if !self.outbox.awaited.is_empty() {
+            self.tell_written();
+        }
+        if !self.outbox.demands.is_empty() {
+            self.settle();
+        }
         self.outbox.tell_changes();
+        if !self.parting.is_empty() {
+            self.part(&mut act);
+        }
+        self.scratch.trim();
+        for key in self.ended.drain(..) {
+            self.slab.remove(key as usize);
+            act(key, Fate::Close);
+        }
+    }
+
+    /// Ends connections, or shuts their sending side, that have sent all they had.
+    fn part(&mut self, act: &mut impl FnMut(u32, Fate)) {
         let mut parting = std::mem::take(&mut self.parting);
         parting.retain(|&key| {
             if self.slab[key as usize].phase == Phase::Ended {
@@ -328,11 +344,6 @@ impl<A: App> Sessions<A> {
             false
         });
         self.parting = parting;
-        self.scratch.trim();
-        for key in self.ended.drain(..) {
-            self.slab.remove(key as usize);
-            act(key, Fate::Close);
-        }
     }
 
     fn id(&self, key: u32) -> ConnectionId {

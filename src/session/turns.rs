@@ -57,6 +57,7 @@ impl Rests {
 /// How much each connection has sent, and which of them wait because that was too much.
 pub(super) struct Rates {
     rules: RateRules,
+    is_limited: bool,
     /// By key.
     buckets: Vec<Bucket>,
     /// When a connection may go on, its key and generation.
@@ -65,7 +66,7 @@ pub(super) struct Rates {
 
 impl Rates {
     pub fn new(rules: RateRules) -> Rates {
-        Rates { rules, buckets: Vec::new(), waiting: BinaryHeap::new() }
+        Rates { rules, is_limited: rules.is_limited(), buckets: Vec::new(), waiting: BinaryHeap::new() }
     }
 
     pub fn memory(&self) -> usize {
@@ -74,7 +75,7 @@ impl Rates {
 
     /// A new connection has this key.
     pub fn begin(&mut self, key: u32) {
-        if self.rules.is_limited() {
+        if self.is_limited {
             if self.buckets.len() <= key as usize {
                 self.buckets.resize(key as usize + 1, Bucket::default());
             }
@@ -98,7 +99,7 @@ impl<A: App> Sessions<A> {
         let now = milliseconds(self.now);
         let Some(session) = self.slab.get_mut(key as usize) else { return input.len() };
         session.heard = now;
-        let before = self.rates.rules.is_limited().then(|| self.outbox.stats.taken());
+        let before = self.rates.is_limited.then(|| self.outbox.stats.taken());
         let used = match session.phase {
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),
@@ -154,7 +155,7 @@ impl<A: App> Sessions<A> {
     /// How many messages a step may take of a connection.
     #[inline]
     pub(super) fn messages_allowed(&self, key: u32) -> u32 {
-        if !self.rates.rules.is_limited() {
+        if !self.rates.is_limited {
             return STEP_MESSAGES;
         }
         let bucket = self.rates.buckets.get(key as usize).copied().unwrap_or_default();
@@ -165,7 +166,7 @@ impl<A: App> Sessions<A> {
     #[cold]
     fn charge(&mut self, key: u32, before: (u64, u64)) {
         let (messages, bytes) = self.outbox.stats.taken();
-        let Rates { rules, buckets, waiting } = &mut self.rates;
+        let Rates { rules, buckets, waiting, .. } = &mut self.rates;
         let (Some(bucket), Some(session)) = (buckets.get_mut(key as usize), self.slab.get(key as usize)) else {
             return;
         };
@@ -178,7 +179,7 @@ impl<A: App> Sessions<A> {
 
     #[inline]
     fn is_over_rate(&self, key: u32) -> bool {
-        self.rates.rules.is_limited()
+        self.rates.is_limited
             && self
                 .rates
                 .buckets

@@ -1,6 +1,8 @@
 //! The world of a simulation: a made-up clock, the sockets between clients and [`Sessions`], and the passes of a loop
 //! that does with them what the reactor does with real ones. What must always hold is asserted in every pass.
 
+mod end;
+
 use super::address::{Who, check_tally};
 use super::client::{Circumstances, Client, Step};
 use super::link::Link;
@@ -8,7 +10,6 @@ use super::probe::{ASKED, KICKED, Probe};
 use super::random::Random;
 use super::settings::settings;
 use percore::data::log::Log;
-use percore::data::memory::MemoryKind;
 use percore::data::queue::MAX_SLICES;
 use percore::data::wheel::TICK;
 use percore::session::{Fate, Sessions};
@@ -494,27 +495,5 @@ impl World {
     fn forget(&mut self, index: usize) {
         let Link { client, .. } = &mut self.links[index];
         (client.outgoing, client.delivered) = (Vec::new(), 0);
-    }
-
-    fn check_the_end(&mut self) {
-        let counts = &self.sessions.app.counts;
-        assert_eq!(counts.opened, counts.closed, "on_close once for each on_open");
-        assert!(self.sessions.is_empty() && self.by_key.is_empty());
-        assert!(self.links.iter().all(|link| link.gone));
-        assert_eq!(self.sessions.stats().open, 0);
-        let tally = self.sessions.tally();
-        assert_eq!((tally.clients(), tally.waiting()), (0, 0), "a client is counted that has no connection");
-        assert_eq!(self.sessions.queue().next_dirty(), None);
-        self.sessions.queue().end_flush();
-        assert!(self.sessions.app.counts.are_lively(), "a run in which hardly anything happened");
-        let memory = self.sessions.memory();
-        for kind in
-            [MemoryKind::Input, MemoryKind::Assembly, MemoryKind::Backlog, MemoryKind::Held, MemoryKind::Windows]
-        {
-            assert_eq!(memory.of(kind), 0, "{kind:?} of nobody");
-        }
-        // Empty slots of the wheel wake nobody.
-        let (next, tick) = (self.sessions.next_deadline(), self.sessions.app.next_tick());
-        assert_eq!(next, Some(tick));
     }
 }
