@@ -156,7 +156,8 @@ fn a_bus_that_cannot_be_used_is_said_at_once() {
         std::fs::write(folder.path("file"), b"").expect("written");
         must_fail(on(&folder.path("file"), &flags), "/file: it is not a folder, or a link to one");
         must_fail(on(&folder.path("file/below"), &flags), "/file/below: Not a directory");
-        must_fail(on(&folder.path(&"x".repeat(200)), &flags), "at most 107 bytes");
+        // Sockets are found through the folder, so that its own name may be long.
+        drop(start_on(&folder.path(&"x".repeat(200)), &flags));
         drop(start_on(&path, &["--bus-size", "4K"]));
         let file = path.join("bus");
         let mut region = std::fs::read(&file).expect("the bus");

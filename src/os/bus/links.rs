@@ -386,7 +386,7 @@ fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>
 
 fn address(path: &Path) -> io::Result<SocketAddrUnix> {
     SocketAddrUnix::new(path).map_err(|error| {
-        let text = format!("{}: {error} (a socket's path has at most 107 bytes)", path.display());
+        let text = format!("{}: {error}", path.display());
         io::Error::new(io::Error::from(error).kind(), text)
     })
 }
