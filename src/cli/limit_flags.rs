@@ -11,7 +11,7 @@ pub(super) struct LimitFlags {
     /// Messages and requests a second that a connection may send before it has to wait; 0 for any number
     #[arg(long, env = "PERCORE_RATE_MESSAGES", value_name = "N", help_heading = "Limits")]
     #[arg(
-        long_help = "Messages and HTTP requests a second that a connection may send; twice as many at once. Beyond it it \
+        long_help = "Messages and HTTP requests a second that a connection may send; twice as many at once. Beyond it \
         nothing is read from it for a while, and nothing is lost; 0 for any number [default: 0, for chat 200, for ticker 20]"
     )]
     rate_messages: Option<u32>,
@@ -26,8 +26,8 @@ pub(super) struct LimitFlags {
     /// Memory that all connections may take, of all workers together; 0 for any amount [default: half of what there is]
     #[arg(long, env = "PERCORE_MAX_MEMORY", value_name = "BYTES", value_parser = bytes, help_heading = "Limits")]
     #[arg(
-        long_help = "Memory that all connections together may take, divided among the workers. Beyond it those that hold most \
-        are closed (1013); 0 for any amount [default: half of what the machine, the control group or the limit of address \
+        long_help = "Memory that all connections together may take, divided among the workers. Beyond it the connections of \
+        the client that holds most are closed (1013); 0 for any amount [default: half of what the machine, the control group or the limit of address \
         space grants]"
     )]
     max_memory: Option<usize>,

@@ -40,10 +40,6 @@ impl Rests {
         self.by_key.insert(key, rest);
     }
 
-    pub fn take(&mut self, key: u32) -> Option<Vec<u8>> {
-        self.remove(key).map(|rest| rest.bytes)
-    }
-
     fn remove(&mut self, key: u32) -> Option<Rest> {
         if self.by_key.is_empty() {
             return None;
@@ -227,7 +223,7 @@ impl<A: App> Sessions<A> {
     /// Gives back all that was kept of what a connection sent.
     pub(super) fn forget_input(&mut self, key: u32) {
         self.take_head(key);
-        self.rests.take(key);
+        self.rests.remove(key);
         let receiver = std::mem::take(&mut self.slab[key as usize].receiver);
         self.inflaters -= usize::from(receiver.keeps_window());
         receiver.discard(&mut self.scratch);
