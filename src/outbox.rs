@@ -3,6 +3,7 @@
 pub(crate) mod channels;
 mod echo;
 mod limits;
+mod pacing;
 
 use crate::data::id::ConnectionId;
 use crate::data::log::{AppLog, Level, Log};
@@ -16,6 +17,7 @@ use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
 use crate::protocol::message::Kind;
 use channels::Broadcast;
+pub(crate) use pacing::{Pacing, Publisher};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
@@ -140,6 +142,10 @@ pub struct Outbox {
     /// Unix time at the start, by the clock of the calendar as it goes now.
     pub(crate) epoch: Duration,
     pub(crate) broadcast: Broadcast,
+    /// What channels carry of what clients publish.
+    pub(crate) pacing: Pacing,
+    /// The client whose input is worked on, if what it publishes is limited.
+    pub(crate) publisher: Option<Publisher>,
     /// What the app has to say.
     pub(crate) log: AppLog,
     rules: SendRules,
@@ -172,6 +178,8 @@ impl Outbox {
             now: Duration::ZERO,
             epoch: Duration::ZERO,
             broadcast: Broadcast::default(),
+            pacing: Pacing::default(),
+            publisher: None,
             log: AppLog::like(&Log::new(None)),
             rules,
             node,

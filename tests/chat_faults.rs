@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::chat::{Talker, in_room, start_on, told};
+use common::chat::{Talker, in_room, start, start_on, told};
+use common::client::{CLOSE, TEXT};
 use common::{TempDir, eventually, percore, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -193,4 +194,39 @@ fn a_full_disk_is_said_at_once() {
         command.arg(server.get_program()).args(server.get_args());
         must_fail(command, "/disk/bus: no room for ");
     }
+}
+
+/// What is published on a channel is bounded whatever number of clients publish; a client that says little is heard at once, and
+/// the end of the process loses nothing that was taken.
+#[test]
+fn who_says_little_is_heard_beside_many_who_flood() {
+    let flags = ["--rate-channel", "40K", "--rate-bytes", "0", "--rate-messages", "0", "--admin", "127.0.0.1:0"];
+    let server = start(&flags);
+    let mut listener = Talker::to(server.addr());
+    let mut floods: Vec<Talker> = (0..5).map(|_| Talker::to(server.addr())).collect();
+    let text = "x".repeat(TEXT_BYTES);
+    for flood in &mut floods {
+        for number in 0..4 {
+            flood.submits(&format!("{number}{text}"));
+        }
+    }
+    eventually("floods that wait", || server.metric("percore_publishes_delayed_total") >= 5);
+    Talker::to(server.addr()).submits("a word");
+    let mut long = 0;
+    while !listener.hears().contains("a word") {
+        long += 1;
+    }
+    assert!(long < 4, "{long} long messages, of a second and a half each, came before the word");
+    let taken = server.metric("percore_messages_received_total");
+    server.signal("TERM");
+    let mut heard = long + 1;
+    loop {
+        let frame = listener.0.frame();
+        match frame.first {
+            CLOSE => break,
+            first => heard += u64::from(first == TEXT),
+        }
+    }
+    assert!(heard >= taken, "{heard} heard of {taken} that were taken");
+    assert_eq!(server.wait().0, Some(0));
 }

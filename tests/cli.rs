@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 45] = [
+const FLAGS: [&str; 46] = [
     "bus",
     "bus-size",
     "bus-mode",
@@ -30,6 +30,7 @@ const FLAGS: [&str; 45] = [
     "max-memory",
     "rate-messages",
     "rate-bytes",
+    "rate-channel",
     "path",
     "origin",
     "subprotocol",

@@ -257,7 +257,7 @@ fn frames_held_during_an_echo_are_counted() {
 /// A connection that sends more than it may waits, and loses nothing.
 #[test]
 fn messages_are_taken_at_the_rate() {
-    let rates = RateRules { messages: 100, bytes: 0 };
+    let rates = RateRules { messages: 100, ..RateRules::default() };
     let mut world = World::new(Settings { rates, ..settings() });
     let key = world.open();
     let mut input = frame(0x82, b"-").repeat(1_000);
@@ -281,7 +281,7 @@ fn messages_are_taken_at_the_rate() {
 /// Bytes count once they are decompressed; a connection in debt for longer than the heartbeat's timeout is no silent one.
 #[test]
 fn a_connection_that_waits_for_its_rate_is_not_silent() {
-    let rates = RateRules { messages: 0, bytes: 1_000 };
+    let rates = RateRules { bytes: 1_000, ..RateRules::default() };
     let mut world = World::new(Settings { rates, ..settings() });
     let key = world.open();
     let timeout = settings().heartbeat_timeout;
@@ -375,4 +375,27 @@ fn a_process_that_was_held_up_blames_nobody() {
     world.pass_at(late + settings().heartbeat_timeout + Duration::from_secs(1));
     world.end_pass();
     assert_eq!(world.sessions.stats().heartbeat_timeouts, 1);
+}
+
+/// In a brief step a few short messages are handled, and what is more is left for another turn.
+#[test]
+fn brief_steps_do_little() {
+    let mut world = World::new(settings());
+    let key = world.open_from(([10, 0, 0, 1], 1).into(), "Sec-WebSocket-Extensions: permessage-deflate\r\n");
+    let (short, long) = (frame(0x82, b"-"), frame(0x82, &[b'-'; 2 * KIBIBYTE]));
+    let mut compressed = frame(0xc2, &[0x4a, 0x04, 0x00]);
+    world.sessions.set_brief(true);
+    assert_eq!(world.sessions.step(key, &mut short.repeat(1_000)), 16 * short.len());
+    assert_eq!(world.sessions.step(key, &mut [&short[..], &long].concat()), short.len());
+    assert_eq!(world.sessions.step(key, &mut long.clone()), 0);
+    assert_eq!(world.sessions.step(key, &mut compressed), 0);
+    assert_eq!(world.sessions.step(key, &mut short[..3].to_vec()), 0, "not all there");
+    assert_eq!(world.sessions.app.messages, 17);
+    world.sessions.set_brief(false);
+    assert_eq!(world.sessions.step(key, &mut long.clone()), long.len());
+    assert_eq!(world.sessions.step(key, &mut compressed), compressed.len());
+    assert_eq!(world.sessions.app.messages, 19);
+    assert_eq!(world.sessions.step(key, &mut short[..3].to_vec()), 3);
+    world.sessions.set_brief(true);
+    assert_eq!(world.sessions.step(key, &mut short[3..].to_vec()), 0, "within a message");
 }

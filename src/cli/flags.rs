@@ -373,7 +373,7 @@ impl ServerFlags {
                 deflate_max: self.deflate_max,
                 deflate_level: self.deflate_level,
             },
-            rates: self.limits.rates(defaults.rates),
+            rates: self.limits.rates(defaults.rates, self.workers.number()),
             max_memory: self.limits.max_memory(self.workers.number()),
             heartbeat: self.heartbeat,
             heartbeat_timeout: self.heartbeat_timeout,

@@ -23,6 +23,14 @@ pub(super) struct LimitFlags {
         [default: 0, for chat 256K, for ticker 64K]"
     )]
     rate_bytes: Option<usize>,
+    /// Bytes a second that a channel carries to each subscriber, of all that clients publish; 0 for any number
+    #[arg(long, env = "PERCORE_RATE_CHANNEL", value_name = "BYTES", value_parser = bytes, help_heading = "Limits")]
+    #[arg(
+        long_help = "Bytes a second that a channel carries to each subscriber, of all that clients publish there; to more than 64 \
+        subscribers as much in all as to 64. Divided among the workers. Beyond it clients that publish take turns, and nothing is \
+        lost; 0 for any number [default: 0, for chat 1M]"
+    )]
+    rate_channel: Option<usize>,
     /// Memory that all connections may take, of all workers together; 0 for any amount [default: half of what there is]
     #[arg(long, env = "PERCORE_MAX_MEMORY", value_name = "BYTES", value_parser = bytes, help_heading = "Limits")]
     #[arg(
@@ -34,11 +42,12 @@ pub(super) struct LimitFlags {
 }
 
 impl LimitFlags {
-    /// How much a connection may send, where the app's own default is `rates`.
-    pub fn rates(&self, rates: RateRules) -> RateRules {
+    /// How much a connection may send, and a channel carry in one of `workers`, where the app's own default is `rates`.
+    pub fn rates(&self, rates: RateRules, workers: usize) -> RateRules {
         RateRules {
             messages: self.rate_messages.unwrap_or(rates.messages),
             bytes: self.rate_bytes.unwrap_or(rates.bytes),
+            channel: self.rate_channel.unwrap_or(rates.channel).div_ceil(workers.max(1)),
         }
     }
 

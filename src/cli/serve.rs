@@ -35,9 +35,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// What a client of the chat says goes to everyone.
-const CHAT_RATES: RateRules = RateRules { messages: 200, bytes: 256 << 10 };
+const CHAT_RATES: RateRules = RateRules { messages: 200, bytes: 256 << 10, channel: 1 << 20 };
 /// A client of the ticker says little.
-const TICKER_RATES: RateRules = RateRules { messages: 20, bytes: 64 << 10 };
+const TICKER_RATES: RateRules = RateRules { messages: 20, bytes: 64 << 10, channel: 0 };
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Serve {

@@ -12,6 +12,9 @@ pub struct RateRules {
     pub messages: u32,
     /// Payload bytes a second, after decompression; 0 for no limit.
     pub bytes: usize,
+    /// Bytes a second that a channel carries, to each subscriber, of what all clients publish; 0 for no limit. Beyond 64
+    /// subscribers it carries to all together as much as to these.
+    pub channel: usize,
 }
 
 /// A client may send at once what it may send in this time.
@@ -31,7 +34,7 @@ fn nanos(time: Duration) -> u64 {
 impl RateRules {
     /// Whether anything is limited.
     pub fn is_limited(&self) -> bool {
-        self.messages > 0 || self.bytes > 0
+        self.messages > 0 || self.bytes > 0 || self.channel > 0
     }
 
     /// What a number of messages costs.
@@ -81,7 +84,7 @@ mod tests {
             messages in 1u32..5_000, bytes in 1usize..1_000_000,
             steps in prop::collection::vec((0u64..400, 1u64..300, 0u64..50_000), 1..300)
         ) {
-            let rules = RateRules { messages, bytes };
+            let rules = RateRules { messages, bytes, channel: 0 };
             let (mut bucket, mut now) = (Bucket::default(), Duration::ZERO);
             let (mut taken, mut taken_bytes, mut last_bytes) = (0u64, 0u64, 0);
             for (pause, wanted, size) in steps {

@@ -221,6 +221,8 @@ stats! {
     messages_dropped: u64 = Counter "percore_messages_dropped_total";
     /// Times a connection was not read from for a while because it had sent too much (`--rate-messages`, `--rate-bytes`).
     rate_pauses: u64 = Counter "percore_rate_pauses_total";
+    /// Publications that had to wait because their channel carried as much as it may (`--rate-channel`).
+    publishes_delayed: u64 = Counter "percore_publishes_delayed_total";
     /// Bytes that the process holds for its connections, by what for; together at most `--max-memory`.
     memory: [u64; MEMORY_KINDS.len()] = Gauge "percore_memory_bytes" "kind" MEMORY_KINDS;
     /// The bound on these bytes, 0 for none (`--max-memory`).

@@ -127,6 +127,9 @@ impl Outbox {
     /// What a subscriber's full backlog means is for [`SendRules::slow_consumer`](super::SendRules::slow_consumer) to
     /// say; the others do not wait for it.
     ///
+    /// Where clients publish more than [`RateRules::channel`](crate::data::rate::RateRules::channel) allows, a message that is published
+    /// in a call about a connection waits for its turn, and with it all that this connection sends next.
+    ///
     /// # Errors
     /// When it is too long for the bus; then nobody gets it.
     pub fn publish(&mut self, channel: &str, kind: Kind, parts: &[&[u8]]) -> Result<usize, PublishError> {
@@ -137,12 +140,47 @@ impl Outbox {
             if channel.len() + length(parts) > limit {
                 return Err(PublishError::TooLong { limit });
             }
-            self.broadcast.outgoing.push(kind.into(), channel.as_bytes(), parts);
+        }
+        if let Some(publisher) = self.publisher {
+            let subscribers = self.broadcast.channels.count(channel.as_bytes());
+            if !self.pacing.admit(channel.as_bytes(), length(parts), subscribers, self.now) {
+                self.pacing.hold(channel.as_bytes(), kind, parts, subscribers, publisher);
+                self.stats.publishes_delayed += 1;
+                self.yields = true;
+                return Ok(subscribers);
+            }
+        }
+        Ok(self.carry(channel.as_bytes(), kind, parts))
+    }
+
+    fn carry(&mut self, channel: &[u8], kind: Kind, parts: &[&[u8]]) -> usize {
+        if self.broadcast.place.is_some() {
+            self.broadcast.outgoing.push(kind.into(), channel, parts);
         }
         self.stats.published += 1;
-        let reached = self.publish_here(channel, kind, parts);
+        let reached = match self.broadcast.channels.find(channel) {
+            Some(channel) => self.deliver(channel, kind, parts),
+            None => 0,
+        };
         self.note_queued();
-        Ok(reached)
+        reached
+    }
+
+    /// Publishes what waited and may go now, until so much is queued that it is to be written first.
+    pub(crate) fn carry_on(&mut self) {
+        while !self.is_full()
+            && let Some((channel, held)) = self.pacing.next(self.now)
+        {
+            self.carry(&channel, held.kind, &[&held.payload]);
+        }
+    }
+
+    /// Publishes all that waits, and lets nothing wait any more.
+    pub(crate) fn carry_all(&mut self) {
+        self.pacing.end();
+        while let Some((channel, held)) = self.pacing.next(self.now) {
+            self.carry(&channel, held.kind, &[&held.payload]);
+        }
     }
 
     /// Sends a message to everyone on a channel in this process, and says how many. For what each process tells its own

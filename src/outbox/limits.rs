@@ -89,7 +89,7 @@ impl Outbox {
     /// Adds what the outbox holds to the process's account.
     pub(crate) fn account(&self, memory: &mut Memory) {
         self.queue.account(memory);
-        memory.add(MemoryKind::Held, self.held_bytes);
+        memory.add(MemoryKind::Held, self.held_bytes + self.pacing.memory());
         memory.add(MemoryKind::Windows, self.own.len() * DEFLATER_BYTES);
         memory.add(MemoryKind::Scratch, self.deflated.held_bytes());
         memory.add(MemoryKind::Connections, self.broadcast.channels.memory());

@@ -13,10 +13,17 @@ use std::time::Duration;
 const TURN: Duration = Duration::from_micros(200);
 /// ... and while nobody does.
 const TURN_ALONE: Duration = Duration::from_millis(1);
-/// A turn in which reading and handling took longer than this makes the next one wait for everybody else.
+/// A turn that took longer than this makes the next one wait for everybody else.
 const COSTLY: Duration = Duration::from_micros(50);
 /// How long turns are given from the list before those are served who were not on it.
 const SLICE: Duration = Duration::from_millis(1);
+/// Once a pass has lasted so long, those who are not on the list get brief turns: a hundred that all turn costly in one pass
+/// are told apart from those who send little by doing little for each.
+const CALM: Duration = Duration::from_millis(2);
+/// How long a brief turn may be, ...
+const BRIEF_TURN: Duration = Duration::from_micros(50);
+/// ... and how much is read in it.
+const BRIEF_READ_BYTES: usize = 16 * 1024;
 
 /// How a turn ended.
 enum End {
@@ -39,7 +46,10 @@ impl<A: App> EventLoop<A> {
             self.turns.push_back((key, generation));
             return;
         }
-        self.take_turn(key, generation);
+        let is_brief = self.clock_read >= self.now + CALM;
+        self.sessions.set_brief(is_brief);
+        self.take_turn(key, generation, is_brief);
+        self.sessions.set_brief(false);
     }
 
     /// Gives turns to those who wait for one, for a slice of time.
@@ -58,7 +68,7 @@ impl<A: App> EventLoop<A> {
             if let Some(socket) = self.sockets.get(key) {
                 socket.waits = false;
             }
-            self.take_turn(key, generation);
+            self.take_turn(key, generation, false);
             if self.clock_read >= end {
                 return;
             }
@@ -82,8 +92,13 @@ impl<A: App> EventLoop<A> {
 
     /// Works on what a connection sent until it is drained, its time is up, or it leaves unread what we send.
     #[inline]
-    fn take_turn(&mut self, key: u32, generation: u32) {
-        let turn = if self.turns.is_empty() { TURN_ALONE } else { TURN };
+    fn take_turn(&mut self, key: u32, generation: u32, is_brief: bool) {
+        let turn = match is_brief {
+            true => BRIEF_TURN,
+            false if self.turns.is_empty() => TURN_ALONE,
+            false => TURN,
+        };
+        let most = if is_brief { BRIEF_READ_BYTES } else { usize::MAX };
         let mut busy = Duration::ZERO;
         let end = loop {
             // Asked before each step: bytes that come in small pieces must not pass it by.
@@ -100,23 +115,24 @@ impl<A: App> EventLoop<A> {
                 self.clock_read = self.clock.now();
                 End::More
             } else {
-                self.read(key, generation, began + turn.saturating_sub(busy))
+                self.read(key, generation, began + turn.saturating_sub(busy), most)
             };
-            busy += self.clock_read - began;
             self.sessions.bound_memory();
             if self.sessions.outbox.is_full() || self.sessions.outbox.queue.keeps_input() {
                 self.write_dirty();
                 self.clock_read = self.clock.now();
             }
+            busy += self.clock_read - began;
             if self.sessions.generation(key) != Some(generation) {
                 return;
             }
-            if matches!(end, End::Drained) || busy >= turn {
+            // What a brief turn leaves is too much for it.
+            if matches!(end, End::Drained) || busy >= turn || is_brief {
                 break end;
             }
         };
         if let Some(socket) = self.sockets.get(key) {
-            socket.costly = busy > COSTLY;
+            socket.costly = busy > COSTLY || (is_brief && matches!(end, End::More));
             if matches!(end, End::More) {
                 socket.waits = true;
                 self.turns.push_back((key, generation));
@@ -124,13 +140,14 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Reads once, and works on what came, step by step; what is left at `end` is kept.
+    /// Reads once, `most` bytes at most, and works on what came, step by step; what is left at `end` is kept.
     #[inline]
-    fn read(&mut self, key: u32, generation: u32, end: Duration) -> End {
+    fn read(&mut self, key: u32, generation: u32, end: Duration, most: usize) -> End {
         let Some(socket) = self.sockets.get(key) else { return End::Drained };
         let mut input = self.sessions.outbox.queue.lend_input();
         let space = input.space();
-        let room = space.len();
+        let room = space.len().min(most);
+        let space = &mut space[..room];
         let result = socket.stream.read(space);
         let reads_on = socket.reads_on;
         let bytes = match result {
@@ -154,10 +171,11 @@ impl<A: App> EventLoop<A> {
             let used = self.sessions.step(key, input.unread(start..limit));
             start += used;
             self.clock_read = self.clock.now();
+            let is_stuck = used == 0;
             if start == limit || self.sessions.generation(key) != Some(generation) {
                 break;
             }
-            if self.clock_read >= end || !self.sessions.wants_read(key) {
+            if is_stuck || self.clock_read >= end || !self.sessions.wants_read(key) {
                 self.sessions.keep(key, input.unread(start..limit));
                 break;
             }

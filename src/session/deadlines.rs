@@ -16,6 +16,9 @@ impl<A: App> Sessions<A> {
             self.next_tick = self.app.on_tick(self.now, &mut self.outbox);
             self.settle();
         }
+        if self.outbox.pacing.next_deadline().is_some_and(|at| at <= self.now) {
+            self.outbox.carry_on();
+        }
         if self.retirement.is_some() {
             self.retire_due();
         }
@@ -68,6 +71,6 @@ impl<A: App> Sessions<A> {
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
         let reports = [self.refusals.next_deadline(), self.outbox.log.next_deadline()];
         let others = [self.next_tick(), self.wheel.next_deadline(), retirement, self.rates.next_deadline()];
-        others.into_iter().chain(reports).flatten().min()
+        others.into_iter().chain(reports).chain([self.outbox.pacing.next_deadline()]).flatten().min()
     }
 }

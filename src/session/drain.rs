@@ -47,6 +47,7 @@ impl<A: App> Sessions<A> {
             return;
         }
         self.outbox.stats.draining = 1;
+        self.outbox.carry_all();
         self.app.on_drain(&mut self.outbox);
         self.settle();
         let open = self.slab.iter().filter(|(_, session)| session.phase == Phase::Open);
@@ -72,6 +73,7 @@ impl<A: App> Sessions<A> {
     pub fn drain(&mut self) {
         self.draining = true;
         self.outbox.stats.draining = 1;
+        self.outbox.carry_all();
         if self.retirement.take().is_none() {
             self.app.on_drain(&mut self.outbox);
         }

@@ -14,8 +14,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 /// So much of a message stands in its log line.
 const LOGGED_CHARACTERS: usize = 1024;
-/// A step ends when messages came to this many bytes by decompression.
+/// A step ends when messages came to this many bytes by decompression, ...
 const STEP_INFLATED_BYTES: u64 = 64 * 1024;
+/// ... or took this many of the input: an app may have much to do for each.
+const STEP_INPUT_BYTES: usize = 16 * 1024;
 
 /// How a step ended.
 enum Step {
@@ -74,7 +76,7 @@ impl<A: App> Sessions<A> {
                     app.on_message(id, state, message, outbox);
                     position += used;
                     left -= 1;
-                    if outbox.yields || left == 0 {
+                    if outbox.yields || left == 0 || position >= STEP_INPUT_BYTES {
                         return Step::Done(position);
                     }
                     rest = &mut input[position..];
@@ -127,7 +129,7 @@ impl<A: App> Sessions<A> {
             }
             left -= 1;
             let inflated = scratch.inflated_total - inflated_before;
-            if outbox.yields || left == 0 || inflated >= STEP_INFLATED_BYTES {
+            if outbox.yields || left == 0 || position >= STEP_INPUT_BYTES || inflated >= STEP_INFLATED_BYTES {
                 break;
             }
         }

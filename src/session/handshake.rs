@@ -15,8 +15,10 @@ use crate::protocol::http::{self, BadRequest, MAX_HEADERS, Request, Response};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::upgrade;
 
-/// Requests answered in a step.
+/// Requests answered in a step, ...
 const STEP_REQUESTS: usize = 16;
+/// ... and in a brief one.
+const BRIEF_REQUESTS: usize = 2;
 
 /// What came of a request.
 enum Answered {
@@ -50,7 +52,7 @@ impl<A: App> Sessions<A> {
     /// Answers requests at the beginning of `input`, and keeps one that is not all there. Returns how many bytes are used up.
     fn take_requests(&mut self, key: u32, input: &[u8], seen: usize) -> usize {
         let mut start = 0;
-        for _ in 0..STEP_REQUESTS {
+        for _ in 0..if self.is_brief { BRIEF_REQUESTS } else { STEP_REQUESTS } {
             // An empty line before a request is passed over (RFC 9112, section 2.2).
             start += input[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             let rest = &input[start..];
@@ -92,7 +94,7 @@ impl<A: App> Sessions<A> {
                     return input.len();
                 }
             }
-            if self.outbox.is_full() {
+            if self.outbox.is_full() || self.waits_for_channel(key) {
                 break;
             }
         }

@@ -98,10 +98,13 @@ impl<A: App> Sessions<A> {
             return 0;
         }
         let head = session.head.as_ref().map_or(0, |head| head.bytes.capacity());
-        head + session.receiver.memory() + self.rests.memory_of(key) + self.outbox.waiting_bytes(key)
+        let published = self.outbox.pacing.memory_of((key, session.generation));
+        head + session.receiver.memory() + self.rests.memory_of(key) + self.outbox.waiting_bytes(key) + published
     }
 
     fn end_for_memory(&mut self, key: u32) {
+        let generation = self.slab[key as usize].generation;
+        self.outbox.stats.messages_dropped += self.outbox.pacing.forget((key, generation)) as u64;
         let backlog_bytes = self.outbox.waiting_bytes(key);
         let is_open = matches!(self.slab[key as usize].phase, Phase::Open | Phase::Closing);
         if !is_open || backlog_bytes >= LEAST_HOLDING || !self.outbox.takes_frames(key) {

@@ -34,7 +34,7 @@ use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
 use crate::data::tally::{NOWHERE, Tally};
 use crate::data::wheel::Wheel;
-use crate::outbox::{Demand, Outbox};
+use crate::outbox::{Demand, Outbox, Pacing};
 use crate::protocol::Role;
 use crate::protocol::close::CloseReason;
 use crate::protocol::receiver::{Receiver, Rules, Scratch};
@@ -146,6 +146,7 @@ pub struct Sessions<A: App> {
     /// What was read and is for a later turn.
     rests: Rests,
     rates: Rates,
+    is_brief: bool,
     /// Memory of parts of requests, and decompressors of connections that keep their windows.
     head_bytes: usize,
     inflaters: usize,
@@ -180,6 +181,7 @@ impl<A: App> Sessions<A> {
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
         let mut outbox = Outbox::new(settings.send, settings.node, seed);
         outbox.epoch = Duration::from_secs(epoch);
+        outbox.pacing = Pacing::new(settings.rates.channel);
         let rates = Rates::new(settings.rates);
         outbox.log = AppLog::like(&log);
         let rules = Rules { role, max_message: settings.max_message, pieces_from };
@@ -202,6 +204,7 @@ impl<A: App> Sessions<A> {
             now: Duration::ZERO,
             rests: Rests::default(),
             rates,
+            is_brief: false,
             head_bytes: 0,
             inflaters: 0,
             shortage: Shortage::default(),

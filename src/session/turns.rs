@@ -5,12 +5,20 @@
 use super::{Head, Phase, Sessions, milliseconds};
 use crate::app::App;
 use crate::data::rate::{Bucket, RateRules};
+use crate::protocol::frame;
+use crate::protocol::receiver::Receiver;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 /// Messages of a step.
 const STEP_MESSAGES: u32 = 256;
+/// Frames of a brief step, ...
+const BRIEF_FRAMES: usize = 16;
+/// ... and the longest payload of one.
+const BRIEF_PAYLOAD_BYTES: u64 = 1024;
 
 /// Bytes that were read and are worked on in a later turn.
 struct Rest {
@@ -85,8 +93,9 @@ impl Rates {
 }
 
 impl<A: App> Sessions<A> {
-    /// Bytes came from a connection's socket. Works on them for one step, and returns how many are used up, at least one.
-    /// The others are for the next step, or for [`Sessions::keep`]; nothing is read from the socket before them.
+    /// Bytes came from a connection's socket. Works on them for one step, and returns how many are used up: at least one,
+    /// unless the step is brief. The others are for the next step, or for [`Sessions::keep`]; nothing is read from the socket
+    /// before them.
     pub fn step(&mut self, key: u32, input: &mut [u8]) -> usize {
         // What an app demanded of this connection, when another ended, comes before what its peer sends.
         if !self.outbox.demands.is_empty() {
@@ -96,7 +105,14 @@ impl<A: App> Sessions<A> {
         let Some(session) = self.slab.get_mut(key as usize) else { return input.len() };
         session.heard = now;
         let before = self.rates.is_limited.then(|| self.outbox.stats.taken());
+        if self.outbox.pacing.is_limited() {
+            self.outbox.publisher = Some((key, session.generation));
+        }
         let used = match session.phase {
+            Phase::Open | Phase::Closing if self.is_brief => match brief_part(&session.receiver, input) {
+                0 => 0,
+                part => self.receive_frames(key, &mut input[..part]),
+            },
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),
             Phase::Preface => self.receive_preface(key, input),
@@ -104,9 +120,17 @@ impl<A: App> Sessions<A> {
             Phase::Lingering | Phase::Finishing | Phase::Ended => input.len(),
         };
         if let Some(before) = before {
+            self.outbox.publisher = None;
             self.charge(key, before);
         }
         used
+    }
+
+    /// Whether steps are brief from now on: only requests and small messages that are all there, and few of them. A step that
+    /// finds none uses up nothing.
+    #[inline]
+    pub fn set_brief(&mut self, is_brief: bool) {
+        self.is_brief = is_brief;
     }
 
     /// Takes all of the bytes, step by step: for a driver that has nobody waiting.
@@ -175,12 +199,15 @@ impl<A: App> Sessions<A> {
 
     #[inline]
     fn is_over_rate(&self, key: u32) -> bool {
-        self.rates.is_limited
-            && self
-                .rates
-                .buckets
-                .get(key as usize)
-                .is_some_and(|bucket| self.rates.rules.wait_until(bucket, self.now).is_some())
+        let Rates { rules, is_limited, buckets, .. } = &self.rates;
+        *is_limited
+            && (buckets.get(key as usize).is_some_and(|bucket| rules.wait_until(bucket, self.now).is_some())
+                || self.waits_for_channel(key))
+    }
+
+    /// Whether what a connection published waits for its turn.
+    pub(super) fn waits_for_channel(&self, key: u32) -> bool {
+        self.generation(key).is_some_and(|generation| self.outbox.pacing.has_waiting((key, generation)))
     }
 
     /// Whether it is up to us that nothing of a connection was heard.
@@ -190,6 +217,7 @@ impl<A: App> Sessions<A> {
 
     /// Connections that waited because they had sent too much, and may go on, with their generations.
     pub fn take_resumed(&mut self, resumed: &mut Vec<(u32, u32)>) {
+        self.outbox.pacing.take_freed(resumed);
         while let Some(&Reverse((at, key, generation))) = self.rates.waiting.peek() {
             if at > self.now {
                 return;
@@ -228,4 +256,30 @@ impl<A: App> Sessions<A> {
         self.inflaters -= usize::from(receiver.keeps_window());
         receiver.discard(&mut self.scratch);
     }
+}
+
+/// How many bytes a brief step takes: uncompressed messages and control frames that are short and all there, and few of them.
+fn brief_part(receiver: &Receiver, input: &[u8]) -> usize {
+    let mut end = 0;
+    for _ in 0..BRIEF_FRAMES {
+        match frame::decode(&input[end..]) {
+            // A violation is told at once as well.
+            Err(_) => return input.len(),
+            Ok(Some(head))
+                if head.payload_bytes <= BRIEF_PAYLOAD_BYTES && receiver.is_idle() && is_simple(&head.header) =>
+            {
+                let next = end + head.header_bytes + head.payload_bytes as usize;
+                if next > input.len() {
+                    break;
+                }
+                end = next;
+            }
+            Ok(_) => break,
+        }
+    }
+    end
+}
+
+fn is_simple(header: &FrameHeader) -> bool {
+    header.is_final && !header.rsv1 && header.opcode != OpCode::Data(Data::Continue)
 }

@@ -2,6 +2,7 @@
 //! that does with them what the reactor does with real ones. What must always hold is asserted in every pass.
 
 mod end;
+mod turns;
 
 use super::address::{Who, check_tally};
 use super::client::{Circumstances, Client, Step};
@@ -224,66 +225,6 @@ impl World {
         let transit = self.random.millis(0, 30);
         self.schedule(transit, Happening::Deliver(index));
         self.schedule(pause, Happening::Step(index));
-    }
-
-    /// Gives the sessions the next piece of what a client sent, as a readable socket does.
-    fn deliver(&mut self, index: usize) {
-        self.touched.insert(index);
-        let link = &mut self.links[index];
-        if link.gone || link.paused || self.sessions.generation(link.key) != Some(link.id.generation) {
-            return;
-        }
-        if self.sessions.has_rest(link.key) {
-            self.sessions.resume(link.key);
-            return self.go_on(index);
-        }
-        let client = &mut link.client;
-        let waiting = client.outgoing.len() - client.delivered;
-        if waiting == 0 {
-            if client.ends_stream {
-                self.sessions.end_of_stream(link.key);
-            }
-            return;
-        }
-        // Small pieces are for small amounts, or a run would take hours.
-        let longest = client.piece.max(waiting / 50);
-        let length = self.random.size(1, longest.min(waiting));
-        let mut piece = client.outgoing[client.delivered..client.delivered + length].to_vec();
-        client.delivered += length;
-        self.hear_of(index);
-        let link = &mut self.links[index];
-        if link.client.requests_delivered() {
-            link.requested = self.now;
-        }
-        // As the loop does: step by step, and what is left when the turn ends is kept for the next.
-        let (key, mut left) = (link.key, &mut piece[..]);
-        while !left.is_empty() {
-            if self.random.one_in(4) {
-                self.sessions.keep(key, left);
-                break;
-            }
-            let used = self.sessions.step(key, left);
-            assert!((1..=left.len()).contains(&used), "a step used {used} of {} bytes", left.len());
-            left = &mut left[used..];
-        }
-        self.go_on(index);
-    }
-
-    /// After a step: writes, perhaps, and plans the next one.
-    fn go_on(&mut self, index: usize) {
-        if self.sessions.queue().pass_bytes() >= 32 * 1024 && self.random.one_in(2) {
-            self.flush();
-        }
-        let link = &mut self.links[index];
-        let rests = self.sessions.has_rest(link.key);
-        if self.sessions.generation(link.key) == Some(link.id.generation) && !self.sessions.wants_read(link.key) {
-            link.paused = true;
-        } else if rests {
-            self.schedule(Duration::ZERO, Happening::Deliver(index));
-        } else if link.client.delivered < link.client.outgoing.len() || link.client.ends_stream {
-            let gap = if self.random.one_in(4) { self.random.millis(0, 20) } else { Duration::ZERO };
-            self.schedule(gap, Happening::Deliver(index));
-        }
     }
 
     /// A client reads, so that its socket takes bytes again.
