@@ -7,6 +7,17 @@
 #[cfg(target_env = "gnu")]
 const THRESHOLD_BYTES: libc::c_int = 256 * 1024;
 
+/// Has the allocator give back what lies free between what is in use: many small buffers of a flood leave holes. For when much
+/// was freed.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    #[allow(unsafe_code)]
+    // SAFETY: `malloc_trim` takes a number, and gives back only memory that is allocated to nobody.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Has the allocator give freed memory back to the system. To be called once, at the start.
 pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]

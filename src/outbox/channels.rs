@@ -4,7 +4,7 @@
 //! A frame is encoded once, whoever gets it, and what is published on one channel without a pause is queued for its
 //! subscribers in one go: that costs each subscriber the same for a hundred messages as for one.
 
-use super::{Demand, FRAMES, MASKED, MID_FRAME, Outbox, SlowConsumer, TAKEOVER};
+use super::{Demand, FRAMES, MASKED, MID_FRAME, Outbox, TAKEOVER};
 use crate::data::channels::{Channels, Listed};
 use crate::data::id::{ConnectionId, Participant};
 use crate::data::presence::{Change, Presence};
@@ -310,19 +310,7 @@ impl Outbox {
         let mut reached = 0;
         for place in 0..self.broadcast.channels.subscribers(channel).len() {
             let key = self.broadcast.channels.subscribers(channel)[place];
-            let lane = self.queue.lane_at(key);
-            let (mode, queued) = (lane.mode, lane.queued_bytes());
-            if mode & FRAMES == 0 {
-                continue;
-            }
-            if self.has_full_backlog(key, mode, queued) {
-                self.overflow(key);
-                if self.rules.slow_consumer == SlowConsumer::Drop {
-                    // All but the one that is counted already.
-                    self.stats.messages_dropped += messages.iter().sum::<u64>() - 1;
-                }
-                continue;
-            }
+            let Some(mode) = self.admit_at(key, messages.iter().sum()) else { continue };
             reached += 1;
             if mode & MID_FRAME != 0 {
                 self.hold(key, |held, queue| held.extend_from_slice(queue.common(start, end)));
@@ -344,7 +332,7 @@ impl Outbox {
         let mut spans: [Option<(usize, usize)>; 16] = [None; 16];
         for place in 0..self.broadcast.channels.subscribers(channel).len() {
             let key = self.broadcast.channels.subscribers(channel)[place];
-            let Some(mode) = self.admit_at(key) else { continue };
+            let Some(mode) = self.admit_at(key, 1) else { continue };
             let bits = self.window_bits(mode, payload_bytes);
             if mode & MID_FRAME != 0 || (bits != 0 && mode & TAKEOVER != 0) {
                 self.push_message(key, mode, kind, parts);

@@ -15,7 +15,7 @@ impl Outbox {
             Some(lane) if lane.mode & FRAMES != 0 && to.node == node => {
                 let (mode, queued) = (lane.mode, lane.queued_bytes());
                 if self.has_full_backlog(to.index, mode, queued) {
-                    return Err(self.overflow(to.index));
+                    return Err(self.overflow(to.index, 1));
                 }
                 Ok(mode)
             }
@@ -26,30 +26,30 @@ impl Outbox {
     /// Whether a lane with `queued` bytes takes no more messages. The bound holds at any moment: bytes that have not been
     /// offered to the socket yet count as well.
     #[inline]
-    pub(super) fn has_full_backlog(&self, key: u32, mode: u8, queued: usize) -> bool {
+    fn has_full_backlog(&self, key: u32, mode: u8, queued: usize) -> bool {
         let held = if mode & MID_FRAME != 0 { self.under_way.get(&key).map_or(0, |echo| echo.held.len()) } else { 0 };
         queued + held >= self.rules.max_backlog
     }
 
-    /// The same for a connection that is known to be there.
-    pub(super) fn admit_at(&mut self, key: u32) -> Option<u8> {
+    /// The same of `messages` in one piece for a connection that is known to be there.
+    pub(super) fn admit_at(&mut self, key: u32, messages: u64) -> Option<u8> {
         let lane = self.queue.lane_at(key);
         let (mode, queued) = (lane.mode, lane.queued_bytes());
         if mode & FRAMES == 0 {
             return None;
         }
         if self.has_full_backlog(key, mode, queued) {
-            self.overflow(key);
+            self.overflow(key, messages);
             return None;
         }
         Some(mode)
     }
 
     #[cold]
-    pub(super) fn overflow(&mut self, key: u32) -> Delivery {
+    fn overflow(&mut self, key: u32, messages: u64) -> Delivery {
         match self.rules.slow_consumer {
             SlowConsumer::Drop => {
-                self.stats.messages_dropped += 1;
+                self.stats.messages_dropped += messages;
                 Delivery::Dropped
             }
             SlowConsumer::Close => {

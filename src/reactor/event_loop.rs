@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::data::log::Level;
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
+use crate::os::allocator;
 use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
 use crate::os::listener::Listener;
@@ -336,6 +337,9 @@ impl<A: App> EventLoop<A> {
             }
             Fate::Close => sockets.remove(key),
         });
+        if self.turns.is_empty() && self.sessions.is_relieved() {
+            allocator::trim();
+        }
     }
 
     /// Acts on what the supervisor says; without one nobody would restart or end this process, so it drains.

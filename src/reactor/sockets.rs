@@ -63,8 +63,8 @@ pub(super) struct Socket {
     pub paused: bool,
     /// It stands on the list of those who wait for a turn, and so only once.
     pub waits: bool,
-    /// Its last turn took long.
-    pub costly: bool,
+    /// How many of its last turns took long.
+    pub costly: u8,
 }
 
 struct Waiting {
@@ -219,7 +219,7 @@ impl Sockets {
         }
         let reads_on = matches!(stream, Stream::Tls(_));
         self.slots[key as usize] =
-            Some(Socket { stream, connecting, reads_on, paused: false, waits: false, costly: false });
+            Some(Socket { stream, connecting, reads_on, paused: false, waits: false, costly: 0 });
     }
 
     #[inline]

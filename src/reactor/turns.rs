@@ -1,6 +1,6 @@
 //! Whose turn it is, and how long a turn is.
 //!
-//! A connection that had much to do the last time waits on a list, and everybody else is served before it. So a client
+//! A connection that had much to do the last times waits on a list, and everybody else is served before it. So a client
 //! that sends one small message waits for the turns of others like it and for one slice of the list, however many floods
 //! there are; and the floods take turns among themselves.
 
@@ -13,8 +13,10 @@ use std::time::Duration;
 const TURN: Duration = Duration::from_micros(200);
 /// ... and while nobody does.
 const TURN_ALONE: Duration = Duration::from_millis(1);
-/// A turn that took longer than this makes the next one wait for everybody else.
+/// Turns that take longer than this, ...
 const COSTLY: Duration = Duration::from_micros(50);
+/// ... so many after each other, make the next one wait for everybody else.
+const COSTLY_TURNS: u8 = 2;
 /// How long turns are given from the list before those are served who were not on it.
 const SLICE: Duration = Duration::from_millis(1);
 /// Once a pass has lasted so long, those who are not on the list get brief turns: a hundred that all turn costly in one pass
@@ -41,7 +43,7 @@ impl<A: App> EventLoop<A> {
         if socket.waits {
             return;
         }
-        if socket.costly {
+        if socket.costly == COSTLY_TURNS {
             socket.waits = true;
             self.turns.push_back((key, generation));
             return;
@@ -117,12 +119,15 @@ impl<A: App> EventLoop<A> {
             } else {
                 self.read(key, generation, began + turn.saturating_sub(busy), most)
             };
-            self.sessions.bound_memory();
             if self.sessions.outbox.is_full() || self.sessions.outbox.queue.keeps_input() {
                 self.write_dirty();
                 self.clock_read = self.clock.now();
             }
             busy += self.clock_read - began;
+            if self.sessions.bound_memory() {
+                // That is nobody's time.
+                self.clock_read = self.clock.now();
+            }
             if self.sessions.generation(key) != Some(generation) {
                 return;
             }
@@ -132,7 +137,14 @@ impl<A: App> EventLoop<A> {
             }
         };
         if let Some(socket) = self.sockets.get(key) {
-            socket.costly = busy > COSTLY || (is_brief && matches!(end, End::More));
+            // The kernel may have given the time to others: once is chance.
+            socket.costly = match busy > COSTLY {
+                true => (socket.costly + 1).min(COSTLY_TURNS),
+                false => 0,
+            };
+            if is_brief && matches!(end, End::More) {
+                socket.costly = COSTLY_TURNS;
+            }
             if matches!(end, End::More) {
                 socket.waits = true;
                 self.turns.push_back((key, generation));

@@ -25,6 +25,7 @@ impl<A: App> Sessions<A> {
         if self.refusals.next_deadline().is_some() {
             self.report_refusals();
         }
+        self.log_shortage();
         self.wheel.advance(self.now, &mut self.expired);
         if !self.expired.is_empty() {
             let mut expired = std::mem::take(&mut self.expired);
@@ -69,7 +70,7 @@ impl<A: App> Sessions<A> {
             return Some(self.now);
         }
         let retirement = self.retirement.as_ref().map(Retirement::next_deadline);
-        let reports = [self.refusals.next_deadline(), self.outbox.log.next_deadline()];
+        let reports = [self.refusals.next_deadline(), self.shortage.next_deadline(), self.outbox.log.next_deadline()];
         let others = [self.next_tick(), self.wheel.next_deadline(), retirement, self.rates.next_deadline()];
         others.into_iter().chain(reports).chain([self.outbox.pacing.next_deadline()]).flatten().min()
     }

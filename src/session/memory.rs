@@ -17,12 +17,31 @@ const LEAST_HOLDING: usize = 1024;
 const INFLATER_BYTES: usize = 48 * 1024;
 /// Ended connections are logged no more often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
+/// Where nobody was found who could give enough back, nobody is looked for again for so long.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// When at least so much, and half of what there was, is held no more, the allocator is to give it back.
+const RELIEF_BYTES: usize = 8 << 20;
+/// That takes about a millisecond for each 100 MiB, so it is done no more often.
+const RELIEF_EVERY: Duration = Duration::from_secs(1);
 
 /// Connections ended for want of memory, and when that was logged.
 #[derive(Default)]
 pub(super) struct Shortage {
     unlogged: u64,
     logged: Option<Duration>,
+    /// When to look again for connections to end.
+    look_at: Duration,
+    /// What was held when it was looked at last, and at most since the allocator gave memory back.
+    held: usize,
+    peak: usize,
+    relieved: Duration,
+}
+
+impl Shortage {
+    /// When ended connections are to be logged.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        (self.unlogged > 0).then(|| self.logged.map_or(Duration::ZERO, |last| last + LOG_EVERY))
+    }
 }
 
 impl<A: App> Sessions<A> {
@@ -40,12 +59,33 @@ impl<A: App> Sessions<A> {
     }
 
     /// Ends connections of the clients that hold most, if all together hold more than [`Settings::max_memory`](super::Settings), until
-    /// they hold an eighth less than that. A connection that can still be told gets 1013 (try again later).
+    /// they hold an eighth less than that. A connection that can still be told gets 1013 (try again later). Says whether it
+    /// came to that.
     #[inline]
-    pub fn bound_memory(&mut self) {
-        if self.settings.max_memory != 0 && self.memory().total() > self.settings.max_memory {
+    pub fn bound_memory(&mut self) -> bool {
+        let most = self.settings.max_memory;
+        if most == 0 {
+            return false;
+        }
+        let held = self.memory().total();
+        self.shortage.held = held;
+        self.shortage.peak = self.shortage.peak.max(held);
+        let is_short = held > most && self.now >= self.shortage.look_at;
+        if is_short {
             self.relieve();
         }
+        is_short
+    }
+
+    /// Whether the connections hold so much less than before that the allocator should give it back to the system.
+    #[inline]
+    pub fn is_relieved(&mut self) -> bool {
+        let Shortage { held, peak, relieved, .. } = &mut self.shortage;
+        if *peak - *held < RELIEF_BYTES.max(*peak / 2) || self.now < *relieved + RELIEF_EVERY {
+            return false;
+        }
+        (*peak, *relieved) = (*held, self.now);
+        true
     }
 
     /// Shows what the connections hold among the counters.
@@ -66,6 +106,10 @@ impl<A: App> Sessions<A> {
             }
             self.end_for_memory(key);
             ended += 1;
+        }
+        if self.memory().total() > goal {
+            // What is left is not of the connections' making, or they hold too little each.
+            self.shortage.look_at = self.now + LOOK_EVERY;
         }
         self.outbox.stats.memory_closed += ended;
         self.shortage.unlogged += ended;
@@ -120,12 +164,11 @@ impl<A: App> Sessions<A> {
 
     /// Logs which connections were ended, if it is time to.
     pub(super) fn log_shortage(&mut self) {
-        let Shortage { unlogged, logged } = &mut self.shortage;
-        if *unlogged == 0 || logged.is_some_and(|last| self.now < last + LOG_EVERY) {
+        if self.shortage.next_deadline().is_none_or(|at| at > self.now) {
             return;
         }
-        *logged = Some(self.now);
-        let ended = std::mem::take(unlogged);
+        self.shortage.logged = Some(self.now);
+        let ended = std::mem::take(&mut self.shortage.unlogged);
         let text = format!("{ended} connections closed, those that held most: {} (raise --max-memory)", self.memory());
         self.log.push(Level::Warn, "memory", &[("closed", &ended)], text);
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::data::id::ConnectionId;
 use crate::data::queue::MAX_SLICES;
+use crate::outbox::SlowConsumer;
 use crate::outbox::{Delivery, SendRules};
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
