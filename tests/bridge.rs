@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::redis::{Host, Redis, bridge, free_port};
+use common::redis::{Host, Redis, bridge, free_port, keys};
 use common::{PATIENCE, TempDir, eventually, percore, run};
 use percore::{Record, RecordKind};
 use std::process::Command;
@@ -262,23 +262,9 @@ fn a_user_of_few_rights() {
     assert!(log.iter().any(|line| line.contains("redis://percore:***@127.0.0.1:")), "{log:?}");
 }
 
-fn openssl(folder: &TempDir, script: &str) {
-    let output = Command::new("sh").args(["-ec", script]).current_dir(folder.path("")).output().expect("sh runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn tls() {
-    let keys = TempDir::new();
-    let script = "
-        for name in ca other; do
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=$name \
-                -keyout $name.key -out $name.pem
-        done
-        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis -keyout redis.key -out redis.csr
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' >names
-        openssl x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out redis.pem";
-    openssl(&keys, script);
+    let keys = keys();
     let path = |name: &str| keys.path(name).display().to_string();
     let arguments = [
         "--port",

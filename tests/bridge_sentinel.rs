@@ -7,6 +7,8 @@ use common::{Killed, TempDir, eventually};
 use percore::RecordKind;
 use std::process::{Command, Stdio};
 
+const PASSWORD: &str = "a-word";
+
 /// A Sentinel that looks after a master, and gives it up after half a second.
 struct Sentinel {
     port: u16,
@@ -15,11 +17,11 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    fn start(master: &Redis) -> Sentinel {
+    fn start(master: &Redis, more: &str) -> Sentinel {
         let (folder, port) = (TempDir::new(), free_port());
         let settings = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor chat 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds chat 500\nsentinel failover-timeout chat 5000\n",
+             sentinel down-after-milliseconds chat 500\nsentinel failover-timeout chat 5000\n{more}",
             master.port
         );
         std::fs::write(folder.path("sentinel.conf"), settings).expect("a file");
@@ -34,7 +36,9 @@ impl Sentinel {
     }
 
     fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(arguments).output();
+        let mut command = Command::new("redis-cli");
+        command.env("REDISCLI_AUTH", PASSWORD).arg("--no-auth-warning").args(["-p", &self.port.to_string()]);
+        let output = command.args(arguments).output();
         String::from_utf8(output.expect("redis-cli runs").stdout).expect("text").trim().to_owned()
     }
 }
@@ -44,7 +48,7 @@ fn bridges_follow_the_master() {
     let mut master = Redis::start(&["--repl-diskless-sync-delay", "0"]);
     let replica = Redis::start(&["--replicaof", &format!("127.0.0.1 {}", master.port)]);
     eventually("a replica", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
-    let sentinel = Sentinel::start(&master);
+    let sentinel = Sentinel::start(&master, "");
     // The first one is not there.
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/chat", sentinel.port);
     let [mut one, mut two] = [Host::start(&url, &[]), Host::start(&url, &[])];
@@ -80,10 +84,23 @@ fn bridges_follow_the_master() {
 fn what_sentinel_does_not_know_is_said() {
     let master = Redis::start(&[]);
     let _replica = Redis::start(&["--replicaof", &format!("127.0.0.1 {}", master.port)]);
-    let sentinel = Sentinel::start(&master);
+    let sentinel = Sentinel::start(&master, "");
     let host = Host::begin(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port), &[]);
     host.bridge.wait_for_log("it knows no master of that name");
     // A Redis that is no Sentinel.
     let host = Host::begin(&format!("redis+sentinel://127.0.0.1:{}/chat", master.port), &[]);
     host.bridge.wait_for_log("it says ERR unknown command");
+}
+
+#[test]
+fn a_sentinel_with_a_password() {
+    let flags = ["--requirepass", PASSWORD, "--masterauth", PASSWORD];
+    let master = Redis::start(&flags);
+    let of = format!("127.0.0.1 {}", master.port);
+    let _replica = Redis::start(&[&flags[..], &["--replicaof", &of]].concat());
+    let sentinel = Sentinel::start(&master, &format!("requirepass {PASSWORD}\nsentinel auth-pass chat {PASSWORD}\n"));
+    let url = |password: &str| format!("redis+sentinel://:{password}@127.0.0.1:{}/chat", sentinel.port);
+    Host::start(&url(PASSWORD), &[]);
+    let host = Host::begin(&url("wrong"), &[]);
+    host.bridge.wait_for_log("it refuses user or password: WRONGPASS");
 }

@@ -1,6 +1,6 @@
 //! A socket to Redis, with TLS or without. Edge-triggered: what was said to be readable or writable is so until it is not.
 
-use super::sentinel::master_of;
+use super::asking::{Asking, Found};
 use super::url::{Place, RedisUrl};
 use crate::os::listener::ListenAddr;
 use crate::os::resolve::resolve_all;
@@ -13,23 +13,26 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 /// A search for Redis's addresses, on a thread of its own because the system's resolver may take its time.
-pub struct Lookup(Receiver<Result<Vec<ListenAddr>, String>>);
+pub struct Lookup(Receiver<Result<Found, String>>);
 
 impl Lookup {
-    /// Begins. `waker` wakes the loop when it is done.
+    /// Begins. `tls` is for those who are asked, and `waker` wakes the loop when it is done.
     ///
     /// # Errors
     /// When there can be no thread.
-    pub fn begin(redis: &RedisUrl, waker: Arc<Waker>) -> io::Result<Lookup> {
+    pub fn begin(redis: &RedisUrl, tls: Option<&TlsClient>, waker: Arc<Waker>) -> io::Result<Lookup> {
         let (sender, receiver) = channel();
-        let place = redis.place.clone();
+        let (redis, tls) = (redis.clone(), tls.cloned());
         std::thread::Builder::new().name("lookup".into()).spawn(move || {
-            let found = match place {
-                Place::Unix(path) => Ok(vec![ListenAddr::Unix(path)]),
-                Place::Tcp { host, .. } => {
-                    resolve_all(&host, 0).map(|addrs| addrs.into_iter().map(ListenAddr::Tcp).collect())
-                }
-                Place::Sentinel { hosts, master } => master_of(&hosts, &master),
+            let asking = Asking { login: redis.login.as_ref(), tls: tls.as_ref() };
+            let found = match &redis.place {
+                Place::Unix(path) => Ok(Found { addrs: vec![ListenAddr::Unix(path.clone())], name: String::new() }),
+                Place::Tcp { host, .. } => resolve_all(host, 0).map(|addrs| Found {
+                    addrs: addrs.into_iter().map(ListenAddr::Tcp).collect(),
+                    name: host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).to_owned(),
+                }),
+                Place::Sentinel { hosts, master, .. } => asking.master_of(hosts, master),
+                Place::Cluster { hosts, tag, .. } => asking.node_of(hosts, tag.as_bytes()),
             };
             // Nobody may wait for it any more.
             let _ = sender.send(found);
@@ -39,7 +42,7 @@ impl Lookup {
     }
 
     /// What was found, once.
-    pub fn result(&self) -> Option<Result<Vec<ListenAddr>, String>> {
+    pub fn result(&self) -> Option<Result<Found, String>> {
         match self.0.try_recv() {
             Ok(found) => Some(found),
             Err(TryRecvError::Empty) => None,

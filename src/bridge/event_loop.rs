@@ -1,8 +1,9 @@
 //! The loop of a bridge: the bus, two sockets to Redis, signals and the clock around an [`Exchange`], which decides.
 
+use super::asking::Found;
 use super::connection::{Connection, Lookup};
 use super::exchange::{Exchange, Side};
-use super::url::{Place, RedisUrl};
+use super::url::RedisUrl;
 use crate::data::log::Level;
 use crate::os::bus::Bus;
 use crate::os::clock::Clock;
@@ -151,7 +152,7 @@ impl Loop {
         }
         if self.setup.exchange.wants_connection(now) {
             self.setup.exchange.open(now);
-            match Lookup::begin(&self.setup.redis, Arc::clone(&self.waker)) {
+            match Lookup::begin(&self.setup.redis, self.setup.tls.as_ref(), Arc::clone(&self.waker)) {
                 Ok(lookup) => self.lookup = Some(lookup),
                 Err(error) => self.lose(&error.to_string(), now),
             }
@@ -178,9 +179,9 @@ impl Loop {
     fn take_lookup(&mut self, now: Duration) {
         let Some(found) = self.lookup.as_ref().and_then(Lookup::result) else { return };
         self.lookup = None;
-        let opened = found.and_then(|addrs| {
+        let opened = found.and_then(|Found { addrs, name }| {
             let addr = addrs.get(self.attempts % addrs.len().max(1)).ok_or("it has no address")?;
-            self.connect(addr).map_err(|error| format!("{addr}: {error}"))
+            self.connect(addr, &name).map_err(|error| format!("{addr}: {error}"))
         });
         match opened {
             Ok(connections) => self.connections = Some(connections),
@@ -188,11 +189,7 @@ impl Loop {
         }
     }
 
-    fn connect(&self, addr: &ListenAddr) -> io::Result<[Connection; 2]> {
-        let name = match &self.setup.redis.place {
-            Place::Tcp { host, .. } => host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name),
-            Place::Unix(_) | Place::Sentinel { .. } => "",
-        };
+    fn connect(&self, addr: &ListenAddr, name: &str) -> io::Result<[Connection; 2]> {
         let tls = self.setup.tls.as_ref().map(|tls| (tls, name));
         let open = |token| Connection::open(addr, tls, self.poll.registry(), token);
         Ok([open(PUBLISHER)?, open(SUBSCRIBER)?])

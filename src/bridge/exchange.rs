@@ -8,6 +8,7 @@
 
 mod announce;
 
+use super::dialect::Dialect;
 use super::hosts::{Answer, Hosts};
 use super::line::{Line, Sent, Silence};
 use super::local::{Local, push_change};
@@ -47,6 +48,8 @@ pub struct Rules {
     pub login: Option<Login>,
     /// Redis, as it is called in the log.
     pub place: String,
+    /// How one speaks of channels to it.
+    pub dialect: Dialect,
     /// Whether to make sure that it is a master, where another one may have taken its place.
     pub asks_role: bool,
 }
@@ -145,7 +148,9 @@ impl Exchange {
             self.losses.add(Loss::Full, 1);
         } else {
             let head = wire::head(self.me, kind);
-            self.publisher.send(Sent::Message, &[&[b"PUBLISH"], &[channel], &[&head, payload]]);
+            let dialect = &self.rules.dialect;
+            let words: [&[&[u8]]; 3] = [&[dialect.publish()], &[dialect.prefix(), channel], &[&head, payload]];
+            self.publisher.send(Sent::Message, &words);
         }
     }
 
@@ -186,7 +191,8 @@ impl Exchange {
             self.publisher.send(Sent::Role, &[&[b"ROLE"]]);
         }
         self.publisher.send(Sent::Ping, &[&[b"PING"]]);
-        self.subscriber.send_unanswered(&[&[b"SUBSCRIBE"], &[PRESENCE_CHANNEL]]);
+        let dialect = &self.rules.dialect;
+        self.subscriber.send_unanswered(&[&[dialect.subscribe()], &[dialect.prefix(), PRESENCE_CHANNEL]]);
         self.local.forget_subscriptions(&mut self.subscribed);
         self.link = Link::Opening { publisher: false, subscriber: false };
     }
@@ -254,7 +260,12 @@ impl Exchange {
         match (sent, reply) {
             (Sent::Login, Reply::Error(error)) => return Err(refusal(error)),
             (Sent::Ping, Reply::Error(error)) => return Err(format!("it says {}", shown(login, error))),
-            (Sent::Message | Sent::Presence, Reply::Error(error)) => self.losses.refused(shown(login, error)),
+            (Sent::Message | Sent::Presence, Reply::Error(error)) => {
+                self.losses.refused(shown(login, error));
+                if self.rules.dialect.is_moved(error) {
+                    return Err(format!("it has our channels no more: {}", shown(login, error)));
+                }
+            }
             (Sent::Message, _) => self.passed_on += 1,
             (Sent::Role, Reply::Array(role)) if !matches!(role.first(), Some(Reply::Bulk(b"master"))) => {
                 return Err("it is not the master any more".to_owned());
@@ -281,15 +292,25 @@ impl Exchange {
                 return Ok(());
             }
         };
-        match items {
-            [Reply::Bulk(b"message"), Reply::Bulk(channel), Reply::Bulk(payload)] => {
+        let dialect = &self.rules.dialect;
+        let [Reply::Bulk(word), rest @ ..] = items else { return Ok(()) };
+        let channel = match rest {
+            [Reply::Bulk(channel), ..] => dialect.own(channel),
+            _ => None,
+        };
+        match (channel, rest) {
+            (Some(channel), [_, Reply::Bulk(payload)]) if dialect.is_message(word) => {
                 self.message(channel, payload, now)
             }
-            [Reply::Bulk(b"message"), ..] => self.losses.add(Loss::TooLong, 1),
-            [Reply::Bulk(b"subscribe"), Reply::Bulk(channel), ..] if *channel == PRESENCE_CHANNEL => {
+            _ if dialect.is_message(word) => self.losses.add(Loss::TooLong, 1),
+            (Some(PRESENCE_CHANNEL), _) if dialect.is_subscribed(word) => {
                 if let Link::Opening { subscriber, .. } = &mut self.link {
                     *subscriber = true;
                 }
+            }
+            // That one is never left by us, but at the end.
+            (Some(PRESENCE_CHANNEL), _) if dialect.is_unsubscribed(word) && !self.stops() => {
+                return Err("it has our channels no more".to_owned());
             }
             // Other confirmations, and the answers to PING.
             _ => {}
@@ -301,7 +322,7 @@ impl Exchange {
         if self.subscriber.answered().is_some() {
             return Err(refusal(error));
         }
-        if !self.is_ready() {
+        if !self.is_ready() || self.rules.dialect.is_moved(error) {
             return Err(format!("it says {}", shown(self.rules.login.as_ref(), error)));
         }
         let text = format!("a channel cannot be subscribed: Redis says {}", shown(self.rules.login.as_ref(), error));
@@ -390,12 +411,12 @@ impl Exchange {
     }
 
     fn update_subscriptions(&mut self) {
-        let subscriber = &mut self.subscriber;
+        let (subscriber, dialect) = (&mut self.subscriber, &self.rules.dialect);
         self.local.update(&mut self.subscribed, |channel, is_wanted| {
-            let word: &[u8] = if is_wanted { b"SUBSCRIBE" } else { b"UNSUBSCRIBE" };
+            let word = if is_wanted { dialect.subscribe() } else { dialect.unsubscribe() };
             // That one is subscribed in any case, and stays so.
             if channel != PRESENCE_CHANNEL {
-                subscriber.send_unanswered(&[&[word], &[channel]]);
+                subscriber.send_unanswered(&[&[word], &[dialect.prefix(), channel]]);
             }
         });
     }
@@ -444,7 +465,7 @@ impl Exchange {
         self.stop_by = Some(now + STOP_TIMEOUT);
         if self.is_ready() {
             self.publish_presence(Kind::Goodbye, &[]);
-            self.subscriber.send_unanswered(&[&[b"UNSUBSCRIBE"]]);
+            self.subscriber.send_unanswered(&[&[self.rules.dialect.unsubscribe()]]);
         }
     }
 

@@ -7,7 +7,9 @@
 //!
 //! [`exchange`] decides everything, without a socket and without a clock; [`event_loop`] owns what touches the system.
 
+mod asking;
 mod connection;
+pub mod dialect;
 pub mod event_loop;
 pub mod exchange;
 mod hosts;
@@ -16,7 +18,6 @@ mod local;
 mod losses;
 mod names;
 pub mod resp;
-mod sentinel;
 pub mod url;
 pub mod wire;
 

@@ -1,6 +1,7 @@
 //! Several exchanges around a Redis of a few lines, on a made-up clock: whatever happens, they come to agree, and nothing goes
 //! round or comes twice.
 
+use super::dialect::Dialect;
 use super::exchange::{Exchange, Rules, Side};
 use super::resp::{Replies, Reply, command};
 use super::url::Login;
@@ -26,6 +27,7 @@ fn rules() -> Rules {
         max_record: 100_000,
         login: Some(Login { user: Some(b"user".to_vec()), password: b"pass".to_vec() }),
         place: "redis://test:1".into(),
+        dialect: Dialect::default(),
         asks_role: false,
     }
 }

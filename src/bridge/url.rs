@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
+/// The tag of the channels in a cluster.
+const DEFAULT_TAG: &str = "percore";
 /// Longest part of an error that is shown.
 const ERROR_CHARACTERS: usize = 200;
 /// A piece of a password that is not shown, unless the whole is shorter.
@@ -33,15 +35,48 @@ pub enum Place {
         hosts: Vec<String>,
         /// The master's name.
         master: String,
+        /// Whether TLS is spoken, to the Sentinels as well.
+        tls: bool,
     },
+    /// The node of a cluster that has the channels with this tag.
+    Cluster {
+        /// Nodes, each with its port; the first that answers is believed.
+        hosts: Vec<String>,
+        /// What stands in braces before the names of all channels.
+        tag: String,
+        /// Whether TLS is spoken.
+        tls: bool,
+    },
+}
+
+impl Place {
+    /// Whether TLS is spoken.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Place::Tcp { tls, .. } | Place::Sentinel { tls, .. } | Place::Cluster { tls, .. } => *tls,
+            Place::Unix(_) => false,
+        }
+    }
+
+    /// The scheme of its URL, and what follows the login there.
+    fn parts(&self) -> (String, String) {
+        let scheme = if self.is_tls() { "rediss" } else { "redis" };
+        match self {
+            Place::Tcp { host, .. } => (scheme.to_owned(), host.clone()),
+            Place::Unix(path) => ("redis+unix".to_owned(), path.display().to_string()),
+            Place::Sentinel { hosts, master, .. } => {
+                (format!("{scheme}+sentinel"), format!("{}/{master}", hosts.join(",")))
+            }
+            Place::Cluster { hosts, tag, .. } => (format!("{scheme}+cluster"), format!("{}/{tag}", hosts.join(","))),
+        }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Tcp { host, tls } => write!(f, "{}://{host}", if *tls { "rediss" } else { "redis" }),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
-            Place::Sentinel { hosts, master } => write!(f, "redis+sentinel://{}/{master}", hosts.join(",")),
+        match (self, self.parts()) {
+            (Place::Unix(path), _) => write!(f, "unix:{}", path.display()),
+            (_, (scheme, rest)) => write!(f, "{scheme}://{rest}"),
         }
     }
 }
@@ -112,25 +147,21 @@ impl fmt::Display for RedisUrl {
         let Some(login) = &self.login else { return self.place.fmt(f) };
         let user = login.user.as_deref().map(|user| printable(&String::from_utf8_lossy(user), USER_CHARACTERS));
         let user = user.unwrap_or_default();
-        match &self.place {
-            Place::Tcp { host, tls } => write!(f, "{}://{user}:***@{host}", if *tls { "rediss" } else { "redis" }),
-            Place::Unix(path) => write!(f, "redis+unix://{user}:***@{}", path.display()),
-            Place::Sentinel { hosts, master } => {
-                write!(f, "redis+sentinel://{user}:***@{}/{master}", hosts.join(","))
-            }
-        }
+        let (scheme, rest) = self.place.parts();
+        write!(f, "{scheme}://{user}:***@{rest}")
     }
 }
 
 const FORMS: &str = "give redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, \
-    redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/MASTER, or unix:/PATH";
+    redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/MASTER, redis+cluster://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT][/TAG], \
+    or unix:/PATH";
 
 impl FromStr for RedisUrl {
     type Err = String;
 
     /// Reads `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://` for TLS, `unix:/PATH` or `redis+unix:///PATH`. The number of a
     /// database may follow, and means nothing to channels. With `redis+sentinel://` several hosts, separated by commas, and the
-    /// name of the master.
+    /// name of the master; with `redis+cluster://` several nodes, and the tag of the channels; with `rediss+` by TLS.
     fn from_str(text: &str) -> Result<RedisUrl, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path.strip_prefix("//").unwrap_or(path), None);
@@ -143,7 +174,7 @@ impl FromStr for RedisUrl {
                 let (login, path) = rest.split_once('@').map_or((None, rest), |(login, path)| (Some(login), path));
                 return unix(path, login.map(login_of).transpose()?.flatten());
             }
-            "redis+sentinel" => return sentinel(rest),
+            "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster" => return several(scheme, rest),
             _ => return Err(format!("the URL's scheme is none of Redis: {FORMS}")),
         };
         let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
@@ -161,19 +192,30 @@ impl FromStr for RedisUrl {
     }
 }
 
-/// `[USER:PASSWORD@]HOST[:PORT],...[/MASTER]`.
-fn sentinel(rest: &str) -> Result<RedisUrl, String> {
-    let (authority, master) = rest.split_once('/').unwrap_or((rest, ""));
+/// `[USER:PASSWORD@]HOST[:PORT],...[/NAME]`, the name being that of a master or the tag of channels in a cluster.
+fn several(scheme: &str, rest: &str) -> Result<RedisUrl, String> {
+    let scheme = scheme.to_ascii_lowercase();
+    let (tls, is_cluster) = (scheme.starts_with("rediss"), scheme.ends_with("cluster"));
+    let (authority, name) = rest.split_once('/').unwrap_or((rest, ""));
     let (login, hosts) = authority.rsplit_once('@').map_or((None, authority), |(login, hosts)| (Some(login), hosts));
-    if master.is_empty() || !master.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)) {
-        return Err(format!("the URL names no master, as in redis+sentinel://HOST/mymaster: {FORMS}"));
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if !is_name(name) || (name.is_empty() && !is_cluster) {
+        return Err(match is_cluster {
+            true => format!("the URL has no good tag of channels, as in redis+cluster://HOST/percore: {FORMS}"),
+            false => format!("the URL names no master, as in redis+sentinel://HOST/mymaster: {FORMS}"),
+        });
     }
     let hosts: Vec<&str> = hosts.split(',').collect();
     if !hosts.iter().all(|host| is_host(host)) {
         return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
     }
-    let with_port = |host: &str| if has_port(host) { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") };
-    let place = Place::Sentinel { hosts: hosts.into_iter().map(with_port).collect(), master: master.to_owned() };
+    let port = if is_cluster { DEFAULT_PORT } else { SENTINEL_PORT };
+    let with_port = |host: &str| if has_port(host) { host.to_owned() } else { format!("{host}:{port}") };
+    let hosts = hosts.into_iter().map(with_port).collect();
+    let place = match is_cluster {
+        true => Place::Cluster { hosts, tag: if name.is_empty() { DEFAULT_TAG } else { name }.to_owned(), tls },
+        false => Place::Sentinel { hosts, master: name.to_owned(), tls },
+    };
     Ok(RedisUrl { place, login: login.map(login_of).transpose()?.flatten() })
 }
 
@@ -247,6 +289,9 @@ mod tests {
             ("redis+unix:///run/redis.sock", "unix:/run/redis.sock", None),
             ("redis+sentinel://a,b:1/m", "redis+sentinel://a:26379,b:1/m", None),
             ("redis+sentinel://u:p@a/my-master", "redis+sentinel://a:26379/my-master", Some(("u", "p"))),
+            ("rediss+sentinel://a/m", "rediss+sentinel://a:26379/m", None),
+            ("redis+cluster://a,b:7000", "redis+cluster://a:6379,b:7000/percore", None),
+            ("rediss+cluster://:p@a/chat", "rediss+cluster://a:6379/chat", Some(("", "p"))),
             ("redis+unix://:pass@/run/redis.sock", "unix:/run/redis.sock", Some(("", "pass"))),
         ] {
             let url: RedisUrl = text.parse().expect(text);
@@ -283,6 +328,8 @@ mod tests {
             "unix:secret",
             "redis+unix://secret",
             "redis+sentinel://:secret@h",
+            "redis+cluster://:sec/secret@h",
+            "redis+cluster://h/{secret}",
             "redis+sentinel://:sec/secret@h/m",
             "redis+sentinel://h,secret:x/m",
         ] {

@@ -4,6 +4,7 @@ use super::Failure;
 use super::bus_flags::ring;
 use super::flags::{FormatFlag, LevelFlag};
 use super::units::{bytes, duration, mode};
+use crate::bridge::dialect::Dialect;
 use crate::bridge::event_loop::{self, Setup};
 use crate::bridge::exchange::{Exchange, Rules};
 use crate::bridge::url::{Place, RedisUrl};
@@ -36,7 +37,8 @@ pub(super) struct BridgeFlags {
     bus_mode: u32,
 
     // Never parsed by clap, whose errors show what was typed: there may be a password in it.
-    /// Redis: redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, or unix:/PATH. In PERCORE_REDIS a password is not seen by ps
+    /// Redis: redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, redis+sentinel://HOST,HOST/MASTER, redis+cluster://HOST,HOST
+    /// or unix:/PATH. In PERCORE_REDIS a password is not seen by ps
     #[arg(long, env = "PERCORE_REDIS", value_name = "URL", hide_env_values = true)]
     redis: String,
     /// PEM file with the certificates to trust, for rediss:// [default: those that the system trusts]
@@ -66,8 +68,8 @@ pub(super) struct BridgeFlags {
 pub(super) fn run(flags: BridgeFlags) -> Result<(), Failure> {
     let usage = |error: String| Failure::Usage(format!("--redis: {error}"));
     let redis: RedisUrl = flags.redis.parse().map_err(usage)?;
-    let tls = match (&redis.place, &flags.redis_ca) {
-        (Place::Tcp { tls: true, .. }, authorities) => {
+    let tls = match (redis.place.is_tls(), &flags.redis_ca) {
+        (true, authorities) => {
             let client = TlsClient::new(authorities.as_deref());
             Some(client.map_err(|error| Failure::Usage(format!("--redis-ca: {error}")))?)
         }
@@ -99,7 +101,11 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
         max_record: bus.limit(),
         login: redis.login.clone(),
         place,
-        asks_role: matches!(redis.place, Place::Sentinel { .. }),
+        dialect: match &redis.place {
+            Place::Cluster { tag, .. } => Dialect::sharded(tag),
+            _ => Dialect::default(),
+        },
+        asks_role: matches!(redis.place, Place::Sentinel { .. } | Place::Cluster { .. }),
     };
     let exchange = Exchange::new(me, rules, log);
     event_loop::run(Setup { bus, lock, redis, tls, exchange, dice, log_format: flags.log_format.into(), ready })

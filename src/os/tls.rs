@@ -5,8 +5,9 @@ use mio::{Registry, Token};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,12 +56,23 @@ impl TlsClient {
     /// # Errors
     /// When that is no name of a host.
     pub fn connect(&self, stream: Stream, host: &str) -> io::Result<TlsStream> {
+        Ok(TlsStream { stream, session: self.session(host)? })
+    }
+
+    /// The same on a stream that blocks.
+    ///
+    /// # Errors
+    /// When that is no name of a host.
+    pub fn connect_blocking(&self, stream: TcpStream, host: &str) -> io::Result<impl Read + Write + use<>> {
+        Ok(StreamOwned::new(self.session(host)?, stream))
+    }
+
+    fn session(&self, host: &str) -> io::Result<ClientConnection> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("'{host}' is no name that a certificate can have"))
         })?;
-        let session = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
-        Ok(TlsStream { stream, session })
+        ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)
     }
 }
 

@@ -94,6 +94,22 @@ pub fn ready(mut command: Command) -> Option<Killed> {
     Some(server)
 }
 
+/// Certificates: `redis.pem` with its key for `localhost` and 127.0.0.1 by the authority `ca.pem`, and an authority of others.
+pub fn keys() -> TempDir {
+    let folder = TempDir::new();
+    let script = "
+        for name in ca other; do
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=$name \
+                -keyout $name.key -out $name.pem
+        done
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=redis -keyout redis.key -out redis.csr
+        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\\n' >names
+        openssl x509 -req -in redis.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out redis.pem";
+    let output = Command::new("sh").args(["-ec", script]).current_dir(folder.path("")).output().expect("sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
 /// This process's place on a bus.
 pub struct Place {
     /// The place.

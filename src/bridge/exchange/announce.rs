@@ -42,6 +42,8 @@ impl Exchange {
 
     pub(super) fn publish_presence(&mut self, kind: Kind, payload: &[u8]) {
         let head = wire::head(self.me, kind);
-        self.publisher.send(Sent::Presence, &[&[b"PUBLISH"], &[PRESENCE_CHANNEL], &[&head, payload]]);
+        let dialect = &self.rules.dialect;
+        let words: [&[&[u8]]; 3] = [&[dialect.publish()], &[dialect.prefix(), PRESENCE_CHANNEL], &[&head, payload]];
+        self.publisher.send(Sent::Presence, &words);
     }
 }
