@@ -238,7 +238,12 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     }
     if let Some(addr) = admin {
         let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
-        let only = SlotView { live: vec![Arc::clone(&counters)], up: true, ..SlotView::default() };
+        let only = SlotView {
+            live: vec![Arc::clone(&counters)],
+            process: Some(std::process::id()),
+            up: true,
+            ..SlotView::default()
+        };
         let board = SharedBoard::default();
         *board.lock().unwrap_or_else(PoisonError::into_inner) =
             Board { slots: vec![only], ready: true, ..Board::default() };
