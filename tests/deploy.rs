@@ -28,13 +28,14 @@ fn files(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// `deploy/`, `proxy/` and the compose files, each with its text.
+/// `deploy/`, `proxy/` and the compose files, each with its text. The man pages are made by percore itself.
 fn configurations() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     files(&root().join("deploy"), &mut found);
     files(&root().join("proxy"), &mut found);
     let compose = ["docker-compose.yml", "docker-compose.swarm.yml"].map(|name| root().join(name));
     found.extend(compose.into_iter().filter(|path| path.exists()));
+    found.retain(|path| !path.starts_with(root().join("deploy/man")));
     assert!(found.len() > 15, "the files are there to be read: {found:?}");
     let text = |path: PathBuf| (path.clone(), fs::read_to_string(path).expect("a configuration is text"));
     found.into_iter().map(text).collect()
