@@ -39,8 +39,9 @@ fn what_a_browser_says_comes_back() {
     assert_eq!(said, "7 4321 true permessage-deflate");
 }
 
-/// Whether nothing reaches beyond the window's sides, and the box to type in is in view.
-const FITS: &str = "document.documentElement.scrollWidth <= innerWidth && (() => {
+/// Whether nothing reaches beyond the sides of the window or of a list, and the box to type in is in view.
+const FITS: &str = "[document.documentElement, ...document.querySelectorAll('ol, ul')].every(
+    (part) => part.scrollWidth <= part.clientWidth) && (() => {
     const field = document.querySelector('textarea, [name=symbols]').getBoundingClientRect();
     return field.left >= 0 && field.right <= innerWidth && field.top >= 0 && field.bottom <= innerHeight;
 })()";
@@ -205,6 +206,7 @@ fn a_page_of_the_demo_is_at_the_root() {
     for (server, upgraded) in [(&chat, 404), (&ticker, 101)] {
         let addr = &server.listen[0];
         let mut client = server.connect();
+        server.wait_for_log("A page to try it in a browser is on /");
         let page = client.get("/");
         assert_eq!(page.status, 200);
         assert!(page.head.contains("Content-Type: text/html; charset=utf-8\r\n"), "{}", page.head);

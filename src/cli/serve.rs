@@ -146,8 +146,9 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
             }
         }
         Serve::Chat(ChatFlags { demo, server }) => {
-            let checked =
+            let mut checked =
                 server.check(Defaults { port: 9001, paths: &[chat::PATH], origins: &["same"], rates: CHAT_RATES })?;
+            announce_page(&mut checked, demo, part);
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(Chat::new(seed().map_err(failed)?).demo(demo), checked, part),
@@ -156,16 +157,22 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
-            match flags.server.check(Defaults {
-                port: 8080,
-                paths: &["/", "/ws"],
-                origins: &[],
-                rates: TICKER_RATES,
-            })? {
+            let mut checked =
+                flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"], origins: &[], rates: TICKER_RATES })?;
+            announce_page(&mut checked, flags.demo, part);
+            match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(ticker, checked, part),
             }
         }
+    }
+}
+
+/// Says where the page of `--demo` is, once for all workers.
+fn announce_page(checked: &mut Checked, demo: bool, part: Part) {
+    if demo && part == Part::Main {
+        let text = "A page to try it in a browser is on / of each address".to_owned();
+        checked.log.push(Level::Info, "demo", &[], text);
     }
 }
 
