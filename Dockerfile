@@ -1,4 +1,4 @@
-# percore in an image of one file:
+# percore in an image of one program and its man pages:
 #   docker build -t percore .
 #   docker buildx build --platform linux/amd64,linux/arm64 -t percore .
 # The other architecture is cross-compiled, not emulated. Builders without BuildKit build for their own.
@@ -42,6 +42,8 @@ RUN mkdir src && echo 'fn main() {}' >src/main.rs && touch src/lib.rs \
     && rm -r src
 
 COPY src src
+# The pages of --demo are part of the program.
+COPY examples/*.html examples/
 # Sources are as old as their checkout, and cargo goes by age.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin percore \
@@ -52,6 +54,7 @@ LABEL org.opencontainers.image.title="percore" \
       org.opencontainers.image.description="A WebSocket server that is one epoll loop per core, and one process per loop" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /percore /percore
+COPY deploy/man /usr/share/man/man1
 # Nobody in particular, by number, as there are no names here.
 USER 65532:65532
 # Listens on 0.0.0.0:$PORT, unless PERCORE_LISTEN says where. The health check follows both, and PERCORE_PROXY_PROTOCOL, but

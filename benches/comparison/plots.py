@@ -44,6 +44,10 @@ STYLE = {
 }
 
 
+# Ratios beyond this are cut off and written out, so that one outlier does not flatten all others.
+MOST_RATIO = 1.6
+
+
 def with_commas(number, _):
     """How an axis shows its numbers."""
     return f"{number:,.0f}"
@@ -62,8 +66,8 @@ def spread_of(summary):
 
 
 def echo(found, names, connections, folder):
-    """Messages over raw TCP: a group of bars for each size, a panel for each number in flight."""
-    figure, panels = plt.subplots(len(IN_FLIGHT), 1, figsize=(9, 7.5), sharey=True, layout="constrained")
+    """Messages over raw TCP: a group of bars for each size, a panel for each number in flight. The axis is cut."""
+    figure, panels = plt.subplots(len(IN_FLIGHT), 1, figsize=(9.5, 8), sharey=True, layout="constrained")
     drawn = False
     for panel, in_flight in zip(panels, IN_FLIGHT):
         row = [one for one in found if one.cell.kind == "echo"
@@ -77,9 +81,15 @@ def echo(found, names, connections, folder):
                     place = at + (index - (len(names) - 1) / 2) * width
                     panel.bar(place, ratio.median, width * 0.92, color=COLOURS[name], label=name,
                               yerr=spread_of(ratio), error_kw={"elinewidth": 0.8, "ecolor": "#444444"})
-        panel.axhline(1, color="#666666", linewidth=1, linestyle="--")
+                    if ratio.median > MOST_RATIO:
+                        panel.annotate(f"{ratio.median:.1f}", (place, MOST_RATIO), xytext=(0, 2), ha="center", va="bottom",
+                                       textcoords="offset points", rotation=90, fontsize=9, annotation_clip=False)
+        panel.axhline(1, color="#222222", linewidth=1.2, linestyle="--")
+        panel.annotate("raw TCP", (1, 1), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                       va="center", fontsize=9, annotation_clip=False)
+        panel.set_ylim(0, MOST_RATIO)
         panel.set_xticks(range(len(row)), [size_name(one.cell.size) for one in row])
-        panel.set_title(f"{connections:,} connections, {in_flight} in flight", loc="left")
+        panel.set_title(f"{connections:,} connections, {in_flight} in flight", loc="left", pad=30 if in_flight > 1 else 6)
         panel.set_ylabel("messages over raw TCP")
     handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)

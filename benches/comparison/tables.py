@@ -40,14 +40,14 @@ def table(head, rows):
 
 
 def row(label, summaries, show, text, best):
-    """A row with one value a server, the best of those but raw in bold."""
+    """A row with one value a server, the best in bold, whoever it is."""
     medians = {name: text(summary.median) for name, summary in summaries.items() if summary}
-    rivals = [summary.median for name, summary in summaries.items() if summary and name != RAW]
-    first = text(best(rivals)) if rivals else None
+    found = [summary.median for summary in summaries.values() if summary]
+    first = text(best(found)) if found else None
     shown = []
     for name, summary in summaries.items():
         value = show(summary, text) if summary else "–"
-        shown.append(f"**{value}**" if summary and name != RAW and medians[name] == first else value)
+        shown.append(f"**{value}**" if summary and medians[name] == first else value)
     return [label, *shown]
 
 
@@ -130,8 +130,8 @@ class Section:
 rustc {machine.get("rustc")}.
 The server has one core, the load (`percore bench`, closed loop, binary messages but for deflate) another. All servers
 in turn make a round, which is longer where a turn of all messages takes seconds. A value is the median of the rounds,
-and in parentheses the least and the most. Bold is the best of a row, `raw` not counted: it echoes bytes and knows
-nothing of WebSocket. Where the server is idle for a part of the time,
+and in parentheses the least and the most. Bold is the best of a row, whoever that is, even `raw`, which echoes bytes and
+knows nothing of WebSocket. Where the server is idle for a part of the time,
 the load is the limit, and servers differ in processor time only. A dash stands where nothing was measured, or where every round failed.{left_out}
 Not measured, as more than 4 GiB would be under way: {too_large}.
 

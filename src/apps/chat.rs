@@ -5,6 +5,7 @@
 //!
 //! Each connection, message and ping gets a line in the log, of bounded length.
 
+use super::demo::Demo;
 use super::fields::{self, string};
 use crate::app::App;
 use crate::data::calendar::Utc;
@@ -45,9 +46,13 @@ const MAX_ENVELOPE_BYTES: usize = 6 * (MAX_TEXT_BYTES + MAX_ROOM_BYTES) + 1024;
 const LOGGED_CLIENTS: usize = 8;
 const LOGGED_CHARACTERS: usize = 256;
 
+/// A page to try it, which is a client of its own.
+const PAGE: &str = include_str!("../../examples/chat.html");
+
 /// The chat.
 pub struct Chat {
     random: StdRng,
+    demo: Option<Demo>,
     clients: BTreeMap<ConnectionId, Rc<str>>,
 }
 
@@ -159,7 +164,12 @@ impl fmt::Display for Refusal {
 impl Chat {
     /// A chat whose clients get their names from `seed`.
     pub fn new(seed: [u8; 32]) -> Chat {
-        Chat { random: StdRng::from_seed(seed), clients: BTreeMap::new() }
+        Chat { random: StdRng::from_seed(seed), demo: None, clients: BTreeMap::new() }
+    }
+
+    /// Whether it serves a page to try it, at `/`.
+    pub fn demo(self, demo: bool) -> Chat {
+        Chat { demo: demo.then(|| Demo::new(PAGE)), ..self }
     }
 
     fn obey(&mut self, id: ConnectionId, client: &Client, wish: Wish, out: &mut Outbox) -> Result<(), Refusal> {
@@ -220,7 +230,7 @@ impl App for Chat {
                 Some(Response::new(200))
             }
             ("/ping1" | "/ping2", _) => Some(Response::text(405, "Ask by GET.").header("Allow", "GET, HEAD")),
-            _ => None,
+            _ => self.demo.as_ref()?.answer(request),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Floor 2, the applications that `percore serve` offers. Each knows [`App`](crate::App) and nothing of sockets.
 
 pub mod chat;
+pub mod demo;
 pub mod echo;
 mod fields;
 pub mod ticker;

@@ -192,7 +192,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn described(plan: &Plan) -> String {
+pub(super) fn described(plan: &Plan) -> String {
     let mut line = format!("{} connections", plan.connections);
     if matches!(plan.workload, Workload::Echo | Workload::Fanout) {
         let _ = match plan.rate {
@@ -207,7 +207,7 @@ fn described(plan: &Plan) -> String {
     line
 }
 
-fn unit(workload: Workload) -> &'static str {
+pub(super) fn unit(workload: Workload) -> &'static str {
     match workload {
         Workload::Connect => "handshakes",
         Workload::Fanout => "deliveries",
@@ -244,7 +244,7 @@ pub(super) fn short(time: Duration) -> String {
 }
 
 /// A whole number with its thousands apart.
-fn grouped(number: f64) -> String {
+pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -9,18 +9,20 @@ mod bridge;
 mod bus;
 pub mod bus_flags;
 mod client;
+mod examples;
 pub mod flags;
 mod healthcheck;
 mod limit_flags;
 mod reload;
 mod serve;
+mod shell;
 pub mod units;
 mod workers;
 
 use crate::os::log_writer;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
 use serve::Part;
 use std::process::ExitCode;
 
@@ -54,11 +56,16 @@ enum Command {
     Reload(reload::ReloadFlags),
     /// Ask a server how it is: exit code 0 when it answers 200, else 1
     Healthcheck(healthcheck::HealthcheckFlags),
+    /// Print what a shell needs to complete commands and flags: bash, elvish, fish, powershell or zsh
+    Completions(shell::CompletionsFlags),
+    /// Write the man pages into a folder
+    #[command(hide = true)]
+    Man(shell::ManFlags),
 }
 
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().try_get_matches();
+    let matches = shell::command().try_get_matches();
     match matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
         Ok((Cli { command: Command::Serve(serve) }, _)) => report(serve::run(serve, Part::Main)),
         Ok((Cli { command: Command::Worker(serve) }, _)) => report(serve::run(serve, Part::Worker)),
@@ -70,6 +77,8 @@ pub fn main() -> ExitCode {
         Ok((Cli { command: Command::Bridge(flags) }, _)) => report(bridge::run(flags)),
         Ok((Cli { command: Command::Reload(flags) }, _)) => report(reload::run(flags)),
         Ok((Cli { command: Command::Healthcheck(flags) }, _)) => report(healthcheck::run(flags)),
+        Ok((Cli { command: Command::Completions(flags) }, _)) => report(shell::completions(flags)),
+        Ok((Cli { command: Command::Man(flags) }, _)) => report(shell::man(flags)),
         Err(error) if is_help(error.kind()) => error.exit(),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }

@@ -65,6 +65,11 @@ pub(super) struct TickerFlags {
     /// Number that the prices follow from [default: a random one]
     #[arg(long, env = "PERCORE_SEED", value_name = "N", help_heading = "Ticker")]
     seed: Option<u64>,
+    /// Serve a page on / to try the ticker in a browser
+    #[arg(long, env = "PERCORE_DEMO", help_heading = "Ticker")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    demo: bool,
     #[command(flatten)]
     server: ServerFlags,
 }
@@ -86,12 +91,18 @@ impl TickerFlags {
         };
         let [a, b, c, d, e, f, g, h, ..] = seed().map_err(failed)?;
         let seed = self.seed.unwrap_or(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
-        Ok(Ticker::new(Market::new(table, seed, unix_time().as_secs()), Times { tick: self.tick, ping: self.ping }))
+        Ok(Ticker::new(Market::new(table, seed, unix_time().as_secs()), Times { tick: self.tick, ping: self.ping })
+            .demo(self.demo))
     }
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ChatFlags {
+    /// Serve a page on / to try the chat in a browser
+    #[arg(long, env = "PERCORE_DEMO", help_heading = "Chat")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    demo: bool,
     #[command(flatten)]
     server: ServerFlags,
 }
@@ -134,27 +145,34 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
                 checked => serve_app(Echo, checked, part),
             }
         }
-        Serve::Chat(ChatFlags { server }) => {
-            let checked =
+        Serve::Chat(ChatFlags { demo, server }) => {
+            let mut checked =
                 server.check(Defaults { port: 9001, paths: &[chat::PATH], origins: &["same"], rates: CHAT_RATES })?;
+            announce_page(&mut checked, demo, part);
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
-                checked => serve_app(Chat::new(seed().map_err(failed)?), checked, part),
+                checked => serve_app(Chat::new(seed().map_err(failed)?).demo(demo), checked, part),
             }
         }
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
-            match flags.server.check(Defaults {
-                port: 8080,
-                paths: &["/", "/ws"],
-                origins: &[],
-                rates: TICKER_RATES,
-            })? {
+            let mut checked =
+                flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"], origins: &[], rates: TICKER_RATES })?;
+            announce_page(&mut checked, flags.demo, part);
+            match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),
                 checked => serve_app(ticker, checked, part),
             }
         }
+    }
+}
+
+/// Says where the page of `--demo` is, once for all workers.
+fn announce_page(checked: &mut Checked, demo: bool, part: Part) {
+    if demo && part == Part::Main {
+        let text = "A page to try it in a browser is on / of each address".to_owned();
+        checked.log.push(Level::Info, "demo", &[], text);
     }
 }
 
@@ -227,7 +245,12 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     }
     if let Some(addr) = admin {
         let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
-        let only = SlotView { live: vec![Arc::clone(&counters)], up: true, ..SlotView::default() };
+        let only = SlotView {
+            live: vec![Arc::clone(&counters)],
+            process: Some(std::process::id()),
+            up: true,
+            ..SlotView::default()
+        };
         let board = SharedBoard::default();
         *board.lock().unwrap_or_else(PoisonError::into_inner) =
             Board { slots: vec![only], ready: true, ..Board::default() };

@@ -2,7 +2,7 @@
 
 use super::histogram::{BOUNDS_SECONDS, Histogram};
 use super::stats::{Metric, MetricKind, Stats};
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 /// Metrics as text. Each family is to be added with all its values at once.
 #[derive(Default)]
@@ -13,7 +13,7 @@ impl Exposition {
     pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
     /// Adds a metric of which each of `values` has labels of its own, such as `worker="0"`, perhaps none.
-    pub fn family(&mut self, kind: MetricKind, name: &str, help: &str, values: &[(String, u64)]) {
+    pub fn family<V: Display>(&mut self, kind: MetricKind, name: &str, help: &str, values: &[(String, V)]) {
         self.head(kind, name, help);
         for (labels, value) in values {
             self.sample(name, labels, value);
@@ -47,7 +47,7 @@ impl Exposition {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: &dyn std::fmt::Display) {
+    fn sample(&mut self, name: &str, labels: &str, value: &dyn Display) {
         let _ = match labels {
             "" => writeln!(self.0, "{name} {value}"),
             labels => writeln!(self.0, "{name}{{{labels}}} {value}"),

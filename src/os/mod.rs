@@ -22,3 +22,4 @@ pub mod stream;
 pub mod tls;
 pub mod tls_socket;
 pub mod url;
+pub mod usage;

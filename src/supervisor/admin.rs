@@ -14,6 +14,7 @@ use crate::data::pulse::{Pulse, pass_every};
 use crate::data::stats::{MetricKind, Stats};
 use crate::os::listener::ListenAddr;
 use crate::os::shared_words::SharedWords;
+use crate::os::usage::ProcessUsage;
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Message;
@@ -34,6 +35,8 @@ pub struct SlotView {
     pub past: Stats,
     /// The counters of its workers: the one that serves, and those that retire.
     pub live: Vec<Arc<SharedWords>>,
+    /// The process that serves.
+    pub process: Option<u32>,
     /// Whether one serves.
     pub up: bool,
     /// Whether one did, and its loop does not go on.
@@ -76,7 +79,7 @@ impl Board {
         }
     }
 
-    fn metrics(&self) -> String {
+    fn metrics(&self) -> Exposition {
         let labelled = |value: &dyn Fn(&SlotView) -> u64| -> Vec<(String, u64)> {
             let slots = self.slots.iter().enumerate();
             slots.map(|(number, slot)| (format!("worker=\"{number}\""), value(slot))).collect()
@@ -84,7 +87,7 @@ impl Board {
         let mut out = Exposition::default();
         let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
         out.family(MetricKind::Gauge, "percore_build_info", "The version, as a label.", &[(version, 1)]);
-        let supervisor = self.supervisor.map(|pid| (String::new(), pid.into()));
+        let supervisor = self.supervisor.map(|pid| (String::new(), u64::from(pid)));
         if let Some(pid) = supervisor {
             out.family(MetricKind::Gauge, "percore_supervisor_pid", "The supervisor's process number.", &[pid]);
         }
@@ -97,8 +100,34 @@ impl Board {
         out.family(MetricKind::Counter, "percore_reloads_total", "Reloads of all workers, by result.", &reloads);
         let stats = self.slots.iter().enumerate().map(|(number, slot)| (number.to_string(), slot.total()));
         out.workers(&stats.collect::<Vec<_>>());
-        out.into_text()
+        out
     }
+
+    /// The process that serves, by slot.
+    fn processes(&self) -> Vec<Option<u32>> {
+        self.slots.iter().map(|slot| slot.process).collect()
+    }
+}
+
+/// What the workers' processes use, under the names that Prometheus's own libraries have for it. One that is just gone is left
+/// out.
+fn process_metrics(processes: &[Option<u32>], out: &mut Exposition) {
+    let read =
+        |(slot, pid): (usize, &Option<u32>)| Some((format!("worker=\"{slot}\""), ProcessUsage::read((*pid)?).ok()?));
+    let usages: Vec<(String, ProcessUsage)> = processes.iter().enumerate().filter_map(read).collect();
+    let mut family = |kind, name, help, value: &dyn Fn(&ProcessUsage) -> f64| {
+        let values: Vec<_> = usages.iter().map(|(worker, usage)| (worker.clone(), value(usage))).collect();
+        out.family(kind, name, help, &values);
+    };
+    use MetricKind::{Counter, Gauge};
+    family(Gauge, "process_start_time_seconds", "When the process began, in Unix seconds.", &|of| {
+        of.start_time_seconds
+    });
+    family(Counter, "process_cpu_seconds_total", "Processor time of the process.", &|of| of.cpu_seconds);
+    let help = "Resident memory of the process; that of the program's text is shared by all workers.";
+    family(Gauge, "process_resident_memory_bytes", help, &|of| of.resident_bytes as f64);
+    family(Gauge, "process_open_fds", "Open descriptors.", &|of| of.open_descriptors as f64);
+    family(Gauge, "process_max_fds", "Descriptors that the process may have.", &|of| of.most_descriptors as f64);
 }
 
 impl SlotView {
@@ -143,7 +172,13 @@ impl App for Admin {
     fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
         let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         let response = match request.path() {
-            "/metrics" => Response::new(200).content(Exposition::MEDIA_TYPE, board.metrics()),
+            "/metrics" => {
+                let (mut metrics, processes) = (board.metrics(), board.processes());
+                // Reading what processes use takes longer than the supervisor should wait for the board.
+                drop(board);
+                process_metrics(&processes, &mut metrics);
+                Response::new(200).content(Exposition::MEDIA_TYPE, metrics.into_text())
+            }
             "/readyz" if board.is_ready() => Response::text(200, "ready"),
             "/readyz" if board.draining => Response::text(503, "draining"),
             "/readyz" => Response::text(503, "not ready"),
@@ -195,9 +230,9 @@ mod tests {
         let past = Stats { upgrades: 10, ..Stats::default() };
         let serving = words(&Stats { upgrades: 5, open: 4, ..Stats::default() });
         let retiring = words(&Stats { upgrades: 7, open: 2, draining: 1, bus_participants: 3, ..Stats::default() });
-        let slot = SlotView { past, live: vec![serving, retiring], up: true, restarts: 1, hangs: false };
+        let slot = SlotView { past, live: vec![serving, retiring], up: true, restarts: 1, ..SlotView::default() };
         let mut board = Board { slots: vec![slot, SlotView::default()], ready: true, ..Board::default() };
-        let text = board.metrics();
+        let text = board.metrics().into_text();
         for line in [
             "percore_upgrades_total{worker=\"0\"} 22",
             "percore_connections_open{worker=\"0\"} 6",

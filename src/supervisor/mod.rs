@@ -440,6 +440,7 @@ impl Supervisor {
             view.past = slot.past;
             view.restarts = slot.restarts;
             view.up = slot.worker.as_ref().is_some_and(|worker| worker.serves(hang_timeout));
+            view.process = slot.worker.as_ref().map(Worker::pid);
             view.hangs = slot.worker.as_ref().is_some_and(|worker| worker.ready && !worker.serves(hang_timeout));
             view.live = slot.worker.iter().map(|worker| worker.counters.clone()).collect();
         }

@@ -21,6 +21,7 @@ pub struct Page {
     id: String,
     devtools: WebSocket<TcpStream>,
     calls: u64,
+    complaints: Vec<String>,
 }
 
 impl Browser {
@@ -52,18 +53,27 @@ impl Browser {
     pub fn open(&self, page: &str, fields: &[(&str, &str)]) -> Page {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(page);
         let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-        let url = format!("file://{}?{}", path.display(), fields.join("&"));
-        let target = devtools(self.addr, "PUT", &format!("/json/new?{}", escaped(&url)));
+        self.visit(&format!("file://{}?{}", path.display(), fields.join("&")))
+    }
+
+    /// Opens a page at any address.
+    pub fn visit(&self, url: &str) -> Page {
+        let target = devtools(self.addr, "PUT", &format!("/json/new?{}", escaped(url)));
         let target: Value = serde_json::from_str(&target).expect("JSON");
         let socket = target["webSocketDebuggerUrl"].as_str().expect("a page");
         let stream = TcpStream::connect(self.addr).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let (devtools, _) = tungstenite::client(socket, stream).expect("an upgrade");
-        let mut page = Page { addr: self.addr, id: target["id"].as_str().expect("its id").into(), devtools, calls: 0 };
+        let id = target["id"].as_str().expect("its id").into();
+        let mut page = Page { addr: self.addr, id, devtools, calls: 0, complaints: Vec::new() };
         // At first it shows an empty document, and what is asked just when that goes has no answer.
         eventually("the page", || {
-            page.evaluate("location.protocol + document.readyState").is_ok_and(|state| state == "file:complete")
+            let is_there = "location.protocol !== 'about:' && document.readyState";
+            page.evaluate(is_there).is_ok_and(|state| state == "complete")
         });
+        // These tell what there was so far as well.
+        page.call("Runtime.enable", json!({})).expect("an answer");
+        page.call("Log.enable", json!({})).expect("an answer");
         page
     }
 }
@@ -89,18 +99,55 @@ impl Page {
     }
 
     fn evaluate(&mut self, expression: &str) -> Result<Value, Value> {
-        self.calls += 1;
         let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let call = json!({ "id": self.calls, "method": "Runtime.evaluate", "params": params });
+        self.call("Runtime.evaluate", params).map(|result| result["result"]["value"].clone())
+    }
+
+    /// A command of the DevTools protocol, and what came of it.
+    fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+        self.calls += 1;
+        let call = json!({ "id": self.calls, "method": method, "params": params });
         self.devtools.send(Message::text(call.to_string())).expect("the page is there");
         loop {
             let answer = self.devtools.read().expect("an answer");
-            let answer: Value = serde_json::from_str(answer.to_text().expect("text")).expect("JSON");
+            let mut answer: Value = serde_json::from_str(answer.to_text().expect("text")).expect("JSON");
             if answer["id"] == self.calls {
                 let failed = !answer["error"].is_null() || !answer["result"]["exceptionDetails"].is_null();
-                return if failed { Err(answer) } else { Ok(answer["result"]["result"]["value"].clone()) };
+                return if failed { Err(answer) } else { Ok(answer["result"].take()) };
             }
+            self.complaints.extend(complaint(&answer));
         }
+    }
+
+    /// What the console has of errors and warnings so far.
+    pub fn complaints(&mut self) -> &[String] {
+        // What was told before this is answered is in by then.
+        self.eval("0");
+        &self.complaints
+    }
+
+    /// Gives the page a window of this size.
+    pub fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", size).expect("a size");
+    }
+
+    /// Waits until an expression is true.
+    pub fn until_true(&mut self, expression: &str) {
+        eventually(expression, || self.eval(expression) == true);
+    }
+
+    /// Presses a key where the focus is.
+    pub fn press(&mut self, key: &str) {
+        let text = if key == "Enter" { "\r" } else { "" };
+        let down = json!({ "type": "keyDown", "key": key, "code": key, "text": text });
+        self.call("Input.dispatchKeyEvent", down).expect("a key");
+        self.call("Input.dispatchKeyEvent", json!({ "type": "keyUp", "key": key, "code": key })).expect("a key");
+    }
+
+    /// Types text where the focus is.
+    pub fn types(&mut self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text })).expect("a text");
     }
 
     /// The text of an element, by its id; nothing as long as there is none.
@@ -123,6 +170,18 @@ impl Page {
     /// Closes it, as a person closes a tab.
     pub fn close(self) {
         devtools(self.addr, "GET", &format!("/json/close/{}", self.id));
+    }
+}
+
+/// What an event has to say of an error or a warning.
+fn complaint(event: &Value) -> Option<String> {
+    let is_bad = |level: &Value| matches!(level.as_str(), Some("error" | "warning"));
+    let params = &event["params"];
+    match event["method"].as_str()? {
+        "Log.entryAdded" if is_bad(&params["entry"]["level"]) => Some(params["entry"]["text"].to_string()),
+        "Runtime.consoleAPICalled" if is_bad(&params["type"]) => Some(params["args"].to_string()),
+        "Runtime.exceptionThrown" => Some(params["exceptionDetails"].to_string()),
+        _ => None,
     }
 }
 

@@ -80,12 +80,14 @@ def image():
     assert built["Size"] < MOST_IMAGE_BYTES, built["Size"]
     say(f"the image has {built['Size']:,} bytes")
 
-    # One file: what else a container shows is Docker's own.
+    # One program and its man pages: what else a container shows is Docker's own.
     created = docker("create", "percore")
     archive = FOLDER / "image.tar"
     docker("export", f"--output={archive}", created)
     with tarfile.open(archive) as files:
-        assert [file.name for file in files if file.isreg() and file.size > 0] == ["percore"]
+        names = [file.name for file in files if file.isreg() and file.size > 0]
+        pages = [name for name in names if re.fullmatch(r"usr/share/man/man1/percore[a-z-]*\.1", name)]
+        assert pages and sorted(names) == sorted(["percore", *pages]), names
     docker("rm", created)
     shell = ["docker", "run", "--rm", "--entrypoint=/bin/sh", "percore"]
     refused = subprocess.run(shell, capture_output=True, text=True, check=False)

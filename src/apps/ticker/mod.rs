@@ -12,13 +12,14 @@ mod sets;
 pub mod table;
 pub mod wire;
 
+use super::demo::Demo;
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
 use crate::data::log::Level;
 use crate::data::record::Record;
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
-use crate::protocol::http::Request;
+use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
 use market::{BadSymbol, Market, SymbolId, WEIGHT, check_symbol};
 use sets::Sets;
@@ -49,6 +50,9 @@ const MAX_MESSAGE_BYTES: usize = 128 << 10;
 /// Why a client is closed for another's sake; a reason has room for 123 bytes.
 const TURNED_OUT: &str = "too many made-up symbols: the market is full, and a client with fewer needs the room";
 
+/// A page to try it, which is a client of its own.
+const PAGE: &str = include_str!("../../../examples/ticker.html");
+
 /// What a feed goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -62,6 +66,7 @@ pub struct Times {
 /// The feed.
 pub struct Ticker {
     times: Times,
+    demo: Option<Demo>,
     market: Market,
     clients: HashMap<ConnectionId, Client>,
     sets: Sets,
@@ -140,6 +145,7 @@ impl Ticker {
     pub fn new(market: Market, times: Times) -> Ticker {
         Ticker {
             times,
+            demo: None,
             market,
             clients: HashMap::new(),
             sets: Sets::default(),
@@ -150,6 +156,11 @@ impl Ticker {
             symbols: Work::default(),
             showing: Work::default(),
         }
+    }
+
+    /// Whether it serves a page to try it, at `/`.
+    pub fn demo(self, demo: bool) -> Ticker {
+        Ticker { demo: demo.then(|| Demo::new(PAGE)), ..self }
     }
 
     /// Puts a client into the set of what it wants, in place of the one it was in.
@@ -383,6 +394,10 @@ fn refuse(id: ConnectionId, code: CloseCode, why: &str, out: &mut Outbox) {
 
 impl App for Ticker {
     type Connection = ();
+
+    fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
+        self.demo.as_ref()?.answer(request)
+    }
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         self.clients.insert(id, Client { heard: out.now(), asked: 0, pings: false, set: None });

@@ -1,0 +1,52 @@
+//! `percore completions` and `percore man`: what shells and man(1) are told of the command line, made from its declaration.
+
+use super::{Cli, Failure, examples};
+use clap::{Args, Command, CommandFactory};
+use clap_complete::Shell;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionsFlags {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManFlags {
+    /// The folder, which must be there
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// The whole command line, examples included.
+pub(super) fn command() -> Command {
+    examples::added_to(Cli::command())
+}
+
+/// The same without what is hidden, such as the command that a supervisor runs.
+fn public_command() -> Command {
+    let all = command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    Command::new("percore")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(all.get_about().cloned().unwrap_or_default())
+        .propagate_version(true)
+        .disable_help_subcommand(true)
+        .subcommand_required(true)
+        .subcommands(shown)
+}
+
+pub(super) fn completions(flags: CompletionsFlags) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(flags.shell, &mut public_command(), "percore", &mut script);
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&script).and_then(|()| stdout.flush());
+    written.map_err(|error| Failure::Run(format!("cannot write to standard output: {error}")))
+}
+
+pub(super) fn man(flags: ManFlags) -> Result<(), Failure> {
+    let failed = |error| Failure::Run(format!("cannot write to {}: {error}", flags.folder.display()));
+    clap_mangen::generate_to(public_command(), &flags.folder).map_err(failed)
+}
