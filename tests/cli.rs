@@ -10,7 +10,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 45] = [
+const FLAGS: [&str; 46] = [
+    "reuse-port",
     "bus",
     "bus-size",
     "bus-mode",
@@ -146,8 +147,8 @@ fn what_is_wrong_is_said_in_one_line() {
         (&["serve", "echo", "--nonsense"][..], "--nonsense"),
         (&["serve", "nonsense"], "nonsense"),
         (&["serve", "echo", "stray"], "stray"),
-        (&["serve", "echo", "--listen", "8080"], "IP:PORT"),
-        (&["serve", "echo", "--listen", "localhost:80"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "80a"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "example.org:80"], "IP:PORT"),
         (&["serve", "echo", "--listen", "127.0.0.1:99999"], "IP:PORT"),
         (&["serve", "echo", "--listen", "unix:"], "unix:/"),
         (&["serve", "echo", "--listen"], "--listen"),
@@ -190,11 +191,11 @@ fn what_is_wrong_in_the_environment_is_said_too() {
 fn an_address_that_cannot_be_had() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = taken.local_addr().expect("bound").to_string();
-    assert_refused(percore(&["serve", "echo", "--listen", &addr]), 1, &format!("cannot listen on {addr}: another"));
+    assert_refused(percore(&["serve", "echo", "--listen", &addr]), 1, &format!("cannot listen on {addr}: process "));
     assert_refused(percore(&["serve", "echo", "--listen", "192.0.2.1:0"]), 1, "no such address");
     // One bad address among good ones is enough, and nothing is announced.
     let args = ["serve", "echo", "--listen", "127.0.0.1:0", "--listen", &addr];
-    assert_refused(percore(&args), 1, "another process listens there");
+    assert_refused(percore(&args), 1, "listens there; choose another --listen");
 }
 
 #[test]
@@ -294,7 +295,7 @@ fn a_unix_socket_in_use_and_a_file_are_left_alone() {
     let folder = TempDir::new();
     let (path, file) = (folder.path("s"), folder.path("f"));
     let _server = Server::launch(serve_unix(&path), 1);
-    assert_refused(serve_unix(&path), 1, "another process listens there");
+    assert_refused(serve_unix(&path), 1, "(percore) listens there; choose another --listen");
     assert_eq!(unix_client(&path).get("/healthz").status, 200);
     std::fs::write(&file, "precious").expect("a file");
     assert_refused(serve_unix(&file), 1, "no socket");

@@ -391,7 +391,7 @@ fn flags_that_make_no_sense() {
     for (flags, said) in [
         (["--workers", "0"], "give 1 to 1024, or auto"),
         (["--workers", "many"], "give 1 to 1024, or auto"),
-        (["--admin", "9464"], "is not an address"),
+        (["--admin", "9464a"], "is not an address"),
         (["--ready-fd", "2"], "2 is not in 3"),
         (["--listen", "127.0.0.1:{slot}"], "is not an address"),
     ] {
@@ -403,7 +403,7 @@ fn flags_that_make_no_sense() {
     let mut command = percore(&["serve", "echo", "--listen", "127.0.0.1:0", "--workers", "2", "--admin"]);
     command.arg(addr);
     let (code, _, error) = common::run(command);
-    assert_eq!((code, error.contains("(--admin; 'off' for none)")), (1, true), "{error}");
+    assert_eq!((code, error.contains("choose another --admin, or 'off' for none")), (1, true), "{error}");
 }
 
 /// The log of many workers is still one line each.

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::flags::{DeflateFlag, check_subprotocols, header};
-use super::units::{bytes, duration};
+use super::units::{boolean, bytes, duration};
 use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, run as run_plan, write_plot};
 use crate::protocol::message::Kind;
 use clap::{Args, Subcommand};
@@ -28,8 +28,8 @@ pub(super) enum Bench {
         load: LoadFlags,
         /// Let each connection send one message and get it back first
         #[arg(long, env = "PERCORE_BENCH_ECHO", help_heading = "Load")]
-        #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-        #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+        #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+        #[arg(value_name = "BOOL", hide_default_value = true)]
         echo: bool,
     },
     /// Open and close connections, --connections at a time
@@ -111,8 +111,8 @@ pub(super) struct LoadFlags {
     plot: Option<PathBuf>,
     /// No progress lines
     #[arg(long, short, env = "PERCORE_BENCH_QUIET", help_heading = "Results")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     quiet: bool,
 }
 
@@ -132,8 +132,8 @@ pub(super) struct MessageFlags {
     rate: Option<f64>,
     /// Text messages instead of binary ones
     #[arg(long, env = "PERCORE_BENCH_TEXT", help_heading = "Messages", overrides_with = "binary")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     text: bool,
     /// Binary messages, which is the default
     #[arg(long, help_heading = "Messages")]

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
 use super::limit_flags::LimitFlags;
-use super::units::{bytes, duration, microseconds, mode};
+use super::units::{boolean, bytes, duration, microseconds, mode};
 use super::workers::{Workers, workers};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
@@ -30,7 +30,7 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Listening")]
     #[arg(
         long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' in it stands for the number \
-        of a worker, from 0: each then has an address of its own; else they share a port by SO_REUSEPORT \
+        of a worker, from 0: each then has an address of its own; else they share a port, which nobody else may have \
         [default: 127.0.0.1:8080, for chat port 9001, or 0.0.0.0:$PORT where PORT is set]"
     )]
     listen: Vec<String>,
@@ -41,6 +41,15 @@ pub struct ServerFlags {
     /// Permissions of unix sockets, as in 660: who may write may connect [default: what the umask leaves]
     #[arg(long, env = "PERCORE_UNIX_MODE", value_name = "MODE", value_parser = mode, help_heading = "Listening")]
     unix_mode: Option<u32>,
+    /// Let other processes of the same user listen on the same port, too, if they have this flag
+    #[arg(long, env = "PERCORE_REUSE_PORT", help_heading = "Listening")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    #[arg(
+        long_help = "Let other processes of the same user listen on the same port, too, if they have this flag: the kernel \
+        shares the connections out (SO_REUSEPORT). Without it a port that anyone has is refused"
+    )]
+    reuse_port: bool,
     /// Open WebSocket connections; further upgrades get 503 with Retry-After
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
@@ -83,8 +92,8 @@ pub struct ServerFlags {
     forwarded_header: ForwardedFlag,
     /// Connections begin with a PROXY protocol header, v1 or v2, of a trusted proxy (or of anyone without --trusted-proxy)
     #[arg(long, env = "PERCORE_PROXY_PROTOCOL", help_heading = "Proxies")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     proxy_protocol: bool,
     /// Open WebSocket connections of one client (IPv4 address or IPv6 /64); then 429; 0 for no limit
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
@@ -179,8 +188,8 @@ pub struct ServerFlags {
     log_format: FormatFlag,
     /// Logs a line for each message (at level info)
     #[arg(long, env = "PERCORE_LOG_MESSAGES", help_heading = "Logging")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     log_messages: bool,
 
     #[command(flatten)]
@@ -406,6 +415,7 @@ impl ServerFlags {
         ServerOptions {
             backlog: self.backlog,
             unix_mode: self.unix_mode,
+            reuse_port: self.reuse_port,
             drain_timeout: self.drain_timeout,
             log_format: self.log_format.into(),
             busy_poll: self.busy_poll,

@@ -17,6 +17,7 @@ mod serve;
 pub mod units;
 mod workers;
 
+use crate::data::log::in_words;
 use crate::os::log_writer;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
@@ -112,6 +113,6 @@ fn report(result: Result<(), Failure>) -> ExitCode {
         Err(Failure::Usage(line)) => (line, 2),
         Err(Failure::Run(line)) => (line, 1),
     };
-    log_writer::last_line(&format!("percore: {line}"));
+    log_writer::last_line(&format!("percore: {}", in_words(&line)));
     ExitCode::from(code)
 }

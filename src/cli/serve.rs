@@ -3,7 +3,7 @@
 use super::Failure;
 use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags};
-use super::units::duration;
+use super::units::{boolean, duration};
 use super::workers::Workers;
 use crate::app::App;
 use crate::apps::chat::{self, Chat};
@@ -100,8 +100,8 @@ pub(super) struct ChatFlags {
 pub(super) struct EchoFlags {
     /// Greet, echo with '[<hostname>] ' in front of each message, and log each; listens at $HTTP_SERVER_ADDR
     #[arg(long, env = "PERCORE_HOSTNAME_PREFIX", help_heading = "Echo")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     hostname_prefix: bool,
     #[command(flatten)]
     server: ServerFlags,

@@ -27,6 +27,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a yes or a no, as people write them in environments.
+///
+/// # Errors
+/// A sentence that says what may be typed.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("give true or false (or yes, no, on, off, 1, 0)".into()),
+    }
+}
+
 /// Reads permissions as chmod takes them: `660`, `0600`.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ pub mod control;
 pub mod cpus;
 mod defer_accept;
 pub mod descriptors;
+pub mod holder;
 pub mod hostname;
 pub mod inherited;
 pub mod listener;

@@ -6,7 +6,7 @@
 use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
-use super::sockets::{BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, wake};
+use super::sockets::{BUS, CONTROL, HANG_UP, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
@@ -50,6 +50,8 @@ pub(super) struct Setup {
     /// Whether connections to targets begin with a handshake.
     pub handshake: bool,
     pub signals: Option<Signals>,
+    /// SIGHUP, which is only logged.
+    pub hang_up: Option<Signals>,
     /// The line to a supervisor.
     pub control: Option<Control>,
     /// What other threads wake it by.
@@ -96,6 +98,9 @@ impl<A: App> EventLoop<A> {
         }
         if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
+        }
+        if let Some(hang_up) = &mut setup.hang_up {
+            hang_up.register(poll.registry(), HANG_UP)?;
         }
         if let Some(control) = &setup.control {
             control.set_nonblocking()?;
@@ -268,6 +273,7 @@ impl<A: App> EventLoop<A> {
                     self.sessions.wake();
                 }
                 Wake::Bus => self.setup.seat.as_mut().map_or(Ok(()), Seat::take_news)?,
+                Wake::HangUp => self.note_hang_up(),
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
         }
@@ -354,6 +360,14 @@ impl<A: App> EventLoop<A> {
                     self.drain();
                 }
             }
+        }
+    }
+
+    /// A terminal that goes away is no reason to leave the clients alone.
+    fn note_hang_up(&mut self) {
+        if self.setup.hang_up.as_mut().is_some_and(|hang_up| hang_up.take() > 0) {
+            let text = "SIGHUP is ignored: only a supervisor (--workers) reloads; SIGTERM ends this process".to_owned();
+            self.sessions.log.push(Level::Info, "hang_up", &[], text);
         }
     }
 

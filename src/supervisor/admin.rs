@@ -172,7 +172,7 @@ pub fn serve(addr: &ListenAddr, board: SharedBoard, hang_timeout: Duration, log:
         .settings(Settings { upgrade: nobody, max_sockets: MOST_CONNECTIONS, ..Settings::default() })
         .options(ServerOptions { signals: false, ..ServerOptions::default() })
         .listen(&addr.to_string())
-        .map_err(|error| io::Error::new(error.kind(), format!("{error} (--admin; 'off' for none)")))?;
+        .map_err(|error| io::Error::new(error.kind(), format!("{error}; choose another --admin, or 'off' for none")))?;
     let bound = server.local_addrs()?.remove(0);
     std::thread::Builder::new().name("admin".into()).spawn(move || server.run())?;
     log.push(Level::Info, "admin", &[("listen", &bound.to_string())], format!("admin listener on {bound}"));

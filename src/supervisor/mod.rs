@@ -22,7 +22,7 @@ pub use orphan::watch_for_orphans;
 pub use ready::Ready;
 pub use worker::{Assignment, Program, WORKER_COMMAND};
 
-use crate::data::log::{Field, Level, Log};
+use crate::data::log::{Field, Level, Log, in_words};
 use crate::data::pulse::pass_every;
 use crate::data::stats::Stats;
 use crate::os::clock::Clock;
@@ -230,7 +230,7 @@ impl Supervisor {
                     self.log.push(Level::Debug, "worker", &[("worker", &number), ("pid", &pid)], text);
                     self.slots[number].worker = Some(worker);
                 }
-                Err(error) => self.died(number, Duration::ZERO, false, &error.to_string()),
+                Err(error) => self.died(number, Duration::ZERO, false, &in_words(&error)),
             }
         }
     }
@@ -354,7 +354,7 @@ impl Supervisor {
                 reload.fresh.push(worker);
                 None
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(in_words(&error)),
         });
         self.reload = Some(reload);
         if let Some(error) = failed {
