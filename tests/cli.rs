@@ -81,12 +81,14 @@ const CLIENT_FLAGS: [&str; 18] = [
 ];
 
 /// Asserts that a command fails with this code and one line that says `hint`.
-fn assert_refused(command: Command, code: i32, hint: &str) {
+/// Asserts that a command fails with one line, and returns that.
+fn assert_refused(command: Command, code: i32, hint: &str) -> String {
     let shown = format!("{command:?}");
     let (got, stdout, stderr) = run(command);
     assert_eq!((got, stdout.as_str()), (code, ""), "{shown}: {stderr}");
     let one_line = stderr.starts_with("percore: ") && stderr.ends_with('\n') && stderr.lines().count() == 1;
     assert!(one_line && stderr.contains(hint), "{shown}: {stderr}");
+    stderr
 }
 
 #[test]
@@ -176,15 +178,57 @@ fn what_is_wrong_in_the_environment_is_said_too() {
     for (name, value, hint) in [
         ("PORT", "http", "PORT"),
         ("PORT", "70000", "PORT"),
-        ("PORT", "", "PORT"),
         ("PERCORE_LISTEN", "nowhere", "IP:PORT"),
         ("PERCORE_HEARTBEAT", "soon", "30s"),
         ("PERCORE_LOG_MESSAGES", "perhaps", "--log-messages"),
+        ("PERCORE_LOG_LEVEL", "loud", "[possible values: off, error, warn, info, debug]"),
     ] {
         let mut command = percore(&["serve", "echo"]);
         command.env(name, value);
-        assert_refused(command, 2, hint);
+        let error = assert_refused(command, 2, hint);
+        if name != "PORT" {
+            assert!(error.starts_with(&format!("percore: {name} in the environment: ")), "{error}");
+        }
     }
+    // What is typed is not from there.
+    let mut command = percore(&["serve", "echo", "--heartbeat", "soon"]);
+    command.env("PERCORE_HEARTBEAT", "later");
+    let error = assert_refused(command, 2, "'soon'");
+    assert!(!error.contains("environment"), "{error}");
+}
+
+#[test]
+fn what_is_empty_in_the_environment_is_not_set() {
+    let mut command = percore(&["serve", "echo"]);
+    for name in ["PERCORE_HEARTBEAT", "PERCORE_PATH", "PERCORE_LOG_MESSAGES", "PERCORE_WORKERS", "PERCORE_ADMIN"] {
+        command.env(name, "");
+    }
+    command.env("PORT", "").env("PERCORE_LISTEN", "127.0.0.1:0").env("PERCORE_LOG_LEVEL", "INFO");
+    let server = Server::launch(command, 1);
+    assert_eq!(server.open().echo("served"), "served");
+    let mut command = percore(&["healthcheck"]);
+    command.env("PERCORE_LISTEN", &server.listen[0]).env("PERCORE_PROXY_PROTOCOL", "").env("PORT", "");
+    assert_eq!(run(command).0, 0);
+}
+
+#[test]
+fn words_of_the_environment_in_any_case() {
+    let mut command = percore(&["serve", "echo", "--listen", "0"]);
+    command.env("PERCORE_LOG_MESSAGES", "1").env("PERCORE_LOG_FORMAT", "JSON").env("PERCORE_BUSY_POLL", "20us");
+    command.env("PERCORE_DEFLATE", "Off").env("PERCORE_HEARTBEAT", "1m10s").env("PERCORE_HOSTNAME_PREFIX", "no");
+    let server = Server::launch(command, 1);
+    assert_eq!(server.open().echo("as it is"), "as it is");
+    server.wait_for_log("\"event\":\"message\"");
+}
+
+#[test]
+fn what_may_be_meant_is_said() {
+    let error = assert_refused(percore(&["serve", "echo", "--lisen", "0"]), 2, "--listen");
+    assert!(error.contains("; a similar argument exists: '--listen'"), "{error}");
+    assert_refused(percore(&["srve"]), 2, "a similar subcommand exists: 'serve'");
+    assert_refused(percore(&["serve", "ecko"]), 2, "'echo'");
+    let (code, help, _) = run(percore(&["help"]));
+    assert!(code == 0 && help.contains("healthcheck"), "{help}");
 }
 
 #[test]
@@ -301,4 +345,50 @@ fn a_unix_socket_in_use_and_a_file_are_left_alone() {
     assert_refused(serve_unix(&file), 1, "no socket");
     assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
     assert_refused(serve_unix(&folder.path("no/such/folder")), 1, "cannot listen on unix:");
+}
+
+#[test]
+fn a_mistyped_bus_leaves_nothing_behind() {
+    let folder = TempDir::new();
+    let path = folder.path("no/such").display().to_string();
+    assert_refused(percore(&["serve", "chat", "--bus", &path]), 1, "no does not exist, and only the last folder");
+    assert_refused(percore(&["serve", "chat", "--bus", &path, "--workers", "2"]), 1, "does not exist");
+    assert_refused(percore(&["bridge", "--redis", "redis://h", "--bus", &path]), 1, "does not exist");
+    assert!(!folder.path("no").exists());
+}
+
+#[test]
+fn a_bus_on_a_disk_is_warned_of() {
+    let folder = TempDir::new();
+    let bus = folder.path("bus");
+    let start = |flags: &[&str]| {
+        let mut command = percore(&["serve", "chat", "--listen", "0", "--bus"]);
+        command.arg(&bus).args(flags);
+        Server::launch(command, 1)
+    };
+    let on_disk = !percore::os::bus::is_in_memory(&folder.path("."));
+    for flags in [&[][..], &["--workers", "2", "--admin", "0"]] {
+        let server = start(flags);
+        assert_eq!(
+            server.stop().1.iter().filter(|line| line.contains("is not in memory")).count(),
+            usize::from(on_disk)
+        );
+    }
+    assert!(
+        percore::os::bus::is_in_memory(Path::new("/dev/shm")) && !percore::os::bus::is_in_memory(Path::new("/proc"))
+    );
+}
+
+#[test]
+fn an_app_that_publishes_nothing_takes_part_in_no_bus() {
+    let folder = TempDir::new();
+    let bus = folder.path("bus");
+    for flags in [&[][..], &["--workers", "2", "--admin", "0"]] {
+        let mut command = percore(&["serve", "echo", "--listen", "0", "--bus"]);
+        command.arg(&bus).args(flags);
+        let server = Server::launch(command, 1);
+        assert_eq!(server.open().echo("a"), "a");
+        assert_eq!(server.stop().1.iter().filter(|line| line.contains("has no use for a bus")).count(), 1);
+    }
+    assert!(!bus.exists());
 }

@@ -17,7 +17,7 @@ mod usage;
 
 pub use payload::PUBLISHED_BYTES;
 pub use plan::{Plan, Workload};
-pub use plot::write_plot;
+pub use plot::plotted;
 pub use report::Report;
 pub use url::Url;
 

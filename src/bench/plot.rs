@@ -3,23 +3,24 @@
 use super::record::Times;
 use super::report::Report;
 use plotters::prelude::*;
-use std::path::Path;
 
 const SIZE: (u32, u32) = (900, 760);
 /// Percentiles are drawn by how rare what exceeds them is: 1 in 1, 1 in 10, to 1 in 100,000.
 const MOST_NINES: f64 = 5.0;
 const STEPS: usize = 200;
 
-/// Draws it as SVG.
+/// Draws it, as the text of an SVG file.
 ///
 /// # Errors
-/// The file cannot be written, with a sentence.
-pub fn write_plot(report: &Report, path: &Path) -> Result<(), String> {
-    draw(report, path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+/// What is not possible to draw.
+pub fn plotted(report: &Report) -> Result<String, String> {
+    let mut svg = String::new();
+    draw(report, &mut svg).map_err(|error| error.to_string())?;
+    Ok(svg)
 }
 
-fn draw(report: &Report, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+fn draw(report: &Report, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let title =
         format!("{} {}, {} connections", report.plan.workload.name(), report.plan.url.text, report.plan.connections);

@@ -2,10 +2,14 @@
 
 use super::Failure;
 use super::flags::{DeflateFlag, check_subprotocols, header};
+use super::output;
 use super::units::{boolean, bytes, duration};
-use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, run as run_plan, write_plot};
+use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, plotted, run as run_plan};
+use crate::data::log::counted;
 use crate::protocol::message::Kind;
 use clap::{Args, Subcommand};
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -140,6 +144,34 @@ pub(super) struct MessageFlags {
     binary: bool,
 }
 
+/// Where results go besides standard output.
+struct Files {
+    json: Option<OutputFile>,
+    plot: Option<OutputFile>,
+}
+
+/// A file that is open before there is anything to write to it, and keeps what it has until then.
+struct OutputFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl OutputFile {
+    fn open(path: PathBuf) -> Result<OutputFile, Failure> {
+        match File::options().write(true).create(true).truncate(false).open(&path) {
+            Ok(file) => Ok(OutputFile { path, file }),
+            Err(error) => Err(Failure::Run(format!("cannot write {}: {error}", path.display()))),
+        }
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        // What is no file (/dev/stdout, a pipe) has no length.
+        let emptied = if self.file.metadata().is_ok_and(|data| data.is_file()) { self.file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|error| Failure::Run(format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
 /// Runs the load, and writes what came of it.
 pub(super) fn run(bench: Bench) -> Result<(), Failure> {
     let one = MessageFlags { size: 125, in_flight: 1, rate: None, text: false, binary: true };
@@ -149,26 +181,25 @@ pub(super) fn run(bench: Bench) -> Result<(), Failure> {
         Bench::Connect { load } => (Workload::Connect, load, one, None),
         Bench::Fanout { load, messages, publish_to } => (Workload::Fanout, load, messages, publish_to),
     };
-    let (json, plot) = (load.json.clone(), load.plot.clone());
-    let report =
-        run_plan(plan(workload, load, messages, publish_to)?).map_err(|error| Failure::Run(error.to_string()))?;
-    if json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
-        print!("{report}");
+    let json_to_output = load.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let (json, plot) = (load.json.clone().filter(|_| !json_to_output), load.plot.clone());
+    let plan = plan(workload, load, messages, publish_to)?;
+    // Before the run, which would be in vain if they could not be written.
+    let files = Files { json: json.map(OutputFile::open).transpose()?, plot: plot.map(OutputFile::open).transpose()? };
+    let report = run_plan(plan).map_err(|error| Failure::Run(error.to_string()))?;
+    let json_text = || format!("{:#}\n", report.json());
+    // The files first: standard output may be a pipe that nobody reads to its end.
+    if let Some(mut file) = files.json {
+        file.write(&json_text())?;
     }
-    if let Some(path) = json {
-        let text = format!("{:#}\n", report.json());
-        match path.as_os_str() == "-" {
-            true => print!("{text}"),
-            false => std::fs::write(&path, text)
-                .map_err(|error| Failure::Run(format!("cannot write {}: {error}", path.display())))?,
-        }
+    if let Some(mut file) = files.plot {
+        file.write(&plotted(&report).map_err(|error| Failure::Run(format!("cannot draw the plot: {error}")))?)?;
     }
-    if let Some(path) = plot {
-        write_plot(&report, &path).map_err(Failure::Run)?;
-    }
-    match report.errors() {
-        0 => Ok(()),
-        count => Err(Failure::Run(format!("{count} errors"))),
+    let shown = output::print(&if json_to_output { json_text() } else { report.to_string() });
+    match (report.errors(), shown) {
+        (0, shown) => shown,
+        (_, Err(failure @ Failure::Run(_))) => Err(failure),
+        (count, _) => Err(Failure::Run(counted(count, "error*"))),
     }
 }
 

@@ -67,8 +67,8 @@ pub struct ServerFlags {
         process may use, and no control group grants less time than these have"
     )]
     pin: PinFlag,
-    /// How long to look out for more before sleeping: quicker answers for a core that works more
-    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
+    /// How long to look out for more before sleeping, such as 20us: quicker answers for a core that works more
+    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "TIME", default_value = "0", value_parser = microseconds)]
     #[arg(help_heading = "Workers")]
     busy_poll: Duration,
     /// A loop that stands still for so long hangs: its worker is replaced, /healthz of a plain process is 503; 0 for never
@@ -450,9 +450,9 @@ pub(super) fn listen_addrs(given: &[String], port: u16) -> Result<Vec<ListenPatt
         let parsed = given.iter().map(|addr| addr.parse().map_err(|error| Failure::Usage(format!("--listen {error}"))));
         return parsed.collect();
     }
-    let addr = match std::env::var("PORT") {
-        Err(_) => format!("127.0.0.1:{port}"),
-        Ok(port) => match port.parse::<u16>() {
+    let addr = match std::env::var("PORT").unwrap_or_default() {
+        unset if unset.is_empty() => format!("127.0.0.1:{port}"),
+        port => match port.parse::<u16>() {
             Ok(port) => format!("0.0.0.0:{port}"),
             Err(_) => {
                 return Err(Failure::Usage(format!("PORT '{port}' in the environment is no port: give 0 to 65535")));

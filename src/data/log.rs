@@ -284,6 +284,12 @@ pub fn in_words(error: &dyn fmt::Display) -> String {
     })
 }
 
+/// A number of things, as people write it. The asterisk in `things` is the ending: `connection* refused`.
+pub fn counted(number: impl TryInto<u64>, things: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {}", things.replace('*', if number == 1 { "" } else { "s" }))
+}
+
 /// Text as it may stand in a log line, with room for `left` more characters.
 struct Printable {
     out: String,
@@ -352,6 +358,7 @@ mod tests {
         assert_eq!(in_words(&refused), "Connection refused");
         assert_eq!(in_words(&format!("a: {refused}; b: {refused}")), "a: Connection refused; b: Connection refused");
         assert_eq!(in_words(&"as it is"), "as it is");
+        assert_eq!([0, 1, 2].map(|n| counted(n, "line* left")), ["0 lines left", "1 line left", "2 lines left"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::sockets::{BUS, CONTROL, HANG_UP, SIGNALS, Sockets, WAKER, Wake, wake}
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
-use crate::data::log::Level;
+use crate::data::log::{Level, counted};
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
 use crate::os::clock::{Clock, unix_time};
@@ -376,7 +376,7 @@ impl<A: App> EventLoop<A> {
         if self.sessions.is_draining() {
             return;
         }
-        let text = format!("stopping: {} connections are told to go", self.sessions.stats().open);
+        let text = format!("stopping: telling {} to go", counted(self.sessions.stats().open, "connection*"));
         self.sessions.log.push(Level::Info, "drain", &[], text);
         self.accept_last();
         self.sessions.drain();
@@ -389,7 +389,8 @@ impl<A: App> EventLoop<A> {
             return;
         }
         let (all, answers) = (self.setup.drain_timeout, self.setup.drain_timeout / 4);
-        let text = format!("retiring: {} connections are told to go, over {all:?}", self.sessions.stats().open);
+        let text =
+            format!("retiring: telling {} to go, over {all:?}", counted(self.sessions.stats().open, "connection*"));
         self.sessions.log.push(Level::Info, "retire", &[], text);
         self.sockets.stop_listening(self.poll.registry());
         self.sessions.retire(all - answers);

@@ -13,7 +13,7 @@ mod own_list;
 mod private;
 mod trust;
 
-pub use folder::{BusOptions, Folder};
+pub use folder::{BusOptions, Folder, is_in_memory};
 pub use private::PrivateBus;
 
 use crate::bus::envelope::{self, HEAD_BYTES};
