@@ -140,7 +140,17 @@ fn help_and_version_of_the_command() {
     let (code, help, _) = run(percore(&["--help"]));
     assert!(code == 0 && help.contains("serve"), "{help}");
     let (code, version, _) = run(percore(&["--version"]));
-    assert_eq!((code, version), (0, format!("percore {}\n", env!("CARGO_PKG_VERSION"))));
+    assert_eq!((code, version), (0, format!("percore {}\n", env!("PERCORE_BUILD_VERSION"))));
+    let git = Command::new("git").args(["rev-parse", "HEAD"]).output().ok().filter(|output| output.status.success());
+    let built = env!("PERCORE_BUILD_COMMIT");
+    if let Some(output) = git.filter(|_| std::env::var_os("PERCORE_COMMIT").is_none()) {
+        let commit = String::from_utf8(output.stdout).expect("text");
+        assert!(built.len() == 9 && commit.starts_with(built), "{built} is not {commit}");
+    }
+    let server = Server::start(&["--admin", "0"]);
+    let metrics = Client::connect(server.admin()).get("/metrics").body;
+    let line = format!("percore_build_info{{version=\"{}\",commit=\"{built}\"}} 1", env!("CARGO_PKG_VERSION"));
+    assert!(metrics.lines().any(|metric| metric == line), "{line}\n{metrics}");
 }
 
 #[test]

@@ -177,7 +177,10 @@ fn a_signal_tells_everyone_and_ends_well() {
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "SIG{signal}");
         let said = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-        assert_eq!((said("stopping: 3 connections"), said("connection closed"), said("WebSocket error")), (1, 3, 0));
+        assert_eq!(
+            (said("stopping: telling 3 connections to go"), said("connection closed"), said("WebSocket error")),
+            (1, 3, 0)
+        );
         assert!(log.last().is_some_and(|line| line.contains("INFO stopped; 3 connections")), "{log:?}");
     }
 }

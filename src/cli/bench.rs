@@ -3,15 +3,16 @@
 use super::Failure;
 use super::flags::{DeflateFlag, check_subprotocols, header};
 use super::output;
-use super::units::{boolean, bytes, duration};
+use super::units::{LONGEST, boolean, bytes, duration};
 use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, plotted, run as run_plan};
 use crate::data::log::counted;
+use crate::os::tls::TlsClient;
 use crate::protocol::message::Kind;
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Descriptors that a run needs besides those of its connections.
@@ -56,7 +57,7 @@ pub(super) enum Bench {
 /// Flags of every workload. Each also reads `PERCORE_BENCH_<FLAG>` from the environment.
 #[derive(Args, Debug)]
 pub(super) struct LoadFlags {
-    /// ws://HOST[:PORT][/PATH], unix:SOCKET[:/PATH], or tcp://HOST:PORT for a raw TCP echo
+    /// ws://HOST[:PORT][/PATH], wss:// for TLS, unix:SOCKET[:/PATH], or tcp://HOST:PORT for a raw TCP echo
     #[arg(value_name = "URL")]
     url: String,
     /// Connections
@@ -104,6 +105,15 @@ pub(super) struct LoadFlags {
     #[arg(value_parser = header)]
     header: Vec<(String, String)>,
 
+    /// PEM file with the certificates to trust, for wss:// [default: those that the system trusts]
+    #[arg(long, env = "PERCORE_BENCH_CA", value_name = "FILE", help_heading = "Connections")]
+    ca: Option<PathBuf>,
+    /// Take any certificate, for wss://
+    #[arg(long, short = 'k', env = "PERCORE_BENCH_INSECURE", help_heading = "Connections", conflicts_with = "ca")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    insecure: bool,
+
     /// Process of the server, whose CPU time and memory are read; repeatable
     #[arg(long, env = "PERCORE_BENCH_PID", value_name = "PID", value_delimiter = ',', help_heading = "Results")]
     pid: Vec<u32>,
@@ -134,6 +144,10 @@ pub(super) struct MessageFlags {
     #[arg(long, short, env = "PERCORE_BENCH_RATE", value_name = "N", value_parser = positive, help_heading = "Messages")]
     #[arg(conflicts_with = "in_flight")]
     rate: Option<f64>,
+    /// End after this many messages in all, instead of after --duration; without a warm-up
+    #[arg(long, short = 'n', env = "PERCORE_BENCH_COUNT", value_name = "N", help_heading = "Messages")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["duration", "warmup"])]
+    count: Option<u64>,
     /// Text messages instead of binary ones
     #[arg(long, env = "PERCORE_BENCH_TEXT", help_heading = "Messages", overrides_with = "binary")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
@@ -174,7 +188,7 @@ impl OutputFile {
 
 /// Runs the load, and writes what came of it.
 pub(super) fn run(bench: Bench) -> Result<(), Failure> {
-    let one = MessageFlags { size: 125, in_flight: 1, rate: None, text: false, binary: true };
+    let one = MessageFlags { size: 125, in_flight: 1, rate: None, count: None, text: false, binary: true };
     let (workload, load, messages, publish_to) = match bench {
         Bench::Echo { load, messages } => (Workload::Echo, load, messages, None),
         Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one, None),
@@ -238,6 +252,11 @@ fn plan(
             load.connections
         )));
     }
+    let speaks_tls = [Some(&url), publish_to.as_ref()].iter().flatten().any(|url| url.tls.is_some());
+    let tls = speaks_tls.then(|| tls_client(load.ca.as_deref(), load.insecure)).transpose()?;
+    // Those that are counted are all that are sent.
+    let (duration, warmup) =
+        if messages.count.is_some() { (LONGEST, Duration::ZERO) } else { (load.duration, load.warmup) };
     Ok(Plan {
         workload,
         url,
@@ -250,14 +269,22 @@ fn plan(
         deflate: load.deflate.into(),
         subprotocols: load.subprotocol,
         headers: load.header,
-        duration: load.duration,
-        warmup: load.warmup,
+        duration,
+        warmup,
+        count: messages.count,
+        tls,
         connect_rate: load.connect_rate,
         handshake_timeout: load.handshake_timeout,
         source: load.source,
         pids: load.pid,
         quiet: load.quiet,
     })
+}
+
+/// Whom to trust: anyone, the certificates in a file, or those that the system trusts.
+pub(super) fn tls_client(authorities: Option<&Path>, insecure: bool) -> Result<TlsClient, Failure> {
+    let client = if insecure { TlsClient::insecure() } else { TlsClient::new(authorities) };
+    client.map_err(|error| Failure::Usage(format!("--ca: {error}")))
 }
 
 fn can_reach(source: &IpAddr, url: &Url) -> bool {

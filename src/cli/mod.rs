@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 /// A WebSocket server: one epoll loop per core, one process per loop.
 #[derive(Parser, Debug)]
-#[command(name = "percore", version, propagate_version = true)]
+#[command(name = "percore", version = env!("PERCORE_BUILD_VERSION"), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

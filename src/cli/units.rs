@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The longest duration a flag takes. Well below what the timers can count.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Reads `30s`, `500ms`, `20us`, `1m30s` or `1.5h`, or a bare number of seconds.
 ///

@@ -330,13 +330,13 @@ impl fmt::Display for Stats {
             (self.slow_consumers_closed, "slow consumer* closed"),
             (self.messages_dropped, "message* dropped"),
             (self.memory_closed, "connection* closed for want of memory"),
-            (self.bus_lost, "records of the bus lost"),
-            (self.bus_invalid, "records of the bus invalid"),
+            (self.bus_lost, "record* of the bus lost"),
+            (self.bus_invalid, "record* of the bus invalid"),
             (self.unclean_closes, "unclean close*"),
-            (self.log_lines_dropped, "log lines left out"),
+            (self.log_lines_dropped, "log line* left out"),
         ];
         for (count, what) in losses.iter().filter(|(count, _)| *count > 0) {
-            write!(f, ", {count} {what}")?;
+            write!(f, ", {}", counted(*count, what))?;
         }
         Ok(())
     }

@@ -22,4 +22,5 @@ pub mod signals;
 pub mod stream;
 pub mod tls;
 pub mod tls_socket;
+mod tls_unverified;
 pub mod url;

@@ -82,8 +82,9 @@ impl Board {
             slots.map(|(number, slot)| (format!("worker=\"{number}\""), value(slot))).collect()
         };
         let mut out = Exposition::default();
-        let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
-        out.family(MetricKind::Gauge, "percore_build_info", "The version, as a label.", &[(version, 1)]);
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("PERCORE_BUILD_COMMIT"));
+        let build = format!("version=\"{version}\",commit=\"{commit}\"");
+        out.family(MetricKind::Gauge, "percore_build_info", "The version and the commit, as labels.", &[(build, 1)]);
         let supervisor = self.supervisor.map(|pid| (String::new(), pid.into()));
         if let Some(pid) = supervisor {
             out.family(MetricKind::Gauge, "percore_supervisor_pid", "The supervisor's process number.", &[pid]);
