@@ -35,7 +35,7 @@ ARG CARGO_PROFILE_RELEASE_STRIP=true
 
 # The dependencies by themselves: a layer that is built again only when they change. The benches are not built, but
 # Cargo.toml names them.
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY benches/*.rs benches/
 RUN mkdir src && echo 'fn main() {}' >src/main.rs && touch src/lib.rs \
     && cargo build --release --locked \
@@ -44,6 +44,8 @@ RUN mkdir src && echo 'fn main() {}' >src/main.rs && touch src/lib.rs \
 COPY src src
 # The pages of --demo are part of the program.
 COPY examples/*.html examples/
+# The repository is not here to be asked: --build-arg PERCORE_COMMIT=$(git rev-parse HEAD).
+ARG PERCORE_COMMIT
 # Sources are as old as their checkout, and cargo goes by age.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin percore \

@@ -297,7 +297,8 @@ fn an_interrupt_ends_it_early_with_the_results_so_far() {
 fn what_cannot_be_is_said_before_anything_is_done() {
     for (args, hint) in [
         (&["bench", "echo", "http://x/"][..], "scheme"),
-        (&["bench", "echo", "wss://x/"], "proxy"),
+        (&["bench", "echo", "wss://127.0.0.1/", "--ca", "/no/such/file"], "/no/such/file"),
+        (&["bench", "echo", "ws://127.0.0.1/", "-n", "5", "--duration", "1s"], "cannot be used with"),
         (&["bench", "echo"], "<URL>"),
         (&["bench", "echo", "ws://127.0.0.1:1/", "-d", "0"], "--duration"),
         (&["bench", "echo", "ws://127.0.0.1:1/", "--rate", "0"], "above 0"),

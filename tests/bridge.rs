@@ -392,9 +392,11 @@ fn readiness_and_json() {
     assert_eq!(common::exit_code(&mut child.0), Some(0));
     let log = std::fs::read_to_string(log).expect("a log");
     let events: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let names: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    // The folder of a test may be on a disk, which is warned of.
+    let names: Vec<&str> =
+        events.iter().filter(|event| event["level"] != "warn").filter_map(|event| event["event"].as_str()).collect();
     assert_eq!(names, ["start", "redis_up", "stop"]);
-    assert_eq!(events[2]["passed_on"], 0);
+    assert_eq!(events.last().expect("the end")["passed_on"], 0);
 }
 
 #[test]

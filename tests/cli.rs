@@ -10,7 +10,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
-const FLAGS: [&str; 46] = [
+const FLAGS: [&str; 47] = [
+    "reuse-port",
     "bus",
     "bus-size",
     "bus-mode",
@@ -81,12 +82,14 @@ const CLIENT_FLAGS: [&str; 18] = [
 ];
 
 /// Asserts that a command fails with this code and one line that says `hint`.
-fn assert_refused(command: Command, code: i32, hint: &str) {
+/// Asserts that a command fails with one line, and returns that.
+fn assert_refused(command: Command, code: i32, hint: &str) -> String {
     let shown = format!("{command:?}");
     let (got, stdout, stderr) = run(command);
     assert_eq!((got, stdout.as_str()), (code, ""), "{shown}: {stderr}");
     let one_line = stderr.starts_with("percore: ") && stderr.ends_with('\n') && stderr.lines().count() == 1;
     assert!(one_line && stderr.contains(hint), "{shown}: {stderr}");
+    stderr
 }
 
 #[test]
@@ -138,7 +141,17 @@ fn help_and_version_of_the_command() {
     let (code, help, _) = run(percore(&["--help"]));
     assert!(code == 0 && help.contains("serve"), "{help}");
     let (code, version, _) = run(percore(&["--version"]));
-    assert_eq!((code, version), (0, format!("percore {}\n", env!("CARGO_PKG_VERSION"))));
+    assert_eq!((code, version), (0, format!("percore {}\n", env!("PERCORE_BUILD_VERSION"))));
+    let git = Command::new("git").args(["rev-parse", "HEAD"]).output().ok().filter(|output| output.status.success());
+    let built = env!("PERCORE_BUILD_COMMIT");
+    if let Some(output) = git.filter(|_| std::env::var_os("PERCORE_COMMIT").is_none()) {
+        let commit = String::from_utf8(output.stdout).expect("text");
+        assert!(built.len() == 9 && commit.starts_with(built), "{built} is not {commit}");
+    }
+    let server = Server::start(&["--admin", "0"]);
+    let metrics = Client::connect(server.admin()).get("/metrics").body;
+    let line = format!("percore_build_info{{version=\"{}\",commit=\"{built}\"}} 1", env!("CARGO_PKG_VERSION"));
+    assert!(metrics.lines().any(|metric| metric == line), "{line}\n{metrics}");
 }
 
 #[test]
@@ -147,8 +160,8 @@ fn what_is_wrong_is_said_in_one_line() {
         (&["serve", "echo", "--nonsense"][..], "--nonsense"),
         (&["serve", "nonsense"], "nonsense"),
         (&["serve", "echo", "stray"], "stray"),
-        (&["serve", "echo", "--listen", "8080"], "IP:PORT"),
-        (&["serve", "echo", "--listen", "localhost:80"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "80a"], "IP:PORT"),
+        (&["serve", "echo", "--listen", "example.org:80"], "IP:PORT"),
         (&["serve", "echo", "--listen", "127.0.0.1:99999"], "IP:PORT"),
         (&["serve", "echo", "--listen", "unix:"], "unix:/"),
         (&["serve", "echo", "--listen"], "--listen"),
@@ -176,26 +189,68 @@ fn what_is_wrong_in_the_environment_is_said_too() {
     for (name, value, hint) in [
         ("PORT", "http", "PORT"),
         ("PORT", "70000", "PORT"),
-        ("PORT", "", "PORT"),
         ("PERCORE_LISTEN", "nowhere", "IP:PORT"),
         ("PERCORE_HEARTBEAT", "soon", "30s"),
         ("PERCORE_LOG_MESSAGES", "perhaps", "--log-messages"),
+        ("PERCORE_LOG_LEVEL", "loud", "[possible values: off, error, warn, info, debug]"),
     ] {
         let mut command = percore(&["serve", "echo"]);
         command.env(name, value);
-        assert_refused(command, 2, hint);
+        let error = assert_refused(command, 2, hint);
+        if name != "PORT" {
+            assert!(error.starts_with(&format!("percore: {name} in the environment: ")), "{error}");
+        }
     }
+    // What is typed is not from there.
+    let mut command = percore(&["serve", "echo", "--heartbeat", "soon"]);
+    command.env("PERCORE_HEARTBEAT", "later");
+    let error = assert_refused(command, 2, "'soon'");
+    assert!(!error.contains("environment"), "{error}");
+}
+
+#[test]
+fn what_is_empty_in_the_environment_is_not_set() {
+    let mut command = percore(&["serve", "echo"]);
+    for name in ["PERCORE_HEARTBEAT", "PERCORE_PATH", "PERCORE_LOG_MESSAGES", "PERCORE_WORKERS", "PERCORE_ADMIN"] {
+        command.env(name, "");
+    }
+    command.env("PORT", "").env("PERCORE_LISTEN", "127.0.0.1:0").env("PERCORE_LOG_LEVEL", "INFO");
+    let server = Server::launch(command, 1);
+    assert_eq!(server.open().echo("served"), "served");
+    let mut command = percore(&["healthcheck"]);
+    command.env("PERCORE_LISTEN", &server.listen[0]).env("PERCORE_PROXY_PROTOCOL", "").env("PORT", "");
+    assert_eq!(run(command).0, 0);
+}
+
+#[test]
+fn words_of_the_environment_in_any_case() {
+    let mut command = percore(&["serve", "echo", "--listen", "0"]);
+    command.env("PERCORE_LOG_MESSAGES", "1").env("PERCORE_LOG_FORMAT", "JSON").env("PERCORE_BUSY_POLL", "20us");
+    command.env("PERCORE_DEFLATE", "Off").env("PERCORE_HEARTBEAT", "1m10s").env("PERCORE_HOSTNAME_PREFIX", "no");
+    let server = Server::launch(command, 1);
+    assert_eq!(server.open().echo("as it is"), "as it is");
+    server.wait_for_log("\"event\":\"message\"");
+}
+
+#[test]
+fn what_may_be_meant_is_said() {
+    let error = assert_refused(percore(&["serve", "echo", "--lisen", "0"]), 2, "--listen");
+    assert!(error.contains("; a similar argument exists: '--listen'"), "{error}");
+    assert_refused(percore(&["srve"]), 2, "a similar subcommand exists: 'serve'");
+    assert_refused(percore(&["serve", "ecko"]), 2, "'echo'");
+    let (code, help, _) = run(percore(&["help"]));
+    assert!(code == 0 && help.contains("healthcheck"), "{help}");
 }
 
 #[test]
 fn an_address_that_cannot_be_had() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = taken.local_addr().expect("bound").to_string();
-    assert_refused(percore(&["serve", "echo", "--listen", &addr]), 1, &format!("cannot listen on {addr}: another"));
+    assert_refused(percore(&["serve", "echo", "--listen", &addr]), 1, &format!("cannot listen on {addr}: process "));
     assert_refused(percore(&["serve", "echo", "--listen", "192.0.2.1:0"]), 1, "no such address");
     // One bad address among good ones is enough, and nothing is announced.
     let args = ["serve", "echo", "--listen", "127.0.0.1:0", "--listen", &addr];
-    assert_refused(percore(&args), 1, "another process listens there");
+    assert_refused(percore(&args), 1, "listens there; choose another --listen");
 }
 
 #[test]
@@ -295,10 +350,56 @@ fn a_unix_socket_in_use_and_a_file_are_left_alone() {
     let folder = TempDir::new();
     let (path, file) = (folder.path("s"), folder.path("f"));
     let _server = Server::launch(serve_unix(&path), 1);
-    assert_refused(serve_unix(&path), 1, "another process listens there");
+    assert_refused(serve_unix(&path), 1, "(percore) listens there; choose another --listen");
     assert_eq!(unix_client(&path).get("/healthz").status, 200);
     std::fs::write(&file, "precious").expect("a file");
     assert_refused(serve_unix(&file), 1, "no socket");
     assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
     assert_refused(serve_unix(&folder.path("no/such/folder")), 1, "cannot listen on unix:");
+}
+
+#[test]
+fn a_mistyped_bus_leaves_nothing_behind() {
+    let folder = TempDir::new();
+    let path = folder.path("no/such").display().to_string();
+    assert_refused(percore(&["serve", "chat", "--bus", &path]), 1, "no does not exist, and only the last folder");
+    assert_refused(percore(&["serve", "chat", "--bus", &path, "--workers", "2"]), 1, "does not exist");
+    assert_refused(percore(&["bridge", "--redis", "redis://h", "--bus", &path]), 1, "does not exist");
+    assert!(!folder.path("no").exists());
+}
+
+#[test]
+fn a_bus_on_a_disk_is_warned_of() {
+    let folder = TempDir::new();
+    let bus = folder.path("bus");
+    let start = |flags: &[&str]| {
+        let mut command = percore(&["serve", "chat", "--listen", "0", "--bus"]);
+        command.arg(&bus).args(flags);
+        Server::launch(command, 1)
+    };
+    let on_disk = !percore::os::bus::is_in_memory(&folder.path("."));
+    for flags in [&[][..], &["--workers", "2", "--admin", "0"]] {
+        let server = start(flags);
+        assert_eq!(
+            server.stop().1.iter().filter(|line| line.contains("is not in memory")).count(),
+            usize::from(on_disk)
+        );
+    }
+    assert!(
+        percore::os::bus::is_in_memory(Path::new("/dev/shm")) && !percore::os::bus::is_in_memory(Path::new("/proc"))
+    );
+}
+
+#[test]
+fn an_app_that_publishes_nothing_takes_part_in_no_bus() {
+    let folder = TempDir::new();
+    let bus = folder.path("bus");
+    for flags in [&[][..], &["--workers", "2", "--admin", "0"]] {
+        let mut command = percore(&["serve", "echo", "--listen", "0", "--bus"]);
+        command.arg(&bus).args(flags);
+        let server = Server::launch(command, 1);
+        assert_eq!(server.open().echo("a"), "a");
+        assert_eq!(server.stop().1.iter().filter(|line| line.contains("has no use for a bus")).count(), 1);
+    }
+    assert!(!bus.exists());
 }

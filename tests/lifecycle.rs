@@ -68,8 +68,8 @@ fn one_line_for_each_event() {
             "INFO WebSocket connection closed: {rude} id={rude_id} code=1006 reason=\"{eof}\" after={}s in=0",
             after(lines[7])
         ),
-        "INFO stopping: 0 connections are told to go".to_owned(),
-        "INFO stopped; 2 connections, 2 messages in, 2 out, 1 unclean closes".to_owned(),
+        "INFO stopping: telling 0 connections to go".to_owned(),
+        "INFO stopped; 2 connections, 2 messages in, 2 out, 1 unclean close".to_owned(),
     ];
     assert_eq!(lines[1..], want);
 }
@@ -177,7 +177,10 @@ fn a_signal_tells_everyone_and_ends_well() {
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "SIG{signal}");
         let said = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-        assert_eq!((said("stopping: 3 connections"), said("connection closed"), said("WebSocket error")), (1, 3, 0));
+        assert_eq!(
+            (said("stopping: telling 3 connections to go"), said("connection closed"), said("WebSocket error")),
+            (1, 3, 0)
+        );
         assert!(log.last().is_some_and(|line| line.contains("INFO stopped; 3 connections")), "{log:?}");
     }
 }
@@ -263,7 +266,7 @@ fn the_drain_timeout_cuts_off_who_does_not_answer() {
     let (code, log) = server.stop();
     assert_eq!(code, Some(0));
     let last = log.last().expect("a last line");
-    assert!(last.contains("WARN stopped: 1 connections were cut off by --drain-timeout"), "{last}");
+    assert!(last.contains("WARN stopped: --drain-timeout cut off 1 connection;"), "{last}");
     assert_eq!(silent.closed().0, 1001);
     silent.ends();
     drop(half);

@@ -142,7 +142,7 @@ fn a_reload_tells_old_connections_one_after_another() {
     let half_request = service.server.connect();
     let before: HashSet<u32> = service.workers().into_iter().collect();
     service.server.signal("HUP");
-    service.server.wait_for_log("2 new workers serve");
+    service.server.wait_for_log("2 new workers took over");
     for client in &mut clients {
         assert_eq!(client.closed().0, 1001);
         client.send(common::client::close_frame(1001, ""));
@@ -176,7 +176,7 @@ fn a_binary_that_does_not_start_leaves_the_old_workers() {
     assert_eq!(service.metric("percore_reloads_total{result=\"failure\"}"), 2);
     replace_binary(&folder, Path::new(env!("CARGO_BIN_EXE_percore")));
     service.server.signal("HUP");
-    service.server.wait_for_log("2 new workers serve");
+    service.server.wait_for_log("2 new workers took over");
     assert_eq!(client.closed().0, 1001);
 }
 
@@ -270,7 +270,7 @@ fn reload_works_over_a_unix_socket() {
     let server = Server::start(&["--workers", "2", "--admin", &admin]);
     let (code, said, error) = common::run(percore(&["reload", "--admin", &admin]));
     assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones retire\n"), "{error}");
-    server.wait_for_log("2 new workers serve");
+    server.wait_for_log("2 new workers took over");
 }
 
 #[test]
@@ -391,7 +391,7 @@ fn flags_that_make_no_sense() {
     for (flags, said) in [
         (["--workers", "0"], "give 1 to 1024, or auto"),
         (["--workers", "many"], "give 1 to 1024, or auto"),
-        (["--admin", "9464"], "is not an address"),
+        (["--admin", "9464a"], "is not an address"),
         (["--ready-fd", "2"], "2 is not in 3"),
         (["--listen", "127.0.0.1:{slot}"], "is not an address"),
     ] {
@@ -403,7 +403,7 @@ fn flags_that_make_no_sense() {
     let mut command = percore(&["serve", "echo", "--listen", "127.0.0.1:0", "--workers", "2", "--admin"]);
     command.arg(addr);
     let (code, _, error) = common::run(command);
-    assert_eq!((code, error.contains("(--admin; 'off' for none)")), (1, true), "{error}");
+    assert_eq!((code, error.contains("choose another --admin, or 'off' for none")), (1, true), "{error}");
 }
 
 /// The log of many workers is still one line each.

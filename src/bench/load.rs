@@ -4,8 +4,9 @@ use super::faults::{kind_of_error, kind_of_failure};
 use super::pace::Pace;
 use super::payload::Payload;
 use super::plan::{Plan, Workload};
+use super::progress::PROGRESS_EVERY;
 use super::record::Record;
-use super::report::{Progress, Report, Server};
+use super::report::{Report, Server};
 use super::stage::Stage;
 use super::usage::Usage;
 use crate::app::{App, ConnectError, Error};
@@ -24,7 +25,6 @@ use tungstenite::protocol::frame::coding::CloseCode;
 const MOST_CONNECTING: usize = 256;
 /// While connections are opened, or opened again after a failure, this is looked at so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// So much is queued for a connection at a time: what is beyond waits as a number, not as bytes.
 const MOST_QUEUED_BYTES: usize = 256 * 1024;
 /// What is out at the end is waited for this long, or for twice as long as any answer took, within a bound.
@@ -46,18 +46,18 @@ pub(super) struct Flight {
 
 /// See the module.
 pub struct Load {
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     /// How many addresses connections come from in turn.
     sources: usize,
     payload: Payload,
-    stage: Stage,
+    pub(super) stage: Stage,
     pub(super) record: Record,
     pub(super) flights: Vec<Flight>,
     /// Connections ordered so far, and those of them that are neither open nor failed.
     ordered: usize,
     connecting: usize,
     /// Connections open now.
-    open: usize,
+    pub(super) open: usize,
     connect_pace: Option<Pace>,
     send_pace: Option<Pace>,
     /// The connection that sends next in an open loop.
@@ -67,7 +67,9 @@ pub struct Load {
     pub(super) delivered: bool,
     /// Answers, or deliveries, that are to come on connections that are open.
     out: u64,
-    next_progress: Duration,
+    /// Messages sent, or published.
+    sent: u64,
+    pub(super) next_progress: Duration,
     before: Usage,
     at_begin: Usage,
     at_end: Usage,
@@ -95,6 +97,7 @@ impl Load {
             published: 0,
             delivered: false,
             out: 0,
+            sent: 0,
             next_progress: PROGRESS_EVERY,
             before,
             at_begin: before,
@@ -149,6 +152,9 @@ impl Load {
             return self.end(now, out);
         }
         self.stage = Stage::Warmup(now + self.plan.warmup);
+        if self.plan.warmup.is_zero() {
+            self.next_stage(now, out);
+        }
         self.send_pace = self.plan.rate.map(|rate| Pace::new(now, rate));
         let all = 0..self.flights.len();
         match self.plan.workload {
@@ -180,17 +186,34 @@ impl Load {
 
     /// Sends a message that was due at `at`.
     fn send(&mut self, flight: usize, at: u64, out: &mut Outbox) {
+        if self.is_all_sent() {
+            return;
+        }
         let Flight { id: Some(id), sent_at, sent, .. } = &mut self.flights[flight] else { return };
         match out.send(*id, self.plan.kind, &[self.payload.numbered(*sent)]) {
             Delivery::Queued => {
                 sent_at.push_back(at);
                 *sent = sent.wrapping_add(1);
                 self.out += 1;
+                self.count_sent(out.now());
             }
             Delivery::Dropped | Delivery::Closed => {
                 self.record
                     .error("not sent", || "a connection takes no more: the server reads too slowly, or closes".into());
             }
+        }
+    }
+
+    /// Whether as many messages have been sent as there are to be.
+    fn is_all_sent(&self) -> bool {
+        self.plan.count.is_some_and(|count| self.sent >= count)
+    }
+
+    /// Counts a message. After the last one, answers are waited for, but not for ever.
+    fn count_sent(&mut self, now: Duration) {
+        self.sent += 1;
+        if let (true, Stage::Measuring(end)) = (self.is_all_sent(), &mut self.stage) {
+            *end = (*end).min(now + LONGEST_WAIT);
         }
     }
 
@@ -222,6 +245,9 @@ impl Load {
     }
 
     fn publish(&mut self, at: u64, out: &mut Outbox) -> bool {
+        if self.is_all_sent() {
+            return false;
+        }
         let Some(Flight { id: Some(id), .. }) = self.flights.first() else { return false };
         let message = self.payload.published(self.published, at);
         if out.send(*id, self.plan.kind, &[message]) != Delivery::Queued {
@@ -231,6 +257,7 @@ impl Load {
         }
         self.published = self.published.wrapping_add(1);
         self.out += self.subscribers();
+        self.count_sent(out.now());
         self.record.published += u64::from(self.stage.is_measured());
         true
     }
@@ -274,7 +301,8 @@ impl Load {
     }
 
     fn end_if_all_came(&mut self, out: &mut Outbox) {
-        if matches!(self.stage, Stage::Waiting(_)) && self.out == 0 {
+        let is_done = matches!(self.stage, Stage::Waiting(_)) || (self.stage.is_measured() && self.is_all_sent());
+        if is_done && self.out == 0 {
             self.end(out.now(), out);
         }
     }
@@ -309,7 +337,7 @@ impl Load {
     /// The measuring is over; what is out may still come.
     fn wait(&mut self, now: Duration, out: &mut Outbox) {
         self.at_end = self.usage();
-        self.record.end_interval(now);
+        self.end_interval(now);
         let longest = 2 * self.record.latency.max();
         self.stage = Stage::Waiting(now + longest.clamp(SHORTEST_WAIT, LONGEST_WAIT));
         self.end_if_all_came(out);
@@ -320,7 +348,7 @@ impl Load {
             self.at_end = self.usage();
         }
         if self.stage.is_measured() {
-            self.record.end_interval(now);
+            self.end_interval(now);
         }
         match self.plan.workload {
             Workload::Fanout => self.count_undelivered(),
@@ -336,18 +364,6 @@ impl Load {
             self.record.error("server gone", || error.to_string());
             self.at_begin
         })
-    }
-
-    fn progress(&mut self, now: Duration) {
-        if now < self.next_progress {
-            return;
-        }
-        self.next_progress = now + PROGRESS_EVERY;
-        let interval = if self.stage.is_measured() { self.record.end_interval(now) } else { None };
-        if !self.plan.quiet {
-            let errors = self.record.error_count();
-            Progress { stage: self.stage, connected: self.open, plan: &self.plan, interval, errors }.print();
-        }
     }
 
     fn connection_over(&mut self, out: &mut Outbox) {

@@ -9,6 +9,7 @@ mod pace;
 mod payload;
 mod plan;
 mod plot;
+mod progress;
 mod record;
 mod report;
 mod stage;
@@ -17,7 +18,7 @@ mod usage;
 
 pub use payload::PUBLISHED_BYTES;
 pub use plan::{Plan, Workload};
-pub use plot::write_plot;
+pub use plot::plotted;
 pub use report::Report;
 pub use url::Url;
 
@@ -67,13 +68,23 @@ pub fn run(plan: Plan) -> io::Result<Report> {
         },
         ..Settings::default()
     };
+    let tls_of = |url: &Url| plan.tls.clone().zip(url.tls.clone());
     let mut client = Client::new(load).settings(settings).time_each_read().drain_timeout(DRAIN);
     for source in plan.sources() {
-        client =
-            client.target(Target { addr: plan.url.addr.clone().into(), source, offer: Arc::clone(&offer), tls: None });
+        client = client.target(Target {
+            addr: plan.url.addr.clone().into(),
+            source,
+            offer: Arc::clone(&offer),
+            tls: tls_of(&plan.url),
+        });
     }
     if let Some(url) = &plan.publish_to {
-        client = client.target(Target { addr: url.addr.clone().into(), source: None, offer: offer_to(url), tls: None });
+        client = client.target(Target {
+            addr: url.addr.clone().into(),
+            source: None,
+            offer: offer_to(url),
+            tls: tls_of(url),
+        });
     }
     if !plan.url.handshake {
         client = client.without_handshake();

@@ -2,6 +2,7 @@
 
 use super::url::Url;
 use crate::os::listener::ListenAddr;
+use crate::os::tls::TlsClient;
 use crate::protocol::extension::DeflateMode;
 use crate::protocol::message::Kind;
 use std::net::{IpAddr, Ipv4Addr};
@@ -78,6 +79,10 @@ pub struct Plan {
     pub source: Vec<IpAddr>,
     /// The server's processes, whose processor time and memory are read.
     pub pids: Vec<u32>,
+    /// Messages after which it ends, whatever the time.
+    pub count: Option<u64>,
+    /// Whom to trust, where TLS is spoken.
+    pub tls: Option<TlsClient>,
     /// No progress lines.
     pub quiet: bool,
 }

@@ -13,7 +13,6 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::error::Error;
-use std::path::Path;
 use std::time::Duration;
 
 const SIZE: (u32, u32) = (960, 1000);
@@ -35,16 +34,18 @@ const SECOND: RGBColor = RGBColor(213, 94, 0);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// Draws it as SVG.
+/// Draws it, as the text of an SVG file.
 ///
 /// # Errors
-/// The file cannot be written, with a sentence.
-pub fn write_plot(report: &Report, path: &Path) -> Result<(), String> {
-    draw(report, path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+/// What is not possible to draw.
+pub fn plotted(report: &Report) -> Result<String, String> {
+    let mut svg = String::new();
+    draw(report, &mut svg).map_err(|error| error.to_string())?;
+    Ok(svg)
 }
 
-fn draw(report: &Report, path: &Path) -> Drawn {
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+fn draw(report: &Report, svg: &mut String) -> Drawn {
+    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
     let (head, panels) = area.split_vertically(HEAD_HEIGHT);
     draw_head(&head, report)?;

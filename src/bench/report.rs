@@ -3,6 +3,7 @@
 use super::plan::{Plan, Workload};
 use super::record::{Interval, Record, Times};
 use super::stage::Stage;
+use crate::data::log::counted;
 use crate::protocol::extension::DeflateMode;
 use crate::protocol::message::Kind;
 use serde_json::{Value, json};
@@ -193,13 +194,13 @@ impl fmt::Display for Report {
 }
 
 pub(super) fn described(plan: &Plan) -> String {
-    let mut line = format!("{} connections", plan.connections);
+    let mut line = counted(plan.connections, "connection*");
     if matches!(plan.workload, Workload::Echo | Workload::Fanout) {
         let _ = match plan.rate {
             Some(rate) => write!(line, ", {} messages/s (open loop)", grouped(rate)),
             None => write!(line, ", {} in flight", plan.in_flight),
         };
-        let _ = write!(line, ", {} bytes, {}", plan.size, kind_name(plan.kind));
+        let _ = write!(line, ", {}, {}", counted(plan.size, "byte*"), kind_name(plan.kind));
     }
     if plan.deflate != DeflateMode::Off {
         line.push_str(", permessage-deflate");
@@ -288,7 +289,7 @@ impl Progress<'_> {
             _ => line = format!("connecting  {line}"),
         }
         if self.errors > 0 {
-            let _ = write!(line, "  {} errors", self.errors);
+            let _ = write!(line, "  {}", counted(self.errors, "error*"));
         }
         // Who no longer watches the progress may still want the report.
         let _ = writeln!(io::stderr(), "{line}");

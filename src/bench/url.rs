@@ -5,8 +5,8 @@ use crate::os::url;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// What a benchmark speaks; TLS is the proxy's.
-const SCHEMES: &[(&str, Option<u16>)] = &[("ws", Some(80)), ("tcp", None)];
+/// What a benchmark speaks.
+const SCHEMES: &[(&str, Option<u16>)] = &[("ws", Some(80)), ("wss", Some(443)), ("tcp", None)];
 
 /// A server to put load on.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Url {
     pub target: String,
     /// False for `tcp://`: frames begin at once, and come back byte for byte.
     pub handshake: bool,
+    /// For `wss://`, the name that the certificate is to be for.
+    pub tls: Option<String>,
 }
 
 impl Url {
@@ -36,16 +38,14 @@ impl Url {
 impl FromStr for Url {
     type Err = String;
 
-    /// Reads `ws://HOST[:PORT][/PATH]`, `tcp://HOST:PORT`, `unix:SOCKET` or `unix:SOCKET:/PATH`. A name is looked up here, and
+    /// Reads `ws://HOST[:PORT][/PATH]`, `wss://` for TLS, `tcp://HOST:PORT`, `unix:SOCKET` or `unix:SOCKET:/PATH`. A name is looked up here, and
     /// stands for its first address.
     fn from_str(text: &str) -> Result<Url, String> {
-        if text.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("wss://")) {
-            return Err("wss is not spoken: point at the server itself, behind its TLS proxy".into());
-        }
         let url = url::Url::parse(text, SCHEMES)?;
         let addr = url.place.first_addr()?;
-        let target = url.target().to_owned();
-        Ok(Url { text: text.into(), addr, host: url.host, target, handshake: url.scheme != "tcp" })
+        let (target, handshake) = (url.target().to_owned(), url.scheme != "tcp");
+        let tls = (url.scheme == "wss").then(|| url.host_name().to_owned());
+        Ok(Url { text: text.into(), addr, host: url.host, target, handshake, tls })
     }
 }
 
@@ -64,7 +64,9 @@ mod tests {
             assert_eq!((url.addr.to_string(), &url.target[..]), (addr.to_owned(), target), "{text}");
             assert_eq!(url.handshake, handshake, "{text}");
         }
-        for bad in ["", "wss://x/", "tcp://127.0.0.1"] {
+        let url: Url = "wss://127.0.0.1/".parse().expect("an address");
+        assert_eq!((url.addr.to_string(), url.tls.as_deref()), ("127.0.0.1:443".to_owned(), Some("127.0.0.1")));
+        for bad in ["", "https://x/", "tcp://127.0.0.1"] {
             assert!(bad.parse::<Url>().is_err(), "{bad}");
         }
     }

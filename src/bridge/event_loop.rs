@@ -4,7 +4,7 @@ use super::asking::Found;
 use super::connection::{Connection, Lookup};
 use super::exchange::{Exchange, Side};
 use super::url::RedisUrl;
-use crate::data::log::Level;
+use crate::data::log::{Level, in_words};
 use crate::os::bus::Bus;
 use crate::os::clock::Clock;
 use crate::os::listener::ListenAddr;
@@ -26,6 +26,7 @@ const SIGNALS: Token = Token(1);
 const WAKER: Token = Token(2);
 const PUBLISHER: Token = Token(3);
 const SUBSCRIBER: Token = Token(4);
+const HANG_UP: Token = Token(5);
 const READ_BYTES: usize = 64 << 10;
 /// So many reads of a connection in a pass; who has more goes on in the next.
 const READS_PER_PASS: usize = 16;
@@ -72,6 +73,8 @@ pub fn run(setup: Setup) -> io::Result<()> {
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let mut signals = Signals::new(&signals::ENDING)?;
     signals.register(poll.registry(), SIGNALS)?;
+    let mut hang_up = Signals::new(&[signals::SIGHUP])?;
+    hang_up.register(poll.registry(), HANG_UP)?;
     poll.registry().register(&mut SourceFd(&setup.bus.descriptor()), BUS, Interest::READABLE)?;
     let (clock, buffer) = (Clock::start(), vec![0; READ_BYTES]);
     let mut this = Loop { setup, poll, waker, clock, lookup: None, connections: None, attempts: 0, buffer };
@@ -82,6 +85,10 @@ pub fn run(setup: Setup) -> io::Result<()> {
         for event in &events {
             match event.token() {
                 SIGNALS => came += signals.take(),
+                HANG_UP if hang_up.take() > 0 => {
+                    let text = "SIGHUP is ignored; SIGTERM ends this bridge".to_owned();
+                    this.setup.exchange.log.push(Level::Info, "hang_up", &[], text);
+                }
                 token => this.note(token, event),
             }
         }
@@ -167,8 +174,9 @@ impl Loop {
         }
         bus.flush();
         if let Some(error) = bus.presence_error() {
-            let text = format!("processes that join later will not know the members of other hosts: {error}");
-            exchange.log.push(Level::Warn, "bus", &[("error", &error.to_string())], text);
+            let text =
+                format!("processes that join later will not know the members of other hosts: {}", in_words(&error));
+            exchange.log.push(Level::Warn, "bus", &[("error", &in_words(&error))], text);
         }
         while let Some(text) = bus.warning() {
             exchange.log.push(Level::Warn, "bus", &[], text);
@@ -198,7 +206,7 @@ impl Loop {
     fn lose(&mut self, why: &str, now: Duration) {
         (self.connections, self.lookup) = (None, None);
         self.attempts = self.attempts.wrapping_add(1);
-        self.setup.exchange.lost(why, now, self.setup.dice.random());
+        self.setup.exchange.lost(&in_words(&why), now, self.setup.dice.random());
     }
 
     fn read(&mut self, now: Duration) -> Result<bool, String> {

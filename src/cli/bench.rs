@@ -2,12 +2,17 @@
 
 use super::Failure;
 use super::flags::{DeflateFlag, check_subprotocols, header};
-use super::units::{bytes, duration};
-use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, run as run_plan, write_plot};
+use super::output;
+use super::units::{LONGEST, boolean, bytes, duration};
+use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, plotted, run as run_plan};
+use crate::data::log::counted;
+use crate::os::tls::TlsClient;
 use crate::protocol::message::Kind;
 use clap::{Args, Subcommand};
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Descriptors that a run needs besides those of its connections.
@@ -28,8 +33,8 @@ pub(super) enum Bench {
         load: LoadFlags,
         /// Let each connection send one message and get it back first
         #[arg(long, env = "PERCORE_BENCH_ECHO", help_heading = "Load")]
-        #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-        #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+        #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+        #[arg(value_name = "BOOL", hide_default_value = true)]
         echo: bool,
     },
     /// Open and close connections, --connections at a time
@@ -52,7 +57,7 @@ pub(super) enum Bench {
 /// Flags of every workload. Each also reads `PERCORE_BENCH_<FLAG>` from the environment.
 #[derive(Args, Debug)]
 pub(super) struct LoadFlags {
-    /// ws://HOST[:PORT][/PATH], unix:SOCKET[:/PATH], or tcp://HOST:PORT for a raw TCP echo
+    /// ws://HOST[:PORT][/PATH], wss:// for TLS, unix:SOCKET[:/PATH], or tcp://HOST:PORT for a raw TCP echo
     #[arg(value_name = "URL")]
     url: String,
     /// Connections
@@ -100,6 +105,15 @@ pub(super) struct LoadFlags {
     #[arg(value_parser = header)]
     header: Vec<(String, String)>,
 
+    /// PEM file with the certificates to trust, for wss:// [default: those that the system trusts]
+    #[arg(long, env = "PERCORE_BENCH_CA", value_name = "FILE", help_heading = "Connections")]
+    ca: Option<PathBuf>,
+    /// Take any certificate, for wss://
+    #[arg(long, short = 'k', env = "PERCORE_BENCH_INSECURE", help_heading = "Connections", conflicts_with = "ca")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    insecure: bool,
+
     /// Process of the server, whose CPU time and memory are read; repeatable
     #[arg(long, env = "PERCORE_BENCH_PID", value_name = "PID", value_delimiter = ',', help_heading = "Results")]
     pid: Vec<u32>,
@@ -111,8 +125,8 @@ pub(super) struct LoadFlags {
     plot: Option<PathBuf>,
     /// No progress lines
     #[arg(long, short, env = "PERCORE_BENCH_QUIET", help_heading = "Results")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     quiet: bool,
 }
 
@@ -130,45 +144,76 @@ pub(super) struct MessageFlags {
     #[arg(long, short, env = "PERCORE_BENCH_RATE", value_name = "N", value_parser = positive, help_heading = "Messages")]
     #[arg(conflicts_with = "in_flight")]
     rate: Option<f64>,
+    /// End after this many messages in all, instead of after --duration; without a warm-up
+    #[arg(long, short = 'n', env = "PERCORE_BENCH_COUNT", value_name = "N", help_heading = "Messages")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["duration", "warmup"])]
+    count: Option<u64>,
     /// Text messages instead of binary ones
     #[arg(long, env = "PERCORE_BENCH_TEXT", help_heading = "Messages", overrides_with = "binary")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     text: bool,
     /// Binary messages, which is the default
     #[arg(long, help_heading = "Messages")]
     binary: bool,
 }
 
+/// Where results go besides standard output.
+struct Files {
+    json: Option<OutputFile>,
+    plot: Option<OutputFile>,
+}
+
+/// A file that is open before there is anything to write to it, and keeps what it has until then.
+struct OutputFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl OutputFile {
+    fn open(path: PathBuf) -> Result<OutputFile, Failure> {
+        match File::options().write(true).create(true).truncate(false).open(&path) {
+            Ok(file) => Ok(OutputFile { path, file }),
+            Err(error) => Err(Failure::Run(format!("cannot write {}: {error}", path.display()))),
+        }
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        // What is no file (/dev/stdout, a pipe) has no length.
+        let emptied = if self.file.metadata().is_ok_and(|data| data.is_file()) { self.file.set_len(0) } else { Ok(()) };
+        let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|error| Failure::Run(format!("cannot write {}: {error}", self.path.display())))
+    }
+}
+
 /// Runs the load, and writes what came of it.
 pub(super) fn run(bench: Bench) -> Result<(), Failure> {
-    let one = MessageFlags { size: 125, in_flight: 1, rate: None, text: false, binary: true };
+    let one = MessageFlags { size: 125, in_flight: 1, rate: None, count: None, text: false, binary: true };
     let (workload, load, messages, publish_to) = match bench {
         Bench::Echo { load, messages } => (Workload::Echo, load, messages, None),
         Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one, None),
         Bench::Connect { load } => (Workload::Connect, load, one, None),
         Bench::Fanout { load, messages, publish_to } => (Workload::Fanout, load, messages, publish_to),
     };
-    let (json, plot) = (load.json.clone(), load.plot.clone());
-    let report =
-        run_plan(plan(workload, load, messages, publish_to)?).map_err(|error| Failure::Run(error.to_string()))?;
-    if json.as_ref().is_none_or(|path| path.as_os_str() != "-") {
-        print!("{report}");
+    let json_to_output = load.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let (json, plot) = (load.json.clone().filter(|_| !json_to_output), load.plot.clone());
+    let plan = plan(workload, load, messages, publish_to)?;
+    // Before the run, which would be in vain if they could not be written.
+    let files = Files { json: json.map(OutputFile::open).transpose()?, plot: plot.map(OutputFile::open).transpose()? };
+    let report = run_plan(plan).map_err(|error| Failure::Run(error.to_string()))?;
+    let json_text = || format!("{:#}\n", report.json());
+    // The files first: standard output may be a pipe that nobody reads to its end.
+    if let Some(mut file) = files.json {
+        file.write(&json_text())?;
     }
-    if let Some(path) = json {
-        let text = format!("{:#}\n", report.json());
-        match path.as_os_str() == "-" {
-            true => print!("{text}"),
-            false => std::fs::write(&path, text)
-                .map_err(|error| Failure::Run(format!("cannot write {}: {error}", path.display())))?,
-        }
+    if let Some(mut file) = files.plot {
+        file.write(&plotted(&report).map_err(|error| Failure::Run(format!("cannot draw the plot: {error}")))?)?;
     }
-    if let Some(path) = plot {
-        write_plot(&report, &path).map_err(Failure::Run)?;
-    }
-    match report.errors() {
-        0 => Ok(()),
-        count => Err(Failure::Run(format!("{count} errors"))),
+    let shown = output::print(&if json_to_output { json_text() } else { report.to_string() });
+    match (report.errors(), shown) {
+        (0, shown) => shown,
+        (_, Err(failure @ Failure::Run(_))) => Err(failure),
+        (count, _) => Err(Failure::Run(counted(count, "error*"))),
     }
 }
 
@@ -207,6 +252,11 @@ fn plan(
             load.connections
         )));
     }
+    let speaks_tls = [Some(&url), publish_to.as_ref()].iter().flatten().any(|url| url.tls.is_some());
+    let tls = speaks_tls.then(|| tls_client(load.ca.as_deref(), load.insecure)).transpose()?;
+    // Those that are counted are all that are sent.
+    let (duration, warmup) =
+        if messages.count.is_some() { (LONGEST, Duration::ZERO) } else { (load.duration, load.warmup) };
     Ok(Plan {
         workload,
         url,
@@ -219,14 +269,22 @@ fn plan(
         deflate: load.deflate.into(),
         subprotocols: load.subprotocol,
         headers: load.header,
-        duration: load.duration,
-        warmup: load.warmup,
+        duration,
+        warmup,
+        count: messages.count,
+        tls,
         connect_rate: load.connect_rate,
         handshake_timeout: load.handshake_timeout,
         source: load.source,
         pids: load.pid,
         quiet: load.quiet,
     })
+}
+
+/// Whom to trust: anyone, the certificates in a file, or those that the system trusts.
+pub(super) fn tls_client(authorities: Option<&Path>, insecure: bool) -> Result<TlsClient, Failure> {
+    let client = if insecure { TlsClient::insecure() } else { TlsClient::new(authorities) };
+    client.map_err(|error| Failure::Usage(format!("--ca: {error}")))
 }
 
 fn can_reach(source: &IpAddr, url: &Url) -> bool {

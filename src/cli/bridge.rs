@@ -3,6 +3,7 @@
 use super::Failure;
 use super::bus_flags::ring;
 use super::flags::{FormatFlag, LevelFlag};
+use super::serve::warn_of_disk;
 use super::units::{bytes, duration, mode};
 use crate::bridge::dialect::Dialect;
 use crate::bridge::event_loop::{self, Setup};
@@ -26,7 +27,7 @@ const LOCK: &str = "bridge";
 
 #[derive(Args, Debug)]
 pub(super) struct BridgeFlags {
-    /// Folder of the bus; one is made if there is none
+    /// Folder of the bus, on tmpfs; it is made if there is none in the folder above it
     #[arg(long, env = "PERCORE_BUS", value_name = "DIR")]
     bus: PathBuf,
     /// Bytes of each participant's ring, a power of two, where the bus is made
@@ -94,6 +95,7 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
     let bus_folder = flags.bus.display().to_string();
     let text = format!("Bridge of the bus in {bus_folder} as {}; host {me}; Redis at {place}", bus.me());
     log.push(Level::Info, "start", &[("bus", &bus_folder), ("host", &me.to_string()), ("redis", &place)], text);
+    warn_of_disk(&flags.bus, &mut log);
     let rules = Rules {
         max_backlog: flags.max_backlog,
         redis_timeout: flags.redis_timeout,

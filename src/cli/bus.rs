@@ -1,15 +1,16 @@
 //! `percore bus`: looks at a bus, publishes on it, and listens to it.
 
-use super::Failure;
 use super::units::{duration, mode};
+use super::{Failure, output};
 use crate::bus::event::BusEvent;
 use crate::data::id::Participant;
-use crate::data::log::printable;
+use crate::data::log::{counted, printable};
 use crate::data::presence::{Change, Presence};
 use crate::data::record::{Record, RecordKind};
 use crate::os::bus::{Bus, BusOptions, Folder};
 use clap::{Args, Subcommand};
 use std::cmp::Reverse;
+use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
@@ -74,12 +75,15 @@ const PRINTED_CHARACTERS: usize = 1024;
 const LISTED_CHANNELS: usize = 100;
 
 pub(super) fn run(command: BusCommand) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::Run(error.to_string());
     match command {
-        BusCommand::Status(place) => existing(&place).and_then(|()| status(&place).map_err(failed)),
+        BusCommand::Status(place) => existing(&place).and_then(|()| status(&place)),
         BusCommand::Publish(order) => existing(&order.place).and_then(|()| publish(&order)),
-        BusCommand::Tail(order) => existing(&order.place).and_then(|()| tail(&order).map_err(failed)),
+        BusCommand::Tail(order) => existing(&order.place).and_then(|()| tail(&order)),
     }
+}
+
+fn failed(error: io::Error) -> Failure {
+    Failure::Run(error.to_string())
 }
 
 /// Whether there is a bus: none is made only to look at it.
@@ -90,7 +94,13 @@ fn existing(place: &Place) -> Result<(), Failure> {
     Err(Failure::Run(format!("there is no bus in {}", place.folder.display())))
 }
 
-fn status(place: &Place) -> io::Result<()> {
+fn status(place: &Place) -> Result<(), Failure> {
+    let mut out = String::new();
+    describe(place, &mut out).map_err(failed)?;
+    output::print(&out)
+}
+
+fn describe(place: &Place, out: &mut String) -> io::Result<()> {
     let folder = Folder::existing(&place.folder, place.bus_mode)?;
     let (region, slots) = (folder.region(), folder.slots());
     let mut held = Vec::new();
@@ -100,9 +110,12 @@ fn status(place: &Place) -> io::Result<()> {
         }
     }
     let mut presence = Presence::default();
-    let mut out = io::stdout().lock();
-    writeln!(out, "{} of {slots} slots taken, rings of {} bytes", held.len(), folder.ring_bytes())?;
-    writeln!(out, "{:>11} {:>9} {:>12} {:>12} {:>14}", "participant", "process", "published", "lost", "bytes unread")?;
+    let _ = writeln!(out, "{} of {slots} slots taken, rings of {} bytes", held.len(), folder.ring_bytes());
+    let _ = writeln!(
+        out,
+        "{:>11} {:>9} {:>12} {:>12} {:>14}",
+        "participant", "process", "published", "lost", "bytes unread"
+    );
     for &slot in &held {
         let own = region.slot(slot);
         let participant = Participant { slot: slot as u32, generation: own.generation().load(Relaxed) as u32 };
@@ -111,7 +124,7 @@ fn status(place: &Place) -> io::Result<()> {
             let head = region.ring(other).head.load(Relaxed);
             head.saturating_sub(region.cursor(slot, other).load(Relaxed)) * size_of::<u64>() as u64
         });
-        writeln!(
+        let _ = writeln!(
             out,
             "{:>11} {:>9} {:>12} {:>12} {:>14}",
             participant.to_string(),
@@ -119,32 +132,33 @@ fn status(place: &Place) -> io::Result<()> {
             own.published().load(Relaxed),
             own.lost().load(Relaxed),
             unread.max().unwrap_or(0)
-        )?;
+        );
         match folder.list(participant) {
             Ok(list) => presence.replace(participant, &list, |_| {}),
-            Err(error) => eprintln!("percore: who is on the channels of {participant} cannot be read: {error}"),
+            Err(error) => output::say(&format!("who is on the channels of {participant} cannot be read: {error}")),
         }
     }
-    channels(&presence, &mut out)
+    channels(&presence, out);
+    Ok(())
 }
 
-fn channels(presence: &Presence, out: &mut impl Write) -> io::Result<()> {
+fn channels(presence: &Presence, out: &mut String) {
     let mut all: Vec<(Reverse<u64>, &[u8])> =
         presence.channels().map(|channel| (Reverse(presence.subscribers(channel)), channel)).collect();
     if all.is_empty() {
-        return Ok(());
+        return;
     }
     all.sort_unstable();
-    writeln!(out, "{:>11} {:>9} channel: names of its members", "subscribers", "members")?;
+    let _ = writeln!(out, "{:>11} {:>9} channel: names of its members", "subscribers", "members");
     for &(Reverse(subscribers), channel) in all.iter().take(LISTED_CHANNELS) {
         let members: Vec<&str> = presence.members(channel).collect();
         let channel = String::from_utf8_lossy(channel);
         let line = if members.is_empty() { channel.into_owned() } else { format!("{channel}: {}", members.join(", ")) };
-        writeln!(out, "{subscribers:>11} {:>9} {}", members.len(), printable(&line, PRINTED_CHARACTERS))?;
+        let _ = writeln!(out, "{subscribers:>11} {:>9} {}", members.len(), printable(&line, PRINTED_CHARACTERS));
     }
-    match all.len().saturating_sub(LISTED_CHANNELS) {
-        0 => Ok(()),
-        more => writeln!(out, "and {more} channels more"),
+    let more = all.len().saturating_sub(LISTED_CHANNELS) as u64;
+    if more > 0 {
+        let _ = writeln!(out, "and {}", counted(more, "more channel*"));
     }
 }
 
@@ -176,14 +190,13 @@ fn publish(order: &Publish) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tail(order: &Tail) -> io::Result<()> {
-    let mut bus = Bus::join(&order.place.folder, order.place.options())?;
+fn tail(order: &Tail) -> Result<(), Failure> {
+    let mut bus = Bus::join(&order.place.folder, order.place.options()).map_err(failed)?;
     let end = order.timeout.map(|timeout| Instant::now() + timeout);
     let (mut left, mut written) = (order.count.unwrap_or(u64::MAX), Ok(()));
     let mut presence = Presence::default();
     let mut out = io::stdout().lock();
-    writeln!(out, "# joined as {}", bus.me())?;
-    out.flush()?;
+    output::written(writeln!(out, "# joined as {}", bus.me()).and_then(|()| out.flush()))?;
     loop {
         let more = bus.drain(|event| {
             let is_meant = |channel: &[u8]| order.channel.as_ref().is_none_or(|only| only.as_bytes() == channel);
@@ -220,17 +233,16 @@ fn tail(order: &Tail) -> io::Result<()> {
                 BusEvent::Gap { from, lost } => print(format!("# {lost} lost of {from}")),
             }
         });
-        std::mem::replace(&mut written, Ok(()))?;
-        out.flush()?;
+        output::written(std::mem::replace(&mut written, Ok(())).and_then(|()| out.flush()))?;
         while let Some(text) = bus.warning() {
-            eprintln!("percore: {text}");
+            output::say(&text);
         }
         let sleep = end.map(|end| end.saturating_duration_since(Instant::now()));
         if left == 0 || sleep.is_some_and(|sleep| sleep.is_zero()) {
             return Ok(());
         }
         if !more {
-            bus.wait(sleep)?;
+            bus.wait(sleep).map_err(failed)?;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::flags::{DeflateFlag, check_subprotocols, header, is_origin};
-use super::units::{bytes, duration};
+use super::units::{boolean, bytes, duration};
 use crate::apps::ticker::client::Wishes;
 use crate::client::conversation::{self, Manner};
 use crate::client::{Dial, history_path, prices};
@@ -67,8 +67,8 @@ pub(super) struct ClientFlags {
 
     /// One JSON object a line on standard output
     #[arg(long, env = "PERCORE_CLIENT_JSON", help_heading = "Output")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     json: bool,
 
     /// Between Pings of the ticker's protocol; a server silent for twice as long has stalled, and is connected anew [default: 60s]
@@ -85,18 +85,18 @@ pub(super) struct ClientFlags {
 
     /// Close, and exit, at the end of the input; a terminal's Ctrl-D does so anyway
     #[arg(long, short = 'E', env = "PERCORE_CLIENT_EXIT_ON_EOF")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true, help_heading = "Conversation")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true, help_heading = "Conversation")]
     exit_on_eof: bool,
     /// Send lines as binary messages
     #[arg(long, env = "PERCORE_CLIENT_BINARY", help_heading = "Conversation")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     binary: bool,
     /// Keep nothing of what is typed on a terminal
     #[arg(long, env = "PERCORE_CLIENT_NO_HISTORY", help_heading = "Conversation")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     no_history: bool,
 }
 

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
 use super::limit_flags::LimitFlags;
-use super::units::{bytes, duration, microseconds, mode};
+use super::units::{boolean, bytes, duration, microseconds, mode};
 use super::workers::{Workers, workers};
 use crate::data::log::{Level, Log};
 use crate::data::network::Network;
@@ -30,7 +30,7 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Listening")]
     #[arg(
         long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' in it stands for the number \
-        of a worker, from 0: each then has an address of its own; else they share a port by SO_REUSEPORT \
+        of a worker, from 0: each then has an address of its own; else they share a port, which nobody else may have \
         [default: 127.0.0.1:8080, for chat port 9001, or 0.0.0.0:$PORT where PORT is set]"
     )]
     listen: Vec<String>,
@@ -41,6 +41,15 @@ pub struct ServerFlags {
     /// Permissions of unix sockets, as in 660: who may write may connect [default: what the umask leaves]
     #[arg(long, env = "PERCORE_UNIX_MODE", value_name = "MODE", value_parser = mode, help_heading = "Listening")]
     unix_mode: Option<u32>,
+    /// Let other processes of the same user listen on the same port, too, if they have this flag
+    #[arg(long, env = "PERCORE_REUSE_PORT", help_heading = "Listening")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    #[arg(
+        long_help = "Let other processes of the same user listen on the same port, too, if they have this flag: the kernel \
+        shares the connections out (SO_REUSEPORT). Without it a port that anyone has is refused"
+    )]
+    reuse_port: bool,
     /// Open WebSocket connections; further upgrades get 503 with Retry-After
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
@@ -58,8 +67,8 @@ pub struct ServerFlags {
         process may use, and no control group grants less time than these have"
     )]
     pin: PinFlag,
-    /// How long to look out for more before sleeping: quicker answers for a core that works more
-    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "MICROSECONDS", default_value = "0", value_parser = microseconds)]
+    /// How long to look out for more before sleeping, such as 20us: quicker answers for a core that works more
+    #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "TIME", default_value = "0", value_parser = microseconds)]
     #[arg(help_heading = "Workers")]
     busy_poll: Duration,
     /// A loop that stands still for so long hangs: its worker is replaced, /healthz of a plain process is 503; 0 for never
@@ -83,8 +92,8 @@ pub struct ServerFlags {
     forwarded_header: ForwardedFlag,
     /// Connections begin with a PROXY protocol header, v1 or v2, of a trusted proxy (or of anyone without --trusted-proxy)
     #[arg(long, env = "PERCORE_PROXY_PROTOCOL", help_heading = "Proxies")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     proxy_protocol: bool,
     /// Open WebSocket connections of one client (IPv4 address or IPv6 /64); then 429; 0 for no limit
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
@@ -179,8 +188,8 @@ pub struct ServerFlags {
     log_format: FormatFlag,
     /// Logs a line for each message (at level info)
     #[arg(long, env = "PERCORE_LOG_MESSAGES", help_heading = "Logging")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     log_messages: bool,
 
     #[command(flatten)]
@@ -406,6 +415,7 @@ impl ServerFlags {
         ServerOptions {
             backlog: self.backlog,
             unix_mode: self.unix_mode,
+            reuse_port: self.reuse_port,
             drain_timeout: self.drain_timeout,
             log_format: self.log_format.into(),
             busy_poll: self.busy_poll,
@@ -440,9 +450,9 @@ pub(super) fn listen_addrs(given: &[String], port: u16) -> Result<Vec<ListenPatt
         let parsed = given.iter().map(|addr| addr.parse().map_err(|error| Failure::Usage(format!("--listen {error}"))));
         return parsed.collect();
     }
-    let addr = match std::env::var("PORT") {
-        Err(_) => format!("127.0.0.1:{port}"),
-        Ok(port) => match port.parse::<u16>() {
+    let addr = match std::env::var("PORT").unwrap_or_default() {
+        unset if unset.is_empty() => format!("127.0.0.1:{port}"),
+        port => match port.parse::<u16>() {
             Ok(port) => format!("0.0.0.0:{port}"),
             Err(_) => {
                 return Err(Failure::Usage(format!("PORT '{port}' in the environment is no port: give 0 to 65535")));

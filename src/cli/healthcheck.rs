@@ -3,7 +3,7 @@
 use super::Failure;
 use super::ask::{ROUTE, Target};
 use super::flags::{listen_addrs, server_addr};
-use super::units::duration;
+use super::units::{boolean, duration};
 use crate::os::listener::ListenAddr;
 use clap::Args;
 use std::io::ErrorKind;
@@ -20,8 +20,8 @@ pub(super) struct HealthcheckFlags {
     url: Option<String>,
     /// Begin with a PROXY protocol header, as a server with that flag demands
     #[arg(long, env = "PERCORE_PROXY_PROTOCOL")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     proxy_protocol: bool,
     /// How long the answer may take
     #[arg(long, env = "PERCORE_HEALTHCHECK_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
@@ -61,7 +61,7 @@ fn listening() -> Result<Target, Failure> {
     let first =
         listen_addrs(&first, 8080)?.swap_remove(0).for_slot(0).map_err(|error| Failure::Usage(error.to_string()))?;
     let addr = match first {
-        ListenAddr::Tcp(addr) => ListenAddr::Tcp(SocketAddr::new(reachable(addr.ip()), addr.port())),
+        ListenAddr::Tcp(addr) => ListenAddr::Tcp(reachable(addr)),
         unix => unix,
     };
     let host = match &addr {
@@ -72,10 +72,11 @@ fn listening() -> Result<Target, Failure> {
 }
 
 /// The address under which the own host reaches who listens on all of them.
-fn reachable(ip: IpAddr) -> IpAddr {
-    match ip {
+pub(super) fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
-    }
+    };
+    SocketAddr::new(ip, addr.port())
 }

@@ -9,26 +9,30 @@ mod bridge;
 mod bus;
 pub mod bus_flags;
 mod client;
+mod environment;
 mod examples;
 pub mod flags;
 mod healthcheck;
 mod limit_flags;
+mod output;
 mod reload;
 mod serve;
 mod shell;
 pub mod units;
 mod workers;
 
+use crate::data::log::in_words;
 use crate::os::log_writer;
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serve::Part;
+use std::env;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 /// A WebSocket server: one epoll loop per core, one process per loop.
 #[derive(Parser, Debug)]
-#[command(name = "percore", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "percore", version = env!("PERCORE_BUILD_VERSION"), propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -65,13 +69,18 @@ enum Command {
 
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
-    let matches = shell::command().try_get_matches();
+    let mut command = environment::with_variables(shell::command());
+    if !io::stdout().is_terminal() {
+        // Lines as they are, for whoever looks for something in them.
+        command = command.term_width(0);
+    }
+    let matches = command.try_get_matches();
     match matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
         Ok((Cli { command: Command::Serve(serve) }, _)) => report(serve::run(serve, Part::Main)),
         Ok((Cli { command: Command::Worker(serve) }, _)) => report(serve::run(serve, Part::Worker)),
         Ok((Cli { command: Command::Bench(bench) }, _)) => report(bench::run(bench)),
         Ok((Cli { command: Command::Client(flags) }, matches)) => {
-            report(client::run(flags, &|flag| is_typed(&matches, flag)))
+            report(client::run(flags, &|flag| environment::is_typed(&matches, flag)))
         }
         Ok((Cli { command: Command::Bus(command) }, _)) => report(bus::run(command)),
         Ok((Cli { command: Command::Bridge(flags) }, _)) => report(bridge::run(flags)),
@@ -79,14 +88,19 @@ pub fn main() -> ExitCode {
         Ok((Cli { command: Command::Healthcheck(flags) }, _)) => report(healthcheck::run(flags)),
         Ok((Cli { command: Command::Completions(flags) }, _)) => report(shell::completions(flags)),
         Ok((Cli { command: Command::Man(flags) }, _)) => report(shell::man(flags)),
-        Err(error) if is_help(error.kind()) => error.exit(),
+        Err(error) if is_help(error.kind()) => help(&error),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }
 }
 
-/// Whether a flag of the command stands on the command line. One in the environment may be meant for other calls.
-fn is_typed(matches: &ArgMatches, flag: &str) -> bool {
-    matches.subcommand().is_some_and(|(_, flags)| flags.value_source(flag) == Some(ValueSource::CommandLine))
+/// Prints a text that was asked for; what was not, because there was no command, is an error.
+fn help(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        let _ = io::stderr().write_all(text.as_bytes());
+        return ExitCode::from(2);
+    }
+    report(output::print(&text))
 }
 
 /// Whether what the parser has to say is not an error but a text that was asked for, or may as well have been.
@@ -99,7 +113,7 @@ fn is_help(kind: ErrorKind) -> bool {
 fn one_line(message: &str) -> String {
     let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let said = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    let line = said.collect::<Vec<_>>().join(" ");
+    let line = said.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
     format!("{} (see --help)", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
@@ -110,17 +124,25 @@ enum Failure {
     Usage(String),
     /// Something else: exit code 1.
     Run(String),
+    /// Nobody reads standard output any more, as behind `| head`: exit code 0, without a word.
+    Unread,
 }
 
 fn report(result: Result<(), Failure>) -> ExitCode {
     let (line, code) = match result {
-        Ok(()) => {
+        Ok(()) | Err(Failure::Unread) => {
             log_writer::finish();
             return ExitCode::SUCCESS;
         }
-        Err(Failure::Usage(line)) => (line, 2),
+        Err(Failure::Usage(line)) => {
+            let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+            match environment::source(&Cli::command(), &line, &words) {
+                Some(variable) => (format!("{variable} in the environment: {line}"), 2),
+                None => (line, 2),
+            }
+        }
         Err(Failure::Run(line)) => (line, 1),
     };
-    log_writer::last_line(&format!("percore: {line}"));
+    log_writer::last_line(&format!("percore: {}", in_words(&line)));
     ExitCode::from(code)
 }

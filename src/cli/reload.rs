@@ -3,7 +3,9 @@
 use super::Failure;
 use super::ask::{Answer, Target};
 use super::flags::default_admin;
+use super::healthcheck::reachable;
 use super::units::duration;
+use crate::os::listener::ListenAddr;
 use clap::Args;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::{self, Write};
@@ -14,7 +16,7 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Args, Debug)]
 pub(super) struct ReloadFlags {
-    /// The service's admin listener: HOST:PORT or unix:SOCKET [default: 127.0.0.1:9464]
+    /// The service's admin listener: HOST:PORT, PORT or unix:SOCKET [default: 127.0.0.1:9464]
     #[arg(long, env = "PERCORE_ADMIN", value_name = "ADDR")]
     admin: Option<String>,
     /// How long the new workers may take to serve
@@ -32,7 +34,12 @@ struct Told {
 /// Sends SIGHUP, and waits until the supervisor has counted the reload.
 pub(super) fn run(flags: ReloadFlags) -> Result<(), Failure> {
     let admin = flags.admin.unwrap_or_else(|| default_admin().to_string());
-    let url = if admin.starts_with("unix:") { format!("{admin}:/metrics") } else { format!("http://{admin}/metrics") };
+    let url = match admin.parse() {
+        Ok(ListenAddr::Unix(_)) => format!("{admin}:/metrics"),
+        Ok(ListenAddr::Tcp(addr)) => format!("http://{}/metrics", reachable(addr)),
+        // The name of another host, perhaps.
+        Err(_) => format!("http://{admin}/metrics"),
+    };
     let target = Target::parse(&url).map_err(|error| Failure::Usage(format!("--admin {error}")))?;
     let deadline = Instant::now() + flags.timeout;
     let before = told(&target, deadline)?;

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags};
-use super::units::duration;
+use super::units::{boolean, duration};
 use super::workers::Workers;
 use crate::app::App;
 use crate::apps::chat::{self, Chat};
@@ -11,11 +11,11 @@ use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::apps::ticker::market::Market;
 use crate::apps::ticker::table::{TABLE, read_csv};
 use crate::apps::ticker::{Ticker, Times};
-use crate::data::log::{Field, Level};
+use crate::data::log::{Field, Level, Log, counted};
 use crate::data::rate::RateRules;
 use crate::data::stats::Stats;
 use crate::os::allocator::give_memory_back;
-use crate::os::bus::{Bus, BusOptions, PrivateBus};
+use crate::os::bus::{Bus, BusOptions, PrivateBus, is_in_memory};
 use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
@@ -29,7 +29,7 @@ use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -111,8 +111,8 @@ pub(super) struct ChatFlags {
 pub(super) struct EchoFlags {
     /// Greet, echo with '[<hostname>] ' in front of each message, and log each; listens at $HTTP_SERVER_ADDR
     #[arg(long, env = "PERCORE_HOSTNAME_PREFIX", help_heading = "Echo")]
-    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
-    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
     hostname_prefix: bool,
     #[command(flatten)]
     server: ServerFlags,
@@ -133,12 +133,13 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
             let server = if hostname_prefix { server.or_listen_at_server_addr()? } else { server };
-            let checked = server.check(Defaults {
+            let mut checked = server.check(Defaults {
                 port: 8080,
                 paths: &["/", "/ws"],
                 origins: &[],
                 rates: RateRules::default(),
             })?;
+            leave_out_bus(&mut checked, part);
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, false),
                 checked if hostname_prefix => serve_app(PrefixedEcho::new(&hostname()), checked, part),
@@ -176,6 +177,27 @@ fn announce_page(checked: &mut Checked, demo: bool, part: Part) {
     }
 }
 
+/// For an app that publishes nothing, and asks for nothing that others publish.
+fn leave_out_bus(checked: &mut Checked, part: Part) {
+    let BusPlace::Folder(path) = std::mem::replace(&mut checked.bus, BusPlace::Off) else { return };
+    if part == Part::Main {
+        let text = format!("echo publishes nothing and has no use for a bus: --bus {} is left out", path.display());
+        checked.log.push(Level::Warn, "bus", &[], text);
+    }
+}
+
+/// Says where a bus costs more than it needs to.
+pub(super) fn warn_of_disk(path: &Path, log: &mut Log) {
+    if !is_in_memory(path) {
+        let text = format!(
+            "the bus in {} is not in memory: what is published there is written to a disk as well; choose a folder on tmpfs, \
+            such as in /dev/shm",
+            path.display()
+        );
+        log.push(Level::Warn, "bus", &[("bus", &path.display().to_string())], text);
+    }
+}
+
 /// Whether this process has others serve.
 fn supervises(checked: &Checked, part: Part) -> bool {
     part == Part::Main && checked.workers != Workers::Plain
@@ -186,11 +208,17 @@ fn failed(error: io::Error) -> Failure {
 }
 
 /// Serves in this process.
-fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
+fn serve_app<A: App>(app: A, mut checked: Checked, part: Part) -> Result<(), Failure> {
     let (format, mut end) = (checked.options.log_format, checked.log.like());
     // Before anyone is told that we serve.
     let bus = match &checked.bus {
-        BusPlace::Folder(path) => Some(Bus::join(path, checked.bus_options).map_err(failed)?),
+        BusPlace::Folder(path) => {
+            let bus = Bus::join(path, checked.bus_options).map_err(failed)?;
+            if part == Part::Main {
+                warn_of_disk(path, &mut checked.log);
+            }
+            Some(bus)
+        }
         BusPlace::Private | BusPlace::Off => None,
     };
     let server = match part {
@@ -205,10 +233,10 @@ fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure
     let (level, text, stats) = match outcome {
         Outcome::Drained(stats) => (Level::Info, "stopped".to_owned(), stats),
         Outcome::Abandoned(cut_off, stats) => {
-            (Level::Warn, format!("stopped: {cut_off} connections were cut off by --drain-timeout"), stats)
+            (Level::Warn, format!("stopped: --drain-timeout cut off {}", counted(cut_off, "connection*")), stats)
         }
         Outcome::Interrupted(stats) => {
-            (Level::Warn, format!("stopped by a second signal with {} connections open", stats.open), stats)
+            (Level::Warn, format!("stopped by a second signal with {}", counted(stats.open, "connection* open")), stats)
         }
     };
     let counted = stats.fields();
@@ -302,6 +330,7 @@ fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
         // Whatever keeps workers from it shows now, and not as deaths of theirs.
         BusPlace::Folder(path) => {
             let slots = Bus::join(&path, bus_options).map_err(failed)?.slots();
+            warn_of_disk(&path, &mut checked.log);
             // It may have been made by others, for fewer.
             if slots < 2 * workers {
                 let path = path.display();
@@ -349,7 +378,7 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<(
         .map(|listener| listener.local_addr().map(|addr| addr.to_string()))
         .collect::<Result<_, _>>()?;
     for addr in addrs {
-        let text = format!("Starting server on {addr}... ({slots} workers)");
+        let text = format!("Starting server on {addr}... ({})", counted(slots, "worker*"));
         log.push(Level::Info, "start", &[("listen", &addr), ("workers", &slots)], text);
     }
     if let Some(addr) = admin {

@@ -1,9 +1,8 @@
 //! `percore completions` and `percore man`: what shells and man(1) are told of the command line, made from its declaration.
 
-use super::{Cli, Failure, examples};
+use super::{Cli, Failure, examples, output};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
@@ -41,9 +40,7 @@ fn public_command() -> Command {
 pub(super) fn completions(flags: CompletionsFlags) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(flags.shell, &mut public_command(), "percore", &mut script);
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(&script).and_then(|()| stdout.flush());
-    written.map_err(|error| Failure::Run(format!("cannot write to standard output: {error}")))
+    output::print(&String::from_utf8_lossy(&script))
 }
 
 pub(super) fn man(flags: ManFlags) -> Result<(), Failure> {

@@ -3,27 +3,68 @@
 use std::time::Duration;
 
 /// The longest duration a flag takes. Well below what the timers can count.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Reads `30s`, `500ms`, `2m`, `1h`, or a bare number of seconds.
+/// Reads `30s`, `500ms`, `20us`, `1m30s` or `1.5h`, or a bare number of seconds.
 ///
 /// # Errors
 /// A sentence that says what may be typed.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit.trim() {
-        "" | "s" => 1.0,
-        "ms" => 0.001,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => f64::NAN,
-    };
-    let wanted = number.parse::<f64>().map_or(f64::NAN, |number| number * seconds);
-    match Duration::try_from_secs_f64(wanted) {
+    time(text, 1.0)
+}
+
+/// Reads the same, but that a bare number is one of microseconds; at most a second.
+///
+/// # Errors
+/// A sentence that says what may be typed.
+pub fn microseconds(text: &str) -> Result<Duration, String> {
+    match time(text, 1e-6)? {
+        wait if wait <= Duration::from_secs(1) => Ok(wait),
+        _ => Err("longer than a second".into()),
+    }
+}
+
+/// Reads a time, where a bare number is so many times `bare` seconds.
+fn time(text: &str, bare: f64) -> Result<Duration, String> {
+    let (mut rest, mut seconds) = (text.trim(), 0.0);
+    // What was not a number makes the sum none.
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(digits);
+        let end = behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(end);
+        let factor = match unit.trim() {
+            "" if number.len() == text.trim().len() => bare,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 24.0 * 3600.0,
+            _ => f64::NAN,
+        };
+        seconds += number.parse::<f64>().map_or(f64::NAN, |number| number * factor);
+        rest = behind;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if duration <= LONGEST => Ok(duration),
         Ok(_) => Err("longer than a week".into()),
-        Err(_) => Err("give a time such as 30s, 500ms, 2m or 1h".into()),
+        Err(_) => Err("give a time such as 30s, 500ms, 20us, 2m or 1m30s".into()),
+    }
+}
+
+/// Reads a yes or a no, as people write them in environments.
+///
+/// # Errors
+/// A sentence that says what may be typed.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("give true or false (or yes, no, on, off, 1, 0)".into()),
     }
 }
 
@@ -35,17 +76,6 @@ pub fn mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err("give permissions in octal, such as 660".into()),
-    }
-}
-
-/// Reads a number of microseconds: `50`.
-///
-/// # Errors
-/// A sentence that says what may be typed.
-pub fn microseconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(number @ 0..=1_000_000) => Ok(Duration::from_micros(number)),
-        _ => Err("give a number of microseconds, at most 1000000".into()),
     }
 }
 
@@ -82,12 +112,25 @@ mod tests {
             ("250ms", 250),
             ("2m", 120_000),
             ("1h", 3_600_000),
+            ("1m30s", 90_000),
+            ("1h 30m", 5_400_000),
+            ("2m0.5s", 120_500),
+            ("20000us", 20),
+            ("1d", 86_400_000),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
-        for bad in ["", "s", "-1s", "3 days", "1e3", "ms", "9999h", "NaN"] {
+        for bad in ["", "s", "-1s", "3 days", "1e3", "ms", "9999h", "NaN", "1m30", "1m 30", "5s5", "1..5s", "."] {
             assert!(duration(bad).is_err(), "{bad}");
         }
+        for (text, wait) in [("50", 50), ("20us", 20), ("1ms", 1_000), ("0", 0), ("1s", 1_000_000)] {
+            assert_eq!(microseconds(text), Ok(Duration::from_micros(wait)), "{text}");
+        }
+        assert!(microseconds("2s").is_err() && microseconds("1000001").is_err());
+        for (text, is_on) in [("1", true), ("yes", true), ("ON", true), ("true", true), ("0", false), ("Off", false)] {
+            assert_eq!(boolean(text), Ok(is_on), "{text}");
+        }
+        assert!(boolean("perhaps").is_err() && boolean("").is_err());
         for (text, size) in
             [("0", 0), ("65536", 65536), ("64K", 65536), ("64KiB", 65536), ("16m", 16 << 20), ("1G", 1 << 30)]
         {

@@ -8,7 +8,7 @@ use super::screen::{Screen, json_object};
 use super::{Dial, Ending, SHOWN_CHARACTERS, is_good, signals};
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::ConnectionId;
-use crate::data::log::{json_string, printable};
+use crate::data::log::{counted, json_string, printable};
 use crate::outbox::{Outbox, SendRules, SlowConsumer};
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
@@ -177,7 +177,10 @@ impl App for Conversation {
         };
         // Said once; what comes while it closes is shown nowhere, as that cannot be.
         if let (Err(error), true) = (shown, self.open.is_some()) {
-            self.fail(format!("standard output: {error}"));
+            // Whoever closed a pipe has read what they wanted.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.fail(format!("standard output: {error}"));
+            }
             self.close(out);
         }
     }
@@ -224,7 +227,7 @@ impl App for Conversation {
 
 /// Bytes for people.
 fn hex(bytes: &[u8]) -> String {
-    let mut out = format!("[binary, {} bytes]", bytes.len());
+    let mut out = format!("[binary, {}]", counted(bytes.len(), "byte*"));
     for byte in bytes {
         let _ = write!(out, " {byte:02x}");
     }

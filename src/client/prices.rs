@@ -73,7 +73,7 @@ impl Prices {
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
-                self.ending = Err(format!("standard output: {error}"));
+                self.ending = unwritten(&error);
                 ControlFlow::Break(())
             }
         }
@@ -102,6 +102,14 @@ impl Prices {
     }
 }
 
+/// Whoever closed a pipe has read what they wanted; anything else keeps lines from whom they are for.
+fn unwritten(error: &io::Error) -> Ending {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(format!("standard output: {error}")),
+    }
+}
+
 fn milliseconds(nanoseconds: u64) -> String {
     format!("{:.3} ms", nanoseconds as f64 / 1e6)
 }
@@ -126,7 +134,7 @@ pub fn run(dial: &Dial, wishes: Wishes, json: bool) -> io::Result<Ending> {
     let summary = prices.summary();
     // Where nothing could be written, that is known already.
     if let (Err(error), Ok(())) = (prices.screen.line(&summary), &prices.ending) {
-        prices.ending = Err(format!("standard output: {error}"));
+        prices.ending = unwritten(&error);
     }
     Ok(prices.ending)
 }

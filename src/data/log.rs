@@ -273,6 +273,23 @@ impl AppLog {
     }
 }
 
+/// What an error says, without the number that the system has for it: nobody looks these up.
+pub fn in_words(error: &dyn fmt::Display) -> String {
+    let text = error.to_string();
+    let mut pieces = text.split(" (os error ");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |words, piece| {
+        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        words + rest.strip_prefix(')').unwrap_or(rest)
+    })
+}
+
+/// A number of things, as people write it. The asterisk in `things` is the ending: `connection* refused`.
+pub fn counted(number: impl TryInto<u64>, things: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {}", things.replace('*', if number == 1 { "" } else { "s" }))
+}
+
 /// Text as it may stand in a log line, with room for `left` more characters.
 struct Printable {
     out: String,
@@ -334,6 +351,15 @@ pub fn json_string(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_have_no_numbers() {
+        let refused = std::io::Error::from_raw_os_error(111);
+        assert_eq!(in_words(&refused), "Connection refused");
+        assert_eq!(in_words(&format!("a: {refused}; b: {refused}")), "a: Connection refused; b: Connection refused");
+        assert_eq!(in_words(&"as it is"), "as it is");
+        assert_eq!([0, 1, 2].map(|n| counted(n, "line* left")), ["0 lines left", "1 line left", "2 lines left"]);
+    }
 
     #[test]
     fn levels_and_bounds() {

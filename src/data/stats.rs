@@ -4,6 +4,7 @@
 
 use super::histogram::Histogram;
 use super::memory::MEMORY_KINDS;
+use crate::data::log::counted;
 use std::fmt::{self, Write};
 
 /// Index of the counters of an opcode.
@@ -317,26 +318,27 @@ fn values(lists: &[&'static [&'static str]]) -> &'static [&'static str] {
 impl fmt::Display for Stats {
     /// What was counted at all, for a line of the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} connections, {} messages in, {} out", self.upgrades, self.messages_in(), self.messages_out())?;
+        let (connections, messages) = (counted(self.upgrades, "connection*"), counted(self.messages_in(), "message*"));
+        write!(f, "{connections}, {messages} in, {} out", self.messages_out())?;
         let losses = [
-            (self.refused, "connections refused"),
-            (self.shed, "HTTP connections shed"),
-            (self.rejected.iter().sum(), "requests rejected"),
-            (self.proxy_errors, "PROXY headers missing"),
-            (self.limited_per_ip, "upgrades beyond the limit per address"),
-            (self.handshake_timeouts, "handshake timeouts"),
-            (self.heartbeat_timeouts, "heartbeat timeouts"),
-            (self.protocol_errors, "protocol errors"),
-            (self.slow_consumers_closed, "slow consumers closed"),
-            (self.messages_dropped, "messages dropped"),
-            (self.memory_closed, "connections closed for want of memory"),
-            (self.bus_lost, "records of the bus lost"),
-            (self.bus_invalid, "records of the bus invalid"),
-            (self.unclean_closes, "unclean closes"),
-            (self.log_lines_dropped, "log lines left out"),
+            (self.refused, "connection* refused"),
+            (self.shed, "HTTP connection* shed"),
+            (self.rejected.iter().sum(), "request* rejected"),
+            (self.proxy_errors, "PROXY header* missing"),
+            (self.limited_per_ip, "upgrade* beyond the limit per address"),
+            (self.handshake_timeouts, "handshake timeout*"),
+            (self.heartbeat_timeouts, "heartbeat timeout*"),
+            (self.protocol_errors, "protocol error*"),
+            (self.slow_consumers_closed, "slow consumer* closed"),
+            (self.messages_dropped, "message* dropped"),
+            (self.memory_closed, "connection* closed for want of memory"),
+            (self.bus_lost, "record* of the bus lost"),
+            (self.bus_invalid, "record* of the bus invalid"),
+            (self.unclean_closes, "unclean close*"),
+            (self.log_lines_dropped, "log line* left out"),
         ];
         for (count, what) in losses.iter().filter(|(count, _)| *count > 0) {
-            write!(f, ", {count} {what}")?;
+            write!(f, ", {}", counted(*count, what))?;
         }
         Ok(())
     }

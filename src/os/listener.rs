@@ -1,15 +1,21 @@
-//! Listening sockets: TCP with SO_REUSEPORT, and unix sockets.
+//! Listening sockets: TCP and unix.
+//!
+//! A port belongs to one service: it is bound without SO_REUSEPORT, so that a second service is refused rather than given
+//! half of the clients. Only once a listener has the port, [`Listener::open_group`] lets more join it.
 
 use super::defer_accept::defer_accept;
+use super::holder::Holder;
 use super::stream::Stream;
 use crate::data::id::Peer;
+use crate::data::log::in_words;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token, event::Source};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use rustix::net::sockopt::socket_peercred;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::fmt;
 use std::fs::Permissions;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,10 +25,13 @@ use std::time::Duration;
 /// The kernel asks a silent peer after this time; the heartbeat finds out sooner, but not for HTTP connections.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// Ports below need a privilege.
+const FIRST_FREE_PORT: u16 = 1024;
+
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListenAddr {
-    /// `IP:PORT` or `[v6]:PORT`.
+    /// `IP:PORT` or `[v6]:PORT`. `PORT` and `localhost:PORT` are `127.0.0.1:PORT`, and `:PORT` is `0.0.0.0:PORT`.
     Tcp(SocketAddr),
     /// `unix:PATH`.
     Unix(PathBuf),
@@ -38,8 +47,19 @@ impl FromStr for ListenAddr {
                 path => Ok(ListenAddr::Unix(path.into())),
             };
         }
-        text.parse().map(ListenAddr::Tcp).map_err(|_| {
-            format!("'{text}' is not an address: give IP:PORT (127.0.0.1:8080), [v6]:PORT ([::1]:8080) or unix:PATH")
+        let port =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+        let addr = match text.rsplit_once(':') {
+            Some(("", all)) => port(all).map(|port| (Ipv4Addr::UNSPECIFIED, port).into()),
+            Some(("localhost", own)) => port(own).map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+            Some(_) => text.parse().ok(),
+            None => port(text).map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        };
+        addr.map(ListenAddr::Tcp).ok_or_else(|| {
+            format!(
+                "'{text}' is not an address: give IP:PORT (127.0.0.1:8080), [v6]:PORT ([::1]:8080), PORT for 127.0.0.1, \
+                :PORT for all addresses, or unix:PATH"
+            )
         })
     }
 }
@@ -60,6 +80,8 @@ pub struct BindOptions {
     pub backlog: i32,
     /// Permissions of a unix socket's file; `None` leaves them to the umask.
     pub unix_mode: Option<u32>,
+    /// Whether others of the same user may listen on the port, too, if they say the same (SO_REUSEPORT).
+    pub reuse_port: bool,
 }
 
 /// A socket that listens. Dropping a unix one that was bound here removes its file.
@@ -78,19 +100,32 @@ impl Listener {
     /// As `bind(2)` and `listen(2)`, with a sentence that names the address.
     pub fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
         let bound = match addr {
-            ListenAddr::Tcp(addr) => bind_tcp(*addr, options.backlog),
+            ListenAddr::Tcp(addr) => bind_tcp(*addr, options),
             ListenAddr::Unix(path) => bind_unix(path, options),
         };
         bound.map_err(|error| {
-            let advice = match error.kind() {
-                io::ErrorKind::AddrInUse => "another process listens there; choose another --listen",
-                io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-                io::ErrorKind::PermissionDenied => "not permitted; ports below 1024 need a privilege",
-                _ => "",
+            let why = match (error.kind(), addr) {
+                (io::ErrorKind::AddrInUse, addr) => in_use(holder(addr)),
+                (io::ErrorKind::AddrNotAvailable, _) => "this machine has no such address".to_owned(),
+                (io::ErrorKind::PermissionDenied, ListenAddr::Tcp(addr)) if addr.port() < FIRST_FREE_PORT => {
+                    format!("not permitted; ports below {FIRST_FREE_PORT} need a privilege")
+                }
+                _ => in_words(&error),
             };
-            let text = if advice.is_empty() { error.to_string() } else { advice.to_owned() };
-            io::Error::new(error.kind(), format!("cannot listen on {addr}: {text}"))
+            io::Error::new(error.kind(), format!("cannot listen on {addr}: {why}"))
         })
+    }
+
+    /// Lets more listeners of this service have the port that this one has: those that are bound with
+    /// [`BindOptions::reuse_port`] from now on.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    pub fn open_group(&self) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => SockRef::from(listener).set_reuse_port(true),
+            Listener::Unix(..) => Ok(()),
+        }
     }
 
     /// The address, with the port that the kernel chose for port 0.
@@ -175,13 +210,34 @@ impl Drop for Listener {
     }
 }
 
-fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<Listener> {
+/// Who listens there, if that can be seen.
+pub fn holder(addr: &ListenAddr) -> Option<Holder> {
+    match addr {
+        ListenAddr::Tcp(addr) => Holder::of(*addr),
+        ListenAddr::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).ok()?;
+            socket.connect(&socket2::SockAddr::unix(path).ok()?).ok()?;
+            let pid = socket_peercred(&socket).ok()?.pid;
+            Holder::process(pid.as_raw_nonzero().get().try_into().ok()?)
+        }
+    }
+}
+
+fn in_use(holder: Option<Holder>) -> String {
+    match holder {
+        Some(holder) if holder.is_us() => "this process listens there already".to_owned(),
+        Some(holder) => format!("{holder} listens there"),
+        None => "another process listens there".to_owned(),
+    }
+}
+
+fn bind_tcp(addr: SocketAddr, options: BindOptions) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
     set_options(&socket)?;
     socket.bind(&addr.into())?;
-    socket.listen(backlog)?;
+    socket.listen(options.backlog)?;
     Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
 }
 
@@ -231,7 +287,7 @@ mod tests {
     #[test]
     fn a_connection_is_shown_with_its_first_bytes() -> io::Result<()> {
         let addr = ListenAddr::Tcp(([127, 0, 0, 1], 0).into());
-        let listener = Listener::bind(&addr, BindOptions { backlog: 8, unix_mode: None })?;
+        let listener = Listener::bind(&addr, BindOptions { backlog: 8, unix_mode: None, reuse_port: false })?;
         let Listener::Tcp(tcp) = &listener else { panic!("a TCP listener") };
         let addr = tcp.local_addr()?;
         let mut client = loop {
@@ -253,7 +309,14 @@ mod tests {
         for good in ["127.0.0.1:8080", "[::1]:0", "unix:/run/x.sock"] {
             assert_eq!(good.parse::<ListenAddr>().map(|addr| addr.to_string()), Ok(good.to_owned()));
         }
-        for bad in ["8080", "localhost:80", "unix:", "::1:80", "1.2.3.4:99999", ""] {
+        for (text, addr) in
+            [("8080", "127.0.0.1:8080"), ("localhost:80", "127.0.0.1:80"), (":80", "0.0.0.0:80"), ("0", "127.0.0.1:0")]
+        {
+            assert_eq!(text.parse::<ListenAddr>().map(|addr| addr.to_string()), Ok(addr.to_owned()));
+        }
+        for bad in
+            ["unix:", "::1:80", "1.2.3.4:99999", "", ":", "99999", "+80", "example.org:80", "localhost", "localhost:"]
+        {
             assert!(bad.parse::<ListenAddr>().is_err(), "{bad}");
         }
     }

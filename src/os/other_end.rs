@@ -50,24 +50,26 @@ impl OtherEnd {
     }
 }
 
-/// How a line of the kernel's table names a connection: local and remote address, in the order of the machine's bytes.
+/// How a line of the kernel's table names a connection: local and remote address.
 fn line_of(local: SocketAddr, remote: SocketAddr) -> String {
-    let address = |addr: SocketAddr| {
-        let words: String = match addr.ip() {
-            IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
-            IpAddr::V6(ip) => {
-                let octets = ip.octets();
-                let words = octets.chunks_exact(4).filter_map(|word| word.try_into().ok());
-                words.map(|word| format!("{:08X}", u32::from_ne_bytes(word))).collect()
-            }
-        };
-        format!("{words}:{:04X}", addr.port())
+    format!("{} {}", text_of(local), text_of(remote))
+}
+
+/// How the kernel's tables write an address: in the order of the machine's bytes.
+pub(super) fn text_of(addr: SocketAddr) -> String {
+    let words: String = match addr.ip() {
+        IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
+        IpAddr::V6(ip) => {
+            let octets = ip.octets();
+            let words = octets.chunks_exact(4).filter_map(|word| word.try_into().ok());
+            words.map(|word| format!("{:08X}", u32::from_ne_bytes(word))).collect()
+        }
     };
-    format!("{} {}", address(local), address(remote))
+    format!("{words}:{:04X}", addr.port())
 }
 
 /// As a socket that takes both versions of IP sees an address of version 4.
-fn mapped(addr: SocketAddr) -> SocketAddr {
+pub(super) fn mapped(addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), addr.port()).into(),
         IpAddr::V6(_) => addr,

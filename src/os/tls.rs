@@ -1,11 +1,12 @@
 //! TLS for the side that connects, over a non-blocking stream.
 
 use super::stream::Stream;
+use super::tls_unverified::Anyone;
 use mio::{Registry, Token};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{CertificateError, ClientConfig, ClientConnection, Error, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -49,6 +50,19 @@ impl TlsClient {
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?;
         Ok(TlsClient(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+    }
+
+    /// Trusts whoever answers: nothing is secret from one who is in between.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn insecure() -> io::Result<TlsClient> {
+        let provider = Arc::new(default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
+        let anyone = config.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+        Ok(TlsClient(Arc::new(anyone.with_no_client_auth())))
     }
 
     /// Speaks TLS on a stream, which may still be connecting, to the host of this name or address.
@@ -141,7 +155,7 @@ impl TlsStream {
             if let Err(error) = self.session.process_new_packets() {
                 // The peer is told why.
                 let _ = self.session.write_tls(&mut Raw(&mut self.stream));
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, in_words(&error)));
             }
         }
     }
@@ -178,6 +192,30 @@ impl TlsStream {
             self.session.write_tls(&mut Raw(&mut self.stream))?;
         }
         Ok(())
+    }
+}
+
+/// What went wrong, for people.
+fn in_words(error: &Error) -> String {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the certificate is signed by itself, or by an authority that is not trusted".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidForName) => {
+            "the certificate is for another host".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
+            let others = presented.join(", ");
+            format!("the certificate is for another host: for {others}, not for {}", expected.to_str())
+        }
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "the certificate has expired".to_owned()
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            "the certificate is not valid yet".to_owned()
+        }
+        Error::InvalidMessage(_) => "what comes is not TLS: the server may speak plain ws:// there".to_owned(),
+        other => other.to_string(),
     }
 }
 

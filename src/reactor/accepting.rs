@@ -5,7 +5,7 @@ use super::event_loop::EventLoop;
 use super::sockets::{Accepted, Shortage, is_out_of_descriptors, token};
 use crate::app::App;
 use crate::data::id::Peer;
-use crate::data::log::Level;
+use crate::data::log::{Level, counted, in_words};
 use crate::os::listener::Listener;
 use crate::os::stream::Stream;
 use std::io;
@@ -73,8 +73,11 @@ impl<A: App> EventLoop<A> {
         self.sockets.take_spare(index);
         if let Some(Shortage { refused, shed }) = self.sockets.shortage_to_log(self.now) {
             let text = format!(
-                "accept failed: {error}; {refused} connections refused, {shed} idle HTTP connections closed for newer ones \
-                 (raise the limit of open files)"
+                "accept failed: {}; {}, {} for newer ones \
+                 (raise the limit of open files)",
+                in_words(&error),
+                counted(refused, "connection* refused"),
+                counted(shed, "idle HTTP connection* closed")
             );
             self.sessions.log.push(Level::Error, "accept", &[("refused", &refused), ("shed", &shed)], text);
         }
@@ -105,7 +108,7 @@ impl<A: App> EventLoop<A> {
                 return;
             }
             if let Err(error) = self.sockets.listen(listener, Some(slot), self.poll.registry()) {
-                let text = format!("cannot accept for worker {slot}: {error}");
+                let text = format!("cannot accept for worker {slot}: {}", in_words(&error));
                 self.sessions.log.push(Level::Error, "lend", &[("worker", &slot)], text);
             }
         }

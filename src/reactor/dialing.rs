@@ -5,6 +5,7 @@ use super::event_loop::EventLoop;
 use super::sockets::token;
 use crate::app::{App, ConnectError};
 use crate::data::id::Peer;
+use crate::data::log::in_words;
 use crate::os::listener::ListenAddr;
 use crate::os::resolve::Place;
 use crate::os::stream::Stream;
@@ -70,7 +71,7 @@ impl<A: App> EventLoop<A> {
     }
 
     fn order_failed(&mut self, order: Order, error: &io::Error) {
-        self.sessions.order_failed(order.tag, &ConnectError::Io(error.kind(), error.to_string()));
+        self.sessions.order_failed(order.tag, &ConnectError::Io(error.kind(), in_words(error)));
     }
 
     /// Begins to connect to the first address that lets us.

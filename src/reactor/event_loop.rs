@@ -6,11 +6,11 @@
 use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
-use super::sockets::{BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, wake};
+use super::sockets::{BUS, CONTROL, HANG_UP, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
-use crate::data::log::Level;
+use crate::data::log::{Level, counted};
 use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
 use crate::os::allocator;
@@ -51,6 +51,8 @@ pub(super) struct Setup {
     /// Whether connections to targets begin with a handshake.
     pub handshake: bool,
     pub signals: Option<Signals>,
+    /// SIGHUP, which is only logged.
+    pub hang_up: Option<Signals>,
     /// The line to a supervisor.
     pub control: Option<Control>,
     /// What other threads wake it by.
@@ -97,6 +99,9 @@ impl<A: App> EventLoop<A> {
         }
         if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
+        }
+        if let Some(hang_up) = &mut setup.hang_up {
+            hang_up.register(poll.registry(), HANG_UP)?;
         }
         if let Some(control) = &setup.control {
             control.set_nonblocking()?;
@@ -269,6 +274,7 @@ impl<A: App> EventLoop<A> {
                     self.sessions.wake();
                 }
                 Wake::Bus => self.setup.seat.as_mut().map_or(Ok(()), Seat::take_news)?,
+                Wake::HangUp => self.note_hang_up(),
                 Wake::Signals => signals += self.setup.signals.as_mut().map_or(0, Signals::take),
             }
         }
@@ -361,12 +367,20 @@ impl<A: App> EventLoop<A> {
         }
     }
 
+    /// A terminal that goes away is no reason to leave the clients alone.
+    fn note_hang_up(&mut self) {
+        if self.setup.hang_up.as_mut().is_some_and(|hang_up| hang_up.take() > 0) {
+            let text = "SIGHUP is ignored: only a supervisor (--workers) reloads; SIGTERM ends this process".to_owned();
+            self.sessions.log.push(Level::Info, "hang_up", &[], text);
+        }
+    }
+
     /// Everyone is told to go; begun by the first signal, an order or the app.
     fn drain(&mut self) {
         if self.sessions.is_draining() {
             return;
         }
-        let text = format!("stopping: {} connections are told to go", self.sessions.stats().open);
+        let text = format!("stopping: telling {} to go", counted(self.sessions.stats().open, "connection*"));
         self.sessions.log.push(Level::Info, "drain", &[], text);
         self.accept_last();
         self.sessions.drain();
@@ -379,7 +393,8 @@ impl<A: App> EventLoop<A> {
             return;
         }
         let (all, answers) = (self.setup.drain_timeout, self.setup.drain_timeout / 4);
-        let text = format!("retiring: {} connections are told to go, over {all:?}", self.sessions.stats().open);
+        let text =
+            format!("retiring: telling {} to go, over {all:?}", counted(self.sessions.stats().open, "connection*"));
         self.sessions.log.push(Level::Info, "retire", &[], text);
         self.sockets.stop_listening(self.poll.registry());
         self.sessions.retire(all - answers);

@@ -1,7 +1,7 @@
 //! A loop's place on a bus: it listens once a pass, publishes once a pass, and sleeps only when nothing came.
 
 use crate::app::App;
-use crate::data::log::Level;
+use crate::data::log::{Level, in_words};
 use crate::os::bus::Bus;
 use crate::session::Sessions;
 use mio::unix::SourceFd;
@@ -66,7 +66,7 @@ impl Seat {
         }
         self.bus.flush();
         if let Some(error) = self.bus.presence_error() {
-            sessions.log.push(Level::Error, "bus", &[], error.to_string());
+            sessions.log.push(Level::Error, "bus", &[], in_words(&error));
         }
         while let Some(text) = self.bus.warning() {
             sessions.log.push(Level::Warn, "bus", &[], text);

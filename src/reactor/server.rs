@@ -27,6 +27,9 @@ pub struct ServerOptions {
     /// Permissions of a unix socket's file, such as `0o660`: who may write to it may connect. Default `None`: what the umask
     /// leaves.
     pub unix_mode: Option<u32>,
+    /// Whether other processes of the same user may listen on the same port, too, if they say the same: the kernel shares
+    /// the connections out (SO_REUSEPORT). Default false: a port that another process has is an error.
+    pub reuse_port: bool,
     /// How long connections have to go after SIGTERM or SIGINT; those that are left are cut off. Default 10 s.
     pub drain_timeout: Duration,
     /// How log lines look. What is logged at all is up to [`Server::log`]. Default text.
@@ -37,8 +40,8 @@ pub struct ServerOptions {
     /// A loop that makes no pass for so long counts as hanging to whoever looks at its [counters](Server::counters), so it
     /// makes one often enough even when there is nothing to do. Zero when nobody looks. Default 10 s.
     pub hang_timeout: Duration,
-    /// Whether SIGTERM and SIGINT are taken over, to drain. Without, nothing but an error or the end of the process ends
-    /// [`Server::run`]. Default true.
+    /// Whether SIGTERM and SIGINT are taken over, to drain, and SIGHUP, to be ignored. Without, nothing but an error or the end
+    /// of the process ends [`Server::run`]. Default true.
     pub signals: bool,
 }
 
@@ -47,6 +50,7 @@ impl Default for ServerOptions {
         ServerOptions {
             backlog: 4096,
             unix_mode: None,
+            reuse_port: false,
             drain_timeout: Duration::from_secs(10),
             log_format: LogFormat::Text,
             busy_poll: Duration::ZERO,
@@ -58,12 +62,12 @@ impl Default for ServerOptions {
 
 impl ServerOptions {
     pub(crate) fn bind(&self) -> BindOptions {
-        BindOptions { backlog: self.backlog, unix_mode: self.unix_mode }
+        BindOptions { backlog: self.backlog, unix_mode: self.unix_mode, reuse_port: self.reuse_port }
     }
 }
 
-/// A server of one app, in one process, on one thread. For more cores, run more processes on the same port: each listens
-/// with `SO_REUSEPORT`, and the kernel shares the connections out.
+/// A server of one app, in one process, on one thread. For more cores, run more processes on the same port, each
+/// with [`ServerOptions::reuse_port`]: the kernel shares the connections out.
 ///
 /// ```no_run
 /// use percore::{App, ConnectionId, Message, Outbox, Request, Server};
@@ -142,7 +146,7 @@ impl<A: App> Server<A> {
         Server { log, ..self }
     }
 
-    /// Listens on `addr`: `IP:PORT`, `[v6]:PORT` or `unix:PATH`. May be called more than once. Connections wait in the
+    /// Listens on `addr`: `IP:PORT`, `[v6]:PORT`, `PORT` of 127.0.0.1, `:PORT` of all addresses, or `unix:PATH`. May be called more than once. Connections wait in the
     /// backlog until [`Server::run`].
     ///
     /// # Errors
@@ -200,7 +204,10 @@ impl<A: App> Server<A> {
     /// among them: they go to [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
         let Server { app, mut settings, options, log, listeners, control, counters, bus, waker } = self;
-        let signals = if options.signals { Some(Signals::new(&signals::ENDING)?) } else { None };
+        let takes_signals = options.signals;
+        let signals = takes_signals.then(|| Signals::new(&signals::ENDING)).transpose()?;
+        // A worker ignores it already.
+        let hang_up = (takes_signals && control.is_none()).then(|| Signals::new(&[signals::SIGHUP])).transpose()?;
         if let Some(bus) = &bus {
             settings.node = bus.me().slot;
         }
@@ -214,6 +221,7 @@ impl<A: App> Server<A> {
         let setup = Setup {
             listeners,
             signals,
+            hang_up,
             control,
             waker,
             seat,

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// The token of the signals.
+/// The token of the signals that end us.
 pub(super) const SIGNALS: Token = Token(usize::MAX);
 /// The token of the line to a supervisor.
 pub(super) const CONTROL: Token = Token(usize::MAX - 1);
@@ -17,6 +17,8 @@ pub(super) const CONTROL: Token = Token(usize::MAX - 1);
 pub(super) const BUS: Token = Token(usize::MAX - 2);
 /// The token of other threads.
 pub(super) const WAKER: Token = Token(usize::MAX - 3);
+/// The token of SIGHUP.
+pub(super) const HANG_UP: Token = Token(usize::MAX - 4);
 /// Upper half of a listener's token, which is no connection's generation.
 const LISTENERS: u32 = u32::MAX;
 /// EMFILE and ENFILE.
@@ -27,6 +29,7 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Whom an event is for.
 pub(super) enum Wake {
     Signals,
+    HangUp,
     Control,
     Bus,
     Waker,
@@ -43,6 +46,7 @@ pub(super) fn wake(token: Token) -> Wake {
     let (high, low) = ((token.0 >> 32) as u32, token.0 as u32);
     match (token, high) {
         (SIGNALS, _) => Wake::Signals,
+        (HANG_UP, _) => Wake::HangUp,
         (CONTROL, _) => Wake::Control,
         (BUS, _) => Wake::Bus,
         (WAKER, _) => Wake::Waker,

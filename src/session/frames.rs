@@ -3,7 +3,7 @@
 use super::{Phase, Sessions, milliseconds};
 use crate::app::{App, Error};
 use crate::data::id::{ConnectionId, Peer};
-use crate::data::log::{Level, Log, printable};
+use crate::data::log::{Level, Log, counted, printable};
 use crate::data::stats;
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::Message;
@@ -223,7 +223,7 @@ fn log_message(log: &mut Log, peer: Peer, id: ConnectionId, message: &mut Messag
     let bytes = message.len();
     let shown = match message.text() {
         Some(text) => printable(text, LOGGED_CHARACTERS),
-        None => format!("{bytes} bytes, binary"),
+        None => format!("{}, binary", counted(bytes, "byte*")),
     };
     let text = format!("Received message from {peer}: {shown} id={id}");
     log.push(Level::Info, "message", &[("peer", &peer), ("id", &id), ("bytes", &bytes)], text);

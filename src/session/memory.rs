@@ -2,7 +2,7 @@
 
 use super::{Phase, Session, Sessions};
 use crate::app::{App, Error};
-use crate::data::log::Level;
+use crate::data::log::{Level, counted};
 use crate::data::memory::{Memory, MemoryKind};
 use crate::data::tally::client_of;
 use crate::protocol::close::CloseReason;
@@ -169,7 +169,11 @@ impl<A: App> Sessions<A> {
         }
         self.shortage.logged = Some(self.now);
         let ended = std::mem::take(&mut self.shortage.unlogged);
-        let text = format!("{ended} connections closed, those that held most: {} (raise --max-memory)", self.memory());
+        let text = format!(
+            "{}, those that held most: {} (raise --max-memory)",
+            counted(ended, "connection* closed"),
+            self.memory()
+        );
         self.log.push(Level::Warn, "memory", &[("closed", &ended)], text);
     }
 }

@@ -29,7 +29,7 @@ pub use settings::Settings;
 
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::{ConnectionId, Peer};
-use crate::data::log::{AppLog, Log};
+use crate::data::log::{AppLog, Log, in_words};
 use crate::data::queue::{NOBODY, OutQueue};
 use crate::data::stats::Stats;
 use crate::data::tally::{NOWHERE, Tally};
@@ -306,9 +306,9 @@ impl<A: App> Sessions<A> {
     /// The socket failed.
     pub fn socket_error(&mut self, key: u32, error: &std::io::Error) {
         if self.slab.get(key as usize).is_some_and(|session| session.phase == Phase::Connecting) {
-            return self.connect_failed(key, ConnectError::Io(error.kind(), error.to_string()));
+            return self.connect_failed(key, ConnectError::Io(error.kind(), in_words(error)));
         }
-        self.break_off(key, Error::Io(error.kind(), error.to_string()));
+        self.break_off(key, Error::Io(error.kind(), in_words(error)));
     }
 
     /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.

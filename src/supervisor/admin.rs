@@ -85,8 +85,9 @@ impl Board {
             slots.map(|(number, slot)| (format!("worker=\"{number}\""), value(slot))).collect()
         };
         let mut out = Exposition::default();
-        let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
-        out.family(MetricKind::Gauge, "percore_build_info", "The version, as a label.", &[(version, 1)]);
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("PERCORE_BUILD_COMMIT"));
+        let build = format!("version=\"{version}\",commit=\"{commit}\"");
+        out.family(MetricKind::Gauge, "percore_build_info", "The version and the commit, as labels.", &[(build, 1)]);
         let supervisor = self.supervisor.map(|pid| (String::new(), u64::from(pid)));
         if let Some(pid) = supervisor {
             out.family(MetricKind::Gauge, "percore_supervisor_pid", "The supervisor's process number.", &[pid]);
@@ -207,7 +208,7 @@ pub fn serve(addr: &ListenAddr, board: SharedBoard, hang_timeout: Duration, log:
         .settings(Settings { upgrade: nobody, max_sockets: MOST_CONNECTIONS, ..Settings::default() })
         .options(ServerOptions { signals: false, ..ServerOptions::default() })
         .listen(&addr.to_string())
-        .map_err(|error| io::Error::new(error.kind(), format!("{error} (--admin; 'off' for none)")))?;
+        .map_err(|error| io::Error::new(error.kind(), format!("{error}; choose another --admin, or 'off' for none")))?;
     let bound = server.local_addrs()?.remove(0);
     std::thread::Builder::new().name("admin".into()).spawn(move || server.run())?;
     log.push(Level::Info, "admin", &[("listen", &bound.to_string())], format!("admin listener on {bound}"));

@@ -1,14 +1,20 @@
 //! Which worker listens where: a listener of its own on the same port, or one that all share.
 
+use super::WORKER_COMMAND;
 use crate::os::inherited;
-use crate::os::listener::{BindOptions, ListenAddr, Listener};
+use crate::os::listener::{self, BindOptions, ListenAddr, Listener};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 /// Stands for the number of a worker's slot.
 const WORKER: &str = "{worker}";
+/// How long a worker without a supervisor is waited for: its default --hang-timeout, and some more.
+const MOST_FOR_ORPHANS: Duration = Duration::from_secs(15);
+/// How often it is looked whether it has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// An address to listen on, the same for all workers or with `{worker}` in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,8 +51,8 @@ impl ListenPattern {
 }
 
 /// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `patterns`, and all slots share it.
-/// Else each slot has a socket of its own, with SO_REUSEPORT where they share a port; a unix socket without `{worker}` is
-/// shared too.
+/// Else each slot has a socket of its own, with SO_REUSEPORT where they share a port, which nobody else may have; a unix
+/// socket without `{worker}` is shared too.
 ///
 /// # Errors
 /// As [`Listener::bind`].
@@ -64,20 +70,51 @@ pub fn listen_all(
         return Ok(by_slot);
     }
     for pattern in patterns {
-        let first = Listener::bind(&pattern.for_slot(0)?, options)?;
+        let first = bind(&pattern.for_slot(0)?, options)?;
         let addr = first.local_addr()?;
         if pattern.is_shared() && matches!(addr, ListenAddr::Unix(_)) {
             share(&mut by_slot, first);
             continue;
         }
+        let joins = pattern.is_shared() && slots > 1;
+        if joins {
+            // The port is ours now, and so is whoever joins in.
+            first.open_group()?;
+        }
+        let options = BindOptions { reuse_port: options.reuse_port || joins, ..options };
         by_slot[0].push(Rc::new(first));
         for (slot, own) in by_slot.iter_mut().enumerate().skip(1) {
             // The port that the kernel chose for the first is that of all.
             let addr = if pattern.is_shared() { addr.clone() } else { pattern.for_slot(slot)? };
-            own.push(Rc::new(Listener::bind(&addr, options)?));
+            own.push(Rc::new(bind(&addr, options)?));
         }
     }
     Ok(by_slot)
+}
+
+/// Listens, where a service that is gone may have left a worker that hangs: it ends by itself, and is waited for.
+fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
+    let deadline = Instant::now() + MOST_FOR_ORPHANS;
+    loop {
+        let error = match Listener::bind(addr, options) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+            bound => return bound,
+        };
+        let held_by = listener::holder(addr);
+        // A supervisor has the listeners of all its workers: it would be the one that is seen.
+        let is_orphan =
+            held_by.as_ref().is_some_and(|holder| holder.arguments().get(1).is_some_and(|word| word == WORKER_COMMAND));
+        if is_orphan && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN);
+            continue;
+        }
+        let advice = match (addr, held_by.is_some_and(|holder| holder.is_us())) {
+            (_, true) => "give each address once",
+            (ListenAddr::Tcp(_), _) => "choose another --listen, or share the port by --reuse-port",
+            (ListenAddr::Unix(_), _) => "choose another --listen",
+        };
+        return Err(io::Error::new(error.kind(), format!("{error}; {advice}")));
+    }
 }
 
 fn share(by_slot: &mut [Vec<Rc<Listener>>], listener: Listener) {

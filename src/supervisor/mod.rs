@@ -22,7 +22,7 @@ pub use orphan::watch_for_orphans;
 pub use ready::Ready;
 pub use worker::{Assignment, Program, WORKER_COMMAND};
 
-use crate::data::log::{Field, Level, Log};
+use crate::data::log::{Field, Level, Log, counted, in_words};
 use crate::data::pulse::pass_every;
 use crate::data::stats::Stats;
 use crate::os::clock::Clock;
@@ -230,7 +230,7 @@ impl Supervisor {
                     self.log.push(Level::Debug, "worker", &[("worker", &number), ("pid", &pid)], text);
                     self.slots[number].worker = Some(worker);
                 }
-                Err(error) => self.died(number, Duration::ZERO, false, &error.to_string()),
+                Err(error) => self.died(number, Duration::ZERO, false, &in_words(&error)),
             }
         }
     }
@@ -337,7 +337,7 @@ impl Supervisor {
             self.retiring.extend(reload.fresh);
         }
         self.slots.iter_mut().for_each(|slot| slot.due = None);
-        self.log.push(Level::Info, "drain", &[], format!("stopping {} workers", self.slots.len()));
+        self.log.push(Level::Info, "drain", &[], format!("stopping {}", counted(self.slots.len(), "worker*")));
     }
 
     /// Starts new workers of the program that is on disk now; they take over once all of them serve.
@@ -347,14 +347,19 @@ impl Supervisor {
             return;
         }
         self.plan.ready.reloading();
-        self.log.push(Level::Info, "reload", &[], format!("reloading: starting {} new workers", self.slots.len()));
+        self.log.push(
+            Level::Info,
+            "reload",
+            &[],
+            format!("reloading: starting {}", counted(self.slots.len(), "new worker*")),
+        );
         let mut reload = Reload { fresh: Vec::new(), deadline: self.now + START_TIMEOUT };
         let failed = (0..self.slots.len()).find_map(|number| match self.start(number) {
             Ok(worker) => {
                 reload.fresh.push(worker);
                 None
             }
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(in_words(&error)),
         });
         self.reload = Some(reload);
         if let Some(error) = failed {
@@ -394,7 +399,7 @@ impl Supervisor {
             }
         }
         self.reloads[0] += 1;
-        let text = format!("reloaded: {} new workers serve, the old ones retire", self.slots.len());
+        let text = format!("reloaded: {} took over, the old ones retire", counted(self.slots.len(), "new worker*"));
         self.log.push(Level::Info, "reload", &[], text);
         self.plan.ready.serving();
     }

@@ -14,7 +14,8 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fchmod, openat, renameat_with, unlinkat,
+    AtFlags, CWD, Dir, FallocateFlags, Mode, OFlags, RenameFlags, fallocate, fchmod, openat, renameat_with, statfs,
+    unlinkat,
 };
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, Metadata};
@@ -28,6 +29,8 @@ use std::sync::Arc;
 const REGION: &str = "bus";
 /// What the name of a region that is being made ends with.
 const UNFINISHED: &str = ".new";
+/// What `statfs(2)` says of tmpfs and ramfs.
+const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 /// So often a bus is looked for, or made, before others that do the same are taken for a fault.
 const ATTEMPTS: usize = 100;
 
@@ -275,6 +278,12 @@ impl Folder {
     }
 }
 
+/// Whether a folder is in memory, and not on a disk, to which all that is published would be written sooner or later. What
+/// cannot be asked counts as memory.
+pub fn is_in_memory(path: &Path) -> bool {
+    statfs(path).map_or(true, |kind| MEMORY.contains(&(kind.f_type as u64 & 0xffff_ffff)))
+}
+
 /// Makes the folder if there is none. Who may use the files may look into the folder, and put files of their own there.
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     let made = DirBuilder::new().mode(0o700).create(path);
@@ -282,9 +291,14 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
         Ok(()) => fchmod(&Directory::open(path)?, Mode::from_raw_mode(shares_folder(mode))).map_err(io::Error::from),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).ok_or(error)?;
-            DirBuilder::new().recursive(true).mode(shares_folder(mode)).create(parent)?;
-            make_folder(path, mode)
+            // A name that was mistyped would leave folders and megabytes somewhere on a disk.
+            let text = match path.parent() {
+                Some(parent) => {
+                    format!("{} does not exist, and only the last folder of a bus is made", parent.display())
+                }
+                None => error.to_string(),
+            };
+            Err(io::Error::new(error.kind(), text))
         }
         Err(error) => Err(error),
     }

@@ -13,7 +13,7 @@ mod own_list;
 mod private;
 mod trust;
 
-pub use folder::{BusOptions, Folder};
+pub use folder::{BusOptions, Folder, is_in_memory};
 pub use private::PrivateBus;
 
 use crate::bus::envelope::{self, HEAD_BYTES};
@@ -23,6 +23,7 @@ use crate::bus::peers::Peers;
 use crate::bus::region::{Entry, next_generation};
 use crate::bus::ring::{Corrupt, Writer};
 use crate::data::id::Participant;
+use crate::data::log::in_words;
 use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record, Records};
 use links::Links;
 use own_list::OwnList;
@@ -297,7 +298,10 @@ impl Bus {
         let more = peers.drain(folder.region(), list, each);
         if let Some((of, error)) = failed {
             if !std::mem::replace(&mut self.lists_failed, true) {
-                self.warn(format!("cannot read who is on the channels of {of}, and is tried again: {error}"));
+                self.warn(format!(
+                    "cannot read who is on the channels of {of}, and is tried again: {}",
+                    in_words(&error)
+                ));
             }
             self.links.look_after(LOOK_AGAIN[1]);
         } else if self.lists_failed && self.peers.failed_lists() == 0 {

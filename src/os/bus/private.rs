@@ -142,6 +142,7 @@ mod tests {
         use std::os::unix::fs::symlink;
         let place = std::env::temp_dir().join(format!("percore-abandoned-{}", std::process::id()));
         let named = |name: &str| place.join(format!("{PREFIX}{name}"));
+        fs::create_dir(&place).expect("a folder");
         let abandoned = |path: &Path| {
             drop(Folder::open(path, SMALL).expect("a bus"));
         };

@@ -1,0 +1,35 @@
+//! A line a second while a run goes on, the last one included.
+
+use super::load::Load;
+use super::record::Interval;
+use super::report::Progress;
+use std::time::Duration;
+
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+impl Load {
+    /// Tells how it goes, once a second.
+    pub(super) fn progress(&mut self, now: Duration) {
+        if now < self.next_progress {
+            return;
+        }
+        self.next_progress = now + PROGRESS_EVERY;
+        let interval = if self.stage.is_measured() { self.record.end_interval(now) } else { None };
+        self.show_progress(interval);
+    }
+
+    /// Ends the last interval, of which a line tells unless it is too short to say anything.
+    pub(super) fn end_interval(&mut self, now: Duration) {
+        let interval = self.record.end_interval(now);
+        if interval.is_some_and(|interval| interval.length >= PROGRESS_EVERY / 10) {
+            self.show_progress(interval);
+        }
+    }
+
+    fn show_progress(&self, interval: Option<Interval>) {
+        if !self.plan.quiet {
+            let errors = self.record.error_count();
+            Progress { stage: self.stage, connected: self.open, plan: &self.plan, interval, errors }.print();
+        }
+    }
+}
