@@ -9,6 +9,7 @@
 pub mod browser;
 pub mod chat;
 pub mod client;
+pub mod desk;
 pub mod nginx;
 pub mod process;
 pub mod program;
