@@ -4,10 +4,10 @@
 mod checks;
 mod end;
 
-use super::address::{Who, check_tally};
-use super::client::{Circumstances, Client, Step};
+use super::address::Who;
+use super::client::{CONTENT_TIME, Circumstances, Client, Step};
 use super::link::Link;
-use super::probe::{ASKED, KICKED, Probe};
+use super::probe::Probe;
 use super::random::Random;
 use super::settings::settings;
 use percore::data::log::Log;
@@ -24,8 +24,6 @@ use std::time::Duration;
 const LATENESS: Duration = Duration::from_millis(5);
 /// So much later than its deadline something may happen, while the loop is not stalled.
 const SLACK: Duration = Duration::from_millis(TICK.as_millis() as u64 + LATENESS.as_millis() as u64 + 1);
-/// Every so many passes all connections are looked at, not only those something happened to.
-const SWEEP_PASSES: u64 = 50;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
@@ -110,8 +108,8 @@ impl World {
         self.sessions.drain();
         self.flush();
         self.end_pass();
-        let Settings { handshake_timeout, close_timeout, .. } = self.settings;
-        let bound = self.now + handshake_timeout + close_timeout + self.slack * 3;
+        let Settings { handshake_timeout, close_timeout, answer_timeout, .. } = self.settings;
+        let bound = self.now + handshake_timeout * 2 + CONTENT_TIME + answer_timeout + close_timeout + self.slack * 3;
         let abandons = self.random.one_in(4);
         while !self.sessions.is_empty() && !abandons {
             self.pass_at_next();
@@ -152,6 +150,7 @@ impl World {
             self.happen(happening);
         }
         self.sessions.expire();
+        self.resume();
         assert!(self.sessions.app.next_tick() > self.now, "on_tick was not called");
         self.flush();
         self.end_pass();
@@ -167,9 +166,27 @@ impl World {
         }
     }
 
+    /// Connections that may be read from again are read from.
+    fn resume(&mut self) {
+        let mut resumed = Vec::new();
+        self.sessions.take_resumed(&mut resumed);
+        for (key, _) in resumed {
+            let index = self.by_key[&key];
+            self.links[index].paused = false;
+            self.hear_of(index);
+            self.schedule(Duration::ZERO, Happening::Deliver(index));
+        }
+    }
+
     fn connect(&mut self) {
-        let who = Who::new(&mut self.random, self.settings.proxies.proxy_protocol);
-        let Some(key) = self.sessions.accept(who.connects()) else {
+        let is_service = self.random.one_in(15);
+        let who = Who::new(&mut self.random, self.settings.proxies.proxy_protocol && !is_service);
+        let key = if is_service {
+            self.sessions.accept_service(who.connects())
+        } else {
+            self.sessions.accept(who.connects())
+        };
+        let Some(key) = key else {
             self.refused += 1;
             return;
         };
@@ -177,7 +194,7 @@ impl World {
         let id = ConnectionId { node: self.settings.node, generation, index: key };
         let link = self.links.len();
         assert!(self.by_key.insert(key, link).is_none(), "key {key} is in use");
-        let client = Client::new(Random::new(self.random.next()), who);
+        let client = Client::new(Random::new(self.random.next()), who, is_service);
         let (heard, requested) = (self.now, self.now);
         let room = *self.random.pick(&[2_000, 100_000, usize::MAX, usize::MAX]);
         self.links.push(Link {
@@ -234,6 +251,13 @@ impl World {
         if link.gone || link.paused || self.sessions.generation(link.key) != Some(link.id.generation) {
             return;
         }
+        if !self.sessions.wants_read(link.key) {
+            if link.client.has_left() {
+                // The kernel tells of an end also to who does not read.
+                self.sessions.peer_shut(link.key, false);
+            }
+            return self.go_on(index);
+        }
         if self.sessions.has_rest(link.key) {
             self.sessions.resume(link.key);
             return self.go_on(index);
@@ -266,6 +290,10 @@ impl World {
             let used = self.sessions.step(key, left);
             assert!((1..=left.len()).contains(&used), "a step used {used} of {} bytes", left.len());
             left = &mut left[used..];
+            if !self.sessions.wants_read(key) {
+                self.sessions.keep(key, left);
+                break;
+            }
         }
         self.go_on(index);
     }
@@ -356,7 +384,10 @@ impl World {
             limited: self.settings.max_connections_per_ip > 0,
         };
         let link = &mut self.links[index];
-        link.client.hear(bytes, around);
+        if link.client.hear(bytes, around) {
+            // The time for the next request begins anew.
+            link.requested = self.now;
+        }
         if link.client.upgraded && link.upgraded.is_none() {
             link.upgraded = Some(self.now);
         }

@@ -3,7 +3,6 @@
 use super::World;
 use crate::simulation::address::check_tally;
 use crate::simulation::probe::{ASKED, KICKED};
-use percore::data::wheel::TICK;
 use std::time::Duration;
 
 /// Every so many passes all connections are looked at, not only those something happened to.
@@ -54,12 +53,14 @@ impl World {
         } else if let Some(closing) = app.closing.get(&link.id) {
             assert!(!overdue(*closing, settings.close_timeout), "alive though it did not answer a Close");
         } else if app.open.contains(&link.id) {
-            assert!(!overdue(link.heard, settings.heartbeat_timeout), "alive after its heartbeat timeout");
+            let is_dead = !app.is_paused(link.id) && overdue(link.heard, settings.heartbeat_timeout);
+            assert!(!is_dead, "alive after its heartbeat timeout");
         } else {
-            let limit = settings.handshake_timeout + settings.close_timeout + self.slack;
+            let patience = link.client.patience(settings);
+            let limit = patience + settings.close_timeout + self.slack;
             assert!(!overdue(link.requested, limit), "alive after its handshake and close deadlines");
             let told = link.client.heard_last || link.blocked || link.client.ends_stream;
-            let late = overdue(link.requested, settings.handshake_timeout);
+            let late = overdue(link.requested, patience);
             assert!(told || !late || self.draining, "not told that its handshake took too long");
         }
     }
