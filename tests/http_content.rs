@@ -243,6 +243,7 @@ fn a_drain_waits_for_an_answer() {
     client.send(get("/later"));
     let ticket = local.tickets(1)[0];
     local.ask(|_, out| out.stop());
+    eventually("the drain", || local.ask(|_, out| out.stats().draining == 1));
     assert!(local.ask(move |_, out| out.answer(ticket, Response::text(200, "at last"))));
     let got = client.response();
     assert_eq!((got.body.as_str(), got.header("connection")), ("at last\n", Some("close")));

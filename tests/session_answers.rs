@@ -103,6 +103,32 @@ fn an_upgrade_is_put_off_only_if_it_can_be_accepted() {
     assert_eq!(one.statuses(), [204]);
 }
 
+/// Upgrades that wait could open all at once, beyond any bound.
+#[test]
+fn upgrades_that_wait_count_as_open_ones() {
+    let peer = Peer::from("192.0.2.1:1".parse::<std::net::SocketAddr>().expect("an address"));
+    let few = Settings { max_connections: 2, ..Settings::default() };
+    let few_each = Settings { max_connections_per_ip: 2, ..Settings::default() };
+    for (settings, status) in [(few, 503), (few_each, 429)] {
+        let mut one = One::new(settings);
+        for wanted in [None, None, Some(status)] {
+            one.heard.clear();
+            one.key = one.sessions.accept(peer).expect("a place");
+            one.send(upgrade_request("/ws?later", ""));
+            assert_eq!(one.statuses().first().copied(), wanted);
+        }
+        // One that is refused makes room.
+        let [first, second] = one.sessions.app.tickets[..] else { panic!("two wait") };
+        assert!(one.app(move |_, out| out.answer(first, Response::new(403))));
+        one.key = one.sessions.accept(peer).expect("a place");
+        one.send(upgrade_request("/ws?later", ""));
+        let third = one.sessions.app.tickets[2];
+        assert!(one.app(move |_, out| out.accept_upgrade(second, Upgrade::new())));
+        assert!(one.app(move |_, out| out.accept_upgrade(third, Upgrade::new())));
+        assert_eq!(one.sessions.stats().open, 2);
+    }
+}
+
 #[test]
 fn headers_of_an_upgrade_are_checked() {
     for (name, value) in [

@@ -257,7 +257,7 @@ impl<A: App> Sessions<A> {
         match request.method() {
             "GET" if !asked => Some(upgrade::required()),
             "GET" if self.draining => Some(unavailable("The server is going away.")),
-            "GET" if self.outbox.stats.open >= self.settings.max_connections as u64 => {
+            "GET" if self.outbox.stats.open as usize + self.tally.reserved() >= self.settings.max_connections => {
                 Some(unavailable("There are too many connections."))
             }
             "GET" if self.tally.is_full(request.peer()) => {

@@ -116,6 +116,7 @@ impl World {
             assert!(self.now <= bound, "{} connections outlive the drain", self.sessions.len());
         }
         self.sessions.abandon();
+        self.resume();
         self.flush();
         self.end_pass();
         self.check_the_end();
