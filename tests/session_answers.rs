@@ -42,6 +42,20 @@ fn an_answer_that_does_not_come_is_504() {
     assert_eq!(one.statuses(), [504, 200]);
 }
 
+/// It was given, and then taken for late.
+#[test]
+fn an_answer_that_is_given_as_its_deadline_comes_counts() {
+    let settings = Settings { heartbeat_timeout: 75 * SECOND, answer_timeout: 100 * SECOND, ..Settings::default() };
+    let mut one = One::new(settings);
+    one.send(upgrade_request("/ws", ""));
+    one.key = one.sessions.accept(Peer::UNIX).expect("a place");
+    one.send(upgrade_request("/ws?later", ""));
+    one.sessions.app.heir = one.sessions.app.tickets.first().copied();
+    // Both deadlines come in one pass, and the app accepts the upgrade when the other connection ends.
+    one.pass(200 * SECOND);
+    assert_eq!(one.sessions.app.opened, [(0, None), (9, None)]);
+}
+
 #[test]
 fn an_upgrade_that_was_put_off_opens_with_what_the_app_gives_it() {
     let settings = || {

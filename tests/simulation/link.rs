@@ -20,6 +20,8 @@ pub struct Link {
     pub room: usize,
     pub blocked: bool,
     pub was_blocked: bool,
+    /// When it was so last.
+    pub unblocked: Duration,
     /// Not read from, until its socket takes bytes again.
     pub paused: bool,
     pub broken: bool,
