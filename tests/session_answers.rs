@@ -298,6 +298,27 @@ fn a_service_listener_has_its_own_rules() {
 }
 
 #[test]
+fn what_bounds_clients_does_not_bound_the_service() {
+    let peer = Peer::from("192.0.2.1:1".parse::<std::net::SocketAddr>().expect("an address"));
+    let rates = percore::data::rate::RateRules { messages: 1, bytes: 0 };
+    let mut one = One::new(Settings { rates, max_connections_per_ip: 1, max_sockets: 11, ..Settings::default() });
+    for _ in 0..10 {
+        one.key = one.sessions.accept_service(peer).expect("a place");
+    }
+    one.send("GET /api HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100));
+    assert_eq!(one.statuses(), [200; 100]);
+    assert_eq!((one.sessions.len(), one.sessions.stats().shed), (11, 0));
+    // Of a client and the service it is the client that makes room.
+    one.pass(SECOND);
+    let client = one.sessions.shed().expect("somebody");
+    one.pass(SECOND);
+    assert_eq!((one.sessions.generation(client), one.sessions.len()), (None, 10));
+    let kept = one.sessions.accept(peer).expect("a place");
+    one.pass(SECOND);
+    assert_eq!(one.sessions.shed(), Some(kept));
+}
+
+#[test]
 fn a_proxy_says_nothing_to_the_service() {
     let mut settings = Settings::default();
     settings.proxies.proxy_protocol = true;

@@ -150,7 +150,9 @@ impl<A: App> Sessions<A> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = self.read_head(key, head, &mut headers)?;
         self.outbox.stats.requests += 1;
-        self.count_for(key, self.counted(request.peer()));
+        if !request.is_service() {
+            self.count_for(key, self.counted(request.peer()));
+        }
         let (has_unread, content) = match self.admit_content(&request)? {
             Entry::Empty => (false, &[][..]),
             Entry::Unread => (true, &[][..]),

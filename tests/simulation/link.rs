@@ -3,7 +3,7 @@
 use super::address::Counted;
 use super::client::Client;
 use super::probe::Probe;
-use percore::ConnectionId;
+use percore::{ConnectionId, Peer};
 use std::time::Duration;
 
 /// A connection as the kernel has it.
@@ -36,7 +36,8 @@ impl Link {
         let was_open = is_open || app.endings.contains_key(&self.id);
         let peer = if was_open { self.client.who.address } else { self.client.counts_as() };
         let is_known = self.client.awaits_upgrade() || self.client.heard_last;
-        let perhaps = (!was_open && is_known).then_some(self.client.who.address);
+        let peer = if self.client.is_service { Peer::UNKNOWN } else { peer };
+        let perhaps = (!was_open && is_known && !self.client.is_service).then_some(self.client.who.address);
         Counted { peer, is_open, perhaps }
     }
 }
