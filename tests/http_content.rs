@@ -153,7 +153,7 @@ fn a_client_that_shuts_its_side_hears_an_answer_that_comes_later() {
 
 #[test]
 fn nobody_waits_for_an_answer_once_the_client_has_left() {
-    let local = Local::start(Settings::default());
+    let local = Local::start(Settings { answer_timeout: Duration::from_secs(3600), ..Settings::default() });
     let dead = |index: usize| {
         eventually("the end of a ticket", || local.ask(move |desk, out| !out.awaits(desk.tickets[index])));
         local.ask(move |desk, out| {

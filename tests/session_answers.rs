@@ -247,6 +247,18 @@ fn a_paused_connection_keeps_what_came_and_is_not_blamed_for_silence() {
 }
 
 #[test]
+fn a_paused_connection_of_which_nothing_is_kept_is_not_blamed_for_silence() {
+    let mut one = One::new(Settings::default());
+    one.send(upgrade_request("/ws", ""));
+    one.send(frame(TEXT, b"pause"));
+    for _ in 0..100 {
+        one.pass(10 * SECOND);
+    }
+    assert!(!one.sessions.has_rest(one.key));
+    assert_eq!((one.sessions.app.open.len(), one.sessions.stats().heartbeat_timeouts), (1, 0));
+}
+
+#[test]
 fn a_paused_connection_that_is_closed_is_read_from_again() {
     let mut one = One::new(Settings::default());
     one.send(upgrade_request("/ws", ""));
