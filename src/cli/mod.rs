@@ -17,6 +17,7 @@ mod limit_flags;
 mod output;
 mod reload;
 mod serve;
+pub mod service_flags;
 mod shell;
 pub mod units;
 mod workers;

@@ -9,6 +9,29 @@ use std::rc::Rc;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+/// The listeners of a slot.
+#[derive(Clone, Default, Debug)]
+pub struct SlotListeners {
+    /// For clients.
+    pub public: Vec<Rc<Listener>>,
+    /// For the application behind the server.
+    pub service: Vec<Rc<Listener>>,
+}
+
+impl SlotListeners {
+    /// All of them, those for clients first.
+    pub fn all(&self) -> impl Iterator<Item = &Rc<Listener>> {
+        self.public.iter().chain(&self.service)
+    }
+
+    /// Those of them that `other` has not as well.
+    pub fn without(&self, other: &SlotListeners) -> SlotListeners {
+        let is_own = |listener: &&Rc<Listener>| !other.all().any(|shared| Rc::ptr_eq(shared, listener));
+        let own = |listeners: &[Rc<Listener>]| listeners.iter().filter(is_own).cloned().collect();
+        SlotListeners { public: own(&self.public), service: own(&self.service) }
+    }
+}
+
 /// Stands for the number of a worker's slot.
 const WORKER: &str = "{worker}";
 /// How long a worker without a supervisor is waited for: its default --hang-timeout, and some more.
@@ -50,13 +73,24 @@ impl ListenPattern {
     }
 }
 
-/// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `patterns`, and all slots share it.
+/// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `public`, and all slots share it.
 /// Else each slot has a socket of its own, with SO_REUSEPORT where they share a port, which nobody else may have; a unix
-/// socket without `{worker}` is shared too.
+/// socket without `{worker}` is shared too. `service` is where to listen for the application behind the server.
 ///
 /// # Errors
 /// As [`Listener::bind`].
 pub fn listen_all(
+    public: &[ListenPattern],
+    service: &[ListenPattern],
+    slots: usize,
+    options: BindOptions,
+) -> io::Result<Vec<SlotListeners>> {
+    let (public, service) = (inherit_or_bind(public, slots, options)?, bind_all(service, slots, options)?);
+    let both = public.into_iter().zip(service);
+    Ok(both.map(|(public, service)| SlotListeners { public, service }).collect())
+}
+
+fn inherit_or_bind(
     patterns: &[ListenPattern],
     slots: usize,
     options: BindOptions,
@@ -66,9 +100,11 @@ pub fn listen_all(
     for &number in &passed {
         share(&mut by_slot, inherited::take(number).and_then(Listener::adopt)?);
     }
-    if !passed.is_empty() {
-        return Ok(by_slot);
-    }
+    if passed.is_empty() { bind_all(patterns, slots, options) } else { Ok(by_slot) }
+}
+
+fn bind_all(patterns: &[ListenPattern], slots: usize, options: BindOptions) -> io::Result<Vec<Vec<Rc<Listener>>>> {
+    let mut by_slot = vec![Vec::new(); slots];
     for pattern in patterns {
         let first = bind(&pattern.for_slot(0)?, options)?;
         let addr = first.local_addr()?;
@@ -120,4 +156,32 @@ fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
 fn share(by_slot: &mut [Vec<Rc<Listener>>], listener: Listener) {
     let listener = Rc::new(listener);
     by_slot.iter_mut().for_each(|own| own.push(Rc::clone(&listener)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_slot_has_listeners_for_both() -> io::Result<()> {
+        let path = std::env::temp_dir().join(format!("percore-listeners-{}", std::process::id()));
+        let shared = format!("unix:{}", path.display());
+        let pattern = |text: &str| text.parse::<ListenPattern>().map_err(io::Error::other);
+        let (public, service) = ([pattern("127.0.0.1:0")?], [pattern("127.0.0.1:0")?, pattern(&shared)?]);
+        let slots = listen_all(&public, &service, 2, BindOptions { backlog: 8, unix_mode: None, reuse_port: false })?;
+        let addrs = |listeners: &[Rc<Listener>]| {
+            listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<Vec<_>>>()
+        };
+        for slot in &slots {
+            assert_eq!((slot.public.len(), slot.service.len(), slot.all().count()), (1, 2, 3));
+            assert_eq!(addrs(&slot.public)?, addrs(&slots[0].public)?);
+            assert_eq!(addrs(&slot.service)?, addrs(&slots[0].service)?);
+        }
+        assert_ne!(addrs(&slots[0].public)?[0], addrs(&slots[0].service)?[0]);
+        // What both have is not lent by one to the other.
+        let own = slots[0].without(&slots[1]);
+        assert_eq!((own.public.len(), own.service.len()), (1, 1));
+        assert_eq!(slots[0].without(&slots[0]).all().count(), 0);
+        Ok(())
+    }
 }

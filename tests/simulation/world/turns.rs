@@ -11,6 +11,13 @@ impl World {
         if link.gone || link.paused || self.sessions.generation(link.key) != Some(link.id.generation) {
             return;
         }
+        if !self.sessions.wants_read(link.key) {
+            if link.client.has_left() {
+                // The kernel tells of an end also to who does not read.
+                self.sessions.peer_shut(link.key, false);
+            }
+            return self.go_on(index);
+        }
         if self.sessions.has_rest(link.key) {
             self.sessions.resume(link.key);
             return self.go_on(index);
@@ -47,7 +54,7 @@ impl World {
             let least = usize::from(!is_brief);
             assert!((least..=left.len()).contains(&used), "a step used {used} of {} bytes", left.len());
             left = &mut left[used..];
-            if used == 0 {
+            if used == 0 || !self.sessions.wants_read(key) {
                 self.sessions.keep(key, left);
                 break;
             }
