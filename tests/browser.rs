@@ -166,7 +166,7 @@ fn the_chat_page_keeps_what_is_typed_until_it_is_sent() {
     say(&mut page, "typed meanwhile");
     page.until("kept", |text| text.starts_with("Not connected."));
     page.resize(360, 640);
-    page.until_true(FITS);
+    page.until_true(&format!("!element('retry').hidden && {FITS}"));
     let next = Server::launch(percore(&["serve", "chat", "--listen", &listen, "--demo"]), 1);
     page.until_true("isIn");
     assert_eq!(page.eval("box.value"), "typed meanwhile");
@@ -197,7 +197,7 @@ fn an_address_that_is_none_is_said_in_place_of_a_blank_page() {
         nobody.until("problem", |text| text.contains("Nobody answers at ws://127.0.0.1:1/"));
         nobody.resize(360, 640);
         nobody.until("state", |text| text.starts_with("Reconnecting in "));
-        nobody.until_true(FITS);
+        nobody.until_true(&format!("!element('retry').hidden && {FITS}"));
     }
 }
 
