@@ -165,6 +165,8 @@ fn the_chat_page_keeps_what_is_typed_until_it_is_sent() {
     page.until("state", |text| text.starts_with("Reconnecting in ") || text == "Connecting…");
     say(&mut page, "typed meanwhile");
     page.until("kept", |text| text.starts_with("Not connected."));
+    page.resize(360, 640);
+    page.until_true(&format!("!element('retry').hidden && {FITS}"));
     let next = Server::launch(percore(&["serve", "chat", "--listen", &listen, "--demo"]), 1);
     page.until_true("isIn");
     assert_eq!(page.eval("box.value"), "typed meanwhile");
@@ -193,7 +195,9 @@ fn an_address_that_is_none_is_said_in_place_of_a_blank_page() {
         // Nobody listens on port 1.
         let mut nobody = browser.open(page, &[("url", "ws://127.0.0.1:1/")]);
         nobody.until("problem", |text| text.contains("Nobody answers at ws://127.0.0.1:1/"));
+        nobody.resize(360, 640);
         nobody.until("state", |text| text.starts_with("Reconnecting in "));
+        nobody.until_true(&format!("!element('retry').hidden && {FITS}"));
     }
 }
 

@@ -18,7 +18,9 @@ fn help_of(words: &[&str]) -> String {
 fn commands_in(help: &str) -> Vec<&str> {
     let after = help.split_once("\nCommands:\n").map_or("", |(_, after)| after);
     let lines = after.lines().take_while(|line| line.starts_with("  "));
-    lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
+    let names = lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    // That one prints the helps of the others.
+    names.filter(|name| *name != "help").collect()
 }
 
 /// Every command with its help, and whether it has commands of its own.
