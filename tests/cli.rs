@@ -59,7 +59,8 @@ const FLAGS: [&str; 46] = [
     "version",
 ];
 
-const CLIENT_FLAGS: [&str; 18] = [
+const CLIENT_FLAGS: [&str; 19] = [
+    "insecure",
     "connect-timeout",
     "ca",
     "header",
