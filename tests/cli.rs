@@ -60,7 +60,8 @@ const FLAGS: [&str; 47] = [
     "version",
 ];
 
-const CLIENT_FLAGS: [&str; 18] = [
+const CLIENT_FLAGS: [&str; 19] = [
+    "insecure",
     "connect-timeout",
     "ca",
     "header",

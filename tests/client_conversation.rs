@@ -111,10 +111,14 @@ fn what_a_server_refuses_is_said() {
     let (code, _, err) = talk(&[&url, "-E", "--origin", "https://bad.example"], b"x");
     assert_eq!(
         (code, &err[..]),
-        (Some(1), &[format!("percore: {url}: the server answered the upgrade with status 403")][..])
+        (
+            Some(1),
+            &[format!("percore: {url}: the server answered the upgrade with status 403: This Origin may not connect.")]
+                [..]
+        )
     );
     let (code, _, err) = talk(&[&server.url("/elsewhere"), "-E"], b"x");
-    assert!(code == Some(1) && err[0].ends_with("status 404"), "{err:?}");
+    assert!(code == Some(1) && err[0].ends_with("status 404: Nothing is here."), "{err:?}");
     let nobody = common::nginx::free_addr();
     let (code, _, err) = talk(&[&format!("ws://{nobody}"), "-E"], b"x");
     assert_eq!((code, &err[..]), (Some(1), &[format!("percore: ws://{nobody}: Connection refused")][..]));
@@ -305,7 +309,9 @@ fn what_is_wrong_on_the_command_line() {
         (&["wss://x/", "--ca", "/no/such/file"], "/no/such/file"),
         (&["ws://x/", "--ping-interval", "5s", "--ping-timeout", "5s"], "--ping-timeout"),
         (&["ws://x/", "--connect-timeout", "0"], "--connect-timeout"),
-        (&["ws://x/", "--retry", "1s"], "TICKER"),
+        (&["ws://x/", "--ping", "1s"], "TICKER"),
+        (&["ws://x/", "-k"], "--insecure is for TLS"),
+        (&["wss://x/", "-k", "--ca", "x"], "cannot be used with"),
         (&["ws://x/", "AAPL", "--ping", "0"], "--ping"),
         (&["ws://x/", "AAPL", "--binary"], "--binary is for a conversation"),
         (&["ws://x/", "AAPL", "-E"], "--exit-on-eof"),

@@ -164,7 +164,10 @@ fn what_fails_is_told_with_its_tag() {
 
     let server = Server::start(&[]);
     let app = run(Client::new(Checker::new(1)), &server.listen[0], offer("/nowhere", DeflateMode::Off));
-    assert_eq!(app.failed, [(100, ConnectError::Handshake(HandshakeError::Status(404)))]);
+    let [(100, ConnectError::Handshake(HandshakeError::Refused(refusal)))] = &app.failed[..] else {
+        panic!("{:?}", app.failed)
+    };
+    assert_eq!((refusal.status, refusal.content.as_str()), (404, "Nothing is here."));
 
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = silent.local_addr().expect("bound").to_string();

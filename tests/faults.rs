@@ -109,7 +109,7 @@ fn a_slow_reader_is_closed() {
     assert_eq!(other.echo("not affected"), "not affected");
     drop(other);
     let (_, log) = server.stop();
-    assert!(log.iter().any(|line| line.contains("1 slow consumers closed")), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("1 slow consumer closed")), "{log:?}");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_slow_reader_misses_messages_where_that_is_the_policy() {
     drop(slow);
     server.wait_for_log("connection closed");
     let (_, log) = server.stop();
-    assert!(log.iter().any(|line| line.contains("messages dropped")), "{log:?}");
+    assert!(log.iter().any(|line| line.contains(" dropped")), "{log:?}");
 }
 
 #[test]

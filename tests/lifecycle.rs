@@ -246,7 +246,7 @@ fn nobody_new_is_let_in_while_draining() {
     assert_eq!(client.echo("x"), "x");
     server.signal("TERM");
     assert_eq!(client.closed().0, 1001);
-    server.wait_for_log("stopping: 1 connections");
+    server.wait_for_log("stopping: telling 1 connection to go");
     let refused = TcpStream::connect(server.addr());
     assert!(refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused), "the listener is closed");
     asking.send(second);
@@ -290,11 +290,11 @@ fn a_second_signal_ends_at_once() {
         let server = Server::start(&["--drain-timeout", "1h", "--close-timeout", "1h"]);
         let _silent = server.open();
         server.signal(first);
-        server.wait_for_log("stopping: 1 connections");
+        server.wait_for_log("stopping: telling 1 connection to go");
         server.signal(second);
         let (code, log) = server.wait();
         assert_eq!(code, Some(1), "SIG{first}, SIG{second}");
-        assert!(log.iter().any(|line| line.contains("stopped by a second signal with 1 connections open")), "{log:?}");
+        assert!(log.iter().any(|line| line.contains("stopped by a second signal with 1 connection open")), "{log:?}");
     }
 }
 

@@ -275,5 +275,8 @@ fn a_chat_logs_clients_messages_and_pings() {
         lists.next_back().is_some_and(|line| !line.contains(", "))
     });
     Client::over(UnixStream::connect(&socket).expect("it listens")).get("/ping1");
-    assert_eq!(quiet.stop(), (Some(0), Vec::new()));
+    let (code, mut log) = quiet.stop();
+    // The folder of a test may be on a disk.
+    log.retain(|line| !line.contains("is not in memory"));
+    assert_eq!((code, log), (Some(0), Vec::new()));
 }

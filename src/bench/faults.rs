@@ -51,7 +51,7 @@ pub(super) fn kind_of_failure(error: &ConnectError) -> &'static str {
         ConnectError::Io(kind, _) => kind_of_io(*kind),
         ConnectError::UnexpectedEof => "ended by the server",
         ConnectError::Timeout => "handshake timeout",
-        ConnectError::Handshake(HandshakeError::Status(_)) => "upgrade refused",
+        ConnectError::Handshake(HandshakeError::Refused(_)) => "upgrade refused",
         ConnectError::Handshake(HandshakeError::Invalid(_)) => "wrong handshake",
     }
 }

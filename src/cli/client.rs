@@ -1,13 +1,13 @@
 //! `percore client URL [TICKER...]`: prices of a ticker feed, or a conversation with any WebSocket server.
 
 use super::Failure;
+use super::bench::tls_client;
 use super::flags::{DeflateFlag, check_subprotocols, header, is_origin};
 use super::units::{boolean, bytes, duration};
 use crate::apps::ticker::client::Wishes;
 use crate::client::conversation::{self, Manner};
 use crate::client::{Dial, history_path, prices};
 use crate::os::hostname;
-use crate::os::tls::TlsClient;
 use crate::os::url::Url;
 use crate::protocol::client::Offer;
 use crate::reactor::Target;
@@ -38,6 +38,11 @@ pub(super) struct ClientFlags {
     /// PEM file with the certificates to trust, for wss:// [default: those that the system trusts]
     #[arg(long, env = "PERCORE_CLIENT_CA", value_name = "FILE", help_heading = "Connection")]
     ca: Option<PathBuf>,
+    /// Take any certificate, for wss://: whoever is in between may read all
+    #[arg(long, short = 'k', env = "PERCORE_CLIENT_INSECURE", help_heading = "Connection", conflicts_with = "ca")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    insecure: bool,
     /// Further header of the handshake; repeatable
     #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header, help_heading = "Connection")]
     header: Vec<(String, String)>,
@@ -75,9 +80,9 @@ pub(super) struct ClientFlags {
     #[arg(long, env = "PERCORE_CLIENT_PING", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = "Tickers")]
     ping: Option<Duration>,
-    /// Wait before each other attempt; 0 to give up instead [default: 5s]
+    /// Wait before each other attempt; 0 to give up instead [default: 5s with a TICKER, else 0]
     #[arg(long, env = "PERCORE_CLIENT_RETRY", value_name = "TIME", value_parser = duration)]
-    #[arg(help_heading = "Tickers")]
+    #[arg(help_heading = "Connection")]
     retry: Option<Duration>,
     /// What the feed is to know us as [default: HOSTNAME-PROCESS]
     #[arg(long, env = "PERCORE_CLIENT_ID", value_name = "NAME", help_heading = "Tickers")]
@@ -111,12 +116,20 @@ pub(super) fn run(flags: ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result
             exit_on_eof: flags.exit_on_eof,
             history: if flags.no_history { None } else { history_path() },
             max_line: flags.max_message,
+            retry: flags.retry.filter(|wait| !wait.is_zero()),
         };
         conversation::run(&mut dial, manner)
     } else {
         prices::run(&dial, wishes(&flags)?, flags.json)
     };
-    ending.map_err(|error| Failure::Run(error.to_string()))?.map_err(Failure::Run)
+    ending.map_err(|error| Failure::Run(error.to_string()))?.map_err(|line| {
+        let hint = if line.contains("the certificate is") {
+            " (--ca FILE trusts another authority, -k any certificate)"
+        } else {
+            ""
+        };
+        Failure::Run(line + hint)
+    })
 }
 
 fn wishes(flags: &ClientFlags) -> Result<Wishes, Failure> {
@@ -132,9 +145,9 @@ fn wishes(flags: &ClientFlags) -> Result<Wishes, Failure> {
 /// Refuses what would do nothing. What the environment says for another use of the client is no mistake.
 fn check_use(is_conversation: bool, is_typed: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
     let (useless, why) = if is_conversation {
-        (&["ping", "retry", "id"], "is for a ticker feed: give a TICKER")
+        (&["ping", "id"][..], "is for a ticker feed: give a TICKER")
     } else {
-        (&["exit_on_eof", "binary", "no_history"], "is for a conversation: give no TICKER")
+        (&["exit_on_eof", "binary", "no_history"][..], "is for a conversation: give no TICKER")
     };
     match useless.iter().find(|flag| is_typed(flag)) {
         Some(flag) => Err(Failure::Usage(format!("--{} {why}", flag.replace('_', "-")))),
@@ -160,12 +173,11 @@ fn dial(flags: &ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result<Dial, Fa
         )));
     }
     let tls = match (url.scheme, &flags.ca) {
-        ("wss", authorities) => {
-            let client = TlsClient::new(authorities.as_deref());
-            let client = client.map_err(|error| Failure::Usage(format!("--ca: {error}")))?;
-            Some((client, url.host_name().to_owned()))
-        }
+        ("wss", authorities) => Some((tls_client(authorities.as_deref(), flags.insecure)?, url.host_name().to_owned())),
         (_, Some(_)) if is_typed("ca") => return Err(Failure::Usage("--ca is for TLS: give a URL with wss://".into())),
+        (_, _) if flags.insecure && is_typed("insecure") => {
+            return Err(Failure::Usage("--insecure is for TLS: give a URL with wss://".into()));
+        }
         (_, _) => None,
     };
     let settings = Settings {

@@ -44,6 +44,8 @@ pub struct Manner {
     pub history: Option<PathBuf>,
     /// The longest line, in bytes.
     pub max_line: usize,
+    /// Whether to connect again when the connection is lost, and after how long.
+    pub retry: Option<Duration>,
 }
 
 /// The app.
@@ -53,6 +55,12 @@ struct Conversation {
     input: Receiver<Input>,
     screen: Screen,
     open: Option<ConnectionId>,
+    /// When to connect.
+    next_attempt: Option<Duration>,
+    /// The subprotocols that are asked for.
+    offered: String,
+    /// Whether we have closed the connection.
+    closed: bool,
     lines: Lines,
     /// Whether the input has ended.
     ended: bool,
@@ -93,6 +101,13 @@ impl Conversation {
             }
             match self.input.try_recv() {
                 Ok(Input::Bytes(bytes)) => self.lines.push(&bytes),
+                Ok(Input::Message(text)) if text.len() > self.manner.max_line => return self.line_too_long(out),
+                Ok(Input::Message(text)) => {
+                    let kind = if self.manner.binary { Kind::Binary } else { Kind::Text };
+                    out.send(id, kind, &[text.as_bytes()]);
+                    self.unsent = true;
+                    self.wait(id, out);
+                }
                 Ok(Input::End) => self.ended = true,
                 Ok(Input::Failed(error)) => {
                     self.fail(format!("standard input: {error}"));
@@ -128,9 +143,31 @@ impl Conversation {
 
     /// Begins the closing handshake; nothing more is sent.
     fn close(&mut self, out: &mut Outbox) {
+        self.closed = true;
         if let Some(id) = self.open.take() {
             out.close(id, CloseCode::Normal, "");
         }
+    }
+
+    /// The connection is lost, or did not come about: another is tried, if that is wanted.
+    fn lost(&mut self, why: String, out: &mut Outbox) {
+        match self.manner.retry.filter(|_| !self.over && !self.closed) {
+            Some(wait) => {
+                self.screen.say(&format!("{why}; next attempt in {} s", wait.as_secs_f64()));
+                let at = out.now() + wait;
+                self.next_attempt = Some(at);
+                out.tick_by(at);
+            }
+            None => {
+                self.fail(why);
+                out.stop();
+            }
+        }
+    }
+
+    /// Whether something was typed that was not taken.
+    fn has_input(&self) -> bool {
+        matches!(self.input.try_recv(), Ok(Input::Bytes(_) | Input::Message(_)))
     }
 
     /// Says what went wrong; the exit code will say so as well.
@@ -145,15 +182,21 @@ impl App for Conversation {
     /// Why it ends, if not by a closing handshake.
     type Connection = Option<String>;
 
-    fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
-        out.connect(0, 0);
-        None
+    fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
+        if self.next_attempt.is_some_and(|at| at <= now) {
+            self.next_attempt = None;
+            out.connect(0, 0);
+        }
+        self.next_attempt
     }
 
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Option<String> {
         self.open = Some(id);
         let subprotocol = request.subprotocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
         self.screen.say(&format!("connected to {}{subprotocol}", self.url));
+        if request.subprotocol().is_none() && !self.offered.is_empty() {
+            self.screen.say(&format!("the server agreed to none of the subprotocols asked for: {}", self.offered));
+        }
         self.send(out);
         None
     }
@@ -188,12 +231,9 @@ impl App for Conversation {
     fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
         // An attempt that a signal ends is one that was not answered in time.
         let (url, interrupted) = (&self.url, self.over && *error == ConnectError::Timeout);
-        self.fail(if interrupted {
-            format!("{url}: interrupted before it was open")
-        } else {
-            format!("{url}: {error}")
-        });
-        out.stop();
+        let why =
+            if interrupted { format!("{url}: interrupted before it was open") } else { format!("{url}: {error}") };
+        self.lost(why, out);
     }
 
     fn on_error(&mut self, _: ConnectionId, why: &mut Option<String>, error: &Error, _: &mut Outbox) {
@@ -202,26 +242,31 @@ impl App for Conversation {
 
     fn on_drain(&mut self, out: &mut Outbox) {
         self.over = true;
+        if self.next_attempt.take().is_some() {
+            self.fail(format!("{}: interrupted before it was open again", self.url));
+        }
         self.close(out);
     }
 
     fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
+        let because = printable(&reason.reason, SHOWN_CHARACTERS);
+        let ended = format!("{}: closed with {}", self.url, u16::from(reason.code));
         // What waits in this moment may be our answer to the Close frame.
         let waiting = self.unsent && out.backlog_bytes(id) > CLOSE_FRAME_BYTES;
-        if waiting || self.lines.pending_bytes() > 0 || matches!(self.input.try_recv(), Ok(Input::Bytes(_))) {
+        (self.open, self.waits, self.unsent) = (None, false, false);
+        let is_over = self.over || self.closed || self.manner.retry.is_none() || reason.code == CloseCode::Normal;
+        if waiting || (is_over && (self.lines.pending_bytes() > 0 || self.has_input())) {
             self.screen.say("the connection ended before all of the input was sent");
         }
-        self.open = None;
-        let because = printable(&reason.reason, SHOWN_CHARACTERS);
         match why {
-            Some(why) => self.fail(format!("{}: {why}", self.url)),
-            None if is_good(reason.code) => {
+            Some(why) => self.lost(format!("{}: {why}", self.url), out),
+            None if is_over && is_good(reason.code) => {
                 let because = if because.is_empty() { because } else { format!(": {because}") };
                 self.screen.say(&format!("closed with {}{because}", u16::from(reason.code)));
+                out.stop();
             }
-            None => self.fail(format!("{}: closed with {}: {}", self.url, u16::from(reason.code), because)),
+            None => self.lost(format!("{ended}: {because}"), out),
         }
-        out.stop();
     }
 }
 
@@ -256,6 +301,9 @@ pub fn run(dial: &mut Dial, mut manner: Manner) -> io::Result<Ending> {
         input,
         screen,
         open: None,
+        next_attempt: Some(Duration::ZERO),
+        offered: dial.target.offer.subprotocols.join(", "),
+        closed: false,
         lines: Lines::default(),
         ended: false,
         waits: false,

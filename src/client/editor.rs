@@ -1,11 +1,14 @@
 //! A line editor for one row of a terminal: keys in, lines and what the row is to show out. It reads and writes nothing itself.
 //!
-//! Keys are those of Emacs and of every shell: arrows, Home and End, Backspace and Delete; Ctrl-A, E, B, F, P, N, D, H, K, U, W.
+//! Keys are those of Emacs and of every shell: arrows, Home and End, Backspace and Delete; Ctrl-A, E, B, F, P, N, D, H, K, U, W,
+//! and Ctrl-R to search what was typed before. What is pasted (bracketed paste) may have several lines, and is typed by Enter alone.
 
 use unicode_width::UnicodeWidthChar;
 
 /// What stands before the line.
 const PROMPT: &str = "> ";
+/// Characters of what is searched for that are shown.
+const LONGEST_WANTED: usize = 20;
 /// No key that is known here has more parameters.
 const LONGEST_SEQUENCE: usize = 16;
 
@@ -31,6 +34,11 @@ enum Key {
     Sequence(Vec<u8>),
 }
 
+/// The byte of a key with Ctrl.
+const fn ctrl(key: u8) -> u8 {
+    key & 0x1f
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Editor {
@@ -46,6 +54,10 @@ pub struct Editor {
     shown: usize,
     /// The new line, while another is shown.
     new: Vec<char>,
+    /// Whether what comes is pasted.
+    pastes: bool,
+    /// What is searched for among the lines of before.
+    search: Option<String>,
 }
 
 impl Editor {
@@ -82,9 +94,49 @@ impl Editor {
         }
     }
 
+    /// Takes a key of a search, while there is one; any other ends it, and edits what was found.
+    fn search_key(&mut self, byte: u8) -> bool {
+        let Some(wanted) = &mut self.search else { return false };
+        let all = self.history.len();
+        match byte {
+            b if b == ctrl(b'R') => self.search_before(self.shown),
+            0x7f | 0x08 => {
+                wanted.pop();
+                self.search_before(all);
+            }
+            b if b == ctrl(b'G') => {
+                self.search = None;
+                self.show(all);
+            }
+            0x20.. => return false,
+            _ => {
+                self.search = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Shows the latest line before that one which has what is searched for.
+    fn search_before(&mut self, end: usize) {
+        let Some(wanted) = self.search.as_ref().filter(|wanted| !wanted.is_empty()) else { return };
+        let lines = &self.history[..end.min(self.history.len())];
+        if let Some(found) = lines.iter().rposition(|line| line.contains(wanted.as_str())) {
+            self.show(found);
+        }
+    }
+
     fn begin(&mut self, byte: u8, typed: &mut impl FnMut(Typed)) {
-        const fn ctrl(key: u8) -> u8 {
-            key & 0x1f
+        if self.pastes {
+            return match byte {
+                b'\r' | b'\n' => self.put('\n'),
+                0x1b => self.key = Key::Escape,
+                0..0x20 if byte != b'\t' => {}
+                _ => self.character(vec![byte]),
+            };
+        }
+        if self.search_key(byte) {
+            return;
         }
         match byte {
             b'\r' | b'\n' => typed(Typed::Line(self.enter())),
@@ -102,6 +154,7 @@ impl Editor {
             b if b == ctrl(b'K') => self.line.truncate(self.cursor),
             b if b == ctrl(b'U') => self.cut_from(0),
             b if b == ctrl(b'W') => self.cut_from(self.word_start()),
+            b if b == ctrl(b'R') => self.search = Some(String::new()),
             b'\t' => self.insert('\t'),
             0..0x20 => {}
             _ => self.character(vec![byte]),
@@ -118,7 +171,11 @@ impl Editor {
     }
 
     fn sequence(&mut self, parameters: &[u8], last: u8) {
+        self.search = None;
         match (last, parameters) {
+            (b'~', b"200") => self.pastes = true,
+            (b'~', b"201") => self.end_paste(),
+            _ if self.pastes => {}
             (_, [b'[', ..]) => {}
             (b'A', _) => self.show(self.shown.saturating_sub(1)),
             (b'B', _) => self.show(self.shown + 1),
@@ -133,9 +190,27 @@ impl Editor {
 
     fn insert(&mut self, c: char) {
         // Those of the upper half of Latin-1.
-        if !c.is_control() || c == '\t' {
-            self.line.insert(self.cursor, c);
-            self.cursor += 1;
+        if c.is_control() && c != '\t' {
+            return;
+        }
+        match &mut self.search {
+            None => self.put(c),
+            Some(wanted) => {
+                wanted.push(c);
+                self.search_before(self.shown + 1);
+            }
+        }
+    }
+
+    fn put(&mut self, c: char) {
+        self.line.insert(self.cursor, c);
+        self.cursor += 1;
+    }
+
+    /// The end of the last line that was pasted is not one of the message.
+    fn end_paste(&mut self) {
+        if std::mem::take(&mut self.pastes) && self.cursor > 0 && self.line[self.cursor - 1] == '\n' {
+            self.delete(self.cursor - 1);
         }
     }
 
@@ -165,6 +240,7 @@ impl Editor {
         }
         (self.cursor, self.shown) = (0, self.history.len());
         self.new.clear();
+        self.search = None;
         line
     }
 
@@ -187,12 +263,21 @@ impl Editor {
         self.line.is_empty()
     }
 
+    /// What stands before the line: of a search, the end of what is searched for.
+    fn prompt(&self) -> String {
+        let Some(wanted) = &self.search else { return PROMPT.to_owned() };
+        let skipped = wanted.chars().count().saturating_sub(LONGEST_WANTED);
+        format!("(search '{}') ", wanted.chars().skip(skipped).map(shown_as).collect::<String>())
+    }
+
     /// What a terminal's row of so many columns is to show, from its beginning, with the cursor where it belongs. A long line is
     /// shown around the cursor.
     pub fn row(&self, columns: usize) -> String {
         // The last column stays free: beyond it, terminals differ.
-        let space = columns.saturating_sub(PROMPT.len() + 1).max(1);
         let width = |c: &char| c.width().unwrap_or(1);
+        let prompt = self.prompt();
+        let prompt_columns: usize = prompt.chars().map(|c| width(&c)).sum();
+        let space = columns.saturating_sub(prompt_columns + 1).max(1);
         // Only what fits is looked at: the line may be long.
         let (mut start, mut before) = (self.cursor, 0);
         while start > 0 && before + width(&self.line[start - 1]) <= space {
@@ -206,9 +291,18 @@ impl Editor {
             all += width(&self.line[end]);
             end += 1;
         }
-        let text: String = self.line[start..end].iter().map(|c| if *c == '\t' { ' ' } else { *c }).collect();
-        let column = PROMPT.len() + before;
-        format!("\r\x1b[K{PROMPT}{text}\r\x1b[{column}C")
+        let text: String = self.line[start..end].iter().map(|c| shown_as(*c)).collect();
+        let column = prompt_columns + before;
+        format!("\r\x1b[K{prompt}{text}\r\x1b[{column}C")
+    }
+}
+
+/// How a character of a line is shown on a single row.
+fn shown_as(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        '\n' => '\u{21b5}',
+        c => c,
     }
 }
 
@@ -255,8 +349,16 @@ mod tests {
             (&["one two", LEFT, "\x15"], "o"),
             (&["abc\x01\x04\x1b[3~"], "c"),
             (&["abc\x1b[H>\x1b[F<\x1b[1~\x1b[4~"], ">abc<"),
-            (&["a\x1b[1;5Cb\x1bxc\x00\x1b[200~d\u{9b}"], "abcd"),
+            (&["a\x1b[1;5Cb\x1bxc\x00\x1b[202~d\u{9b}"], "abcd"),
             (&["a\tb"], "a\tb"),
+            (&["\x1b[200~one\r\ntwo\tx\x03\n\nthree\n\x1b[201~", "!"], "one\ntwo\tx\n\nthree!"),
+            (&["\x1b[200~a\x1b[Db\x1b[201~", LEFT, "c"], "acb"),
+            (&["\x12ol"], "older"),
+            (&["\x12old\x12"], "old"),
+            (&["\x12old\x12\x12", LEFT, "x"], "olxd"),
+            (&["\x12olde\x7f\x12\x05!"], "old!"),
+            (&["new\x12old\x07er"], "newer"),
+            (&["\x12nothing", LEFT, "x"], "x"),
             (&[UP], "older"),
             (&[UP, UP, UP, "!"], "old!"),
             (&["new", UP, UP, DOWN, DOWN, DOWN, "er"], "newer"),
@@ -274,6 +376,15 @@ mod tests {
             assert_eq!(lines(&[&keys.concat(), "\r"]), all, "{keys:?}");
         }
         assert_eq!(lines(&["a\r\rb\n", UP, UP, "\r", "\x04", "x\x04\r"]), ["a", "", "b", "a", "END", "x"]);
+    }
+
+    #[test]
+    fn a_search_and_what_is_pasted_on_a_row() {
+        let mut editor = Editor::new(vec!["one".to_owned(), "two".to_owned()]);
+        editor.feed(b"\x12on", |_| {});
+        assert_eq!(editor.row(80), "\r\x1b[K(search 'on') one\r\x1b[17C");
+        editor.feed(b"\x07\x1b[200~a\nb\x1b[201~", |_| {});
+        assert_eq!(editor.row(80), "\r\x1b[K> a\u{21b5}b\r\x1b[5C");
     }
 
     #[test]

@@ -32,9 +32,10 @@ impl History {
         (History { file: file.ok(), last: lines.last().cloned() }, lines)
     }
 
-    /// Keeps a line.
+    /// Keeps a line. What was pasted with several is not one.
     pub fn add(&mut self, line: &str) {
-        if let Some(file) = self.file.as_mut().filter(|_| is_worth_keeping(line, self.last.as_ref())) {
+        let is_kept = is_worth_keeping(line, self.last.as_ref()) && !line.contains('\n');
+        if let Some(file) = self.file.as_mut().filter(|_| is_kept) {
             let _ = file.write_all(format!("{line}\n").as_bytes());
             self.last = Some(line.to_owned());
         }

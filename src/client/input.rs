@@ -18,6 +18,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub enum Input {
     /// Bytes, of which lines are to be made.
     Bytes(Vec<u8>),
+    /// A message, which may have several lines.
+    Message(String),
     /// There is no more.
     End,
     /// It cannot be read.
@@ -58,7 +60,7 @@ fn edit(keyboard: &Keyboard, history: Option<&Path>, give: impl Fn(Input) -> boo
     let ended = keyboard.read(lines, |typed| match typed {
         Typed::Line(line) => {
             history.add(&line);
-            give(Input::Bytes(format!("{line}\n").into_bytes()))
+            give(Input::Message(line))
         }
         Typed::End => give(Input::End),
     });

@@ -44,17 +44,20 @@ impl Screen {
     pub fn message(&mut self, text: &str) -> io::Result<()> {
         match self {
             Screen::Plain { .. } => self.line(text),
-            Screen::Terminal(_) => self.line(&format!("< {text}")),
+            Screen::Terminal(terminal) => {
+                let mark = terminal.coloured("36", "<");
+                terminal.print(&format!("{mark} {}\n", harmless(text)))
+            }
         }
     }
 
     /// Says something about what goes on.
     pub fn say(&mut self, text: &str) {
-        let line = format!("percore: {}\n", harmless(text));
+        let line = format!("percore: {}", harmless(text));
         // Nobody can be told that standard error takes no more.
         let _ = match self {
-            Screen::Plain { .. } => Patient(io::stderr()).write_all(line.as_bytes()),
-            Screen::Terminal(terminal) => terminal.print(&line),
+            Screen::Plain { .. } => Patient(io::stderr()).write_all(format!("{line}\n").as_bytes()),
+            Screen::Terminal(terminal) => terminal.print(&format!("{}\n", terminal.coloured("2", &line))),
         };
     }
 }

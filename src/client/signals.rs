@@ -1,5 +1,7 @@
 //! Signals that end the client where its loop alone would not.
 
+use super::terminal::PASTES_UNTOLD;
+use crate::os::patient::Patient;
 use crate::os::signals::ENDING;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, getpid, kill_process};
@@ -28,6 +30,10 @@ pub fn end_by_the_second(terminal: Option<Termios>) -> io::Result<()> {
         std::thread::sleep(GRACE);
         if let Some(before) = terminal {
             let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
+            let out = io::stdout();
+            if matches!(poll(&mut [PollFd::new(&out, PollFlags::OUT)], Some(&Timespec::default())), Ok(1)) {
+                let _ = Patient(&out).write_all(PASTES_UNTOLD);
+            }
         }
         // It may be what nobody reads.
         let error = io::stderr();

@@ -10,6 +10,9 @@ use rustix::termios::{
 use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Has the terminal tell what is pasted from what is typed, and no longer.
+const PASTES_TOLD: &[u8] = b"\x1b[?2004h";
+pub const PASTES_UNTOLD: &[u8] = b"\x1b[?2004l";
 /// Columns of a terminal that does not say.
 const COLUMNS: usize = 80;
 
@@ -17,6 +20,7 @@ const COLUMNS: usize = 80;
 pub struct Terminal {
     desk: Arc<Mutex<Desk>>,
     before: Termios,
+    has_colours: bool,
 }
 
 /// The end of the thread that reads keys.
@@ -50,7 +54,9 @@ pub fn open() -> Option<(Terminal, Keyboard)> {
     keys.special_codes[SpecialCodeIndex::VQUIT] = 0;
     tcsetattr(io::stdin(), OptionalActions::Now, &keys).ok()?;
     let desk = Arc::new(Mutex::new(Desk { editor: Editor::default(), over: false }));
-    let terminal = Terminal { desk: Arc::clone(&desk), before };
+    // As https://no-color.org has it.
+    let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let terminal = Terminal { desk: Arc::clone(&desk), before, has_colours };
     Some((terminal, Keyboard { desk }))
 }
 
@@ -73,6 +79,11 @@ impl Terminal {
         self.before.clone()
     }
 
+    /// Text in a colour, or another style, of the terminal's (SGR), where colours are wanted.
+    pub fn coloured(&self, style: &str, text: &str) -> String {
+        if self.has_colours { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
     /// Writes text, which ends its lines, above the line that is being typed.
     ///
     /// # Errors
@@ -88,7 +99,7 @@ impl Drop for Terminal {
         desk.over = true;
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         let rest: &[u8] = if desk.editor.is_empty() { b"\r\x1b[K" } else { b"\n" };
-        let _ = Patient(io::stdout()).write_all(rest);
+        let _ = Patient(io::stdout()).write_all(&[PASTES_UNTOLD, rest].concat());
     }
 }
 
@@ -101,6 +112,7 @@ impl Keyboard {
         let mut begun = lock(&self.desk);
         begun.editor = Editor::new(history);
         if !begun.over {
+            Patient(io::stdout()).write_all(PASTES_TOLD)?;
             begun.show("")?;
         }
         drop(begun);
@@ -119,7 +131,7 @@ impl Keyboard {
                 desk.editor.feed(&buffer[..bytes], |typed| all.push(typed));
                 // What was typed stays where it is, and what comes goes below.
                 let lines = all.iter().map(|typed| match typed {
-                    Typed::Line(line) => format!("> {line}\n"),
+                    Typed::Line(line) => format!("> {}\n", line.replace('\n', "\n  ")),
                     Typed::End => String::new(),
                 });
                 desk.show(&lines.collect::<String>())?;

@@ -3,10 +3,14 @@
 use super::extension::{self, Agreement, DeflateMode};
 use super::http::MAX_HEADERS;
 use super::upgrade::accept_value;
+use crate::data::log::printable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 use std::sync::Arc;
+
+/// So much of the content of a refusal is kept.
+const CONTENT_BYTES: usize = 500;
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -34,11 +38,22 @@ pub struct Opened {
     pub head_bytes: usize,
 }
 
+/// What a server says that does not upgrade.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Refusal {
+    /// The status.
+    pub status: u16,
+    /// Where to ask instead, if it says that.
+    pub location: Option<String>,
+    /// The beginning of the content, as far as it came with the head, without what is not text.
+    pub content: String,
+}
+
 /// A server's answer that does not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HandshakeError {
     /// Another status than 101.
-    Status(u16),
+    Refused(Box<Refusal>),
     /// The rule that the answer breaks.
     Invalid(&'static str),
 }
@@ -46,7 +61,14 @@ pub enum HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            HandshakeError::Status(status) => write!(f, "the server answered the upgrade with status {status}"),
+            HandshakeError::Refused(refusal) => {
+                let Refusal { status, location, content } = &**refusal;
+                write!(f, "the server answered the upgrade with status {status}")?;
+                if let Some(location) = location {
+                    write!(f, ", and points to {location}")?;
+                }
+                if content.is_empty() { Ok(()) } else { write!(f, ": {content}") }
+            }
             HandshakeError::Invalid(rule) => write!(f, "the server's answer to the upgrade is invalid: {rule}"),
         }
     }
@@ -129,13 +151,18 @@ impl ClientHandshake {
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(HandshakeError::Invalid("not HTTP")),
         };
-        if response.code != Some(101) {
-            return Err(HandshakeError::Status(response.code.unwrap_or_default()));
-        }
         let values = |name: &'static str| {
             let matching = response.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
             matching.filter_map(|header| std::str::from_utf8(header.value).ok())
         };
+        if response.code != Some(101) {
+            let content = &bytes[head_bytes..bytes.len().min(head_bytes + CONTENT_BYTES)];
+            return Err(HandshakeError::Refused(Box::new(Refusal {
+                status: response.code.unwrap_or_default(),
+                location: values("location").next().map(|url| printable(url, CONTENT_BYTES)),
+                content: printable(String::from_utf8_lossy(content).trim(), CONTENT_BYTES),
+            })));
+        }
         let has_token = |name, token: &str| {
             values(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
         };
@@ -197,7 +224,16 @@ mod tests {
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
         let read = |head: &str| handshake().read(format!("{head}\r\n").as_bytes(), 0);
         assert!(matches!(read(good), Ok(Some(_))));
-        assert_eq!(read("HTTP/1.1 404 X\r\n"), Err(HandshakeError::Status(404)));
+        let refused = |status, location: Option<&str>, content: &str| {
+            let location = location.map(str::to_owned);
+            Err(HandshakeError::Refused(Box::new(Refusal { status, location, content: content.to_owned() })))
+        };
+        assert_eq!(read("HTTP/1.1 404 X\r\n"), refused(404, None, ""));
+        let moved = b"HTTP/1.1 302 X\r\nLocation: wss://h/\r\n\r\nGo\nthere.\n";
+        let error = handshake().read(moved, 0);
+        assert_eq!(error, refused(302, Some("wss://h/"), "Go\\nthere."));
+        let said = error.map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(said, "the server answered the upgrade with status 302, and points to wss://h/: Go\\nthere.");
         for bad in [
             good.replace("s3p", "S3P"),
             good.replace("Upgrade: websocket", "Upgrade: x"),

@@ -30,7 +30,7 @@ class Terminal:
             fcntl.ioctl(self.keys, termios.TIOCSCTTY, 0)
             for descriptor in range(3):
                 os.dup2(self.keys, descriptor)
-            os.execve(command[0], command, {"TERM": "xterm", "PATH": os.environ["PATH"], **variables})
+            os.execve(command[0], command, {"TERM": "xterm", "PATH": os.environ["PATH"], "NO_COLOR": "1", **variables})
 
     def type(self, *keys):
         os.write(self.screen, "".join(keys).encode())
@@ -174,6 +174,31 @@ def long_line(percore, url):
     assert terminal.ends()[0] == 0
 
 
+def pastes_and_searches(percore, url, folder):
+    terminal = Terminal(percore, "client", url, XDG_STATE_HOME=folder)
+    # In either order: the keyboard has a thread of its own.
+    terminal.shows(r"(?s)\x1b\[\?2004h.*percore: connected to |percore: connected to .*\x1b\[\?2004h")
+    # One message, although it has lines.
+    terminal.types("\x1b[200~first\r\nsecond\r\n\x1b[201~", ENTER)
+    terminal.shows(r"< first\\nsecond\r\n")
+    terminal.types("\x12helL")
+    terminal.shows(r"\(search 'helL'\) helLlo")
+    terminal.type(ENTER)
+    terminal.shows("< helLlo\r\n")
+    terminal.types(CTRL_D)
+    code, text = terminal.ends()
+    assert code == 0 and "\x1b[?2004l" in text, (code, text)
+
+
+def colours(percore, url):
+    terminal = Terminal(percore, "client", "--no-history", url, NO_COLOR="")
+    terminal.shows(r"\x1b\[2mpercore: connected to [^\x1b]*\x1b\[0m\r\n")
+    terminal.types("hello", ENTER)
+    terminal.shows(r"\x1b\[36m<\x1b\[0m hello\r\n")
+    terminal.types(CTRL_D)
+    assert terminal.ends()[0] == 0
+
+
 def nobody_there(percore, folder):
     # It ends before, while or after the editor begins.
     for _ in range(10):
@@ -191,6 +216,8 @@ def main(percore, echo, ticker, hostile, other_hostile, folder):
     signals(percore, echo)
     long_line(percore, echo)
     nobody_there(percore, folder)
+    pastes_and_searches(percore, echo, folder)
+    colours(percore, echo)
 
 
 main(*sys.argv[1:])
