@@ -53,6 +53,7 @@ pub mod cli;
 pub mod client;
 pub mod data;
 pub mod gateway;
+pub mod origin;
 pub mod os;
 pub mod outbox;
 pub mod protocol;

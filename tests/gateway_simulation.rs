@@ -7,7 +7,7 @@ use percore::gateway::Rules;
 use percore::gateway::call::{Call, Callee, Outcome, Returned};
 use percore::gateway::codec::json::Json;
 use percore::gateway::core::{Core, Order};
-use percore::gateway::event::{Ending, Reply, Upgrade};
+use percore::gateway::event::{Opening, Reply};
 use percore::gateway::name::{Named, Names, Serials};
 use percore::gateway::rules::{Balance, OnFailure};
 use percore::{ConnectionId, Kind, Peer};
@@ -24,8 +24,8 @@ const ADDRESS: &str = "127.0.0.1:9465/sr";
 struct Client {
     serial: u64,
     id: ConnectionId,
-    /// Whether its handshake waits, and by which token.
-    token: Option<u64>,
+    /// Whether its handshake waits.
+    waits: bool,
     sent: u32,
     paused: bool,
 }
@@ -84,7 +84,8 @@ impl World {
         let (rules, origins) = (rules(&mut random), random.random_range(1..4));
         let keeps = rules.on_failure == OnFailure::Keep;
         let names = Names::new(ADDRESS, b"key");
-        let core = Core::new(rules, Box::new(Json), names.clone(), Serials::new(1, 1_000), origins);
+        let mut core = Core::new(rules, Box::new(Json), origins);
+        core.place(names.clone(), Serials::new(1, 1_000));
         World {
             core,
             names,
@@ -132,16 +133,14 @@ impl World {
     fn connects(&mut self) {
         self.next_id += 1;
         let id = ConnectionId { node: 1, generation: self.next_id, index: self.next_id };
-        let token = u64::from(self.next_id);
         let serial = if self.holds {
-            self.core.connect(token, Upgrade::default(), Peer::UNIX, None, self.now)
+            self.core.connect(Opening::default(), Peer::UNIX, None, self.now)
         } else {
-            let serial = self.core.open(id, Upgrade::default(), Peer::UNIX, None, self.now);
+            let serial = self.core.open(id, Opening::default(), Peer::UNIX, None, self.now);
             self.accepted.insert(serial);
             serial
         };
-        let token = self.holds.then_some(token);
-        self.clients.push(Client { serial, id, token, sent: 0, paused: false });
+        self.clients.push(Client { serial, id, waits: self.holds, sent: 0, paused: false });
     }
 
     fn talks(&mut self) {
@@ -150,7 +149,7 @@ impl World {
         }
         let place = self.random.random_range(0..self.clients.len());
         let client = &mut self.clients[place];
-        if client.paused || client.token.is_some() {
+        if client.paused || client.waits {
             return;
         }
         let payload = format!("{:04} {}", client.sent, "x".repeat(self.random.random_range(0..100)));
@@ -167,11 +166,10 @@ impl World {
 
     fn end(&mut self, place: usize) {
         let client = self.clients.swap_remove(place);
-        if client.token.is_none() {
+        if !client.waits {
             self.over.insert(client.serial);
         }
-        let ending = Ending { code: 1000, reason: String::new(), lasted: Duration::ZERO };
-        self.core.closed(client.serial, ending, self.now);
+        self.core.closed(client.serial, 1000, "", self.now);
     }
 
     /// Does what the core orders.
@@ -185,16 +183,16 @@ impl World {
                 }
                 Order::Pause(id) => self.set_paused(id, true),
                 Order::Resume(id) => self.set_paused(id, false),
-                Order::Admit(token, _) => {
-                    let place = self.client(|client| client.token == Some(token)).expect("it waits");
+                Order::Admit(serial, _) => {
+                    let place = self.client(|client| client.serial == serial && client.waits).expect("it waits");
                     let client = &mut self.clients[place];
-                    client.token = None;
+                    client.waits = false;
                     self.accepted.insert(client.serial);
                     self.core.admitted(client.serial, client.id, self.now);
                 }
-                Order::Refuse(token, refusal) => {
+                Order::Refuse(serial, refusal) => {
                     assert!(refusal.status >= 400, "{refusal:?}");
-                    if let Some(place) = self.client(|client| client.token == Some(token)) {
+                    if let Some(place) = self.client(|client| client.serial == serial) {
                         self.clients.swap_remove(place);
                     }
                 }
@@ -346,10 +344,10 @@ fn what_clients_do_reaches_the_origin_in_order_and_each_end_once() {
 #[test]
 fn an_end_is_told_again_until_it_is_given_up() {
     let rules = Rules { closed_retry: Duration::from_secs(10), ..Rules::default() };
-    let mut core = Core::new(rules, Box::new(Json), Names::new(ADDRESS, b"key"), Serials::new(0, 1), 1);
+    let mut core = Core::new(rules, Box::new(Json), 1);
     let id = ConnectionId { node: 0, generation: 1, index: 0 };
     let mut now = Duration::ZERO;
-    let serial = core.open(id, Upgrade::default(), Peer::UNIX, None, now);
+    let serial = core.open(id, Opening::default(), Peer::UNIX, None, now);
     let mut calls = Vec::new();
     let mut answers = |core: &mut Core, now: Duration, status: u16| {
         while let Some(order) = core.next_order() {
@@ -361,7 +359,7 @@ fn an_end_is_told_again_until_it_is_given_up() {
         calls.clone()
     };
     answers(&mut core, now, 200);
-    core.closed(serial, Ending { code: 1006, reason: String::new(), lasted: now }, now);
+    core.closed(serial, 1006, "", now);
     while core.closed_pending() > 0 {
         answers(&mut core, now, 500);
         if let Some(next) = core.next_deadline() {
@@ -382,11 +380,10 @@ fn an_end_is_told_again_until_it_is_given_up() {
 #[test]
 fn an_origin_that_is_away_for_a_moment_costs_nobody_a_connection() {
     for (away, survives) in [(Duration::from_millis(1500), true), (Duration::from_secs(3), false)] {
-        let names = Names::new(ADDRESS, b"key");
-        let mut core = Core::new(Rules::default(), Box::new(Json), names, Serials::new(0, 1), 1);
+        let mut core = Core::new(Rules::default(), Box::new(Json), 1);
         let id = ConnectionId { node: 0, generation: 1, index: 0 };
         let mut now = Duration::ZERO;
-        core.open(id, Upgrade::default(), Peer::UNIX, None, now);
+        core.open(id, Opening::default(), Peer::UNIX, None, now);
         let mut closed = false;
         while now < Duration::from_secs(5) {
             while let Some(order) = core.next_order() {

@@ -3,7 +3,7 @@
 
 use super::call::{Call, Callee, Outcome, Returned};
 use super::codec::Codec;
-use super::event::{Answer, Effects, Ending, Event, Refusal, Subject, Upgrade};
+use super::event::{Answer, Effects, Ending, Event, Opening, Refusal, Subject};
 use super::keep_alive::KeepAlive;
 use super::lines::{Connection, Line, State};
 use super::name::{Named, Names, Serials};
@@ -31,9 +31,9 @@ pub enum Order {
     Pause(ConnectionId),
     /// Read from it again.
     Resume(ConnectionId),
-    /// Complete a handshake, with the subprotocol that the origin chose.
+    /// Complete the handshake of the connection of this number, with the subprotocol that the origin chose.
     Admit(u64, Option<String>),
-    /// Refuse a handshake.
+    /// Refuse it.
     Refuse(u64, Refusal),
 }
 
@@ -94,14 +94,15 @@ pub struct Core {
 }
 
 impl Core {
-    /// No connections yet. There are `origins` origins; `serials` number the connections.
-    pub fn new(rules: Rules, codec: Box<dyn Codec>, names: Names, serials: Serials, origins: usize) -> Core {
+    /// No connections yet. There are `origins` origins.
+    pub fn new(rules: Rules, codec: Box<dyn Codec>, origins: usize) -> Core {
+        let serials = Serials::new(0, 0);
         Core {
             origins: Origins::new(origins, rules.balance, rules.origin_calls),
             keep_alive: KeepAlive::default(),
             rules,
             codec,
-            names,
+            names: Names::new("", &[]),
             serials,
             event_ids: serials,
             connections: Slab::new(),
@@ -119,6 +120,11 @@ impl Core {
             counts: Counts::default(),
             epoch: Duration::ZERO,
         }
+    }
+
+    /// Sets how connections are named and numbered, before there is one.
+    pub fn place(&mut self, names: Names, serials: Serials) {
+        (self.names, self.serials, self.event_ids) = (names, serials, serials);
     }
 
     /// Tells Unix time at the start, by the system's clock as it is now.
@@ -176,10 +182,10 @@ impl Core {
         self.names.read(name)
     }
 
-    /// A client asks for a connection, and its handshake `token` waits for the origin: [`Order::Admit`] or [`Order::Refuse`]
-    /// follows. Returns its number.
-    pub fn connect(&mut self, token: u64, upgrade: Upgrade, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
-        self.begin(None, token, Event::Connect(Box::new(upgrade)), peer, agent, now)
+    /// A client asks for a connection, and its handshake waits for the origin: [`Order::Admit`] or [`Order::Refuse`] follows.
+    /// Returns its number.
+    pub fn connect(&mut self, opening: Opening, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
+        self.begin(None, Event::Connect(Box::new(opening)), peer, agent, now)
     }
 
     /// A handshake that was admitted is complete.
@@ -190,22 +196,14 @@ impl Core {
     }
 
     /// A connection is open whose handshake did not wait. Returns its number.
-    pub fn open(&mut self, id: ConnectionId, upgrade: Upgrade, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
-        self.begin(Some(id), 0, Event::Connected(Box::new(upgrade)), peer, agent, now)
+    pub fn open(&mut self, id: ConnectionId, opening: Opening, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
+        self.begin(Some(id), Event::Connected(Box::new(opening)), peer, agent, now)
     }
 
-    fn begin(
-        &mut self,
-        id: Option<ConnectionId>,
-        token: u64,
-        event: Event,
-        peer: Peer,
-        agent: Option<&str>,
-        now: Duration,
-    ) -> u64 {
+    fn begin(&mut self, id: Option<ConnectionId>, event: Event, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
         let serial = self.serials.take();
         let agent = agent.filter(|_| self.codec.keeps_agent()).map(Box::from);
-        let connection = Connection { serial, id, token, peer, agent, opened: now, heard: now, closing: false };
+        let connection = Connection { serial, id, peer, agent, opened: now, heard: now, closing: false };
         let place = self.connections.insert(connection);
         self.places.insert(serial, place);
         self.keep_alive.begin(self.rules.keep_alive_interval, now);
@@ -234,8 +232,9 @@ impl Core {
     }
 
     /// A connection is over, or a client whose handshake waits has gone.
-    pub fn closed(&mut self, serial: u64, ending: Ending, now: Duration) {
+    pub fn closed(&mut self, serial: u64, code: u16, reason: &str, now: Duration) {
         let Some(connection) = self.forget(serial) else { return };
+        let ending = Ending { code, reason: reason.to_owned(), lasted: now.saturating_sub(connection.opened) };
         if let Some(line) = self.lines.get_mut(&serial) {
             if connection.id.is_none() && line.state != State::UnderWay {
                 // The origin has not heard of it.

@@ -8,9 +8,9 @@ use std::time::Duration;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A client asks for a connection; its handshake waits for the answer.
-    Connect(Box<Upgrade>),
+    Connect(Box<Opening>),
     /// A connection is open.
-    Connected(Box<Upgrade>),
+    Connected(Box<Opening>),
     /// A message came.
     Message(Kind, Vec<u8>),
     /// A connection is over.
@@ -34,7 +34,7 @@ impl Event {
 
 /// What the request for a connection said.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Upgrade {
+pub struct Opening {
     /// The path, as it was sent.
     pub path: String,
     /// What follows the first `?`.

@@ -13,8 +13,6 @@ pub struct Connection {
     pub serial: u64,
     /// What the sessions call it; `None` while its handshake waits for the origin.
     pub id: Option<ConnectionId>,
-    /// Names the handshake that waits.
-    pub token: u64,
     /// The client.
     pub peer: Peer,
     /// What the client calls itself, if the codec wants to know.

@@ -8,6 +8,7 @@
 //! for each connection that was accepted the origin is told once that it is closed, unless that is given up and counted;
 //! what waits is bounded, and a client beyond its bound is not read from.
 
+pub mod app;
 pub mod call;
 pub mod codec;
 pub mod core;
@@ -17,5 +18,6 @@ mod lines;
 pub mod name;
 mod origins;
 pub mod rules;
+pub mod service;
 
 pub use rules::Rules;

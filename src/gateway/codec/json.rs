@@ -2,7 +2,7 @@
 
 use super::{Codec, Post};
 use crate::data::id::Peer;
-use crate::gateway::event::{Answer, Effects, Event, Refusal, Reply, Subject, Upgrade};
+use crate::gateway::event::{Answer, Effects, Event, Opening, Refusal, Reply, Subject};
 use crate::protocol::message::Kind;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,9 +25,9 @@ impl Codec for Json {
         body.push_str(&subject.name);
         body.push_str(r#"","ConnectionEstablished":"#);
         match event {
-            Event::Connect(upgrade) | Event::Connected(upgrade) => {
+            Event::Connect(opening) | Event::Connected(opening) => {
                 body.push_str(r#"{"Subprotocol":"#);
-                write_string(&mut body, &upgrade.subprotocol);
+                write_string(&mut body, &opening.subprotocol);
                 body.push_str(r#"},"ConnectionClosed":null,"MessageReceived":null"#);
             }
             Event::Closed(_) => body.push_str(r#"null,"ConnectionClosed":{},"MessageReceived":null"#),
@@ -66,7 +66,7 @@ impl Codec for Json {
 /// What the JSON of an event has no room for.
 fn headers(event: &Event, subject: &Subject) -> Vec<(String, String)> {
     match event {
-        Event::Connect(upgrade) | Event::Connected(upgrade) => opening_headers(upgrade, subject.peer),
+        Event::Connect(opening) | Event::Connected(opening) => opening_headers(opening, subject.peer),
         Event::Closed(ending) => vec![
             ("percore-close-code".into(), ending.code.to_string()),
             ("percore-close-reason".into(), ending.reason.clone()),
@@ -76,10 +76,10 @@ fn headers(event: &Event, subject: &Subject) -> Vec<(String, String)> {
     }
 }
 
-fn opening_headers(upgrade: &Upgrade, peer: Peer) -> Vec<(String, String)> {
-    let mut headers = upgrade.headers.clone();
-    headers.push(("percore-path".into(), upgrade.path.clone()));
-    headers.extend(upgrade.query.iter().map(|query| ("percore-query".into(), query.clone())));
+fn opening_headers(opening: &Opening, peer: Peer) -> Vec<(String, String)> {
+    let mut headers = opening.headers.clone();
+    headers.push(("percore-path".into(), opening.path.clone()));
+    headers.extend(opening.query.iter().map(|query| ("percore-query".into(), query.clone())));
     headers.extend(peer.addr().map(|addr| ("percore-client".into(), addr.to_string())));
     headers
 }
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn the_bodies_of_websocket_service() {
         let headers = vec![("cookie".to_owned(), "c".to_owned())];
-        let upgrade = Upgrade { path: "/a".into(), query: Some("b=1".into()), headers, ..Upgrade::default() };
-        let (body, headers) = written(&Event::Connected(Box::new(upgrade)));
+        let opening = Opening { path: "/a".into(), query: Some("b=1".into()), headers, ..Opening::default() };
+        let (body, headers) = written(&Event::Connected(Box::new(opening)));
         assert_eq!(
             body,
             r#"{"WebSocketEvent":{"ConnectionId":"ID","ConnectionEstablished":{"Subprotocol":""},"ConnectionClosed":null,"MessageReceived":null},"WebSocketKeepAlives":null}"#

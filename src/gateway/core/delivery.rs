@@ -13,7 +13,7 @@ impl Core {
                     let messages = effects.messages.into_iter();
                     self.orders.extend(messages.map(|(kind, payload)| Order::Send(id, kind, payload)));
                 }
-                None if opening => self.orders.push_back(Order::Admit(connection.token, effects.subprotocol)),
+                None if opening => self.orders.push_back(Order::Admit(serial, effects.subprotocol)),
                 None => {}
             }
         }
@@ -40,15 +40,14 @@ impl Core {
             Event::Closed(_) => return self.try_again(serial, reason, now),
             Event::Connect(_) => {
                 let status = if sent { 504 } else { 503 };
-                let token = self.find(serial).map(|connection| connection.token);
                 let refusal = Refusal { status, reason: "The application does not answer.".into() };
                 if !sent {
                     return self.turn_away(serial, refusal);
                 }
                 // The origin may have accepted it.
-                self.orders.extend(token.map(|token| Order::Refuse(token, refusal)));
-                let lasted = Duration::ZERO;
-                self.closed(serial, Ending { code: 1006, reason: reason.to_owned(), lasted }, now);
+                let waits = self.find(serial).is_some();
+                self.orders.extend(waits.then_some(Order::Refuse(serial, refusal)));
+                self.closed(serial, 1006, reason, now);
                 return self.advance(serial);
             }
             _ => {}
@@ -87,7 +86,7 @@ impl Core {
     /// A client whose handshake waits is refused; the origin knows nothing of its connection.
     fn turn_away(&mut self, serial: u64, refusal: Refusal) {
         let connection = self.forget(serial);
-        self.orders.extend(connection.map(|connection| Order::Refuse(connection.token, refusal)));
+        self.orders.extend(connection.map(|_| Order::Refuse(serial, refusal)));
         self.drop_line(serial);
     }
 
