@@ -97,7 +97,9 @@ pub trait App {
     /// [`UpgradeRules`](crate::UpgradeRules), 404 elsewhere.
     ///
     /// Called for each request, whether or not it asks for an upgrade, but for those that the server answers by
-    /// itself: `/healthz`, `/healthcheck`, and a GET or HEAD with content (413).
+    /// itself: `/healthz`, `/healthcheck`, and a GET or HEAD with content that the app does not take (413). By
+    /// [`Outbox::defer`] the answer is put off until later. A request of a [service listener](crate::Server::listen_service)
+    /// is known by [`Request::is_service`], is never upgraded, and is 404 for `None`.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
@@ -116,6 +118,49 @@ pub trait App {
     /// # }
     /// ```
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        let _ = (request, out);
+        None
+    }
+
+    /// How many bytes of content the app takes with this request, of which only the head has come; 0, the default, for none.
+    /// Asked for each request that has content, but for the server's own paths.
+    ///
+    /// Content within that, and within [`Settings::max_content`](crate::Settings::max_content), is read before
+    /// [`App::on_request`] is called, which finds it in [`Request::content`]; longer content is 413 before it is read. With 0
+    /// a GET or HEAD is 413, and any other request goes to `on_request` without its content: that stays unread, and so the
+    /// answer is the last on its connection.
+    ///
+    /// ```
+    /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
+    /// # struct Mailbox(Vec<Vec<u8>>);
+    /// # impl App for Mailbox {
+    /// #     type Connection = ();
+    /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+    /// #     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
+    /// fn takes_content(&self, request: &Request<'_>) -> usize {
+    ///     if (request.method(), request.path()) == ("POST", "/mail") { 64 << 10 } else { 0 }
+    /// }
+    ///
+    /// fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
+    ///     match (request.method(), request.path()) {
+    ///         ("POST", "/mail") => self.0.push(request.content().to_vec()),
+    ///         (_, "/mail") => return Some(Response::text(405, "Post something.").header("Allow", "POST")),
+    ///         _ => return None,
+    ///     }
+    ///     Some(Response::new(204))
+    /// }
+    /// # }
+    /// ```
+    fn takes_content(&self, request: &Request<'_>) -> usize {
+        let _ = request;
+        0
+    }
+
+    /// An upgrade that could be accepted now: it is valid (RFC 6455, section 4.2.1), of a path, an origin and a client that
+    /// may, and [`App::on_request`] left it to the server. [`Request::subprotocol`] is what would be agreed on. `None`, the
+    /// default, accepts it; `Some` refuses. After [`Outbox::defer`] it waits for [`Outbox::accept_upgrade`], or for
+    /// [`Outbox::answer`], which refuses it.
+    fn on_upgrade(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let _ = (request, out);
         None
     }

@@ -72,6 +72,7 @@ pub use data::stats::Stats;
 pub use os::bus::{Bus, BusOptions};
 pub use os::listener::ListenAddr;
 pub use os::log_writer::LogFormat;
+pub use outbox::answers::{InvalidHeader, Ticket, Upgrade};
 pub use outbox::{Delivery, Outbox, SendRules, SlowConsumer};
 pub use protocol::close::CloseReason;
 pub use protocol::extension::DeflateMode;

@@ -1,8 +1,10 @@
 //! The [`Outbox`]: how apps send. It encodes frames into the out queue and minds the backlog.
 
+pub(crate) mod answers;
 pub(crate) mod channels;
 mod echo;
 mod limits;
+mod reading;
 
 use crate::data::id::ConnectionId;
 use crate::data::log::{AppLog, Level, Log};
@@ -15,6 +17,7 @@ use crate::protocol::extension::Agreement;
 use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
 use crate::protocol::message::Kind;
+use answers::Debts;
 use channels::Broadcast;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -79,6 +82,8 @@ pub(crate) enum Demand {
     Closing(CloseCode),
     /// The backlog is full.
     Overflow,
+    /// A request that was put off has its answer.
+    Answered,
     /// Members came to channels or left them; of no connection in particular.
     News,
 }
@@ -134,6 +139,10 @@ pub struct Outbox {
     /// Connections whose app wants to know when all is written.
     pub(crate) awaited: Vec<ConnectionId>,
     pub(crate) stops: bool,
+    /// Answers that the app owes.
+    pub(crate) debts: Debts,
+    /// Connections that may be read from again.
+    pub(crate) resumed: Vec<ConnectionId>,
     /// When the app wants its tick at the latest.
     pub(crate) tick_by: Option<Duration>,
     pub(crate) now: Duration,
@@ -168,6 +177,8 @@ impl Outbox {
             orders: Vec::new(),
             awaited: Vec::new(),
             stops: false,
+            debts: Debts::default(),
+            resumed: Vec::new(),
             tick_by: None,
             now: Duration::ZERO,
             epoch: Duration::ZERO,
@@ -330,20 +341,6 @@ impl Outbox {
             lane.mode |= TAKEOVER;
             self.own.insert(id.index, Deflater::new(self.rules.deflate_level, bits, true));
         }
-    }
-
-    /// Whether much of what we send waits for the connection's socket, and more may.
-    fn is_behind(&mut self, key: u32) -> bool {
-        let lane = self.queue.lane_at(key);
-        // A smaller backlog is met first, and it is full for who sends on.
-        lane.is_blocked() && lane.queued_bytes() >= READ_PAUSE_BYTES && self.rules.max_backlog > READ_PAUSE_BYTES
-    }
-
-    /// Whether to read from this connection: not while it leaves unread what we send, but a message that is being
-    /// echoed is read to its end, since a client may send all of it before it reads. One that begins behind the pause
-    /// is not: of those a client may send any number.
-    pub(crate) fn wants_read(&mut self, key: u32) -> bool {
-        !self.is_behind(key) || self.under_way.get(&key).is_some_and(|echo| !echo.behind)
     }
 
     /// Whether frames may still be queued: no Close frame was, and the backlog did not overflow.

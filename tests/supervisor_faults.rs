@@ -63,7 +63,7 @@ fn a_worker_that_cannot_be_started_ends_nobody() {
 #[test]
 fn a_service_of_which_nobody_ever_served_gives_up() {
     let patterns = ["127.0.0.1:0".parse().expect("an address")];
-    let listeners = listen_all(&patterns, 2, BindOptions { backlog: 8, unix_mode: None }).expect("ports");
+    let listeners = listen_all(&patterns, &[], 2, BindOptions { backlog: 8, unix_mode: None }).expect("ports");
     let plan = Plan {
         program: Program { path: "/bin/false".into(), arguments: Vec::new() },
         listeners,

@@ -281,6 +281,8 @@ impl From<FormatFlag> for LogFormat {
 /// What the flags come to.
 pub(super) struct Checked {
     pub listen: Vec<ListenPattern>,
+    /// Where to listen for the application behind the server.
+    pub service: Vec<ListenPattern>,
     pub workers: Workers,
     pub pin: PinFlag,
     pub admin: Option<ListenAddr>,
@@ -347,13 +349,13 @@ impl ServerFlags {
         let (workers, pin, ready_fd) = (self.workers, self.pin, self.ready_fd);
         let (settings, options, log) = (self.settings(defaults), self.options(), self.log());
         let (bus, bus_options) = (self.bus.place(), self.bus.options());
-        Ok(Checked { listen, workers, pin, admin, ready_fd, bus, bus_options, settings, options, log })
+        let service = Vec::new();
+        Ok(Checked { listen, service, workers, pin, admin, ready_fd, bus, bus_options, settings, options, log })
     }
 
     fn settings(&self, defaults: Defaults) -> Settings {
         let paths = defaults.paths.iter().map(|path| (*path).to_owned()).collect();
         Settings {
-            node: 0,
             max_message: self.max_message,
             upgrade: UpgradeRules {
                 paths: if self.path.is_empty() { paths } else { self.path.clone() },
@@ -380,9 +382,7 @@ impl ServerFlags {
             handshake_timeout: self.handshake_timeout,
             http_lifetime: self.http_lifetime,
             close_timeout: self.close_timeout,
-            hears_out: false,
             max_connections: self.max_connections as usize,
-            max_sockets: usize::MAX,
             max_connections_per_ip: self.max_connections_per_ip,
             proxies: ProxyRules {
                 trusted: self.trusted_proxy.clone(),
@@ -392,6 +392,7 @@ impl ServerFlags {
                 },
                 proxy_protocol: self.proxy_protocol,
             },
+            ..Settings::default()
         }
     }
 

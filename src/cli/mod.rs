@@ -14,6 +14,7 @@ mod healthcheck;
 mod limit_flags;
 mod reload;
 mod serve;
+pub mod service_flags;
 pub mod units;
 mod workers;
 

@@ -11,7 +11,7 @@ use crate::apps::echo::{Echo, PrefixedEcho};
 use crate::apps::ticker::market::Market;
 use crate::apps::ticker::table::{TABLE, read_csv};
 use crate::apps::ticker::{Ticker, Times};
-use crate::data::log::{Field, Level};
+use crate::data::log::{Field, Level, Log};
 use crate::data::rate::RateRules;
 use crate::data::stats::Stats;
 use crate::os::allocator::give_memory_back;
@@ -20,11 +20,12 @@ use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
 use crate::os::hostname::hostname;
+use crate::os::listener::ListenAddr;
 use crate::os::log_writer;
 use crate::os::shared_words::SharedWords;
 use crate::reactor::{Outcome, Server, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
-use crate::supervisor::{Assignment, Plan, Program, Ready, Supervisor, listen_all, watch_for_orphans};
+use crate::supervisor::{Assignment, Plan, Program, Ready, SlotListeners, Supervisor, listen_all, watch_for_orphans};
 use clap::{Args, Subcommand};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -212,18 +213,26 @@ fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure
 
 /// A process without a supervisor.
 fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
-    let Checked { listen, admin, ready_fd, settings, options, mut log, .. } = checked;
+    let Checked { listen, service, admin, ready_fd, settings, options, mut log, .. } = checked;
     let mut ready = Ready::new(ready_fd)?;
     let bind = options.bind();
     let hang_timeout = options.hang_timeout;
     let mut server = Server::new(app).settings(settings).options(options);
-    for listener in listen_all(&listen, 1, bind)?.into_iter().flatten() {
-        let listener = Rc::into_inner(listener).ok_or_else(|| io::Error::other("a listener that is shared"))?;
-        server = server.listener(listener);
+    let owned = |listener| Rc::into_inner(listener).ok_or_else(|| io::Error::other("a listener that is shared"));
+    for SlotListeners { public, service } in listen_all(&listen, &service, 1, bind)? {
+        for listener in public {
+            server = server.listener(owned(listener)?);
+        }
+        for listener in service {
+            server = server.service_listener(owned(listener)?);
+        }
     }
     for addr in server.local_addrs()? {
         let addr = addr.to_string();
         log.push(Level::Info, "start", &[("listen", &addr)], format!("Starting server on {addr}..."));
+    }
+    for addr in server.service_addrs()? {
+        log_service(&mut log, &addr);
     }
     if let Some(addr) = admin {
         let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
@@ -242,7 +251,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
 /// A worker of a supervisor.
 fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let Checked { mut settings, options, mut log, .. } = checked;
-    let Assignment { slot, control, counters, listeners } = Assignment::receive()?;
+    let Assignment { slot, control, counters, listeners, service_listeners } = Assignment::receive()?;
     log_writer::name_worker(slot);
     settings.node = slot as u32;
     let shown = counters.map_or_else(
@@ -259,6 +268,9 @@ fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     let mut server = Server::new(app).settings(settings).options(options).control(control).counters(counters);
     for listener in listeners {
         server = server.listener(listener);
+    }
+    for listener in service_listeners {
+        server = server.service_listener(listener);
     }
     Ok(server.log(log))
 }
@@ -315,19 +327,23 @@ fn workers_on_bus(checked: &mut Checked) -> Result<usize, Failure> {
 }
 
 fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<()> {
-    let Checked { listen, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
+    let Checked { listen, service, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
     let ready = Ready::new(ready_fd)?;
     let slots = workers.number();
-    let listeners = listen_all(&listen, slots, options.bind())?;
+    let listeners = listen_all(&listen, &service, slots, options.bind())?;
     let board = SharedBoard::default();
     let addrs: BTreeSet<String> = listeners
         .iter()
-        .flatten()
+        .flat_map(|slot| &slot.public)
         .map(|listener| listener.local_addr().map(|addr| addr.to_string()))
         .collect::<Result<_, _>>()?;
     for addr in addrs {
         let text = format!("Starting server on {addr}... ({slots} workers)");
         log.push(Level::Info, "start", &[("listen", &addr), ("workers", &slots)], text);
+    }
+    // The first slot's are those of all, but where each worker has an address of its own.
+    for listener in listeners.iter().take(1).flat_map(|slot| &slot.service) {
+        log_service(&mut log, &listener.local_addr()?);
     }
     if let Some(addr) = admin {
         admin::serve(&addr, Arc::clone(&board), options.hang_timeout, &mut log)?;
@@ -344,6 +360,11 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<(
         log_format: options.log_format,
     };
     Supervisor::new(plan)?.run()
+}
+
+fn log_service(log: &mut Log, addr: &ListenAddr) {
+    let addr = addr.to_string();
+    log.push(Level::Info, "start", &[("service", &addr)], format!("service listener on {addr}"));
 }
 
 /// The processor for each slot.

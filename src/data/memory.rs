@@ -11,6 +11,8 @@ pub enum MemoryKind {
     Connections,
     /// Bytes that came and were not worked on yet: parts of requests, and what is left of a read.
     Input,
+    /// Requests of whose content a part has come.
+    Content,
     /// Messages of which a part has come.
     Assembly,
     /// What sockets did not take, copied for one connection.
@@ -28,8 +30,8 @@ pub enum MemoryKind {
 }
 
 /// The kinds as label values, by index.
-pub const MEMORY_KINDS: [&str; 9] =
-    ["connections", "input", "assembly", "backlog", "shared", "spans", "held", "windows", "scratch"];
+pub const MEMORY_KINDS: [&str; 10] =
+    ["connections", "input", "content", "assembly", "backlog", "shared", "spans", "held", "windows", "scratch"];
 
 /// Bytes by [`MemoryKind`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

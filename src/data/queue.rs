@@ -59,6 +59,8 @@ pub struct Lane {
     pub mode: u8,
     dirty: bool,
     blocked: bool,
+    /// Nothing is to be read from the connection for now, as its owner says.
+    pub held: bool,
     queued: usize,
     /// Boxed, because nearly every lane has none.
     backlog: Option<Box<Backlog>>,
@@ -72,6 +74,7 @@ impl Lane {
         mode: 0,
         dirty: false,
         blocked: false,
+        held: false,
         queued: 0,
         backlog: None,
     };

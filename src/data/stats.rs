@@ -21,8 +21,10 @@ pub const PONG: usize = 4;
 pub const OPCODES: [&str; 5] = ["text", "binary", "close", "ping", "pong"];
 
 /// Statuses with which percore itself refuses requests, as label values; the last is any other, which an app chose.
-pub(crate) const STATUSES: [&str; 14] =
-    ["400", "403", "404", "405", "408", "413", "414", "426", "429", "431", "501", "503", "505", "other"];
+pub(crate) const STATUSES: [&str; 18] = [
+    "400", "401", "403", "404", "405", "408", "411", "413", "414", "417", "426", "429", "431", "501", "503", "504",
+    "505", "other",
+];
 
 /// Close codes as label values (RFC 6455, section 7.4); the last is any other.
 const CODES: [&str; 14] =
@@ -387,7 +389,7 @@ mod tests {
         assert_eq!(words.len(), Stats::WORDS);
         assert_eq!(Stats::from_words(&words), stats);
         assert_eq!(Stats::from_words(&[]), Stats::default());
-        assert_eq!((stats.rejected[7], stats.rejected[13], stats.closes[1], stats.closes[13]), (1, 1, 1, 1));
+        assert_eq!((stats.rejected[10], stats.rejected[17], stats.closes[1], stats.closes[13]), (1, 1, 1, 1));
     }
 
     #[test]

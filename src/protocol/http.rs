@@ -1,10 +1,12 @@
-//! As much of HTTP/1.1 (RFC 9112) as stands before an upgrade: requests without content.
+//! As much of HTTP/1.1 (RFC 9112) as stands before an upgrade: the heads of requests. Their content is in `content.rs`.
 
+use super::content::Framing;
 use super::target::{self, is_host};
 use crate::data::id::Peer;
 use httparse::Header;
 
 pub use super::response::Response;
+pub(crate) use super::response::is_name;
 
 /// Headers a request may have; more are answered by 431.
 pub const MAX_HEADERS: usize = 64;
@@ -36,6 +38,20 @@ pub struct Request<'a> {
     pub(crate) proxy: Option<Peer>,
     pub(crate) subprotocol: Option<&'a str>,
     pub(crate) tag: u64,
+    pub(crate) content: &'a [u8],
+    pub(crate) is_service: bool,
+    pub(crate) reply_to: ReplyTo,
+}
+
+/// Whose answer an app may put off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReplyTo {
+    /// Nobody's: the request is answered already.
+    Nobody,
+    /// That of the connection with this key, to a request.
+    Request(u32),
+    /// The same, to an upgrade that can be accepted.
+    Upgrade(u32),
 }
 
 impl<'a> Request<'a> {
@@ -52,6 +68,9 @@ impl<'a> Request<'a> {
             proxy: None,
             subprotocol: None,
             tag: 0,
+            content: &[],
+            is_service: false,
+            reply_to: ReplyTo::Nobody,
         }
     }
 
@@ -124,9 +143,22 @@ impl<'a> Request<'a> {
         self.subprotocol
     }
 
-    /// What [`Outbox::connect`](crate::Outbox::connect) was told, for a connection that we opened; otherwise 0.
+    /// What [`Outbox::connect`](crate::Outbox::connect) was told, for a connection that we opened, or
+    /// [`Upgrade::tag`](crate::Upgrade::tag), for one that was accepted so; otherwise 0.
     pub fn tag(&self) -> u64 {
         self.tag
+    }
+
+    /// The content, whole and without its chunks; empty where there is none, and where the app takes none of it
+    /// ([`App::takes_content`](crate::App::takes_content)).
+    pub fn content(&self) -> &'a [u8] {
+        self.content
+    }
+
+    /// Whether it came over a service listener ([`Server::listen_service`](crate::Server::listen_service)), which is for the
+    /// application behind us and not for clients.
+    pub fn is_service(&self) -> bool {
+        self.is_service
     }
 
     /// Whether some header `name`, read as a comma separated list, has `token`, whatever its case.
@@ -145,40 +177,9 @@ impl<'a> Request<'a> {
     /// Whether content follows the head (RFC 9112, section 6.3).
     ///
     /// # Errors
-    /// Lengths that contradict each other or are no numbers; a Transfer-Encoding beside a length or of HTTP/1.0, one that
-    /// does not end in `chunked`, and one that is not known here (501). Where such content ends nobody can say for sure, so
-    /// the connection is to end after the answer.
+    /// As [`Request::framing`].
     pub fn has_content(&self) -> Result<bool, BadRequest> {
-        let lengths = self.raw_values("content-length").flat_map(|value| value.split(|byte| *byte == b','));
-        let mut lengths = lengths.map(<[u8]>::trim_ascii);
-        let first = lengths.next();
-        if self.raw_values("transfer-encoding").next().is_some() {
-            if first.is_some() || self.minor_version == 0 {
-                return Err(BadRequest(400, "Transfer-Encoding does not go with Content-Length or HTTP/1.0"));
-            }
-            return self.check_transfer_coding().map(|()| true);
-        }
-        let Some(first) = first else { return Ok(false) };
-        let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
-        if !digits || lengths.any(|other| other != first) {
-            return Err(BadRequest(400, "Content-Length is not one number"));
-        }
-        Ok(first.iter().any(|byte| *byte != b'0'))
-    }
-
-    /// Only `chunked` is known here, once, and as the last (RFC 9112, sections 6.1 and 6.3).
-    fn check_transfer_coding(&self) -> Result<(), BadRequest> {
-        let codings = self.raw_values("transfer-encoding").flat_map(|value| value.split(|byte| *byte == b','));
-        let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
-        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
-        if !codings.next_back().is_some_and(is_chunked) {
-            return Err(BadRequest(400, "Transfer-Encoding does not end in chunked"));
-        }
-        match codings.next() {
-            None => Ok(()),
-            Some(coding) if is_chunked(coding) => Err(BadRequest(400, "chunked stands twice in Transfer-Encoding")),
-            Some(_) => Err(BadRequest(501, "only chunked is known here as Transfer-Encoding")),
-        }
+        self.framing().map(|framing| framing != Framing::Empty)
     }
 }
 

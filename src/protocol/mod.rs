@@ -3,8 +3,10 @@
 //! Sans-IO: bytes in, events and bytes out. Nothing here knows a socket or a clock, so all of it is tested with byte
 //! strings. Nothing here allocates for a message that arrives whole and uncompressed.
 
+pub mod bearer;
 pub mod client;
 pub mod close;
+pub mod content;
 pub mod deflate;
 pub mod extension;
 pub mod forwarded;

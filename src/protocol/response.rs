@@ -1,10 +1,13 @@
 //! Responses to requests that are not upgraded (RFC 9112, section 4).
 
+use super::content::is_token;
+use std::borrow::Cow;
+
 /// A response to a request that is not upgraded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     status: u16,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(Cow<'static, str>, String)>,
     body: Vec<u8>,
 }
 
@@ -24,9 +27,13 @@ impl Response {
         Response { body: body.into(), ..self.header("Content-Type", media_type) }
     }
 
-    /// Adds a header. `Content-Length` (where the status may have content), `Connection` and `Date` are added by themselves.
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Response {
-        self.headers.push((name, value.into()));
+    /// Adds a header; one whose name is not a token (RFC 9110, section 5.6.2) is left out. `Content-Length` (where the status may
+    /// have content), `Connection` and `Date` are added by themselves.
+    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Response {
+        let name = name.into();
+        if is_name(&name) {
+            self.headers.push((name, value.into()));
+        }
         self
     }
 
@@ -43,7 +50,7 @@ impl Response {
             let value: String = value.chars().filter(|c| !c.is_control()).collect();
             out.push_str(&format!("{name}: {value}\r\n"));
         }
-        let upgrades = self.headers.iter().any(|(name, _)| *name == "Upgrade");
+        let upgrades = self.headers.iter().any(|(name, _)| name == "Upgrade");
         let connection = match (keep_alive, upgrades) {
             (true, false) => "keep-alive",
             (true, true) => "Upgrade",
@@ -62,6 +69,11 @@ impl Response {
         }
         out
     }
+}
+
+/// Whether a header may be called so.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_token)
 }
 
 /// The reason phrase of a status (RFC 9110, section 15, and the registry), empty for one that is not registered.
@@ -130,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_response_keeps_its_shape() {
-        let response = Response::text(200, "hi").header("X-Evil", "a\r\nb: c");
+        let response = Response::text(200, "hi").header("X-Evil", "a\r\nb: c").header("a\r\nb".to_owned(), "c");
         let want = "HTTP/1.1 200 OK\r\nDate: D\r\nContent-Type: text/plain; charset=utf-8\r\nX-Evil: ab: c\r\n\
                     Content-Length: 3\r\nConnection: keep-alive\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&response.encode(true, true, "D")), want);

@@ -119,6 +119,11 @@ fn origin_is_allowed(request: &Request<'_>, allowed: &[String]) -> bool {
 impl Accepted<'_> {
     /// The 101 response.
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_with(&[])
+    }
+
+    /// The same, with headers of the app's, which may stand in it as they are.
+    pub(crate) fn encode_with(&self, headers: &[(String, String)]) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
         let lines = [
@@ -126,7 +131,8 @@ impl Accepted<'_> {
             ("Sec-WebSocket-Protocol", self.subprotocol),
             ("Sec-WebSocket-Extensions", self.extensions.as_deref()),
         ];
-        for (name, value) in lines {
+        let own = headers.iter().map(|(name, value)| (name.as_str(), Some(value.as_str())));
+        for (name, value) in lines.into_iter().chain(own) {
             let Some(value) = value else { continue };
             for part in [name, ": ", value, "\r\n"] {
                 out.extend_from_slice(part.as_bytes());

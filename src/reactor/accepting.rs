@@ -2,7 +2,7 @@
 //! and those who wait when no more is accepted.
 
 use super::event_loop::EventLoop;
-use super::sockets::{Accepted, Shortage, is_out_of_descriptors, token};
+use super::sockets::{Accepted, Purpose, Shortage, is_out_of_descriptors, token};
 use crate::app::App;
 use crate::data::id::Peer;
 use crate::data::log::Level;
@@ -23,7 +23,7 @@ impl<A: App> EventLoop<A> {
             from = index + 1;
             for _ in 0..ACCEPT_BURST {
                 match self.sockets.accept(index) {
-                    Ok(Accepted::Stream(stream, peer)) => self.admit(stream, peer),
+                    Ok(Accepted::Stream(stream, peer)) => self.admit(index, stream, peer),
                     Ok(Accepted::Again) => {}
                     Ok(Accepted::None) => break,
                     Err(error) => {
@@ -37,8 +37,13 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    fn admit(&mut self, mut stream: Stream, peer: Peer) {
-        let Some(key) = self.sessions.accept(peer) else { return };
+    /// Takes in a connection that the listener at `index` accepted.
+    fn admit(&mut self, index: usize, mut stream: Stream, peer: Peer) {
+        let key = match self.sockets.purpose(index) {
+            Purpose::Public => self.sessions.accept(peer),
+            Purpose::Service => self.sessions.accept_service(peer),
+        };
+        let Some(key) = key else { return };
         let generation = self.sessions.generation(key).unwrap_or_default();
         let registered = stream.register(self.poll.registry(), token(key, generation));
         self.sockets.insert(key, stream, false);
@@ -62,7 +67,7 @@ impl<A: App> EventLoop<A> {
         match (newcomer, shed) {
             (Some((stream, peer)), Some(key)) => {
                 self.sockets.shed(key);
-                self.admit(stream, peer);
+                self.admit(index, stream, peer);
             }
             (Some(_), None) => {
                 self.sockets.shortage.refused += 1;
@@ -98,13 +103,15 @@ impl<A: App> EventLoop<A> {
         self.write_dirty();
     }
 
-    /// Accepts for the worker of another slot, which does not serve.
-    pub(super) fn accept_for(&mut self, slot: usize, listeners: Vec<Listener>) {
-        for listener in listeners {
+    /// Accepts for the worker of another slot, which does not serve. The last `service` of the listeners are for the service.
+    pub(super) fn accept_for(&mut self, slot: usize, listeners: Vec<Listener>, service: usize) {
+        let public = listeners.len().saturating_sub(service);
+        for (number, listener) in listeners.into_iter().enumerate() {
             if self.drain_deadline.is_some() {
                 return;
             }
-            if let Err(error) = self.sockets.listen(listener, Some(slot), self.poll.registry()) {
+            let purpose = if number < public { Purpose::Public } else { Purpose::Service };
+            if let Err(error) = self.sockets.listen(listener, purpose, Some(slot), self.poll.registry()) {
                 let text = format!("cannot accept for worker {slot}: {error}");
                 self.sessions.log.push(Level::Error, "lend", &[("worker", &slot)], text);
             }

@@ -6,7 +6,7 @@
 use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
-use super::sockets::{BUS, CONTROL, SIGNALS, Sockets, WAKER, Wake, wake};
+use super::sockets::{BUS, CONTROL, Purpose, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
 use crate::app::App;
@@ -46,6 +46,7 @@ pub enum Outcome {
 #[derive(Default)]
 pub(super) struct Setup {
     pub listeners: Vec<Listener>,
+    pub service_listeners: Vec<Listener>,
     pub targets: Vec<Target>,
     /// Whether connections to targets begin with a handshake.
     pub handshake: bool,
@@ -92,7 +93,10 @@ impl<A: App> EventLoop<A> {
     pub fn new(sessions: Sessions<A>, mut setup: Setup, clock: Clock) -> io::Result<EventLoop<A>> {
         let (poll, mut sockets) = (Poll::new()?, Sockets::new());
         for listener in std::mem::take(&mut setup.listeners) {
-            sockets.listen(listener, None, poll.registry())?;
+            sockets.listen(listener, Purpose::Public, None, poll.registry())?;
+        }
+        for listener in std::mem::take(&mut setup.service_listeners) {
+            sockets.listen(listener, Purpose::Service, None, poll.registry())?;
         }
         if let Some(signals) = &mut setup.signals {
             signals.register(poll.registry(), SIGNALS)?;
@@ -250,6 +254,9 @@ impl<A: App> EventLoop<A> {
                     let Some(socket) = self.sockets.get(key) else { continue };
                     socket.reads_on |= event.is_read_closed();
                     let mut readable = event.is_readable();
+                    if event.is_read_closed() {
+                        self.sessions.peer_shut(key, event.is_write_closed());
+                    }
                     if event.is_writable() {
                         readable |= std::mem::take(&mut socket.paused);
                         if self.sessions.writable(key) {
@@ -344,7 +351,7 @@ impl<A: App> EventLoop<A> {
             match next_order(control) {
                 Some(Some((Command::Drain, _))) => self.drain(),
                 Some(Some((Command::Retire, _))) => self.retire(),
-                Some(Some((Command::Lend(slot), listeners))) => self.accept_for(slot, listeners),
+                Some(Some((Command::Lend { slot, service }, listeners))) => self.accept_for(slot, listeners, service),
                 Some(Some((Command::TakeBack(slot), _))) => self.sockets.take_back(slot, self.poll.registry()),
                 Some(None) => return,
                 None => {

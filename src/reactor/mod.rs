@@ -13,6 +13,7 @@ mod waker;
 
 pub use client::{Client, Target};
 pub use event_loop::Outcome;
+pub(crate) use server::check_open_to_all;
 pub use server::{Server, ServerOptions};
 pub use supervised::{Order, READY};
 pub use waker::Waker;

@@ -87,6 +87,7 @@ pub struct Server<A: App> {
     options: ServerOptions,
     log: Log,
     listeners: Vec<Listener>,
+    service_listeners: Vec<Listener>,
     control: Option<Control>,
     counters: Option<Arc<SharedWords>>,
     bus: Option<Bus>,
@@ -119,6 +120,7 @@ impl<A: App> Server<A> {
             options,
             log: Log::new(None),
             listeners: Vec::new(),
+            service_listeners: Vec::new(),
             control: None,
             counters: None,
             bus: None,
@@ -149,14 +151,35 @@ impl<A: App> Server<A> {
     /// A bad address (`InvalidInput`), or one that cannot be listened on, with the kind that `bind(2)` gave it; the error
     /// names the address.
     pub fn listen(mut self, addr: &str) -> io::Result<Server<A>> {
-        let addr: ListenAddr = addr.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        self.listeners.push(Listener::bind(&addr, self.options.bind())?);
+        self.listeners.push(self.bind(addr)?);
+        Ok(self)
+    }
+
+    fn bind(&self, addr: &str) -> io::Result<Listener> {
+        let addr: ListenAddr = addr.parse().map_err(invalid)?;
+        Listener::bind(&addr, self.options.bind())
+    }
+
+    /// Listens on `addr` for the application behind the server, rather than for clients: requests that come there have
+    /// [`Request::is_service`](crate::Request::is_service), and are never upgraded. With
+    /// [`Settings::service_token`] they have to give that. May be called more than once.
+    ///
+    /// # Errors
+    /// As [`Server::listen`].
+    pub fn listen_service(mut self, addr: &str) -> io::Result<Server<A>> {
+        self.service_listeners.push(self.bind(addr)?);
         Ok(self)
     }
 
     /// Listens by a socket that listens already, such as one that was inherited.
     pub fn listener(mut self, listener: Listener) -> Server<A> {
         self.listeners.push(listener);
+        self
+    }
+
+    /// The same for the service, as [`Server::listen_service`].
+    pub fn service_listener(mut self, listener: Listener) -> Server<A> {
+        self.service_listeners.push(listener);
         self
     }
 
@@ -190,16 +213,29 @@ impl<A: App> Server<A> {
         self.listeners.iter().map(Listener::local_addr).collect()
     }
 
+    /// Where it listens for the application behind it.
+    ///
+    /// # Errors
+    /// As `getsockname(2)`.
+    pub fn service_addrs(&self) -> io::Result<Vec<ListenAddr>> {
+        self.service_listeners.iter().map(Listener::local_addr).collect()
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains: stops listening, tells every connection 1001 (RFC 6455, section
     /// 7.4.1) and waits until all have gone, at most [`ServerOptions::drain_timeout`]. A second signal ends it at once.
     ///
     /// Without a listener it only calls [`App::on_tick`].
     ///
     /// # Errors
-    /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
-    /// among them: they go to [`App::on_error`].
+    /// What makes the loop impossible: no epoll, no random numbers, no signal handler; and a service listener that others than
+    /// this machine can reach, without a token (`InvalidInput`). Errors of connections are not among them: they go to
+    /// [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
-        let Server { app, mut settings, options, log, listeners, control, counters, bus, waker } = self;
+        if self.settings.service_token.is_none() {
+            self.service_addrs()?.iter().try_for_each(check_open_to_all).map_err(invalid)?;
+        }
+        let Server { app, mut settings, options, log, listeners, service_listeners, control, counters, bus, waker } =
+            self;
         let signals = if options.signals { Some(Signals::new(&signals::ENDING)?) } else { None };
         if let Some(bus) = &bus {
             settings.node = bus.me().slot;
@@ -213,6 +249,7 @@ impl<A: App> Server<A> {
         let published = counters.map(|words| Published::new(words, hang_timeout));
         let setup = Setup {
             listeners,
+            service_listeners,
             signals,
             control,
             waker,
@@ -226,5 +263,24 @@ impl<A: App> Server<A> {
         let outcome = EventLoop::new(sessions, setup, Clock::start())?.run();
         log_writer::finish();
         outcome
+    }
+}
+
+fn invalid(error: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// Whether a service listener without a token may be there: only this machine, or whoever may open the socket's file, can
+/// reach it.
+///
+/// # Errors
+/// If not, what to do.
+pub(crate) fn check_open_to_all(addr: &ListenAddr) -> Result<(), String> {
+    match addr {
+        ListenAddr::Tcp(addr) if !addr.ip().to_canonical().is_loopback() => Err(format!(
+            "service listener on {addr}: other machines could send to every connection; give --service-token-file FILE, or \
+             listen on 127.0.0.1 or a unix socket"
+        )),
+        ListenAddr::Tcp(_) | ListenAddr::Unix(_) => Ok(()),
     }
 }

@@ -67,8 +67,18 @@ pub(super) struct Socket {
     pub costly: bool,
 }
 
+/// Whom a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    /// Clients.
+    Public,
+    /// The application behind us.
+    Service,
+}
+
 struct Waiting {
     listener: Listener,
+    purpose: Purpose,
     /// Whether connections may wait that were not accepted yet: the event for them came, and comes only once.
     ready: bool,
     /// The slot of the worker for which it is lent to us.
@@ -110,9 +120,15 @@ impl Sockets {
         Sockets { spare: spare(), ..Sockets::default() }
     }
 
-    pub fn listen(&mut self, listener: Listener, lent_for: Option<usize>, registry: &Registry) -> io::Result<()> {
+    pub fn listen(
+        &mut self,
+        listener: Listener,
+        purpose: Purpose,
+        lent_for: Option<usize>,
+        registry: &Registry,
+    ) -> io::Result<()> {
         let entry = self.listeners.vacant_entry();
-        let (key, mut waiting) = (entry.key(), Waiting { listener, ready: true, lent_for });
+        let (key, mut waiting) = (entry.key(), Waiting { listener, purpose, ready: true, lent_for });
         waiting.listener.register(registry, token(key as u32, LISTENERS))?;
         entry.insert(waiting);
         Ok(())
@@ -158,6 +174,11 @@ impl Sockets {
     /// Index of the next listener from `from` on that may have connections that wait.
     pub fn next_waiting(&self, from: usize) -> Option<usize> {
         self.listeners.iter().find(|(index, waiting)| *index >= from && waiting.ready).map(|(index, _)| index)
+    }
+
+    /// Whom a listener is for.
+    pub fn purpose(&self, index: usize) -> Purpose {
+        self.listeners[index].purpose
     }
 
     /// Accepts from one listener.

@@ -20,8 +20,14 @@ pub enum Order {
     Drain,
     /// A successor serves: stop accepting, and tell everyone over time.
     Retire,
-    /// Accept for the worker of this slot as well, which does not serve, by the listeners that come with the order.
-    Lend(usize),
+    /// Accept for the worker of this slot as well, which does not serve, by the listeners that come with the order, of which
+    /// the last so many are service listeners.
+    Lend {
+        /// The slot.
+        slot: usize,
+        /// How many.
+        service: usize,
+    },
     /// The worker of this slot serves again: stop accepting for it.
     TakeBack(usize),
 }
@@ -32,7 +38,7 @@ impl Order {
         match self {
             Order::Drain => "drain".to_owned(),
             Order::Retire => "retire".to_owned(),
-            Order::Lend(slot) => format!("lend {slot}"),
+            Order::Lend { slot, service } => format!("lend {slot} {service}"),
             Order::TakeBack(slot) => format!("take-back {slot}"),
         }
     }
@@ -42,7 +48,11 @@ impl Order {
         match text.split_once(' ') {
             None if text == "drain" => Some(Order::Drain),
             None if text == "retire" => Some(Order::Retire),
-            Some(("lend", slot)) => slot.parse().ok().map(Order::Lend),
+            Some(("lend", words)) => {
+                // A supervisor of before service listeners says nothing of them.
+                let (slot, service) = words.split_once(' ').unwrap_or((words, "0"));
+                Some(Order::Lend { slot: slot.parse().ok()?, service: service.parse().ok()? })
+            }
             Some(("take-back", slot)) => slot.parse().ok().map(Order::TakeBack),
             _ => None,
         }
@@ -54,8 +64,11 @@ pub(super) fn next_order(control: &Control) -> Option<Option<(Order, Vec<Listene
     loop {
         return match control.receive() {
             Ok(Some(ControlMessage { text, descriptors })) => match Order::from_text(&text) {
-                // One that is no listener would be of no use.
-                Some(order) => Some(Some((order, descriptors.into_iter().flat_map(Listener::adopt).collect()))),
+                // Without one of them it would not be known which are for what; then there are none.
+                Some(order) => {
+                    let listeners = descriptors.into_iter().map(Listener::adopt).collect::<io::Result<Vec<_>>>();
+                    Some(Some((order, listeners.unwrap_or_default())))
+                }
                 None => continue,
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(None),
@@ -99,10 +112,11 @@ mod tests {
 
     #[test]
     fn orders_as_text() {
-        for order in [Order::Drain, Order::Retire, Order::Lend(0), Order::TakeBack(1023)] {
+        for order in [Order::Drain, Order::Retire, Order::Lend { slot: 0, service: 2 }, Order::TakeBack(1023)] {
             assert_eq!(Order::from_text(&order.to_text()), Some(order));
         }
-        for bad in ["", "lend", "lend x", "drain 1", "dance"] {
+        assert_eq!(Order::from_text("lend 3"), Some(Order::Lend { slot: 3, service: 0 }));
+        for bad in ["", "lend", "lend x", "lend 1 x", "drain 1", "dance"] {
             assert_eq!(Order::from_text(bad), None, "{bad}");
         }
     }

@@ -91,6 +91,10 @@ impl<A: App> EventLoop<A> {
                 // The writable event that ends the pause is still to come.
                 if let Some(socket) = self.sockets.get(key) {
                     socket.paused = true;
+                    // No event tells of an end that came before.
+                    if socket.reads_on {
+                        self.sessions.peer_shut(key, false);
+                    }
                 }
                 break End::Drained;
             }

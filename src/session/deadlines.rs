@@ -51,6 +51,7 @@ impl<A: App> Sessions<A> {
         match session.phase {
             Phase::Open => self.heartbeat(key),
             Phase::Http => self.handshake_expired(key),
+            Phase::Awaiting => self.answer_expired(key),
             Phase::Preface => self.preface_expired(key),
             Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
             Phase::Closing => self.break_off(key, Error::CloseTimeout),
@@ -62,6 +63,7 @@ impl<A: App> Sessions<A> {
     /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
     pub fn next_deadline(&self) -> Option<Duration> {
         let waits = !self.outbox.orders.is_empty() || !self.outbox.broadcast.outgoing.is_empty();
+        let waits = waits || !self.outbox.resumed.is_empty();
         if self.outbox.queue.pass_bytes() > 0 || waits || self.outbox.stops {
             return Some(self.now);
         }

@@ -61,14 +61,20 @@ impl<A: App> Sessions<A> {
             let Some(&(key, generation)) = retirement.order.get(retirement.told) else { return self.drain() };
             retirement.told += 1;
             if self.slab.get(key as usize).is_some_and(|now| now.generation == generation && now.phase == Phase::Open) {
-                let id = self.id(key);
-                self.outbox.close(id, CloseCode::Away, "server is going away");
+                self.send_away(key);
                 self.settle();
             }
         }
     }
 
-    /// Stops: every open connection is told 1001, idle HTTP connections end, and nothing is upgraded any more.
+    /// Tells an open connection to go.
+    pub(super) fn send_away(&mut self, key: u32) {
+        let id = self.id(key);
+        self.outbox.close(id, CloseCode::Away, "server is going away");
+    }
+
+    /// Stops: every open connection is told 1001, idle HTTP connections end, and nothing is upgraded any more but what the app
+    /// is about to accept, which is told likewise. Answers that the app owes are waited for.
     pub fn drain(&mut self) {
         self.draining = true;
         self.outbox.stats.draining = 1;
@@ -79,10 +85,7 @@ impl<A: App> Sessions<A> {
         for key in keys {
             let session = &self.slab[key as usize];
             match session.phase {
-                Phase::Open => {
-                    let id = self.id(key);
-                    self.outbox.close(id, CloseCode::Away, "server is going away");
-                }
+                Phase::Open => self.send_away(key),
                 Phase::Connecting => self.connect_failed(key, ConnectError::Timeout),
                 Phase::Preface | Phase::Http
                     if session.head.is_none() && self.outbox.queue.lane_at(key).queued_bytes() == 0 =>

@@ -1,5 +1,6 @@
 //! A connection before it is open: requests, routes, and the upgrade (RFC 6455, section 4.2).
 
+use super::content::{Entry, UNTAKEN};
 use super::lines::tenths;
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
@@ -8,24 +9,33 @@ use crate::data::id::Peer;
 use crate::data::log::{Field, Level, printable};
 use crate::data::tally::NOWHERE;
 use crate::protocol::Role;
+use crate::protocol::content::Content;
 use crate::protocol::deflate::Inflater;
 use crate::protocol::extension::Agreement;
 use crate::protocol::forwarded;
-use crate::protocol::http::{self, BadRequest, MAX_HEADERS, Request, Response};
+use crate::protocol::http::{self, BadRequest, MAX_HEADERS, ReplyTo, Request, Response};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::upgrade;
+use httparse::Header;
 
 /// Requests answered in a step.
 const STEP_REQUESTS: usize = 16;
+/// Has a client send its content (RFC 9110, section 15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+const NO_UPGRADE: &str = "This listener serves requests only: WebSockets are opened on the public one.";
 
 /// What came of a request.
-enum Answered {
+pub(super) enum Answered {
     /// The connection is open; what follows is frames.
     Upgraded,
     /// A response is queued; the next request may follow.
     KeepAlive,
     /// A response is queued, and it is the last.
     Last,
+    /// The app owes the answer.
+    Owed,
+    /// Not all of its content has come.
+    Awaits(Content),
 }
 
 impl<A: App> Sessions<A> {
@@ -35,6 +45,9 @@ impl<A: App> Sessions<A> {
             // The way of nearly all: the request is whole, and nothing is kept.
             return self.take_requests(key, input, 0);
         };
+        if head.awaited.is_some() {
+            return self.receive_content(key, head, input);
+        }
         let taken = head.take_request(input, self.settings.head.head_bytes);
         if http::head_end(&head.bytes, head.seen).is_some() {
             self.take_requests(key, &head.bytes, head.seen);
@@ -65,32 +78,21 @@ impl<A: App> Sessions<A> {
                 return input.len();
             }
             let Some(end) = end else {
-                self.put_head(key, Box::new(Head { bytes: rest.to_vec(), seen: rest.len(), asked: None }));
+                self.put_head(key, Box::new(Head { bytes: rest.to_vec(), seen: rest.len(), ..Head::default() }));
                 return input.len();
             };
-            start += end;
-            match self.answer(key, &rest[..end]) {
-                Ok(Answered::KeepAlive) => {
-                    self.slab[key as usize].served = true;
-                    self.wheel.arm(key, self.now + self.settings.handshake_timeout);
-                    if self.outbox.queue.lane_at(key).queued_bytes() > self.settings.send.max_backlog {
-                        self.end(key);
-                        return input.len();
-                    }
+            let (head, after) = rest.split_at(end);
+            let (used, answered) = match self.answer(key, head, after) {
+                Ok((Answered::Awaits(content), _)) => {
+                    let used = self.begin_content(key, head, content, after);
+                    return start + end + used;
                 }
-                // What follows is frames.
-                Ok(Answered::Upgraded) => {
-                    self.settle();
-                    return start;
-                }
-                Ok(Answered::Last) => {
-                    self.enter(key, Phase::Lingering);
-                    return input.len();
-                }
-                Err(bad) => {
-                    self.refuse(key, bad);
-                    return input.len();
-                }
+                Ok((answered, used)) => (used, Ok(answered)),
+                Err(bad) => (0, Err(bad)),
+            };
+            start += end + used;
+            if let Some(all) = self.after_answer(key, answered) {
+                return if all { input.len() } else { start };
             }
             if self.outbox.is_full() {
                 break;
@@ -99,34 +101,127 @@ impl<A: App> Sessions<A> {
         start
     }
 
-    fn answer(&mut self, key: u32, head: &[u8]) -> Result<Answered, BadRequest> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let peer = self.slab[key as usize].peer;
-        let mut request = http::parse(head, &mut headers, peer)?;
-        self.outbox.stats.requests += 1;
+    /// What follows from a request's answer. `None` when the next request may follow at once; else whether all bytes that
+    /// came with it are used up: those that are no requests, or for later, are not.
+    pub(super) fn after_answer(&mut self, key: u32, answered: Result<Answered, BadRequest>) -> Option<bool> {
+        match answered {
+            Ok(Answered::KeepAlive) => {
+                self.slab[key as usize].served = true;
+                self.wheel.arm(key, self.now + self.settings.handshake_timeout);
+                if self.outbox.queue.lane_at(key).queued_bytes() > self.settings.send.max_backlog {
+                    self.end(key);
+                    return Some(true);
+                }
+                None
+            }
+            // What follows is frames, or waits until the answer is there.
+            Ok(Answered::Upgraded | Answered::Owed | Answered::Awaits(_)) => {
+                self.settle();
+                Some(false)
+            }
+            Ok(Answered::Last) => {
+                self.enter(key, Phase::Lingering);
+                Some(true)
+            }
+            Err(bad) => {
+                self.refuse(key, bad);
+                Some(true)
+            }
+        }
+    }
+
+    /// Reads a whole head.
+    pub(super) fn read_head<'a>(
+        &self,
+        key: u32,
+        head: &'a [u8],
+        headers: &'a mut [Header<'a>; MAX_HEADERS],
+    ) -> Result<Request<'a>, BadRequest> {
+        let session = &self.slab[key as usize];
+        let mut request = http::parse(head, headers, session.peer)?;
+        request.is_service = session.is_service;
         forwarded::resolve(&mut request, &self.settings.proxies);
+        Ok(request)
+    }
+
+    /// Answers a request whose head is whole, and of whose content `after` is what has come. Returns how many bytes of that
+    /// are used up.
+    fn answer(&mut self, key: u32, head: &[u8], after: &[u8]) -> Result<(Answered, usize), BadRequest> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = self.read_head(key, head, &mut headers)?;
+        self.outbox.stats.requests += 1;
         self.count_for(key, self.counted(request.peer()));
-        // What follows the head is taken for the next request, so content cannot stay unread.
-        let has_content = request.has_content()?;
-        let response = match self.route(&request, has_content) {
+        let (has_unread, content) = match self.admit_content(&request)? {
+            Entry::Empty => (false, &[][..]),
+            Entry::Unread => (true, &[][..]),
+            Entry::Refused(response) => {
+                self.respond(key, &response, false, &request);
+                return Ok((Answered::Last, 0));
+            }
+            Entry::Content(content, expects) => match content.whole(after) {
+                Some(content) => (false, content),
+                None => {
+                    if expects && after.is_empty() {
+                        self.outbox.queue.push(key, CONTINUE);
+                    }
+                    return Ok((Answered::Awaits(content), 0));
+                }
+            },
+        };
+        request.content = content;
+        Ok((self.answer_whole(key, request, head, has_unread), content.len()))
+    }
+
+    /// Answers a request whose content is there, or is not read.
+    pub(super) fn answer_whole(
+        &mut self,
+        key: u32,
+        mut request: Request<'_>,
+        head: &[u8],
+        has_unread: bool,
+    ) -> Answered {
+        request.reply_to = ReplyTo::Request(key);
+        let response = match self.route(key, &request, has_unread) {
             Some(response) => response,
+            None if self.outbox.debts.is_owed(key) => return self.owe(key, head, has_unread),
             None => match upgrade::accept(&request, &self.settings.upgrade) {
                 Err(response) => response,
                 Ok(accepted) => {
                     request.subprotocol = accepted.subprotocol;
-                    self.open(key, &request, &accepted);
-                    return Ok(Answered::Upgraded);
+                    request.reply_to = ReplyTo::Upgrade(key);
+                    match self.app.on_upgrade(&request, &mut self.outbox) {
+                        Some(response) => response,
+                        None if self.outbox.debts.is_owed(key) => return self.owe(key, head, has_unread),
+                        None => {
+                            request.reply_to = ReplyTo::Nobody;
+                            self.open(key, &request, &accepted.encode(), accepted.deflate);
+                            return Answered::Upgraded;
+                        }
+                    }
                 }
             },
         };
+        // An app that puts an answer off and gives one all the same has given it.
+        self.outbox.debts.forget(key);
+        self.finish(key, &response, &request, has_unread)
+    }
+
+    /// Queues the response to a request.
+    pub(super) fn finish(
+        &mut self,
+        key: u32,
+        response: &Response,
+        request: &Request<'_>,
+        has_unread: bool,
+    ) -> Answered {
         let keep_alive =
-            request.keeps_alive() && !has_content && self.outbox.stats.draining == 0 && !self.has_lived(key);
-        self.respond(key, &response, keep_alive, &request);
+            request.keeps_alive() && !has_unread && self.outbox.stats.draining == 0 && !self.has_lived(key);
+        self.respond(key, response, keep_alive, request);
         // The next request of a proxy may be another client's.
         if keep_alive && request.proxy().is_some() {
             self.count_for(key, Peer::UNKNOWN);
         }
-        Ok(if keep_alive { Answered::KeepAlive } else { Answered::Last })
+        if keep_alive { Answered::KeepAlive } else { Answered::Last }
     }
 
     /// Whether a connection has been there for as long as requests may go on.
@@ -136,20 +231,27 @@ impl<A: App> Sessions<A> {
         !lifetime.is_zero() && self.now.saturating_sub(since) >= lifetime
     }
 
-    /// The response to a request that is not to be upgraded; `None` for one that asks for an upgrade on a path for it.
-    fn route(&mut self, request: &Request<'_>, has_content: bool) -> Option<Response> {
+    /// The response to a request that is not to be upgraded; `None` for one that asks for an upgrade on a path for it, and
+    /// for one whose answer the app owes.
+    fn route(&mut self, key: u32, request: &Request<'_>, has_unread: bool) -> Option<Response> {
         if let Some(response) = health::route(request, self.now, self.draining, self.app.is_healthy()) {
-            return Some(if has_content && response.status() < 400 { too_large() } else { response });
+            return Some(if has_unread && response.status() < 400 { too_large() } else { response });
         }
         let upgrades = self.settings.upgrade.paths.iter().any(|path| path == request.path());
         let asked = upgrade::is_asked(request);
-        if has_content && matches!(request.method(), "GET" | "HEAD") {
+        if request.is_service() && asked {
+            return Some(Response::text(400, NO_UPGRADE));
+        }
+        if has_unread && matches!(request.method(), "GET" | "HEAD") {
             return Some(too_large());
         }
         if let Some(response) = self.app.on_request(request, &mut self.outbox) {
             return Some(response);
         }
-        if !upgrades {
+        if self.outbox.debts.is_owed(key) {
+            return None;
+        }
+        if !upgrades || request.is_service() {
             return Some(Response::text(404, "Nothing is here."));
         }
         match request.method() {
@@ -169,10 +271,11 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    fn open(&mut self, key: u32, request: &Request<'_>, accepted: &upgrade::Accepted<'_>) {
-        self.outbox.queue.push(key, &accepted.encode());
+    /// Accepts an upgrade by this answer.
+    pub(super) fn open(&mut self, key: u32, request: &Request<'_>, answer: &[u8], deflate: Option<Agreement>) {
+        self.outbox.queue.push(key, answer);
         self.outbox.stats.upgrades += 1;
-        self.begin_frames(key, request, Role::Server, accepted.deflate);
+        self.begin_frames(key, request, Role::Server, deflate);
     }
 
     /// The handshake is done: from here on there are frames, of which our end sends those of `role`.
@@ -221,7 +324,7 @@ impl<A: App> Sessions<A> {
     }
 
     /// Answers what is no request, or not one that can be served, and ends the connection.
-    fn refuse(&mut self, key: u32, BadRequest(status, line): BadRequest) {
+    pub(super) fn refuse(&mut self, key: u32, BadRequest(status, line): BadRequest) {
         let unread = Request { path: "?", ..Request::bare(self.slab[key as usize].peer) };
         self.respond(key, &Response::text(status, line), false, &unread);
         self.enter(key, Phase::Lingering);
@@ -257,5 +360,5 @@ fn unavailable(line: &str) -> Response {
 }
 
 fn too_large() -> Response {
-    Response::text(413, "This path takes no content.")
+    Response::text(413, UNTAKEN)
 }

@@ -1,11 +1,22 @@
-//! The routes every server has: `/healthz` for probes, `/healthcheck` with the uptime.
+//! The routes every server has: `/healthz` for probes, `/healthcheck` with the uptime. A service listener has `/readyz` as well,
+//! for whoever decides where new connections go.
 
 use crate::protocol::http::{Request, Response};
 use std::time::Duration;
 
+/// Whether the path is a health route.
+pub(super) fn is_path(request: &Request<'_>) -> bool {
+    matches!(request.path(), "/healthz" | "/healthcheck") || (request.is_service() && request.path() == "/readyz")
+}
+
 /// The answer to a health route, `None` for any other path.
 pub(super) fn route(request: &Request<'_>, uptime: Duration, draining: bool, healthy: bool) -> Option<Response> {
+    if !is_path(request) {
+        return None;
+    }
     let health = match request.path() {
+        "/readyz" if draining || !healthy => Response::text(503, "not ready"),
+        "/readyz" => Response::text(200, "ready"),
         "/healthz" if draining => Response::text(503, "draining"),
         "/healthz" if !healthy => Response::text(503, "unhealthy"),
         "/healthz" => Response::text(200, "ok"),

@@ -32,6 +32,7 @@ impl<A: App> Sessions<A> {
         let tables = self.slab.capacity() * size_of::<Session<A::Connection>>() + self.wheel.memory();
         memory.add(MemoryKind::Connections, tables + self.rates.memory());
         memory.add(MemoryKind::Input, self.rests.memory() + self.head_bytes);
+        memory.add(MemoryKind::Content, self.content_bytes);
         memory.add(MemoryKind::Assembly, self.scratch.assembly_bytes);
         memory.add(MemoryKind::Windows, self.inflaters * INFLATER_BYTES);
         memory.add(MemoryKind::Scratch, self.scratch.memory());

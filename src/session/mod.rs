@@ -10,8 +10,10 @@
 //! Invariant: `on_close` is called exactly once for each `on_open`, and a key is used again only after the pass in
 //! which its connection ended.
 
+mod answers;
 mod bus;
 mod connecting;
+mod content;
 mod deadlines;
 mod drain;
 mod frames;
@@ -22,6 +24,7 @@ mod memory;
 mod places;
 mod preface;
 mod refusals;
+mod service;
 mod settings;
 mod turns;
 
@@ -40,6 +43,7 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::receiver::{Receiver, Rules, Scratch};
 use bus::Losses;
 use connecting::Asked;
+use content::Awaited;
 use drain::Retirement;
 use memory::Shortage;
 use rand::SeedableRng;
@@ -61,6 +65,8 @@ enum Phase {
     Preface,
     /// HTTP requests; perhaps an upgrade.
     Http,
+    /// The answer to a request, which the app has put off.
+    Awaiting,
     /// A connection that we open: it, or the answer to our request, is awaited.
     Connecting,
     /// Messages both ways.
@@ -101,14 +107,16 @@ struct Session<S> {
     phase: Phase,
     /// Whether a request was answered on this connection, so that it idles legitimately.
     served: bool,
-    /// The part of a request that has come.
+    /// Whether it came to a service listener.
+    is_service: bool,
+    /// The part of a request that has come, or the head of one that waits for its answer.
     head: Option<Box<Head>>,
     receiver: Receiver,
     /// The app's; there from `on_open` to `on_close`.
     state: Option<S>,
 }
 
-/// A PROXY protocol header, a request, or an answer to ours, of which not all has come.
+/// A PROXY protocol header, a request, or an answer to ours, of which not all has come; or a request that waits for its answer.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
@@ -116,6 +124,10 @@ struct Head {
     seen: usize,
     /// Our end of an upgrade that we asked for.
     asked: Option<Box<Asked>>,
+    /// Content that follows the head.
+    awaited: Option<Awaited>,
+    /// Whether content follows that is not read.
+    has_unread: bool,
 }
 
 /// All connections of a process, and its app.
@@ -148,6 +160,8 @@ pub struct Sessions<A: App> {
     rates: Rates,
     /// Memory of parts of requests, and decompressors of connections that keep their windows.
     head_bytes: usize,
+    /// Memory of requests of whose content a part has come.
+    content_bytes: usize,
     inflaters: usize,
     shortage: Shortage,
     /// When the process last came back from being held up: what peers did meanwhile may not have been read yet.
@@ -203,6 +217,7 @@ impl<A: App> Sessions<A> {
             rests: Rests::default(),
             rates,
             head_bytes: 0,
+            content_bytes: 0,
             inflaters: 0,
             shortage: Shortage::default(),
             awake_since: None,
@@ -259,6 +274,7 @@ impl<A: App> Sessions<A> {
             peer,
             phase,
             served: false,
+            is_service: false,
             head: None,
             receiver: Receiver::new(),
             state: None,
@@ -292,6 +308,7 @@ impl<A: App> Sessions<A> {
         match session.phase {
             Phase::Open | Phase::Closing => self.break_off(key, Error::UnexpectedEof),
             Phase::Connecting => self.connect_failed(key, ConnectError::UnexpectedEof),
+            Phase::Awaiting => self.peer_shut(key, false),
             Phase::Http if !all_written => self.enter(key, Phase::Finishing),
             // The deadline stays, however often a socket says that its stream is at its end.
             Phase::Lingering | Phase::Finishing if !all_written => session.phase = Phase::Finishing,
@@ -366,6 +383,7 @@ impl<A: App> Sessions<A> {
                     let backlog_bytes = self.outbox.queue.lane_at(key).queued_bytes();
                     self.break_off(key, Error::SlowConsumer { backlog_bytes });
                 }
+                Demand::Answered => self.answered(key),
                 Demand::News => self.tell_news(),
             }
         }
@@ -376,6 +394,9 @@ impl<A: App> Sessions<A> {
         let session = &mut self.slab[key as usize];
         session.phase = phase;
         self.wheel.arm(key, self.now + self.settings.close_timeout);
+        // The peer's Close frame, or its end, is wanted now.
+        let id = self.id(key);
+        self.outbox.release_hold(id);
         if matches!(phase, Phase::Lingering | Phase::Finishing) {
             self.parting.push(key);
             self.forget_input(key);
@@ -396,6 +417,9 @@ impl<A: App> Sessions<A> {
     }
 
     fn end(&mut self, key: u32) {
+        if self.slab[key as usize].phase == Phase::Awaiting {
+            self.cancel_debt(key);
+        }
         let session = &mut self.slab[key as usize];
         if session.phase == Phase::Ended {
             return;

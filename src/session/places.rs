@@ -27,6 +27,11 @@ impl<A: App> Sessions<A> {
     /// no trusted proxy where only those may connect.
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
         let phase = self.first_phase(peer)?;
+        self.take_in(peer, phase)
+    }
+
+    /// Finds a place for a connection that begins in this phase.
+    pub(super) fn take_in(&mut self, peer: Peer, phase: Phase) -> Option<u32> {
         let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS).min(self.settings.max_sockets);
         if self.slab.len() - self.ended.len() >= most && self.shed().is_none() {
             self.outbox.stats.refused += 1;

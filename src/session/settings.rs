@@ -54,6 +54,16 @@ pub struct Settings {
     pub heartbeat_timeout: Duration,
     /// How long a request may take to come (408 beyond), and an HTTP connection may idle. Default 10 s.
     pub handshake_timeout: Duration,
+    /// The longest content of a request, in bytes, for an app that takes content ([`App::takes_content`](crate::App::takes_content));
+    /// 413 beyond. It is to come within `handshake_timeout` and a second for each KiB that has come, and within
+    /// `http_lifetime` in any case (408). Default 1 MiB.
+    pub max_content: usize,
+    /// How long a client waits for an answer that the app has put off ([`Outbox::defer`](crate::Outbox::defer)); then it is
+    /// 504. Default 30 s.
+    pub answer_timeout: Duration,
+    /// What requests to a service listener have to give as `Authorization: Bearer` (401 otherwise), but those that ask how the
+    /// server is. Default `None`: nothing.
+    pub service_token: Option<String>,
     /// How long a connection serves requests: the answer to the first one after that is its last, so that nobody holds a
     /// place for ever by asking again and again; zero for no limit. Default 60 s.
     pub http_lifetime: Duration,
@@ -90,6 +100,9 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(30),
             heartbeat_timeout: Duration::from_secs(75),
             handshake_timeout: Duration::from_secs(10),
+            max_content: 1 << 20,
+            answer_timeout: Duration::from_secs(30),
+            service_token: None,
             http_lifetime: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             hears_out: false,

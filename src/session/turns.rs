@@ -40,6 +40,14 @@ impl Rests {
         self.by_key.insert(key, rest);
     }
 
+    /// Adds to what is kept. Returns how many bytes that are.
+    fn append(&mut self, key: u32, bytes: &[u8]) -> usize {
+        let mut rest = self.remove(key).unwrap_or(Rest { bytes: Vec::new(), start: 0 });
+        rest.bytes.extend_from_slice(bytes);
+        self.put(key, rest);
+        bytes.len()
+    }
+
     fn remove(&mut self, key: u32) -> Option<Rest> {
         if self.by_key.is_empty() {
             return None;
@@ -99,6 +107,8 @@ impl<A: App> Sessions<A> {
         let used = match session.phase {
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),
+            // For later, whoever gave it.
+            Phase::Awaiting => self.rests.append(key, input),
             Phase::Preface => self.receive_preface(key, input),
             Phase::Connecting => self.receive_answer(key, input),
             Phase::Lingering | Phase::Finishing | Phase::Ended => input.len(),
@@ -142,8 +152,8 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Whether to read from this connection: not while it leaves unread what we send, and not while it has sent more than
-    /// it may ([`Sessions::take_resumed`]).
+    /// Whether to read from this connection: not while it leaves unread what we send, while its app has paused it or owes it
+    /// an answer, or while it has sent more than it may ([`Sessions::take_resumed`]).
     pub fn wants_read(&mut self, key: u32) -> bool {
         self.outbox.wants_read(key) && !self.is_over_rate(key)
     }
@@ -184,12 +194,22 @@ impl<A: App> Sessions<A> {
     }
 
     /// Whether it is up to us that nothing of a connection was heard.
-    pub(super) fn waits_for_its_turn(&self, key: u32) -> bool {
-        self.has_rest(key) || self.is_over_rate(key)
+    pub(super) fn waits_for_its_turn(&mut self, key: u32) -> bool {
+        self.has_rest(key) || self.is_over_rate(key) || self.outbox.is_held(key)
     }
 
-    /// Connections that waited because they had sent too much, and may go on, with their generations.
+    /// Connections that may go on, with their generations: they had sent too much, were paused, or have their answer.
     pub fn take_resumed(&mut self, resumed: &mut Vec<(u32, u32)>) {
+        for id in self.outbox.resumed.drain(..) {
+            if let Some(session) = self.slab.get_mut(id.index as usize)
+                && session.generation == id.generation
+                && session.phase != Phase::Ended
+            {
+                // Until now its silence was ours.
+                session.heard = milliseconds(self.now);
+                resumed.push((id.index, id.generation));
+            }
+        }
         while let Some(&Reverse((at, key, generation))) = self.rates.waiting.peek() {
             if at > self.now {
                 return;
@@ -210,14 +230,19 @@ impl<A: App> Sessions<A> {
     /// Takes out the part of a request that has come.
     pub(super) fn take_head(&mut self, key: u32) -> Option<Box<Head>> {
         let head = self.slab[key as usize].head.take()?;
-        self.head_bytes -= head.bytes.capacity();
+        *self.bytes_of(&head) -= head.bytes.capacity();
         Some(head)
     }
 
     /// Keeps the part of a request that has come.
     pub(super) fn put_head(&mut self, key: u32, head: Box<Head>) {
-        self.head_bytes += head.bytes.capacity();
+        *self.bytes_of(&head) += head.bytes.capacity();
         self.slab[key as usize].head = Some(head);
+    }
+
+    /// The sum in which the memory of such a head counts.
+    fn bytes_of(&mut self, head: &Head) -> &mut usize {
+        if head.awaited.is_some() { &mut self.content_bytes } else { &mut self.head_bytes }
     }
 
     /// Gives back all that was kept of what a connection sent.

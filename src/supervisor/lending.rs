@@ -6,7 +6,6 @@
 use super::Supervisor;
 use super::worker::Worker;
 use crate::data::log::Level;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// A worker that has just started is let to serve by itself.
@@ -96,12 +95,9 @@ impl Supervisor {
 
     fn lend_to(&mut self, number: usize, (borrower, pid): Borrower) {
         let Some(worker) = &self.slots[borrower].worker else { return };
-        let own = &self.plan.listeners[borrower];
-        let is_shared = |listener: &&Rc<_>| own.iter().any(|other| Rc::ptr_eq(other, listener));
-        let others = self.plan.listeners[number].iter().filter(|listener| !is_shared(listener));
-        let others: Vec<_> = others.map(|listener| &**listener).collect();
+        let others = self.plan.listeners[number].without(&self.plan.listeners[borrower]);
         // One that does not take the order now is asked again at the next look.
-        if others.is_empty() || worker.lend(number, &others).is_err() {
+        if others.all().next().is_none() || worker.lend(number, &others).is_err() {
             return;
         }
         self.slots[number].lent_to = Some((borrower, pid));

@@ -7,6 +7,29 @@ use std::io;
 use std::rc::Rc;
 use std::str::FromStr;
 
+/// The listeners of a slot.
+#[derive(Clone, Default, Debug)]
+pub struct SlotListeners {
+    /// For clients.
+    pub public: Vec<Rc<Listener>>,
+    /// For the application behind the server.
+    pub service: Vec<Rc<Listener>>,
+}
+
+impl SlotListeners {
+    /// All of them, those for clients first.
+    pub fn all(&self) -> impl Iterator<Item = &Rc<Listener>> {
+        self.public.iter().chain(&self.service)
+    }
+
+    /// Those of them that `other` has not as well.
+    pub fn without(&self, other: &SlotListeners) -> SlotListeners {
+        let is_own = |listener: &&Rc<Listener>| !other.all().any(|shared| Rc::ptr_eq(shared, listener));
+        let own = |listeners: &[Rc<Listener>]| listeners.iter().filter(is_own).cloned().collect();
+        SlotListeners { public: own(&self.public), service: own(&self.service) }
+    }
+}
+
 /// Stands for the number of a worker's slot.
 const WORKER: &str = "{worker}";
 
@@ -44,13 +67,24 @@ impl ListenPattern {
     }
 }
 
-/// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `patterns`, and all slots share it.
+/// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `public`, and all slots share it.
 /// Else each slot has a socket of its own, with SO_REUSEPORT where they share a port; a unix socket without `{worker}` is
-/// shared too.
+/// shared too. `service` is where to listen for the application behind the server.
 ///
 /// # Errors
 /// As [`Listener::bind`].
 pub fn listen_all(
+    public: &[ListenPattern],
+    service: &[ListenPattern],
+    slots: usize,
+    options: BindOptions,
+) -> io::Result<Vec<SlotListeners>> {
+    let (public, service) = (inherit_or_bind(public, slots, options)?, bind_all(service, slots, options)?);
+    let both = public.into_iter().zip(service);
+    Ok(both.map(|(public, service)| SlotListeners { public, service }).collect())
+}
+
+fn inherit_or_bind(
     patterns: &[ListenPattern],
     slots: usize,
     options: BindOptions,
@@ -60,9 +94,11 @@ pub fn listen_all(
     for &number in &passed {
         share(&mut by_slot, inherited::take(number).and_then(Listener::adopt)?);
     }
-    if !passed.is_empty() {
-        return Ok(by_slot);
-    }
+    if passed.is_empty() { bind_all(patterns, slots, options) } else { Ok(by_slot) }
+}
+
+fn bind_all(patterns: &[ListenPattern], slots: usize, options: BindOptions) -> io::Result<Vec<Vec<Rc<Listener>>>> {
+    let mut by_slot = vec![Vec::new(); slots];
     for pattern in patterns {
         let first = Listener::bind(&pattern.for_slot(0)?, options)?;
         let addr = first.local_addr()?;

@@ -17,7 +17,7 @@ mod orphan;
 mod ready;
 mod worker;
 
-pub use listeners::{ListenPattern, listen_all};
+pub use listeners::{ListenPattern, SlotListeners, listen_all};
 pub use orphan::watch_for_orphans;
 pub use ready::Ready;
 pub use worker::{Assignment, Program, WORKER_COMMAND};
@@ -26,7 +26,6 @@ use crate::data::log::{Field, Level, Log};
 use crate::data::pulse::pass_every;
 use crate::data::stats::Stats;
 use crate::os::clock::Clock;
-use crate::os::listener::Listener;
 use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::{self, SIGCHLD, SIGHUP, Signals};
 use crate::reactor::Order;
@@ -36,7 +35,6 @@ use mio::{Events, Poll, Token};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::rc::Rc;
 use std::sync::PoisonError;
 use std::time::Duration;
 use worker::Worker;
@@ -54,7 +52,7 @@ pub struct Plan {
     /// What workers run.
     pub program: Program,
     /// By slot.
-    pub listeners: Vec<Vec<Rc<Listener>>>,
+    pub listeners: Vec<SlotListeners>,
     /// By slot: the processor to run on; none for any.
     pub cpus: Vec<Option<usize>>,
     /// How long workers have to drain, as they know themselves.
@@ -330,7 +328,7 @@ impl Supervisor {
             return;
         }
         self.plan.ready.stopping();
-        self.plan.listeners.iter_mut().for_each(Vec::clear);
+        self.plan.listeners.fill(SlotListeners::default());
         let deadline = self.now + self.plan.drain_timeout + KILL_AFTER;
         self.workers().for_each(|worker| worker.order(Order::Drain, deadline));
         if let Some(reload) = self.reload.take() {

@@ -1,5 +1,6 @@
 //! One worker process: how it is started and told things, and the other end of that in the worker itself.
 
+use super::listeners::SlotListeners;
 use crate::data::histogram::Histogram;
 use crate::data::pulse::Pulse;
 use crate::data::stats::Stats;
@@ -14,7 +15,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Worker {
     pub fn start(
         program: &Program,
         (slot, cpu): (usize, Option<usize>),
-        listeners: &[Rc<Listener>],
+        listeners: &SlotListeners,
         registry: &Registry,
         now: Duration,
     ) -> io::Result<Worker> {
@@ -70,8 +70,9 @@ impl Worker {
         });
         // The order is sent first, so that a worker never waits for it.
         let descriptors: Vec<BorrowedFd<'_>> =
-            std::iter::once(counters.as_fd()).chain(listeners.iter().map(|listener| listener.as_fd())).collect();
-        control.send(&Start { slot, cpu, layout: Stats::layout() }.to_text(), &descriptors)?;
+            std::iter::once(counters.as_fd()).chain(listeners.all().map(|listener| listener.as_fd())).collect();
+        let start = Start { slot, cpu, layout: Stats::layout(), service: listeners.service.len() };
+        control.send(&start.to_text(), &descriptors)?;
         control.set_nonblocking()?;
         control.register(registry, EVENT)?;
         let child = command
@@ -96,13 +97,14 @@ impl Worker {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 
-    /// Has it accept for the worker of another slot as well.
+    /// Has it accept for the worker of another slot as well, by all these listeners.
     ///
     /// # Errors
     /// When the order does not reach it.
-    pub fn lend(&self, slot: usize, listeners: &[&Listener]) -> io::Result<()> {
-        let descriptors: Vec<BorrowedFd<'_>> = listeners.iter().map(|listener| listener.as_fd()).collect();
-        self.control.send(&Order::Lend(slot).to_text(), &descriptors)
+    pub fn lend(&self, slot: usize, listeners: &SlotListeners) -> io::Result<()> {
+        let descriptors: Vec<BorrowedFd<'_>> = listeners.all().map(|listener| listener.as_fd()).collect();
+        let order = Order::Lend { slot, service: listeners.service.len() };
+        self.control.send(&order.to_text(), &descriptors)
     }
 
     /// Ends [`Worker::lend`]. One that does not hear of it shares the listeners of that slot, which harms nobody.
@@ -158,12 +160,14 @@ struct Start {
     cpu: Option<usize>,
     /// How the supervisor reads the counters: its version need not be the worker's.
     layout: u64,
+    /// How many of the listeners, the last ones, are service listeners.
+    service: usize,
 }
 
 impl Start {
     fn to_text(self) -> String {
         let cpu = self.cpu.map_or_else(|| "-".to_owned(), |cpu| cpu.to_string());
-        format!("start {} {cpu} {}", self.slot, self.layout)
+        format!("start {} {cpu} {} {}", self.slot, self.layout, self.service)
     }
 
     fn from_text(text: &str) -> Option<Start> {
@@ -173,7 +177,10 @@ impl Start {
             "-" => None,
             cpu => Some(cpu.parse().ok()?),
         };
-        Some(Start { slot, cpu, layout: words.next()?.parse().ok()? })
+        let layout = words.next()?.parse().ok()?;
+        // A supervisor of before service listeners says nothing of them.
+        let service = words.next().unwrap_or("0").parse().ok()?;
+        Some(Start { slot, cpu, layout, service })
     }
 }
 
@@ -187,6 +194,8 @@ pub struct Assignment {
     pub counters: Option<Arc<SharedWords>>,
     /// Where it listens.
     pub listeners: Vec<Listener>,
+    /// Where it listens for the application behind it.
+    pub service_listeners: Vec<Listener>,
 }
 
 impl Assignment {
@@ -201,14 +210,15 @@ impl Assignment {
         let start = Start::from_text(&text).ok_or_else(no_supervisor)?;
         let mut descriptors = descriptors.into_iter();
         let counters = descriptors.next().ok_or_else(no_supervisor)?;
-        let listeners = descriptors.map(Listener::adopt).collect::<io::Result<_>>()?;
+        let mut listeners = descriptors.map(Listener::adopt).collect::<io::Result<Vec<_>>>()?;
+        let service_listeners = listeners.split_off(listeners.len().saturating_sub(start.service));
         // A terminal that goes away tells all its processes; the supervisor reloads then, and its workers go on.
         signals::ignore(signals::SIGHUP)?;
         if let Some(cpu) = start.cpu {
             cpus::pin(cpu)?;
         }
         let counters = open_counters(counters, start.layout)?;
-        Ok(Assignment { slot: start.slot, control, counters, listeners })
+        Ok(Assignment { slot: start.slot, control, counters, listeners, service_listeners })
     }
 }
 
@@ -225,9 +235,11 @@ mod tests {
 
     #[test]
     fn a_start_as_text() {
-        for start in [Start { slot: 0, cpu: None, layout: 7 }, Start { slot: 12, cpu: Some(3), layout: u64::MAX }] {
+        let first = Start { slot: 0, cpu: None, layout: 7, service: 0 };
+        for start in [first, Start { slot: 12, cpu: Some(3), layout: u64::MAX, service: 2 }] {
             assert_eq!(Start::from_text(&start.to_text()), Some(start));
         }
+        assert_eq!(Start::from_text("start 0 - 7"), Some(first));
         for bad in ["", "start", "start 1", "start x - 1", "start 1 x 1", "start 1 -", "begin 1 - 1"] {
             assert_eq!(Start::from_text(bad), None, "{bad}");
         }

@@ -1,0 +1,53 @@
+//! Bearer tokens (RFC 6750, section 2.1).
+
+use super::http::Request;
+use std::hint::black_box;
+
+/// Whether the request has this token in its one Authorization header. How long that takes does not depend on where a wrong
+/// token differs.
+pub fn is_given(request: &Request<'_>, token: &str) -> bool {
+    let mut values = request.headers("authorization");
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Some((scheme, given)) = value.split_once(' ') else { return false };
+    scheme.eq_ignore_ascii_case("bearer") && is_same(given.trim().as_bytes(), token.as_bytes())
+}
+
+fn is_same(given: &[u8], wanted: &[u8]) -> bool {
+    let mut differs = u8::from(given.len() != wanted.len() || wanted.is_empty());
+    for (one, other) in given.iter().zip(wanted) {
+        differs |= black_box(one ^ other);
+    }
+    black_box(differs) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::http::{self, MAX_HEADERS};
+    use super::*;
+    use crate::data::id::Peer;
+
+    #[test]
+    fn only_the_token_is_taken() {
+        let given = |lines: &str, token: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            is_given(&http::parse(head.as_bytes(), &mut headers, Peer::UNIX).expect("a request"), token)
+        };
+        for good in ["Authorization: Bearer abc\r\n", "authorization: bearer  abc \r\n"] {
+            assert!(given(good, "abc"), "{good}");
+        }
+        for bad in [
+            "",
+            "Authorization: Bearer ab\r\n",
+            "Authorization: Bearer abcd\r\n",
+            "Authorization: Bearer abd\r\n",
+            "Authorization: Bearer \r\n",
+            "Authorization: Basic abc\r\n",
+            "Authorization: abc\r\n",
+            "Authorization: Bearer abc\r\nAuthorization: Bearer abc\r\n",
+        ] {
+            assert!(!given(bad, "abc"), "{bad}");
+        }
+        assert!(!given("Authorization: Bearer \r\n", ""), "an empty token is none");
+    }
+}
