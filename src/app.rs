@@ -246,6 +246,12 @@ pub trait App {
         let _ = out;
     }
 
+    /// Whether nothing is left to do once every connection has gone, so that a drain may end. Asked after each pass then, until
+    /// the drain deadline.
+    fn is_finished(&self) -> bool {
+        true
+    }
+
     /// A connection is over. Called once for each [`App::on_open`], and with its state; nothing can be sent to `id` any
     /// more, and no other connection is ever called so.
     ///

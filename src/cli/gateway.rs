@@ -26,9 +26,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Headers that the origin's client writes itself.
-const OWN_HEADERS: [&str; 8] = [
-    "host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "te", "trailer",
-];
+const OWN_HEADERS: [&str; 8] =
+    ["host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "te", "trailer"];
 /// The path of the service in the names of connections.
 const SERVICE_PATH: &str = "/sr";
 /// What names of connections say instead of an address where others cannot reach us.
@@ -174,7 +173,7 @@ impl GatewayFlags {
         let plan = self.plan()?;
         let local = |port: u16| format!("127.0.0.1:{port}");
         let subprotocols = self.subprotocols.iter().filter(|name| !name.is_empty()).cloned();
-        let server = self.server.without_empty_subprotocols().and_subprotocols(subprotocols);
+        let server = self.server.and_subprotocols(subprotocols);
         let server = match self.websocket_port {
             Some(port) => server.or_listen_at(local(port)),
             None => server,
@@ -204,14 +203,14 @@ impl GatewayFlags {
         if let Some(bad) = self.forward_header.iter().find(bad) {
             return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be passed on")));
         }
-        for (flag, time) in [("origin-dial-timeout", self.origin_dial_timeout), ("origin-timeout", self.origin_timeout)] {
+        for (flag, time) in [("origin-dial-timeout", self.origin_dial_timeout), ("origin-timeout", self.origin_timeout)]
+        {
             if time.is_zero() {
                 return Err(Failure::Usage(format!("--{flag} must be longer than 0")));
             }
         }
         let read = |flag: &str, path: &Path| {
-            fs::read_to_string(path)
-                .map_err(|error| Failure::Usage(format!("--{flag} {}: {error}", path.display())))
+            fs::read_to_string(path).map_err(|error| Failure::Usage(format!("--{flag} {}: {error}", path.display())))
         };
         let secrets = self.origin_secret_file.as_deref().map(|path| {
             let flag = "origin-secret-file";
@@ -302,7 +301,8 @@ impl Plan {
         let address = match (&self.advertise, tcp) {
             (Some(addr), _) => addr.clone(),
             (None, Some(addr)) if addr.ip().is_unspecified() => {
-                let text = format!("the service listens on {addr}: give the address that others reach it by as --advertise");
+                let text =
+                    format!("the service listens on {addr}: give the address that others reach it by as --advertise");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
             (None, Some(addr)) => addr.to_string(),

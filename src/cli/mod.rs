@@ -10,6 +10,8 @@ mod bus;
 pub mod bus_flags;
 mod client;
 pub mod flags;
+mod gateway;
+mod gateway_key;
 mod healthcheck;
 mod limit_flags;
 mod reload;

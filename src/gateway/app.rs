@@ -11,7 +11,8 @@ use crate::data::id::{ConnectionId, Participant};
 use crate::data::log::Level;
 use crate::data::network::Network;
 use crate::data::record::Record;
-use crate::outbox::{Outbox, Ticket, Upgrade};
+use crate::outbox::Outbox;
+use crate::outbox::answers::{Ticket, Upgrade};
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Message;
@@ -49,8 +50,8 @@ pub struct Gateway {
     /// Has a call made.
     pub(super) call: Box<dyn Fn(Call) + Send>,
     returns: Arc<Returns>,
-    /// Handshakes that wait, by the number of their connection.
-    tickets: HashMap<u64, Ticket>,
+    /// Handshakes that wait, by the number of their connection, and the subprotocol by our own order.
+    tickets: HashMap<u64, (Ticket, Option<String>)>,
     /// Our slot among the workers of the host.
     pub(super) slot: u32,
     /// Whether we listen to our channel.
@@ -138,9 +139,9 @@ impl Gateway {
                 Order::Pause(id) => drop(out.pause(id)),
                 Order::Resume(id) => drop(out.resume(id)),
                 Order::Admit(serial, subprotocol) => {
-                    let Some(ticket) = self.tickets.remove(&serial) else { continue };
+                    let Some((ticket, chosen)) = self.tickets.remove(&serial) else { continue };
                     let accepted = Upgrade::new().tag(serial);
-                    let accepted = match subprotocol {
+                    let accepted = match subprotocol.or(chosen) {
                         Some(name) => accepted.subprotocol(&name),
                         None => accepted,
                     };
@@ -149,7 +150,7 @@ impl Gateway {
                     }
                 }
                 Order::Refuse(serial, refusal) => {
-                    let Some(ticket) = self.tickets.remove(&serial) else { continue };
+                    let Some((ticket, _)) = self.tickets.remove(&serial) else { continue };
                     // Of an origin that answers with a status that is none of a refusal.
                     let status = if (400..600).contains(&refusal.status) { refusal.status } else { 502 };
                     out.answer(ticket, Response::text(status, &refusal.reason));
@@ -226,7 +227,7 @@ impl App for Gateway {
             let opening = self.opening(request, agreed);
             let ticket = out.defer(request);
             let serial = self.core.connect(opening, request.peer(), request.header("user-agent"), out.now());
-            self.tickets.insert(serial, ticket);
+            self.tickets.insert(serial, (ticket, chosen));
             self.settle(out);
         } else if let Some(chosen) = chosen.filter(|chosen| request.subprotocol() != Some(chosen.as_str())) {
             let ticket = out.defer(request);

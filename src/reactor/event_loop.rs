@@ -392,7 +392,7 @@ impl<A: App> EventLoop<A> {
     /// Whether the drain has come to an end.
     fn drained(&mut self) -> Option<Outcome> {
         let deadline = self.drain_deadline?;
-        if self.sessions.is_empty() {
+        if self.sessions.is_empty() && self.sessions.app.is_finished() {
             return Some(Outcome::Drained(*self.sessions.stats()));
         }
         if self.now < deadline {

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod chat;
 pub mod client;
 pub mod nginx;
+pub mod origin;
 pub mod process;
 pub mod program;
 pub mod redis;

@@ -25,13 +25,16 @@ struct Parcel {
     places: Vec<u32>,
 }
 
+/// Connections of one worker, each with the place of its result, and the number of the message for them.
+type Share = (usize, Vec<(u32, u64)>);
+
 /// What a request has for whom.
 #[derive(Default)]
 pub struct Sorted {
     /// Results that are known at once, by place.
     pub known: Vec<Option<Delivered>>,
     /// For workers of this host, by slot: for each message the places and connections.
-    workers: BTreeMap<u32, Vec<(usize, Vec<(u32, u64)>)>>,
+    workers: BTreeMap<u32, Vec<Share>>,
     /// For other nodes, by address.
     nodes: BTreeMap<String, Parcel>,
 }

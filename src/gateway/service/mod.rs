@@ -11,7 +11,8 @@ pub(super) use record::channel;
 use super::app::Gateway;
 use crate::data::id::Participant;
 use crate::data::record::Record as BusRecord;
-use crate::outbox::{Outbox, Ticket};
+use crate::outbox::Outbox;
+use crate::outbox::answers::Ticket;
 use crate::protocol::http::{Request, Response};
 use std::time::Duration;
 
@@ -131,7 +132,8 @@ impl Gateway {
 
     /// Ends the jobs that have waited long enough.
     pub(super) fn expire_jobs(&mut self, now: Duration, out: &mut Outbox) {
-        while let Some((_, key)) = self.job_deadlines.pop_front_if(|(deadline, _)| *deadline <= now) {
+        while let Some(&(_, key)) = self.job_deadlines.front().filter(|(deadline, _)| *deadline <= now) {
+            self.job_deadlines.pop_front();
             self.end_job(key, out);
         }
     }
