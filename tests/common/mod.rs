@@ -9,7 +9,9 @@
 pub mod browser;
 pub mod chat;
 pub mod client;
+pub mod desk;
 pub mod nginx;
+pub mod one;
 pub mod origin;
 pub mod process;
 pub mod program;

@@ -56,6 +56,19 @@ pub const DEFLATED: &[Input] = &[
     Made(|length| packed(&noise(length), length)),
 ];
 
+pub const CHUNKS: &[Input] = &[
+    // Chunks of one byte, plain, with zeros and with extensions; one long chunk; sizes, extensions and trailers without end.
+    Repeat(b"", b"1\r\nx\r\n", b"0\r\n\r\n"),
+    Repeat(b"", b"0000000000000001\r\nx\r\n", b"0\r\n\r\n"),
+    Repeat(b"", b"1;a=\"bcdefghi\"\r\nx\r\n", b"0\r\n\r\n"),
+    Repeat(b"fffff\r\n", b"x", b""),
+    Repeat(b"", b"0", b""),
+    Repeat(b"1;", b"e", b""),
+    Repeat(b"0\r\n", b"A: b\r\n", b"\r\n"),
+    // A new body after each: nothing is left of those before.
+    Repeat(b"", b"2\r\nhi\r\n0\r\n\r\n", b""),
+];
+
 pub const FRAMES: &[Input] = &[
     // Messages and fragments of one byte and of none, Pings between them.
     Repeat(b"", &[0x82, 0x81, 0, 0, 0, 0, 1], b""),

@@ -9,6 +9,7 @@ use percore::bridge::wire;
 use percore::bus::list;
 use percore::data::pool::Pool;
 use percore::protocol::client::{ClientHandshake, Offer};
+use percore::protocol::content::{Content, Framing};
 use percore::protocol::deflate::{Deflater, Inflater, Output};
 use percore::protocol::extension;
 use percore::protocol::forwarded;
@@ -19,8 +20,8 @@ use percore::protocol::receiver::{Receiver, Rules, Scratch};
 use percore::protocol::upgrade;
 use percore::session::Sessions;
 use percore::{
-    DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Participant, Peer, Presence, ProxyRules, Records, Role,
-    Settings, UpgradeRules,
+    App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
+    Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
 };
 
 /// A parser and its bounds.
@@ -191,6 +192,24 @@ pub const PARSERS: &[Parser] = &[
         held: 32,
         once: 48 << 10,
     },
+    Parser {
+        name: "content in chunks",
+        read: content,
+        pieces: ANY,
+        hostile: inputs::CHUNKS,
+        allocated: 4,
+        held: 3,
+        once: 1 << 10,
+    },
+    Parser {
+        name: "request with content",
+        read: request_with_content,
+        pieces: ANY,
+        hostile: inputs::CHUNKS,
+        allocated: 8,
+        held: 4,
+        once: 256 << 10,
+    },
 ];
 
 fn text(bytes: &[u8]) -> &str {
@@ -260,6 +279,57 @@ fn requests(bytes: &[u8], piece: usize) -> usize {
         let _ = (request.keeps_alive(), request.has_content(), upgrade::accept(&request, &rules).is_ok());
         Ok(Some(end))
     });
+    0
+}
+
+fn content(bytes: &[u8], piece: usize) -> usize {
+    let (mut content, mut out) = (chunked(), Vec::new());
+    for piece in bytes.chunks(piece) {
+        let mut used = 0;
+        while used < piece.len() {
+            match content.take(&piece[used..], &mut out) {
+                Ok((bytes, false)) => used += bytes,
+                // The next one follows.
+                Ok((bytes, true)) => (used, content, out) = (used + bytes, chunked(), Vec::new()),
+                Err(_) => return 0,
+            }
+        }
+    }
+    0
+}
+
+fn chunked() -> Content {
+    Content::new(Framing::Chunked, 1 << 20, 16 << 10).expect("no length")
+}
+
+/// Takes all content, and answers nothing worth mentioning.
+struct Sink;
+
+impl App for Sink {
+    type Connection = ();
+
+    fn takes_content(&self, _: &Request<'_>) -> usize {
+        usize::MAX
+    }
+
+    fn on_request(&mut self, _: &Request<'_>, _: &mut Outbox) -> Option<Response> {
+        Some(Response::new(204))
+    }
+
+    fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+
+    fn on_message(&mut self, _: ConnectionId, (): &mut (), _: Message<'_>, _: &mut Outbox) {}
+}
+
+/// The same as it is read from a socket: a request for each.
+fn request_with_content(bytes: &[u8], piece: usize) -> usize {
+    let mut sessions = Sessions::new(Sink, Settings::default(), Log::new(None), 0, [0; 32]);
+    let key = sessions.accept(Peer::UNIX).expect("room for a connection");
+    sessions.receive(key, &mut b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec());
+    let mut bytes = bytes.to_vec();
+    for piece in bytes.chunks_mut(piece) {
+        sessions.receive(key, piece);
+    }
     0
 }
 

@@ -1,15 +1,19 @@
 //! One simulated client: a plan of what it does, and a judgement on all it hears.
 
 use super::address::Who;
-use super::probe::{ASKED, KICKED, PUSHED};
+use super::probe::{ASKED, KICKED, PUSHED, content};
 use super::random::Random;
 use super::wire::{BINARY, CLOSE, COMPRESSED, Deflate, Ear, FINAL, Heard, PING, PONG, TEXT, frame};
-use percore::Peer;
+use percore::{Peer, Settings};
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Messages longer than this are a violation; the simulation's settings say the same.
 pub const MAX_MESSAGE: usize = 256 * 1024;
+/// The same of the content of a request.
+pub const MAX_CONTENT: usize = 5_000;
+/// At most this much later than without content a request has to be whole: a second for each KiB.
+pub const CONTENT_TIME: Duration = Duration::from_secs(5);
 
 /// What a client does next.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +22,9 @@ pub enum Step {
     Request,
     /// A request, or what is none, after which the server ends the connection.
     LastRequest,
-    /// Part of a request, and nothing after it.
+    /// A request with content.
+    Post,
+    /// Part of a request, or of its content, and nothing after it.
     HalfRequest,
     Upgrade,
     Messages(usize),
@@ -54,8 +60,12 @@ pub struct Client {
     offer: Option<&'static str>,
     deflate: Option<Deflate>,
     ear: Ear,
-    /// Statuses of responses to come, with the place in `outgoing` where each request ends.
-    statuses: VecDeque<(u16, usize)>,
+    /// Whether it speaks to a service listener.
+    is_service: bool,
+    /// Responses to come.
+    statuses: VecDeque<Wanted>,
+    /// Whether it has sent content.
+    posts: bool,
     /// Where requests end, and how many of these ends have come.
     ends: Vec<usize>,
     seen_ends: usize,
@@ -74,6 +84,16 @@ pub struct Client {
     pub pings: u64,
 }
 
+/// A response that is to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Wanted {
+    status: u16,
+    /// Where its request ends in what was sent.
+    end: usize,
+    /// Whether the app may put it off.
+    is_put_off: bool,
+}
+
 /// What the judgement of a client needs to know of the server.
 #[derive(Clone, Copy)]
 pub struct Circumstances {
@@ -86,7 +106,7 @@ pub struct Circumstances {
 }
 
 impl Client {
-    pub fn new(mut random: Random, who: Who) -> Client {
+    pub fn new(mut random: Random, who: Who, is_service: bool) -> Client {
         let offers = [
             None,
             None,
@@ -114,7 +134,9 @@ impl Client {
             offer,
             deflate: None,
             ear: Ear::default(),
+            is_service,
             statuses: VecDeque::new(),
+            posts: false,
             ends: Vec::new(),
             seen_ends: 0,
             expected: VecDeque::new(),
@@ -139,12 +161,28 @@ impl Client {
         }
         match step {
             Step::Request => {
-                let requests = [("GET /healthz", 200), ("GET /nowhere", 404), ("GET /ws?a=b", 426), ("POST /ws", 405)];
+                let [elsewhere, wrong] = if self.is_service { [404, 404] } else { [426, 405] };
+                let service = if self.is_service { 200 } else { 404 };
+                let requests = [
+                    ("GET /healthz", 200),
+                    ("GET /readyz", service),
+                    ("GET /nowhere", 404),
+                    ("GET /service", service),
+                    ("GET /later", 200),
+                    ("GET /ws?a=b", elsewhere),
+                    ("POST /ws", wrong),
+                ];
                 let (line, status) = *self.random.pick(&requests);
                 self.request(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"), status);
             }
             Step::LastRequest => self.last_request(),
-            Step::HalfRequest => self.outgoing.extend(b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgra"),
+            Step::Post => self.post(),
+            Step::HalfRequest => {
+                self.posts = true;
+                let head = &b"POST /post?9 HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"[..];
+                let halves = [b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgra", head];
+                self.outgoing.extend(*self.random.pick(&halves));
+            }
             Step::Upgrade => {
                 let extensions = self.offer.map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n"));
                 let head = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -170,21 +208,53 @@ impl Client {
     }
 
     fn request(&mut self, request: &str, status: u16) {
+        self.request_with(request, &[], status);
+    }
+
+    fn request_with(&mut self, request: &str, content: &[u8], status: u16) {
         self.outgoing.extend(request.as_bytes());
-        self.statuses.push_back((status, self.outgoing.len()));
+        self.outgoing.extend(content);
+        let is_put_off = status == 101 || request.starts_with("GET /later");
+        self.statuses.push_back(Wanted { status, end: self.outgoing.len(), is_put_off });
         self.ends.push(self.outgoing.len());
+    }
+
+    /// A request with content, by its length or in chunks.
+    fn post(&mut self) {
+        self.posts = true;
+        let longest = *self.random.pick(&[20, 1_000, MAX_CONTENT]);
+        let length = self.random.size(0, longest);
+        let content = content(length);
+        let expects = if self.random.one_in(3) { "Expect: 100-continue\r\n" } else { "" };
+        let line = format!("POST /post?{length} HTTP/1.1\r\nHost: h\r\n{expects}");
+        if self.random.one_in(2) {
+            return self.request_with(&format!("{line}Content-Length: {length}\r\n\r\n"), &content, 200);
+        }
+        let (mut body, mut rest) = (Vec::new(), &content[..]);
+        while !rest.is_empty() {
+            let (chunk, after) = rest.split_at(self.random.size(1, rest.len().min(700)));
+            body.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+            body.extend_from_slice(chunk);
+            body.extend(b"\r\n");
+            rest = after;
+        }
+        body.extend(if self.random.one_in(2) { &b"0\r\n\r\n"[..] } else { b"00;last\r\nX: y\r\n\r\n" });
+        self.request_with(&format!("{line}Transfer-Encoding: chunked\r\n\r\n"), &body, 200);
     }
 
     fn last_request(&mut self) {
         self.said_last = true;
         let padding = "x".repeat(20_000);
-        match self.random.between(0, 6) {
+        match self.random.between(0, 9) {
             0 => self.request("GET /healthz HTTP/1.0\r\n\r\n", 200),
             1 => self.request("GET /nowhere HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 404),
             2 => self.request("\x16\x03\x01", 400),
             3 => self.request(&format!("GET /{padding} HTTP/1.1\r\nHost: h\r\n\r\n"), 414),
             4 => self.request(&format!("GET /ws HTTP/1.1\r\nHost: h\r\nX: {padding}\r\n\r\n"), 431),
             5 => self.request("GET /ws HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", 413),
+            6 => self.request("POST /post?5001 HTTP/1.1\r\nHost: h\r\nContent-Length: 5001\r\n\r\n", 413),
+            7 => self.request("POST /post?1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx", 400),
+            8 => self.request("POST /post?0 HTTP/1.1\r\nHost: h\r\nExpect: wonders\r\n\r\n", 417),
             _ => self.request("GET /ws HTTP/1.1\r\n\r\n", 400),
         }
     }
@@ -275,31 +345,58 @@ impl Client {
         self.who.counts_as(self.delivered >= self.proxy_header)
     }
 
-    /// Bytes from the server.
-    pub fn hear(&mut self, bytes: &[u8], around: Circumstances) {
+    /// How long the server may wait for what it sends next, or an answer take that is put off.
+    pub fn patience(&self, settings: &Settings) -> Duration {
+        let put_off = self.statuses.iter().any(|wanted| wanted.is_put_off);
+        let answer = if put_off { settings.answer_timeout } else { Duration::ZERO };
+        // The head has its time, and then the content.
+        let content = if self.posts { settings.handshake_timeout + CONTENT_TIME } else { Duration::ZERO };
+        settings.handshake_timeout + content + answer
+    }
+
+    /// Whether it asked for an upgrade, and has no answer.
+    pub fn awaits_upgrade(&self) -> bool {
+        self.statuses.iter().any(|wanted| wanted.status == 101)
+    }
+
+    /// Whether all it sent has come, and it sends no more.
+    pub fn has_left(&self) -> bool {
+        self.ends_stream && self.delivered == self.outgoing.len()
+    }
+
+    /// Bytes from the server. Returns whether a response was among them.
+    pub fn hear(&mut self, bytes: &[u8], around: Circumstances) -> bool {
         self.ear.take(bytes);
+        let before = self.statuses.len();
         while let Some(heard) = self.ear.next() {
             self.judge(heard, around);
         }
+        self.statuses.len() < before
     }
 
     fn judge(&mut self, heard: Heard, around: Circumstances) {
         match heard {
+            Heard::Continue => assert!(self.posts && !self.upgraded, "100 to nobody"),
             Heard::Status { status, is_last } => {
                 assert!(!self.heard_last, "status {status} after the last response");
                 self.heard_last = is_last;
                 if status == 408 || (self.refused && matches!(status, 400 | 414 | 431)) {
                     return assert!(is_last, "status {status} is not the last");
                 }
-                let (wanted, _) = self.statuses.pop_front().unwrap_or_else(|| panic!("status {status} to no request"));
+                let Wanted { status: wanted, is_put_off, .. } =
+                    self.statuses.pop_front().unwrap_or_else(|| panic!("status {status} to no request"));
+                let refused = is_put_off && (status == 504 || (status == 403 && wanted == 101));
+                let elsewhere = self.is_service && wanted == 101 && status == 400;
                 let busy = status == 503 && (around.draining || (wanted == 101 && around.full));
                 let limited = status == 429 && wanted == 101 && around.limited && self.who.address.addr().is_some();
-                assert!(status == wanted || busy || limited, "status {status} instead of {wanted}");
+                let expected = status == wanted || busy || limited || refused || elsewhere;
+                assert!(expected, "status {status} instead of {wanted}");
                 self.refused |= wanted == 101;
                 assert!(is_last || !self.said_last || !self.statuses.is_empty(), "status {status} is to be the last");
             }
             Heard::Upgraded(extensions) => {
-                assert_eq!(self.statuses.pop_front().map(|(status, _)| status), Some(101));
+                assert!(!self.is_service, "a service upgrades nothing");
+                assert_eq!(self.statuses.pop_front().map(|wanted| wanted.status), Some(101));
                 assert!(extensions.is_none() || self.offer.is_some(), "compression that was not offered");
                 self.upgraded = true;
                 self.deflate = extensions.map(|agreed| {
@@ -349,7 +446,9 @@ impl Client {
     /// What must hold when the server ends a connection whose socket took all that was written.
     pub fn judge_end(&self) {
         assert!(!self.ear.is_within_something(), "the stream ends within a response or a frame");
-        let unanswered = self.statuses.front().filter(|(_, end)| *end <= self.delivered && !self.heard_last);
+        let unanswered = self.statuses.front().filter(|wanted| wanted.end <= self.delivered && !self.heard_last);
+        // One that ends its stream does not wait for an upgrade.
+        let unanswered = unanswered.filter(|wanted| wanted.status != 101 || !self.ends_stream);
         assert_eq!(unanswered, None, "a request was not answered");
     }
 }
@@ -358,7 +457,7 @@ impl Client {
 fn plan(random: &mut Random) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..random.size(0, 3).saturating_sub(1) {
-        steps.push(Step::Request);
+        steps.push(if random.one_in(3) { Step::Post } else { Step::Request });
     }
     match random.between(0, 19) {
         0 => steps.push(Step::HalfRequest),

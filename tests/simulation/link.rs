@@ -1,8 +1,9 @@
 //! A connection of a simulation, as the kernel has it.
 
+use super::address::Counted;
 use super::client::Client;
 use super::probe::Probe;
-use percore::{ConnectionId, Peer};
+use percore::ConnectionId;
 use std::time::Duration;
 
 /// A connection as the kernel has it.
@@ -26,10 +27,13 @@ pub struct Link {
 }
 
 impl Link {
-    /// Whose it is to the server, and whether it is open.
-    pub fn counts_as(&self, app: &Probe) -> (Peer, bool) {
+    /// Whose it is to the server, and whether it is open. While an upgrade waits for its answer, it may be known already whose
+    /// it is.
+    pub fn counts_as(&self, app: &Probe) -> Counted {
         let is_open = app.open.contains(&self.id);
         let was_open = is_open || app.endings.contains_key(&self.id);
-        (if was_open { self.client.who.address } else { self.client.counts_as() }, is_open)
+        let peer = if was_open { self.client.who.address } else { self.client.counts_as() };
+        let perhaps = (!was_open && self.client.awaits_upgrade()).then_some(self.client.who.address);
+        Counted { peer, is_open, perhaps }
     }
 }

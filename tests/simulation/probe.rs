@@ -2,7 +2,10 @@
 //! others whenever it is called.
 
 use super::random::Random;
-use percore::{App, CloseCode, CloseReason, ConnectionId, Delivery, Error, Message, Outbox, Peer, Request};
+use percore::{
+    App, CloseCode, CloseReason, ConnectionId, Delivery, Error, Message, Outbox, Peer, Request, Response, Ticket,
+    Upgrade,
+};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -36,6 +39,12 @@ impl Counts {
     }
 }
 
+/// An answer that the app owes.
+pub struct Debt {
+    pub ticket: Ticket,
+    upgrades: bool,
+}
+
 pub struct Probe {
     pub now: Duration,
     pub counts: Counts,
@@ -45,6 +54,12 @@ pub struct Probe {
     pub endings: HashMap<ConnectionId, Ending>,
     /// When the app began to close a connection.
     pub closing: HashMap<ConnectionId, Duration>,
+    /// Answers owed, some of which nobody waits for any more.
+    pub debts: Vec<Debt>,
+    /// Tags of upgrades that were accepted and are to open.
+    pub accepted: HashSet<u64>,
+    last_tag: u64,
+    paused: Vec<ConnectionId>,
     generations: HashSet<u32>,
     former: Vec<ConnectionId>,
     next_tick: Duration,
@@ -60,6 +75,10 @@ impl Probe {
             peers: HashMap::new(),
             endings: HashMap::new(),
             closing: HashMap::new(),
+            debts: Vec::new(),
+            accepted: HashSet::new(),
+            last_tag: 0,
+            paused: Vec::new(),
             generations: HashSet::new(),
             former: Vec::new(),
             next_tick: Duration::ZERO,
@@ -116,6 +135,64 @@ impl Probe {
         }
     }
 
+    /// Puts a request off, to be answered by some later call.
+    fn defer(&mut self, request: &Request<'_>, upgrades: bool, out: &mut Outbox) {
+        let ticket = out.defer(request);
+        assert!(out.awaits(ticket));
+        self.debts.push(Debt { ticket, upgrades });
+        if self.random.one_in(4) {
+            return self.pay_someone(out);
+        }
+        self.tick_within(8_000, out);
+    }
+
+    /// Has the next tick come by some time within so many milliseconds.
+    fn tick_within(&mut self, millis: u64, out: &mut Outbox) {
+        let at = self.now + self.random.millis(1, millis);
+        out.tick_by(at);
+        self.next_tick = self.next_tick.min(at);
+    }
+
+    fn pay_someone(&mut self, out: &mut Outbox) {
+        if self.debts.is_empty() {
+            return;
+        }
+        let Debt { ticket, upgrades } = self.debts.swap_remove(self.random.size(0, self.debts.len() - 1));
+        let (awaits, accepts) = (out.awaits(ticket), upgrades && !self.random.one_in(8));
+        let taken = if accepts {
+            self.last_tag += 1;
+            let taken = out.accept_upgrade(ticket, Upgrade::new().tag(self.last_tag));
+            if taken {
+                self.accepted.insert(self.last_tag);
+            }
+            taken
+        } else {
+            assert!(upgrades || !out.accept_upgrade(ticket, Upgrade::new()), "not an upgrade");
+            out.answer(ticket, Response::text(if upgrades { 403 } else { 200 }, "at last"))
+        };
+        assert_eq!(taken, awaits);
+        assert!(!out.awaits(ticket) && !out.answer(ticket, Response::new(200)), "it has its answer");
+    }
+
+    /// Whether the app does not let a connection be read from.
+    pub fn is_paused(&self, id: ConnectionId) -> bool {
+        self.paused.contains(&id)
+    }
+
+    fn pause(&mut self, id: ConnectionId, out: &mut Outbox) {
+        if out.pause(id) {
+            self.paused.push(id);
+            self.tick_within(200_000, out);
+        }
+    }
+
+    fn resume_someone(&mut self, out: &mut Outbox) {
+        if !self.paused.is_empty() {
+            let id = self.paused.swap_remove(self.random.size(0, self.paused.len() - 1));
+            assert!(out.resume(id) || !self.open.contains(&id) || self.closing.contains_key(&id));
+        }
+    }
+
     fn count(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Queued => self.counts.queued += 1,
@@ -125,10 +202,45 @@ impl Probe {
     }
 }
 
+/// The content of a request to `/post?LENGTH`.
+pub fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place * 7 + length) as u8).collect()
+}
+
 impl App for Probe {
     type Connection = ConnectionId;
 
+    fn takes_content(&self, request: &Request<'_>) -> usize {
+        assert!(request.content().is_empty(), "it has not come yet");
+        if request.path() == "/post" { usize::MAX } else { 0 }
+    }
+
+    fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        match request.path() {
+            "/post" => {
+                let length = request.query().and_then(|length| length.parse().ok()).expect("a length");
+                assert_eq!(request.content(), content(length));
+                Some(Response::new(200))
+            }
+            "/later" => {
+                self.defer(request, false, out);
+                None
+            }
+            "/service" => Some(Response::new(if request.is_service() { 200 } else { 404 })),
+            _ => None,
+        }
+    }
+
+    fn on_upgrade(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        assert!(!request.is_service());
+        if self.random.one_in(3) {
+            self.defer(request, true, out);
+        }
+        None
+    }
+
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> ConnectionId {
+        assert!(request.tag() == 0 || self.accepted.remove(&request.tag()), "accepted once");
         assert!(self.generations.insert(id.generation), "generation {} was used before", id.generation);
         assert_eq!(request.path(), "/ws");
         self.open.push(id);
@@ -145,7 +257,14 @@ impl App for Probe {
     fn on_message(&mut self, id: ConnectionId, state: &mut ConnectionId, mut message: Message<'_>, out: &mut Outbox) {
         assert_eq!(id, *state, "the state of another connection");
         assert!(self.open.contains(&id), "a message for {id}, which is not open");
+        assert!(!self.paused.contains(&id), "a message for {id}, which is paused");
         self.counts.received += 1;
+        match self.random.between(0, 399) {
+            0 => self.pause(id, out),
+            1 => self.pay_someone(out),
+            2 => self.resume_someone(out),
+            _ => {}
+        }
         if message.text().is_some_and(|text| text.starts_with('!')) {
             self.kick_someone(out);
             return self.close(id, ASKED, out);
@@ -164,6 +283,7 @@ impl App for Probe {
         assert_eq!(id, state);
         let place = self.open.iter().position(|open| *open == id).expect("on_close once for each on_open");
         self.open.swap_remove(place);
+        self.paused.retain(|paused| *paused != id);
         self.peers.remove(&id);
         self.counts.closed += 1;
         self.endings.insert(id, Ending { reason: reason.clone(), at: self.now });
@@ -174,6 +294,7 @@ impl App for Probe {
             1..=9 => self.kick_someone(out),
             10..=19 => self.push_to_everyone(out),
             20..=39 => self.push_to_some(out),
+            40..=49 => self.pay_someone(out),
             _ => {}
         }
     }
@@ -184,6 +305,8 @@ impl App for Probe {
         match self.random.between(0, 19) {
             0 => self.kick_someone(out),
             1 => self.push_to_some(out),
+            2..=5 => self.resume_someone(out),
+            6..=15 => self.pay_someone(out),
             _ => {}
         }
         self.next_tick = now + self.random.millis(1, 120_000);

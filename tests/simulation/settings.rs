@@ -1,6 +1,6 @@
 //! What the server of a simulation is set to.
 
-use super::client::MAX_MESSAGE;
+use super::client::{MAX_CONTENT, MAX_MESSAGE};
 use super::random::Random;
 use percore::protocol::extension::DeflateMode;
 use percore::protocol::upgrade::UpgradeRules;
@@ -33,6 +33,8 @@ pub fn settings(random: &mut Random) -> Settings {
         heartbeat_timeout: heartbeat * random.between(4, 6) as u32 / 2,
         handshake_timeout: random.millis(1_000, 20_000),
         http_lifetime: *random.pick(&[Duration::ZERO, Duration::from_secs(3), Duration::from_secs(60)]),
+        max_content: MAX_CONTENT,
+        answer_timeout: random.millis(1_000, 20_000),
         close_timeout: random.millis(500, 10_000),
         max_connections: *random.pick(&[60, 1_000_000]),
         max_connections_per_ip: *random.pick(&[0, 1, 3, 20]),

@@ -68,6 +68,8 @@ impl Deflate {
 /// What a client hears from a server.
 #[derive(Debug, PartialEq)]
 pub enum Heard {
+    /// 100: the rest of the request may come.
+    Continue,
     /// A response that is not an upgrade.
     Status {
         status: u16,
@@ -113,6 +115,10 @@ impl Ear {
             lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
         let status: u16 = head.get(9..12).and_then(|digits| digits.parse().ok()).expect("a status");
+        if status == 100 {
+            self.bytes.drain(..head_bytes);
+            return Some(Heard::Continue);
+        }
         if status == 101 {
             self.bytes.drain(..head_bytes);
             self.upgraded = true;

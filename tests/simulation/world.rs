@@ -1,12 +1,13 @@
 //! The world of a simulation: a made-up clock, the sockets between clients and [`Sessions`], and the passes of a loop
 //! that does with them what the reactor does with real ones. What must always hold is asserted in every pass.
 
+mod checks;
 mod end;
 
-use super::address::{Who, check_tally};
-use super::client::{Circumstances, Client, Step};
+use super::address::Who;
+use super::client::{CONTENT_TIME, Circumstances, Client, Step};
 use super::link::Link;
-use super::probe::{ASKED, KICKED, Probe};
+use super::probe::Probe;
 use super::random::Random;
 use super::settings::settings;
 use percore::data::log::Log;
@@ -23,8 +24,6 @@ use std::time::Duration;
 const LATENESS: Duration = Duration::from_millis(5);
 /// So much later than its deadline something may happen, while the loop is not stalled.
 const SLACK: Duration = Duration::from_millis(TICK.as_millis() as u64 + LATENESS.as_millis() as u64 + 1);
-/// Every so many passes all connections are looked at, not only those something happened to.
-const SWEEP_PASSES: u64 = 50;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
@@ -109,8 +108,8 @@ impl World {
         self.sessions.drain();
         self.flush();
         self.end_pass();
-        let Settings { handshake_timeout, close_timeout, .. } = self.settings;
-        let bound = self.now + handshake_timeout + close_timeout + self.slack * 3;
+        let Settings { handshake_timeout, close_timeout, answer_timeout, .. } = self.settings;
+        let bound = self.now + handshake_timeout * 2 + CONTENT_TIME + answer_timeout + close_timeout + self.slack * 3;
         let abandons = self.random.one_in(4);
         while !self.sessions.is_empty() && !abandons {
             self.pass_at_next();
@@ -151,6 +150,7 @@ impl World {
             self.happen(happening);
         }
         self.sessions.expire();
+        self.resume();
         assert!(self.sessions.app.next_tick() > self.now, "on_tick was not called");
         self.flush();
         self.end_pass();
@@ -166,9 +166,27 @@ impl World {
         }
     }
 
+    /// Connections that may be read from again are read from.
+    fn resume(&mut self) {
+        let mut resumed = Vec::new();
+        self.sessions.take_resumed(&mut resumed);
+        for (key, _) in resumed {
+            let index = self.by_key[&key];
+            self.links[index].paused = false;
+            self.hear_of(index);
+            self.schedule(Duration::ZERO, Happening::Deliver(index));
+        }
+    }
+
     fn connect(&mut self) {
-        let who = Who::new(&mut self.random, self.settings.proxies.proxy_protocol);
-        let Some(key) = self.sessions.accept(who.connects()) else {
+        let is_service = self.random.one_in(15);
+        let who = Who::new(&mut self.random, self.settings.proxies.proxy_protocol && !is_service);
+        let key = if is_service {
+            self.sessions.accept_service(who.connects())
+        } else {
+            self.sessions.accept(who.connects())
+        };
+        let Some(key) = key else {
             self.refused += 1;
             return;
         };
@@ -176,7 +194,7 @@ impl World {
         let id = ConnectionId { node: self.settings.node, generation, index: key };
         let link = self.links.len();
         assert!(self.by_key.insert(key, link).is_none(), "key {key} is in use");
-        let client = Client::new(Random::new(self.random.next()), who);
+        let client = Client::new(Random::new(self.random.next()), who, is_service);
         let (heard, requested) = (self.now, self.now);
         let room = *self.random.pick(&[2_000, 100_000, usize::MAX, usize::MAX]);
         self.links.push(Link {
@@ -233,6 +251,13 @@ impl World {
         if link.gone || link.paused || self.sessions.generation(link.key) != Some(link.id.generation) {
             return;
         }
+        if !self.sessions.wants_read(link.key) {
+            if link.client.has_left() {
+                // The kernel tells of an end also to who does not read.
+                self.sessions.peer_shut(link.key, false);
+            }
+            return self.go_on(index);
+        }
         if self.sessions.has_rest(link.key) {
             self.sessions.resume(link.key);
             return self.go_on(index);
@@ -265,6 +290,10 @@ impl World {
             let used = self.sessions.step(key, left);
             assert!((1..=left.len()).contains(&used), "a step used {used} of {} bytes", left.len());
             left = &mut left[used..];
+            if !self.sessions.wants_read(key) {
+                self.sessions.keep(key, left);
+                break;
+            }
         }
         self.go_on(index);
     }
@@ -355,7 +384,10 @@ impl World {
             limited: self.settings.max_connections_per_ip > 0,
         };
         let link = &mut self.links[index];
-        link.client.hear(bytes, around);
+        if link.client.hear(bytes, around) {
+            // The time for the next request begins anew.
+            link.requested = self.now;
+        }
         if link.client.upgraded && link.upgraded.is_none() {
             link.upgraded = Some(self.now);
         }
@@ -387,107 +419,6 @@ impl World {
                     self.forget(index);
                 }
             }
-        }
-    }
-
-    fn check(&mut self) {
-        let stats = *self.sessions.stats();
-        let counts = &self.sessions.app.counts;
-        assert_eq!(self.sessions.len(), self.by_key.len());
-        assert_eq!(stats.open, counts.opened - counts.closed);
-        assert_eq!(stats.open as usize, self.sessions.app.open.len());
-        assert_eq!(stats.open as usize + self.sessions.tally().waiting(), self.sessions.len());
-        assert_eq!(stats.upgrades, counts.opened);
-        assert_eq!(stats.accepted, self.links.len() as u64);
-        assert_eq!(stats.refused, self.refused);
-        assert_eq!((stats.messages_in(), stats.messages_out()), (counts.received, counts.queued));
-        assert!(stats.messages_dropped >= counts.dropped);
-        let next = self.sessions.next_deadline().expect("a tick is always to come");
-        assert!(self.sessions.queue().pass_bytes() == 0 || next <= self.now, "queued, and asleep until {next:?}");
-        let mut due = std::mem::take(&mut self.touched);
-        if self.passes.is_multiple_of(SWEEP_PASSES) {
-            due.extend(self.by_key.values());
-            let clients = self.by_key.values().map(|link| self.links[*link].counts_as(&self.sessions.app));
-            check_tally(&self.sessions, self.settings.max_connections_per_ip, clients);
-        }
-        for index in due {
-            if !self.links[index].gone {
-                self.check_alive(index);
-            }
-        }
-        // Nobody sleeps past a deadline.
-        assert!(next <= self.now + Duration::from_secs(3600 * 24), "asleep for {next:?}");
-    }
-
-    /// What holds of a connection that is there after a pass.
-    fn check_alive(&mut self, index: usize) {
-        let (now, settings, link) = (self.now, &self.settings, &self.links[index]);
-        let asleep = self.sessions.next_deadline().is_none_or(|next| next > now);
-        let lane = self.sessions.queue().lane_at(link.key);
-        assert!(lane.is_blocked() == link.blocked, "the queue thinks otherwise of a socket");
-        assert!(lane.queued_bytes() == 0 || link.blocked || !asleep, "{} bytes are forgotten", lane.queued_bytes());
-        let app = &self.sessions.app;
-        assert!(app.peers.get(&link.id).is_none_or(|peer| *peer == link.client.who.address), "taken for another");
-        let overdue = |since: Duration, timeout: Duration| now > since + timeout + self.slack;
-        if let Some(ending) = app.endings.get(&link.id) {
-            assert!(!overdue(ending.at, settings.close_timeout), "alive after its close deadline");
-        } else if let Some(closing) = app.closing.get(&link.id) {
-            assert!(!overdue(*closing, settings.close_timeout), "alive though it did not answer a Close");
-        } else if app.open.contains(&link.id) {
-            assert!(!overdue(link.heard, settings.heartbeat_timeout), "alive after its heartbeat timeout");
-        } else {
-            let limit = settings.handshake_timeout + settings.close_timeout + self.slack;
-            assert!(!overdue(link.requested, limit), "alive after its handshake and close deadlines");
-            let told = link.client.heard_last || link.blocked || link.client.ends_stream;
-            let late = overdue(link.requested, settings.handshake_timeout);
-            assert!(told || !late || self.draining, "not told that its handshake took too long");
-        }
-    }
-
-    /// What holds of a connection when its socket is closed.
-    fn check_ending(&mut self, index: usize) {
-        let (now, link, app) = (self.now, &self.links[index], &self.sessions.app);
-        assert!(!app.open.contains(&link.id), "closed without on_close");
-        // One that made room for another may have had something to say.
-        let may_be_shed = self.sessions.stats().shed > self.shed_before;
-        let whole = !link.broken && !link.blocked && !self.draining && !may_be_shed;
-        let Some(ending) = app.endings.get(&link.id) else {
-            assert_eq!(link.upgraded, None, "upgraded, but on_open and on_close were not called");
-            if whole {
-                link.client.judge_end();
-            }
-            return;
-        };
-        assert!(now <= ending.at + self.settings.close_timeout + self.slack, "it took too long to close");
-        if let Some(closing) = app.closing.get(&link.id) {
-            assert!(ending.at <= *closing + self.settings.close_timeout + self.slack);
-            let at_once = ending.reason.reason == "Close frame not answered in time" && !self.draining;
-            assert!(!at_once || ending.at >= *closing + self.settings.close_timeout, "no time to answer a Close");
-        }
-        let silent = ending.reason.reason.starts_with("nothing came");
-        assert!(
-            !silent || ending.at + self.slack >= link.heard + self.settings.heartbeat_timeout,
-            "a timeout came early"
-        );
-        let code = u16::from(ending.reason.code);
-        let told = ending.reason.clean || silent || link.client.violation == Some(code);
-        // A socket that takes bytes again when the deadline has come gets nothing any more.
-        let in_time = now < ending.at + self.settings.close_timeout;
-        if whole && told && in_time {
-            let closed = link.client.heard_close;
-            assert!(closed.is_some(), "ended with {code} and no Close frame");
-            let ours = matches!(closed, Some(Some(KICKED | ASKED | 1001 | 1011)));
-            assert!(ours || silent || closed == Some(Some(code)) || code == 1005, "{closed:?} is not {code}");
-            link.client.judge_end();
-        }
-        let counted = !link.was_blocked && !link.broken && !self.draining;
-        if let (Some(upgraded), true) = (link.upgraded, counted) {
-            let until = app.closing.get(&link.id).copied().unwrap_or(ending.at).min(ending.at);
-            let open = until.saturating_sub(upgraded);
-            let period = self.settings.heartbeat + self.slack;
-            let least = (open.as_millis() / period.as_millis()) as u64;
-            let most = (open.as_millis() / self.settings.heartbeat.as_millis()) as u64 + 1;
-            assert!((least..=most).contains(&link.client.pings), "{} pings instead of {least}", link.client.pings);
         }
     }
 

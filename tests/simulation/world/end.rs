@@ -1,6 +1,7 @@
 //! What must hold when a world has come to its end.
 
 use super::World;
+use crate::simulation::probe::Probe;
 use percore::data::memory::MemoryKind;
 
 impl World {
@@ -16,11 +17,13 @@ impl World {
         self.sessions.queue().end_flush();
         assert!(self.sessions.app.counts.are_lively(), "a run in which hardly anything happened");
         let memory = self.sessions.memory();
-        for kind in
-            [MemoryKind::Input, MemoryKind::Assembly, MemoryKind::Backlog, MemoryKind::Held, MemoryKind::Windows]
-        {
+        let kinds = [MemoryKind::Input, MemoryKind::Content, MemoryKind::Assembly, MemoryKind::Backlog];
+        for kind in kinds.into_iter().chain([MemoryKind::Held, MemoryKind::Windows]) {
             assert_eq!(memory.of(kind), 0, "{kind:?} of nobody");
         }
+        let Probe { accepted, debts, .. } = &self.sessions.app;
+        assert!(accepted.is_empty(), "accepted, but on_open was not called: {accepted:?}");
+        assert!(debts.iter().all(|debt| !self.sessions.outbox.awaits(debt.ticket)), "an answer to nobody is owed");
         // Empty slots of the wheel wake nobody.
         let (next, tick) = (self.sessions.next_deadline(), self.sessions.app.next_tick());
         assert_eq!(next, Some(tick));
