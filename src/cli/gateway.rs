@@ -9,7 +9,9 @@ use crate::data::network::Network;
 use crate::data::rate::RateRules;
 use crate::gateway::app::{Gateway, Manner};
 use crate::gateway::codec::Codec;
+use crate::gateway::codec::aws::Aws;
 use crate::gateway::codec::json::Json;
+use crate::gateway::codec::route::Selection;
 use crate::gateway::core::Core;
 use crate::gateway::name::Names;
 use crate::gateway::rules::{Balance, OnFailure, Rules};
@@ -130,15 +132,59 @@ pub(super) struct GatewayFlags {
     subprotocols: Vec<String>,
 
     #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
     service: ServiceFlags,
     #[command(flatten)]
     server: ServerFlags,
+}
+
+/// Flags of `--events aws`.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "As AWS API Gateway")]
+struct AwsFlags {
+    /// Stage in the events
+    #[arg(long, env = "PERCORE_AWS_STAGE", value_name = "NAME", default_value = "prod")]
+    aws_stage: String,
+    /// Domain in the events, by which functions reach @connections [default: the address of the service]
+    #[arg(long, env = "PERCORE_AWS_DOMAIN", value_name = "NAME", default_value = "")]
+    aws_domain: String,
+    /// Expression that selects a message's route
+    #[arg(
+        long,
+        env = "PERCORE_AWS_ROUTE_SELECTION",
+        value_name = "EXPRESSION",
+        default_value = "$request.body.action"
+    )]
+    aws_route_selection: String,
+    /// Route that there is, besides $default; repeatable [default: any]
+    #[arg(long, env = "PERCORE_AWS_ROUTE", value_name = "NAME", value_delimiter = ',')]
+    aws_route: Vec<String>,
+    /// The body of an answer to a message goes to the client
+    #[arg(long, env = "PERCORE_AWS_ROUTE_RESPONSE")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    aws_route_response: bool,
+}
+
+impl AwsFlags {
+    fn codec(&self) -> Result<Aws, String> {
+        let selection = Selection::read(&self.aws_route_selection, self.aws_route.clone());
+        Ok(Aws {
+            stage: self.aws_stage.clone(),
+            domain: self.aws_domain.clone(),
+            selection: selection.map_err(|error| format!("--aws-route-selection {error}"))?,
+            route_response: self.aws_route_response,
+        })
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum EventsFlag {
     /// The JSON of websocket-service
     Json,
+    /// Those of AWS API Gateway for Lambda functions
+    Aws,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -165,6 +211,7 @@ pub(super) struct Plan {
     origins: Vec<Target>,
     advertise: Option<String>,
     key: Option<Vec<u8>>,
+    aws: Option<Aws>,
 }
 
 impl GatewayFlags {
@@ -251,7 +298,8 @@ impl GatewayFlags {
                 },
             },
             manner: Manner {
-                authorizes: self.authorize,
+                // AWS has nothing else.
+                authorizes: self.authorize || matches!(self.events, EventsFlag::Aws),
                 subprotocols: self.subprotocols.iter().filter(|name| !name.is_empty()).cloned().collect(),
                 forwarded: self.forward_header.clone(),
                 plain_is_bad: self.websocket_port.is_some(),
@@ -266,6 +314,10 @@ impl GatewayFlags {
             },
             origins: self.origin_url.clone(),
             advertise: self.advertise.clone(),
+            aws: match self.events {
+                EventsFlag::Json => None,
+                EventsFlag::Aws => Some(self.aws.codec().map_err(Failure::Usage)?),
+            },
             key: key.transpose()?,
         })
     }
@@ -273,7 +325,10 @@ impl GatewayFlags {
 
 impl Plan {
     fn codec(&self) -> Box<dyn Codec> {
-        Box::new(Json)
+        match &self.aws {
+            Some(aws) => Box::new(aws.clone()),
+            None => Box::new(Json),
+        }
     }
 
     /// The app, and the thread that makes its calls and wakes it by `waker`.

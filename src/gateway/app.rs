@@ -106,9 +106,7 @@ impl Gateway {
         let is_wanted =
             |name: &str| all || self.manner.forwarded.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
         let headers = request.all_headers().filter(|(name, _)| is_wanted(name));
-        let text = |(name, value): (&str, &[u8])| {
-            Some((name.to_ascii_lowercase(), std::str::from_utf8(value).ok()?.to_owned()))
-        };
+        let text = |(name, value): (&str, &[u8])| Some((name.to_owned(), std::str::from_utf8(value).ok()?.to_owned()));
         Opening {
             path: request.path().to_owned(),
             query: request.query().map(str::to_owned),

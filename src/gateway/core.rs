@@ -124,6 +124,7 @@ impl Core {
 
     /// Sets how connections are named and numbered, before there is one.
     pub fn place(&mut self, names: Names, serials: Serials) {
+        self.codec.place(names.address());
         (self.names, self.serials, self.event_ids) = (names, serials, serials);
     }
 

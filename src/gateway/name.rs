@@ -53,6 +53,11 @@ impl Names {
         Names { head, key: hmac::Key::new(hmac::HMAC_SHA256, key) }
     }
 
+    /// The address of the node.
+    pub fn address(&self) -> &str {
+        std::str::from_utf8(&self.head[1..]).unwrap_or_default()
+    }
+
     /// The public name of a connection.
     pub fn name(&self, serial: u64) -> String {
         let mut bytes = Vec::with_capacity(self.head.len() + TAIL_BYTES);
@@ -65,11 +70,7 @@ impl Names {
 
     /// Reads a name, in either alphabet of base64, padded or not.
     pub fn read(&self, name: &str) -> Named {
-        if name.len() > 2 * (MAX_ADDRESS_BYTES + TAIL_BYTES) {
-            return Named::Nobody;
-        }
-        let engine = if name.contains(['-', '_']) { &URL_ALPHABET } else { &STANDARD_ALPHABET };
-        engine.decode(name).map_or(Named::Nobody, |bytes| self.read_bytes(&bytes))
+        decode(name).map_or(Named::Nobody, |bytes| self.read_bytes(&bytes))
     }
 
     /// Reads a name that was decoded.
@@ -101,6 +102,15 @@ impl Names {
         let wanted = self.mac(bytes);
         wanted.iter().zip(mac).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
+}
+
+/// The bytes of a name, which is in either alphabet of base64, padded or not.
+pub fn decode(name: &str) -> Option<Vec<u8>> {
+    if name.len() > 2 * (MAX_ADDRESS_BYTES + TAIL_BYTES) {
+        return None;
+    }
+    let engine = if name.contains(['-', '_']) { &URL_ALPHABET } else { &STANDARD_ALPHABET };
+    engine.decode(name).ok()
 }
 
 /// Numbers the connections of a process, each with a number that no other connection of the host ever has.

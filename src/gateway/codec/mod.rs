@@ -1,6 +1,8 @@
 //! Codecs: how events become HTTP requests and responses become answers. One file for each format.
 
+pub mod aws;
 pub mod json;
+pub mod route;
 
 use super::event::{Answer, Effects, Event, Reply, Subject};
 
@@ -34,6 +36,11 @@ pub trait Codec: Send {
     /// Whether the headers of responses are wanted.
     fn reads_headers(&self) -> bool {
         false
+    }
+
+    /// Tells the address of the service, before anything is written.
+    fn place(&mut self, address: &str) {
+        let _ = address;
     }
 
     /// Writes an event.

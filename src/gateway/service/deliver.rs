@@ -56,13 +56,24 @@ impl Gateway {
             (Some(id), Deed::Close(code, reason)) => {
                 out.close(id, CloseCode::from(*code), &String::from_utf8_lossy(reason))
             }
+            (Some(id), Deed::Join(channel)) => {
+                out.subscribe(id, channel);
+                Delivery::Queued
+            }
+            (Some(id), Deed::Leave(channel)) => {
+                out.unsubscribe(id, channel);
+                Delivery::Queued
+            }
+            (Some(_), Deed::Describe) => Delivery::Queued,
         };
         let delivered = match delivery {
             Delivery::Queued => Delivered::Queued,
             Delivery::Dropped => Delivered::Dropped,
             Delivery::Closed => Delivered::Gone,
         };
-        self.count_delivery(delivered, out);
+        if matches!(deed, Deed::Send(..)) {
+            self.count_delivery(delivered, out);
+        }
         delivered
     }
 
@@ -133,7 +144,7 @@ impl Gateway {
             let headers = vec![(HOPS.to_owned(), "1".to_owned()), ("accept".to_owned(), "application/json".to_owned())];
             let messages = parcel.messages.iter().filter_map(|(message, names)| match &deeds[*message] {
                 Deed::Send(kind, payload) => Some((names.as_slice(), *kind, *payload)),
-                Deed::Close(..) => None,
+                _ => None,
             });
             let body = outgoing::write(messages);
             let post = Post { media_type: "application/json", headers, body };

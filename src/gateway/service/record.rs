@@ -6,6 +6,12 @@ use crate::protocol::message::Kind;
 
 const COMMAND: u8 = b'c';
 const RESULTS: u8 = b'r';
+const DESCRIBED: u8 = b'd';
+
+/// Deeds by number, besides messages, which have the number of their kind, and closing, which has the close code.
+const JOIN: u16 = 2;
+const LEAVE: u16 = 3;
+const DESCRIBE: u16 = 4;
 
 /// What to do with connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +20,12 @@ pub enum Deed<'a> {
     Send(Kind, &'a [u8]),
     /// Close them.
     Close(u16, &'a [u8]),
+    /// Put them on a channel.
+    Join(&'a str),
+    /// Take them off a channel.
+    Leave(&'a str),
+    /// Tell what is known of it: [`Record::Described`] is the answer.
+    Describe,
 }
 
 /// A record.
@@ -27,6 +39,13 @@ pub enum Record<'a> {
         deed: Deed<'a>,
         /// Place and serial number of each connection.
         connections: Vec<(u32, u64)>,
+    },
+    /// What is known of a connection, as a codec of [`Facts`](super::describe::Facts) has it.
+    Described {
+        /// Number of the worker that asked.
+        job: u64,
+        /// Empty when there is no such connection.
+        facts: &'a [u8],
     },
     /// What became of them.
     Results {
@@ -52,8 +71,11 @@ impl Record<'_> {
                 let (slot, job) = asker.unwrap_or((u32::MAX, 0));
                 out.extend_from_slice(&slot.to_le_bytes());
                 out.extend_from_slice(&job.to_le_bytes());
-                let (number, rest) = match deed {
+                let (number, rest): (u16, &[u8]) = match deed {
                     Deed::Send(kind, payload) => (kind.index() as u16, payload),
+                    Deed::Join(channel) => (JOIN, channel.as_bytes()),
+                    Deed::Leave(channel) => (LEAVE, channel.as_bytes()),
+                    Deed::Describe => (DESCRIBE, &[]),
                     Deed::Close(code, reason) => (*code, reason),
                 };
                 out.extend_from_slice(&number.to_le_bytes());
@@ -63,6 +85,11 @@ impl Record<'_> {
                     out.extend_from_slice(&serial.to_le_bytes());
                 }
                 out.extend_from_slice(rest);
+            }
+            Record::Described { job, facts } => {
+                out.push(DESCRIBED);
+                out.extend_from_slice(&job.to_le_bytes());
+                out.extend_from_slice(facts);
             }
             Record::Results { job, results } => {
                 out.push(RESULTS);
@@ -90,6 +117,9 @@ impl Record<'_> {
                 let deed = match u16::from_le_bytes(*number) {
                     0 => Deed::Send(Kind::Text, std::str::from_utf8(rest).ok()?.as_bytes()),
                     1 => Deed::Send(Kind::Binary, rest),
+                    JOIN => Deed::Join(std::str::from_utf8(rest).ok()?),
+                    LEAVE => Deed::Leave(std::str::from_utf8(rest).ok()?),
+                    DESCRIBE => Deed::Describe,
                     code => Deed::Close(code, rest),
                 };
                 let connections = list.chunks_exact(12).filter_map(|item| {
@@ -98,6 +128,10 @@ impl Record<'_> {
                 });
                 let asker = (slot != u32::MAX).then_some((slot, job));
                 Some(Record::Command { asker, deed, connections: connections.collect() })
+            }
+            DESCRIBED => {
+                let (job, facts) = bytes.split_first_chunk()?;
+                Some(Record::Described { job: u64::from_le_bytes(*job), facts })
             }
             RESULTS => {
                 let (job, list) = bytes.split_first_chunk()?;
@@ -120,12 +154,16 @@ mod tests {
     #[test]
     fn records_come_back() {
         let connections = vec![(0, 7), (1, u64::MAX)];
-        for deed in [Deed::Send(Kind::Text, b"hi"), Deed::Send(Kind::Binary, b"\xff"), Deed::Close(4000, b"bye")] {
+        let sends = [Deed::Send(Kind::Text, b"hi"), Deed::Send(Kind::Binary, b"\xff")];
+        let others = [Deed::Close(4000, b"bye"), Deed::Join("a"), Deed::Leave("b"), Deed::Describe];
+        for deed in sends.into_iter().chain(others) {
             for asker in [None, Some((3, 9))] {
                 let record = Record::Command { asker, deed: deed.clone(), connections: connections.clone() };
                 assert_eq!(Record::read(&record.write()), Some(record));
             }
         }
+        let record = Record::Described { job: 6, facts: b"{}" };
+        assert_eq!(Record::read(&record.write()), Some(record));
         let results = vec![(1, Delivered::Queued), (0, Delivered::Gone)];
         let record = Record::Results { job: 5, results };
         assert_eq!(Record::read(&record.write()), Some(record));

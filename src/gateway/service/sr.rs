@@ -48,7 +48,7 @@ impl Gateway {
         let results = sorted.known.clone();
         let job = self.begin_job(Job { ticket, shape: Shape::List, names, results, left, deadline });
         if job.is_none() {
-            return Some(Response::text(503, "Too many requests wait for results.").header("Retry-After", "1"));
+            return Some(super::too_many());
         }
         self.send_on(sorted, &deeds, job, out);
         None
