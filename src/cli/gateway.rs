@@ -236,9 +236,10 @@ impl GatewayFlags {
         let rates = RateRules::default();
         let mut checked = server.check(Defaults { port: 8080, paths: &["*"], origins: &[], rates })?;
         service.apply(&mut checked)?;
+        let manner = Manner { max_message: checked.settings.max_message, ..plan.manner };
         let node_token = checked.settings.service_token.clone();
         checked.settings.answer_timeout = self.origin_patience + self.origin_timeout + Duration::from_secs(5);
-        Ok((Plan { calls: CallRules { node_token, ..plan.calls }, ..plan }, checked))
+        Ok((Plan { calls: CallRules { node_token, ..plan.calls }, manner, ..plan }, checked))
     }
 
     fn plan(&self) -> Result<Plan, Failure> {
@@ -304,6 +305,7 @@ impl GatewayFlags {
                 forwarded: self.forward_header.clone(),
                 plain_is_bad: self.websocket_port.is_some(),
                 peers: self.peer.clone(),
+                max_message: 0,
             },
             calls: CallRules {
                 dial_timeout: self.origin_dial_timeout,

@@ -38,6 +38,8 @@ pub struct Manner {
     pub forwarded: Vec<String>,
     /// Whether a request that asks for no upgrade is answered by 400, as websocket-service does.
     pub plain_is_bad: bool,
+    /// The longest message that AWS's way in takes, in bytes.
+    pub max_message: usize,
     /// Nodes that are told messages for connections of theirs, though the names are not proven.
     pub peers: Vec<Network>,
 }
@@ -45,7 +47,7 @@ pub struct Manner {
 /// The app.
 pub struct Gateway {
     pub(super) core: Core,
-    manner: Manner,
+    pub(super) manner: Manner,
     pub(super) peers: Vec<Network>,
     /// Has a call made.
     pub(super) call: Box<dyn Fn(Call) + Send>,

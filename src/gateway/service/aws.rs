@@ -28,6 +28,9 @@ impl Gateway {
         match request.method() {
             "POST" => {
                 let content = request.content();
+                if content.len() > self.manner.max_message {
+                    return Some(error(413, "PayloadTooLargeException", "The message is too long."));
+                }
                 let kind = if simdutf8::basic::from_utf8(content).is_ok() { Kind::Text } else { Kind::Binary };
                 self.act_on_one(&name, &Deed::Send(kind, content), Shape::AwsPost, request, out)
             }
