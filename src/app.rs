@@ -273,6 +273,11 @@ pub trait App {
         let _ = (from, lost, out);
     }
 
+    /// Another participant of the bus has gone, whatever ended it.
+    fn on_left(&mut self, who: Participant, out: &mut Outbox) {
+        let _ = (who, out);
+    }
+
     /// A name came to a channel ([`Outbox::subscribe_as`]) or left it, in this process or another, also because a
     /// connection broke or a process was killed. Every process is told, so what follows from it each tells its own
     /// connections, by [`Outbox::publish_here`].

@@ -363,6 +363,32 @@ fn workers_pass_messages_on() {
     assert_whole(&origin.events());
 }
 
+/// A worker that is killed tells nobody of its connections: those that are left do.
+#[test]
+fn the_ends_of_a_killed_workers_connections_are_told() {
+    let origin = Origin::start(|_| 200);
+    let gateway = Gateway::start(&origin, &["--workers", "2", "--admin", "127.0.0.1:0"]);
+    for round in 1..=5 {
+        let clients: Vec<Client> = (0..20).map(|_| gateway.server.open()).collect();
+        eventually("all are known", || {
+            origin.events().iter().filter(|event| matches!(event, Event::Opened(..))).count() == 20 * round
+        });
+        let workers = common::process::children(gateway.server.child().id());
+        common::process::signal(workers[round % workers.len()], "KILL");
+        eventually("a successor", || {
+            let now = common::process::children(gateway.server.child().id());
+            now.len() == 2 && now != workers && Client::connect(gateway.server.admin()).get("/readyz").status == 200
+        });
+        drop(clients);
+        origin.wait_for_closed(20 * round);
+    }
+    assert_whole(&origin.events());
+    let closed = origin.heard().into_iter().filter(|heard| matches!(heard.event(), Event::Closed(_)));
+    assert!(closed.into_iter().any(|heard| heard.header("percore-close-reason") == Some("its worker ended")));
+    let (code, log) = gateway.server.stop();
+    assert_eq!(code, Some(0), "{log:#?}");
+}
+
 /// Two nodes with one key: what comes in at either reaches the clients of both. A node with another key is told nothing.
 #[test]
 fn nodes_pass_messages_on() {

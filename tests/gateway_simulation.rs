@@ -60,6 +60,8 @@ struct World {
     keeps: bool,
     returned: u64,
     keep_alive_calls: usize,
+    /// Connections of which others would tell the end.
+    ledger: HashSet<u64>,
     /// Whether everything goes well from now on.
     calm: bool,
 }
@@ -101,6 +103,7 @@ impl World {
             keeps,
             returned: 0,
             keep_alive_calls: 0,
+            ledger: HashSet::new(),
             calm: false,
             random,
         }
@@ -196,6 +199,8 @@ impl World {
                         self.clients.swap_remove(place);
                     }
                 }
+                Order::Enter(entry) => assert!(self.ledger.insert(entry.serial), "it is entered once"),
+                Order::Strike(serial) => drop(self.ledger.remove(&serial)),
                 Order::Send(..) | Order::Subscribe(..) => panic!("row E has none of these"),
             }
         }
@@ -321,6 +326,7 @@ impl World {
         for heard in self.heard.values() {
             assert!(!heard.opened || heard.closed, "whoever was announced is known to have gone");
         }
+        assert!(self.ledger.is_empty(), "nothing is left to others");
         let counts = self.core.counts();
         assert_eq!(counts.calls.iter().sum::<u64>(), self.returned);
         assert_eq!(counts.closed_given_up, 0);
@@ -399,6 +405,7 @@ fn an_origin_that_is_away_for_a_moment_costs_nobody_a_connection() {
                         assert_eq!(whose, id);
                         closed = true;
                     }
+                    Order::Enter(_) | Order::Strike(_) => {}
                     other => panic!("{other:?}"),
                 }
             }

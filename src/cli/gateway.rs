@@ -17,6 +17,7 @@ use crate::gateway::name::Names;
 use crate::gateway::rules::{Balance, OnFailure, Rules};
 use crate::origin::{self, CallRules, Secrets, Target};
 use crate::os::clock::unix_time;
+use crate::os::ledger::FileLedger;
 use crate::os::listener::ListenAddr;
 use crate::os::tls::TlsClient;
 use crate::reactor::{Waker, seed};
@@ -372,7 +373,11 @@ impl Plan {
         };
         let slot = u8::try_from(slot).map_err(io::Error::other)?;
         let microseconds = unix_time().as_micros().try_into().map_err(io::Error::other)?;
-        gateway.place(Names::new(&format!("{address}{SERVICE_PATH}"), &key), slot, microseconds);
+        let address = format!("{address}{SERVICE_PATH}");
+        gateway.place(Names::new(&address, &key), slot, microseconds);
+        if let Some(bus) = bus {
+            gateway.keep(FileLedger::create(bus, &address)?);
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use super::call::{Call, Returns};
 use super::core::{Core, Order};
 use super::event::Opening;
+use super::ledger::Ledger;
 use super::name::{Names, Serials};
 use super::service::{self, Job};
 use crate::app::App;
@@ -22,6 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
+/// After somebody has gone, ledgers are looked for so often, and for so long.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_FOR: Duration = Duration::from_secs(5);
 /// Keys of calls that are not the core's.
 const NODE_CALLS: u64 = 1 << 63;
 /// What the app does by itself is said no more often than this.
@@ -67,6 +71,10 @@ pub struct Gateway {
     /// Connections closed for the origin since that was logged, and when it was.
     unlogged: u64,
     logged: Option<Duration>,
+    /// Which connections others are to tell the end of when we are killed, on a bus.
+    ledger: Option<Box<dyn Ledger>>,
+    /// When to look for ledgers of those that have gone, and until when.
+    look: Option<(Duration, Duration)>,
 }
 
 impl Gateway {
@@ -88,6 +96,8 @@ impl Gateway {
             next_node_call: 0,
             unlogged: 0,
             logged: None,
+            ledger: None,
+            look: None,
         }
     }
 
@@ -95,6 +105,20 @@ impl Gateway {
     pub fn place(&mut self, names: Names, slot: u8, microseconds: u64) {
         self.slot = slot.into();
         self.core.place(names, Serials::new(slot, microseconds));
+    }
+
+    /// Keeps a ledger.
+    pub fn keep(&mut self, ledger: impl Ledger + 'static) {
+        self.ledger = Some(Box::new(ledger));
+    }
+
+    /// Takes over what workers that have ended left to be told.
+    fn adopt(&mut self, now: Duration) {
+        let Some(ledger) = &mut self.ledger else { return };
+        for entry in ledger.adopt() {
+            self.core.adopt(entry, now);
+        }
+        self.look = self.look.map(|(_, until)| (now + LOOK_EVERY, until)).filter(|(next, until)| next <= until);
     }
 
     pub(super) fn next_node_call(&mut self) -> u64 {
@@ -130,6 +154,8 @@ impl Gateway {
         while let Some(order) = self.core.next_order() {
             match order {
                 Order::Call(call) => (self.call)(call),
+                Order::Enter(entry) => self.ledger.iter_mut().for_each(|ledger| ledger.enter(entry)),
+                Order::Strike(serial) => self.ledger.iter_mut().for_each(|ledger| ledger.strike(serial)),
                 Order::Send(id, kind, payload) => drop(out.send(id, kind, &[&payload])),
                 Order::Subscribe(id, channel) => drop(out.subscribe(id, &channel)),
                 Order::Close(id, reason) => {
@@ -164,7 +190,8 @@ impl Gateway {
     }
 
     fn next_deadline(&self) -> Option<Duration> {
-        [self.core.next_deadline(), self.next_job_deadline()].into_iter().flatten().min()
+        let look = self.look.map(|(next, _)| next);
+        [self.core.next_deadline(), self.next_job_deadline(), look].into_iter().flatten().min()
     }
 
     /// Says that a connection is closed because of the origin, and for how many that was so.
@@ -267,6 +294,12 @@ impl App for Gateway {
         self.settle(out);
     }
 
+    fn on_left(&mut self, _: Participant, out: &mut Outbox) {
+        // Its lock may end a moment later.
+        self.look = Some((out.now(), out.now() + LOOK_FOR));
+        self.settle(out);
+    }
+
     fn on_wake(&mut self, out: &mut Outbox) {
         for returned in self.returns.take() {
             if returned.key & NODE_CALLS != 0 {
@@ -281,8 +314,12 @@ impl App for Gateway {
     fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
         if !std::mem::replace(&mut self.listens, true) {
             out.listen(&service::channel(self.slot), true);
+            self.look = Some((now, now + LOOK_FOR));
         }
         self.core.set_epoch(out.unix_time().saturating_sub(now));
+        if self.look.is_some_and(|(next, _)| next <= now) {
+            self.adopt(now);
+        }
         self.core.tick(now);
         self.expire_jobs(now, out);
         self.settle(out);

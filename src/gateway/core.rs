@@ -5,6 +5,7 @@ use super::call::{Call, Callee, Outcome, Returned};
 use super::codec::Codec;
 use super::event::{Answer, Effects, Ending, Event, Opening, Refusal, Subject};
 use super::keep_alive::KeepAlive;
+use super::ledger::Entry;
 use super::lines::{Connection, Line, State};
 use super::name::{Named, Names, Serials};
 use super::origins::{Origins, Pick};
@@ -35,6 +36,10 @@ pub enum Order {
     Admit(u64, Option<String>),
     /// Refuse it.
     Refuse(u64, Refusal),
+    /// Remember a connection, of which the origin is to be told the end.
+    Enter(Entry),
+    /// Forget it: the origin was told, or will never be.
+    Strike(u64),
 }
 
 /// What was counted, and what is now.
@@ -193,6 +198,8 @@ impl Core {
     pub fn admitted(&mut self, serial: u64, id: ConnectionId, now: Duration) {
         if let Some(connection) = self.places.get(&serial).and_then(|place| self.connections.get_mut(*place)) {
             (connection.id, connection.opened, connection.heard) = (Some(id), now, now);
+            let entry = Entry { serial, opened: self.epoch + now, peer: connection.peer };
+            self.orders.push_back(Order::Enter(entry));
         }
     }
 
@@ -208,6 +215,9 @@ impl Core {
         let place = self.connections.insert(connection);
         self.places.insert(serial, place);
         self.keep_alive.begin(self.rules.keep_alive_interval, now);
+        if id.is_some() {
+            self.orders.push_back(Order::Enter(Entry { serial, opened: self.epoch + now, peer }));
+        }
         self.push(serial, event, now);
         serial
     }
@@ -243,11 +253,26 @@ impl Core {
             }
         } else if self.closed_lines >= self.rules.max_closed {
             self.counts.closed_given_up += 1;
-            return;
+            return self.orders.push_back(Order::Strike(serial));
         }
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::new).gone = Some(connection);
         self.push(serial, Event::Closed(ending), now);
+    }
+
+    /// A worker was killed that had a connection: the origin is told of its end.
+    pub fn adopt(&mut self, entry: Entry, now: Duration) {
+        let Entry { serial, opened, peer } = entry;
+        if self.closed_lines >= self.rules.max_closed {
+            self.counts.closed_given_up += 1;
+            return self.orders.push_back(Order::Strike(serial));
+        }
+        let opened = opened.saturating_sub(self.epoch);
+        let gone = Connection { serial, id: None, peer, agent: None, opened, heard: opened, closing: true };
+        self.closed_lines += 1;
+        self.lines.entry(serial).or_insert_with(Line::new).gone = Some(gone);
+        let lasted = now.saturating_sub(opened);
+        self.push(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }), now);
     }
 
     fn forget(&mut self, serial: u64) -> Option<Connection> {
@@ -265,7 +290,11 @@ impl Core {
         }
         self.waiting_events += 1;
         self.waiting_bytes += event.bytes();
-        let event_id = format!("{:016x}", self.event_ids.take());
+        // Of an end it is the same also when another worker tells it.
+        let event_id = match event {
+            Event::Closed(_) => format!("{serial:016x}-closed"),
+            _ => format!("{:016x}", self.event_ids.take()),
+        };
         let line = self.lines.entry(serial).or_insert_with(Line::new);
         line.push(event, event_id);
         if line.events.len() == 1 {

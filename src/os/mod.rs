@@ -9,6 +9,7 @@ mod defer_accept;
 pub mod descriptors;
 pub mod hostname;
 pub mod inherited;
+pub mod ledger;
 pub mod listener;
 pub mod locks;
 pub mod log_writer;

@@ -145,7 +145,10 @@ impl Core {
         let Some(line) = self.lines.remove(&serial) else { return };
         self.waiting_events -= line.events.len();
         self.waiting_bytes -= line.bytes;
-        self.closed_lines -= usize::from(line.gone.is_some());
+        if line.gone.is_some() {
+            self.closed_lines -= 1;
+            self.orders.push_back(Order::Strike(serial));
+        }
         self.feed();
     }
 
