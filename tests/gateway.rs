@@ -459,3 +459,17 @@ fn what_is_wrong_on_the_command_line_is_said() {
     refused(&with(&["--advertise", "http://x"]), "--advertise");
     refused(&with(&["--origin-timeout", "0"]), "--origin-timeout");
 }
+
+#[test]
+fn every_flag_has_a_variable() {
+    let (code, help, _) = run(percore(&["serve", "gateway", "--help"]));
+    assert_eq!(code, 0);
+    let flags = help
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("--"))
+        .map(|rest| rest.split([' ', '[', '=']).next().unwrap_or_default().to_owned());
+    for flag in flags.filter(|flag| !["help", "version"].contains(&flag.as_str())) {
+        let variable = format!("[env: PERCORE_{}=", flag.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "no {variable}");
+    }
+}

@@ -36,6 +36,8 @@ struct Heard {
     opened: bool,
     next: u32,
     closed: bool,
+    /// Whether the gateway knows that it has heard of the end.
+    settled: bool,
     under_way: bool,
     /// Ids of events that it took, so that one that is sent again is not taken for another.
     taken: HashSet<String>,
@@ -243,7 +245,12 @@ impl World {
             Outcome::Unsent(_) => false,
         };
         match serial {
-            Some(serial) if arrived => self.hears(serial, &call.event_id, &body["WebSocketEvent"]),
+            Some(serial) if arrived => {
+                self.hears(serial, &call.event_id, &body["WebSocketEvent"]);
+                let heard = self.heard.entry(serial).or_default();
+                assert!(!heard.settled, "an end that was taken is told no more");
+                heard.settled = heard.closed && matches!(outcome, Outcome::Answered(_));
+            }
             Some(_) => {}
             None => {
                 assert!(body["WebSocketKeepAlives"].as_array().is_some_and(|ids| !ids.is_empty()));

@@ -400,7 +400,11 @@ impl<A: App> EventLoop<A> {
         }
         let cut_off = self.sessions.abandon();
         self.end_pass();
-        Some(Outcome::Abandoned(cut_off, *self.sessions.stats()))
+        match cut_off {
+            // Only the app was not done.
+            0 => Some(Outcome::Drained(*self.sessions.stats())),
+            cut_off => Some(Outcome::Abandoned(cut_off, *self.sessions.stats())),
+        }
     }
 
     fn write_log(&mut self) {

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use tungstenite::protocol::frame::coding::CloseCode;
 
+/// Calls to other nodes under way.
+const MAX_NODE_CALLS: usize = 10_000;
 /// The header that says how many nodes a request has gone through.
 pub const HOPS: &str = "percore-hops";
 
@@ -140,6 +142,10 @@ impl Gateway {
             }
         }
         for (address, parcel) in sorted.nodes {
+            if self.node_calls.len() >= MAX_NODE_CALLS {
+                self.settle_places(job, parcel.places, Delivered::Unreachable, out);
+                continue;
+            }
             let key = self.next_node_call();
             let headers = vec![(HOPS.to_owned(), "1".to_owned()), ("accept".to_owned(), "application/json".to_owned())];
             let messages = parcel.messages.iter().filter_map(|(message, names)| match &deeds[*message] {
