@@ -153,7 +153,7 @@ fn a_client_that_shuts_its_side_hears_an_answer_that_comes_later() {
 
 #[test]
 fn nobody_waits_for_an_answer_once_the_client_has_left() {
-    let local = Local::start(Settings::default());
+    let local = Local::start(Settings { answer_timeout: Duration::from_secs(3600), ..Settings::default() });
     let dead = |index: usize| {
         eventually("the end of a ticket", || local.ask(move |desk, out| !out.awaits(desk.tickets[index])));
         local.ask(move |desk, out| {
@@ -243,6 +243,7 @@ fn a_drain_waits_for_an_answer() {
     client.send(get("/later"));
     let ticket = local.tickets(1)[0];
     local.ask(|_, out| out.stop());
+    eventually("the drain", || local.ask(|_, out| out.stats().draining == 1));
     assert!(local.ask(move |_, out| out.answer(ticket, Response::text(200, "at last"))));
     let got = client.response();
     assert_eq!((got.body.as_str(), got.header("connection")), ("at last\n", Some("close")));

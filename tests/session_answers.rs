@@ -42,6 +42,20 @@ fn an_answer_that_does_not_come_is_504() {
     assert_eq!(one.statuses(), [504, 200]);
 }
 
+/// It was given, and then taken for late.
+#[test]
+fn an_answer_that_is_given_as_its_deadline_comes_counts() {
+    let settings = Settings { heartbeat_timeout: 75 * SECOND, answer_timeout: 100 * SECOND, ..Settings::default() };
+    let mut one = One::new(settings);
+    one.send(upgrade_request("/ws", ""));
+    one.key = one.sessions.accept(Peer::UNIX).expect("a place");
+    one.send(upgrade_request("/ws?later", ""));
+    one.sessions.app.heir = one.sessions.app.tickets.first().copied();
+    // Both deadlines come in one pass, and the app accepts the upgrade when the other connection ends.
+    one.pass(200 * SECOND);
+    assert_eq!(one.sessions.app.opened, [(0, None), (9, None)]);
+}
+
 #[test]
 fn an_upgrade_that_was_put_off_opens_with_what_the_app_gives_it() {
     let settings = || {
@@ -101,6 +115,32 @@ fn an_upgrade_is_put_off_only_if_it_can_be_accepted() {
     assert!(!one.app(move |_, out| out.accept_upgrade(ticket, Upgrade::new())));
     assert!(one.app(move |_, out| out.answer(ticket, Response::new(204))));
     assert_eq!(one.statuses(), [204]);
+}
+
+/// Upgrades that wait could open all at once, beyond any bound.
+#[test]
+fn upgrades_that_wait_count_as_open_ones() {
+    let peer = Peer::from("192.0.2.1:1".parse::<std::net::SocketAddr>().expect("an address"));
+    let few = Settings { max_connections: 2, ..Settings::default() };
+    let few_each = Settings { max_connections_per_ip: 2, ..Settings::default() };
+    for (settings, status) in [(few, 503), (few_each, 429)] {
+        let mut one = One::new(settings);
+        for wanted in [None, None, Some(status)] {
+            one.heard.clear();
+            one.key = one.sessions.accept(peer).expect("a place");
+            one.send(upgrade_request("/ws?later", ""));
+            assert_eq!(one.statuses().first().copied(), wanted);
+        }
+        // One that is refused makes room.
+        let [first, second] = one.sessions.app.tickets[..] else { panic!("two wait") };
+        assert!(one.app(move |_, out| out.answer(first, Response::new(403))));
+        one.key = one.sessions.accept(peer).expect("a place");
+        one.send(upgrade_request("/ws?later", ""));
+        let third = one.sessions.app.tickets[2];
+        assert!(one.app(move |_, out| out.accept_upgrade(second, Upgrade::new())));
+        assert!(one.app(move |_, out| out.accept_upgrade(third, Upgrade::new())));
+        assert_eq!(one.sessions.stats().open, 2);
+    }
 }
 
 #[test]
@@ -207,6 +247,18 @@ fn a_paused_connection_keeps_what_came_and_is_not_blamed_for_silence() {
 }
 
 #[test]
+fn a_paused_connection_of_which_nothing_is_kept_is_not_blamed_for_silence() {
+    let mut one = One::new(Settings::default());
+    one.send(upgrade_request("/ws", ""));
+    one.send(frame(TEXT, b"pause"));
+    for _ in 0..100 {
+        one.pass(10 * SECOND);
+    }
+    assert!(!one.sessions.has_rest(one.key));
+    assert_eq!((one.sessions.app.open.len(), one.sessions.stats().heartbeat_timeouts), (1, 0));
+}
+
+#[test]
 fn a_paused_connection_that_is_closed_is_read_from_again() {
     let mut one = One::new(Settings::default());
     one.send(upgrade_request("/ws", ""));
@@ -255,6 +307,27 @@ fn a_service_listener_has_its_own_rules() {
     // Nothing is read of who has not the token.
     let head = "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n";
     assert_eq!(ask(head, Some("secret")).0, [401]);
+}
+
+#[test]
+fn what_bounds_clients_does_not_bound_the_service() {
+    let peer = Peer::from("192.0.2.1:1".parse::<std::net::SocketAddr>().expect("an address"));
+    let rates = percore::data::rate::RateRules { messages: 1, bytes: 0 };
+    let mut one = One::new(Settings { rates, max_connections_per_ip: 1, max_sockets: 11, ..Settings::default() });
+    for _ in 0..10 {
+        one.key = one.sessions.accept_service(peer).expect("a place");
+    }
+    one.send("GET /api HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100));
+    assert_eq!(one.statuses(), [200; 100]);
+    assert_eq!((one.sessions.len(), one.sessions.stats().shed), (11, 0));
+    // Of a client and the service it is the client that makes room.
+    one.pass(SECOND);
+    let client = one.sessions.shed().expect("somebody");
+    one.pass(SECOND);
+    assert_eq!((one.sessions.generation(client), one.sessions.len()), (None, 10));
+    let kept = one.sessions.accept(peer).expect("a place");
+    one.pass(SECOND);
+    assert_eq!(one.sessions.shed(), Some(kept));
 }
 
 #[test]

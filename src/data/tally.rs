@@ -46,6 +46,8 @@ struct Waiting {
     key: u32,
     client: u128,
     since: Duration,
+    /// Whether it may yet open, and counts as if it had.
+    reserved: bool,
     links: [Links; 2],
 }
 
@@ -53,8 +55,12 @@ struct Waiting {
 struct Counts {
     open: u32,
     waiting: u32,
+    /// Those that wait and have a reserved place among the open ones.
+    reserved: u32,
     ends: Ends,
 }
+
+const NONE: Counts = Counts { open: 0, waiting: 0, reserved: 0, ends: EMPTY };
 
 /// Connections by client, counted only where there is a limit, and those that wait in the order in which they came.
 /// Clients without an address are not counted.
@@ -65,6 +71,7 @@ pub struct Tally {
     limit: u32,
     counts: HashMap<u128, Counts>,
     waiting: Slab<Waiting>,
+    reserved: usize,
     all: Ends,
 }
 
@@ -80,12 +87,43 @@ pub fn client_of(peer: Peer) -> Option<u128> {
 impl Tally {
     /// Nobody yet; at most `limit` open connections for each client, 0 for no limit.
     pub fn new(limit: u32) -> Tally {
-        Tally { limit, counts: HashMap::new(), waiting: Slab::new(), all: EMPTY }
+        Tally { limit, counts: HashMap::new(), waiting: Slab::new(), reserved: 0, all: EMPTY }
     }
 
-    /// Whether the client has as many open connections as it may.
+    /// Whether the client has as many connections as it may that are open or have a reserved place.
     pub fn is_full(&self, peer: Peer) -> bool {
-        self.limit > 0 && self.open_connections(peer) >= self.limit
+        let taken = self.counts.get(&self.client(peer)).map_or(0, |counts| counts.open + counts.reserved);
+        self.limit > 0 && taken >= self.limit
+    }
+
+    /// Reserves a place among the open ones for a connection that waits, so that it can open whatever comes meanwhile.
+    pub fn reserve(&mut self, place: u32) {
+        self.set_reserved(place, true);
+    }
+
+    /// Ends [`Tally::reserve`]; so does opening or leaving.
+    pub fn release(&mut self, place: u32) {
+        self.set_reserved(place, false);
+    }
+
+    /// How many places are reserved, whoever's.
+    pub fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    fn set_reserved(&mut self, place: u32, reserved: bool) {
+        let waiting = &mut self.waiting[place as usize];
+        if std::mem::replace(&mut waiting.reserved, reserved) == reserved {
+            return;
+        }
+        let counts = self.counts.get_mut(&waiting.client).map(|counts| &mut counts.reserved);
+        if reserved {
+            self.reserved += 1;
+            counts.into_iter().for_each(|count| *count += 1);
+        } else {
+            self.reserved -= 1;
+            counts.into_iter().for_each(|count| *count -= 1);
+        }
     }
 
     /// Connections that count as the client's; 0 where there is no limit.
@@ -111,7 +149,7 @@ impl Tally {
     /// A connection came; [`Peer::UNKNOWN`], if it is not known yet whose. Returns its place.
     pub fn enter(&mut self, key: u32, peer: Peer, now: Duration) -> u32 {
         let (client, links) = (self.client(peer), [Links { previous: NOWHERE, next: NOWHERE }; 2]);
-        let place = self.waiting.insert(Waiting { key, client, since: now, links }) as u32;
+        let place = self.waiting.insert(Waiting { key, client, since: now, reserved: false, links }) as u32;
         self.append(List::All, place);
         self.count_waiting(place, client);
         place
@@ -124,15 +162,18 @@ impl Tally {
 
     /// A waiting connection turns out to be of that client.
     pub fn resolve(&mut self, place: u32, peer: Peer) {
+        let reserved = self.waiting[place as usize].reserved;
+        self.release(place);
         self.discount_waiting(place);
         self.count_waiting(place, self.client(peer));
+        self.set_reserved(place, reserved);
     }
 
     /// A waiting connection is open, and gives up its place. One that never waited has [`NOWHERE`].
     pub fn open(&mut self, place: u32, peer: Peer) {
         let client = self.client(peer);
         if client != NOBODY {
-            self.counts.entry(client).or_insert(Counts { open: 0, waiting: 0, ends: EMPTY }).open += 1;
+            self.counts.entry(client).or_insert(NONE).open += 1;
         }
         self.leave(place);
     }
@@ -154,6 +195,7 @@ impl Tally {
         if place == NOWHERE {
             return;
         }
+        self.release(place);
         self.discount_waiting(place);
         self.unlink(List::All, place);
         self.waiting.remove(place as usize);
@@ -201,7 +243,7 @@ impl Tally {
     fn count_waiting(&mut self, place: u32, client: u128) {
         self.waiting[place as usize].client = client;
         if client != NOBODY {
-            self.counts.entry(client).or_insert(Counts { open: 0, waiting: 0, ends: EMPTY }).waiting += 1;
+            self.counts.entry(client).or_insert(NONE).waiting += 1;
             self.append(List::Client, place);
         }
     }
@@ -340,20 +382,20 @@ mod tests {
     proptest! {
         /// Against a model: the waiting in their order, and the open ones.
         #[test]
-        fn counts_and_order_are_those_of_a_list(steps in prop::collection::vec((0u8..5, 0usize..40, 0u8..4), 1..200)) {
+        fn counts_and_order_are_those_of_a_list(steps in prop::collection::vec((0u8..7, 0usize..40, 0u8..4), 1..200)) {
             let peer = |number: u8| match number {
                 0 => Peer::UNKNOWN,
                 number => Peer::from(SocketAddr::from(([192, 0, 2, number], 1))),
             };
             let mut tally = Tally::new(3);
-            let (mut waiting, mut open) = (Vec::<(u32, u32, u8)>::new(), Vec::new());
+            let (mut waiting, mut open) = (Vec::<(u32, u32, bool, u8)>::new(), Vec::new());
             for (key, (what, which, who)) in steps.into_iter().enumerate() {
                 let key = key as u32;
                 match what {
-                    0 => waiting.push((key, tally.enter(key, peer(who), NOW), who)),
+                    0 => waiting.push((key, tally.enter(key, peer(who), NOW), false, who)),
                     1 if which < waiting.len() => {
                         tally.resolve(waiting[which].1, peer(who));
-                        waiting[which].2 = who;
+                        waiting[which].3 = who;
                     }
                     2 if which < waiting.len() => {
                         tally.open(waiting.remove(which).1, peer(who));
@@ -361,17 +403,28 @@ mod tests {
                     }
                     3 if which < open.len() => {
                         let who = open.remove(which);
-                        waiting.push((key, tally.close(key, peer(who), NOW), who));
+                        waiting.push((key, tally.close(key, peer(who), NOW), false, who));
                     }
                     4 if which < waiting.len() => tally.leave(waiting.remove(which).1),
+                    5 if which < waiting.len() => {
+                        tally.reserve(waiting[which].1);
+                        waiting[which].2 = true;
+                    }
+                    6 if which < waiting.len() => {
+                        tally.release(waiting[which].1);
+                        waiting[which].2 = false;
+                    }
                     _ => {}
                 }
                 prop_assert_eq!(tally.waiting(), waiting.len());
+                prop_assert_eq!(tally.reserved(), waiting.iter().filter(|(_, _, reserved, _)| *reserved).count());
                 prop_assert_eq!(tally.oldest(NOW * 2, |_| true), waiting.first().map(|(key, ..)| *key));
                 for who in 1..4 {
                     let (waits, opened) = (waiting.iter().filter(|(.., other)| *other == who), open.iter());
                     let opened = opened.filter(|other| **other == who).count();
                     prop_assert_eq!(tally.open_connections(peer(who)) as usize, opened);
+                    let reserved = waits.clone().filter(|(_, _, reserved, _)| *reserved).count();
+                    prop_assert_eq!(tally.is_full(peer(who)), opened + reserved >= 3);
                     prop_assert_eq!(tally.count(peer(who)) as usize, opened + waits.clone().count());
                     let oldest = tally.oldest_of(peer(who), NOWHERE, |_| true);
                     prop_assert_eq!(oldest.is_some(), waits.clone().count() > 0);

@@ -44,17 +44,17 @@ impl Outbox {
         self.queue.lane_at(key).held
     }
 
-    /// Whether much of what we send waits for the connection's socket, and more may.
-    pub(super) fn is_behind(&mut self, key: u32) -> bool {
-        let lane = self.queue.lane_at(key);
-        // A smaller backlog is met first, and it is full for who sends on.
-        lane.is_blocked() && lane.queued_bytes() >= READ_PAUSE_BYTES && self.rules.max_backlog > READ_PAUSE_BYTES
-    }
-
     /// Whether to read from this connection: not while it is held, nor while it leaves unread what we send. But a message
     /// that is being echoed is read to its end, since a client may send all of it before it reads. One that begins behind
     /// the pause is not: of those a client may send any number.
     pub(crate) fn wants_read(&mut self, key: u32) -> bool {
-        !self.is_held(key) && (!self.is_behind(key) || self.under_way.get(&key).is_some_and(|echo| !echo.behind))
+        let lane = self.queue.lane_at(key);
+        if lane.held {
+            return false;
+        }
+        // A smaller backlog is met first, and it is full for who sends on.
+        let is_behind =
+            lane.is_blocked() && lane.queued_bytes() >= READ_PAUSE_BYTES && self.rules.max_backlog > READ_PAUSE_BYTES;
+        !is_behind || self.under_way.get(&key).is_some_and(|echo| !echo.behind)
     }
 }

@@ -16,7 +16,11 @@ impl<A: App> Sessions<A> {
     /// The app owes the answer to the request of this head. `has_unread` says that content of it is not read.
     pub(super) fn owe(&mut self, key: u32, head: &[u8], has_unread: bool) -> Answered {
         self.put_head(key, Box::new(Head { bytes: head.to_vec(), has_unread, ..Head::default() }));
-        self.slab[key as usize].phase = Phase::Awaiting;
+        let session = &mut self.slab[key as usize];
+        session.phase = Phase::Awaiting;
+        if self.outbox.debts.is_upgrade(key) {
+            self.tally.reserve(session.place);
+        }
         self.outbox.queue.lane_at(key).held = true;
         self.wheel.arm(key, self.now + self.settings.answer_timeout);
         Answered::Owed
@@ -32,8 +36,11 @@ impl<A: App> Sessions<A> {
 
     /// The app did not answer in time.
     pub(super) fn answer_expired(&mut self, key: u32) {
+        let given = self.outbox.debts.take_answer(key);
         self.outbox.debts.forget(key);
-        self.pay(key, Answer::Response(Response::text(504, "The answer did not come in time.")));
+        let late = || Answer::Response(Response::text(504, "The answer did not come in time."));
+        // When another connection's deadline came, the app may just have answered.
+        self.pay(key, given.unwrap_or_else(late));
     }
 
     /// The peer sends no more, which was noticed though nothing is read; `is_gone`, if it does not read either.
@@ -47,7 +54,9 @@ impl<A: App> Sessions<A> {
     /// Acts on an answer.
     fn pay(&mut self, key: u32, answer: Answer) {
         let Some(head) = self.take_head(key) else { return };
-        self.slab[key as usize].phase = Phase::Http;
+        let session = &mut self.slab[key as usize];
+        session.phase = Phase::Http;
+        self.tally.release(session.place);
         let id = self.id(key);
         self.outbox.release_hold(id);
         let answered = self.give(key, &head, answer);

@@ -150,7 +150,9 @@ impl<A: App> Sessions<A> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = self.read_head(key, head, &mut headers)?;
         self.outbox.stats.requests += 1;
-        self.count_for(key, self.counted(request.peer()));
+        if !request.is_service() {
+            self.count_for(key, self.counted(request.peer()));
+        }
         let (has_unread, content) = match self.admit_content(&request)? {
             Entry::Empty => (false, &[][..]),
             Entry::Unread => (true, &[][..]),
@@ -257,7 +259,7 @@ impl<A: App> Sessions<A> {
         match request.method() {
             "GET" if !asked => Some(upgrade::required()),
             "GET" if self.draining => Some(unavailable("The server is going away.")),
-            "GET" if self.outbox.stats.open >= self.settings.max_connections as u64 => {
+            "GET" if self.outbox.stats.open as usize + self.tally.reserved() >= self.settings.max_connections => {
                 Some(unavailable("There are too many connections."))
             }
             "GET" if self.tally.is_full(request.peer()) => {

@@ -27,11 +27,12 @@ impl<A: App> Sessions<A> {
     /// no trusted proxy where only those may connect.
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
         let phase = self.first_phase(peer)?;
-        self.take_in(peer, phase)
+        let client = if phase == Phase::Preface { Peer::UNKNOWN } else { self.counted(peer) };
+        self.take_in(peer, phase, client)
     }
 
-    /// Finds a place for a connection that begins in this phase.
-    pub(super) fn take_in(&mut self, peer: Peer, phase: Phase) -> Option<u32> {
+    /// Finds a place for a connection that begins in this phase, and counts for that client.
+    pub(super) fn take_in(&mut self, peer: Peer, phase: Phase, client: Peer) -> Option<u32> {
         let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS).min(self.settings.max_sockets);
         if self.slab.len() - self.ended.len() >= most && self.shed().is_none() {
             self.outbox.stats.refused += 1;
@@ -39,7 +40,6 @@ impl<A: App> Sessions<A> {
             return None;
         }
         self.outbox.stats.accepted += 1;
-        let client = if phase == Phase::Preface { Peer::UNKNOWN } else { self.counted(peer) };
         self.make_room_for(client, NOWHERE);
         let key = self.insert(peer, phase);
         self.slab[key as usize].place = self.tally.enter(key, client, self.now);
@@ -47,10 +47,11 @@ impl<A: App> Sessions<A> {
     }
 
     /// Ends the connection that has waited longest, so that there is room for another; none of those that came in this pass,
-    /// which have not had their turn. Its socket may be closed at once.
+    /// which have not had their turn, and rather a client's than the service's. Its socket may be closed at once.
     pub fn shed(&mut self) -> Option<u32> {
-        let queue = &mut self.outbox.queue;
-        let key = self.tally.oldest(self.now, |key| queue.lane_at(key).queued_bytes() == 0)?;
+        let (queue, slab) = (&mut self.outbox.queue, &self.slab);
+        let may_go = |key: u32| queue.lane_at(key).queued_bytes() == 0 && !slab[key as usize].is_service;
+        let key = self.tally.oldest(self.now, may_go)?;
         self.give_up(key);
         Some(key)
     }

@@ -8,9 +8,10 @@ use crate::protocol::bearer;
 use crate::protocol::http::{Request, Response};
 
 impl<A: App> Sessions<A> {
-    /// A socket was accepted by a service listener. `None` when it is to be closed, as with [`Sessions::accept`].
+    /// A socket was accepted by a service listener. `None` when it is to be closed, as with [`Sessions::accept`]. What bounds
+    /// each client, in connections and in what it sends, does not bound the service.
     pub fn accept_service(&mut self, peer: Peer) -> Option<u32> {
-        let key = self.take_in(peer, Phase::Http)?;
+        let key = self.take_in(peer, Phase::Http, Peer::UNKNOWN)?;
         self.slab[key as usize].is_service = true;
         Some(key)
     }

@@ -103,7 +103,8 @@ impl<A: App> Sessions<A> {
         let now = milliseconds(self.now);
         let Some(session) = self.slab.get_mut(key as usize) else { return input.len() };
         session.heard = now;
-        let before = self.rates.is_limited.then(|| self.outbox.stats.taken());
+        let is_charged = self.rates.is_limited && !session.is_service;
+        let before = is_charged.then(|| self.outbox.stats.taken());
         let used = match session.phase {
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),

@@ -120,3 +120,31 @@ fn share(by_slot: &mut [Vec<Rc<Listener>>], listener: Listener) {
     let listener = Rc::new(listener);
     by_slot.iter_mut().for_each(|own| own.push(Rc::clone(&listener)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_slot_has_listeners_for_both() -> io::Result<()> {
+        let path = std::env::temp_dir().join(format!("percore-listeners-{}", std::process::id()));
+        let shared = format!("unix:{}", path.display());
+        let pattern = |text: &str| text.parse::<ListenPattern>().map_err(io::Error::other);
+        let (public, service) = ([pattern("127.0.0.1:0")?], [pattern("127.0.0.1:0")?, pattern(&shared)?]);
+        let slots = listen_all(&public, &service, 2, BindOptions { backlog: 8, unix_mode: None })?;
+        let addrs = |listeners: &[Rc<Listener>]| {
+            listeners.iter().map(|listener| listener.local_addr()).collect::<io::Result<Vec<_>>>()
+        };
+        for slot in &slots {
+            assert_eq!((slot.public.len(), slot.service.len(), slot.all().count()), (1, 2, 3));
+            assert_eq!(addrs(&slot.public)?, addrs(&slots[0].public)?);
+            assert_eq!(addrs(&slot.service)?, addrs(&slots[0].service)?);
+        }
+        assert_ne!(addrs(&slots[0].public)?[0], addrs(&slots[0].service)?[0]);
+        // What both have is not lent by one to the other.
+        let own = slots[0].without(&slots[1]);
+        assert_eq!((own.public.len(), own.service.len()), (1, 1));
+        assert_eq!(slots[0].without(&slots[0]).all().count(), 0);
+        Ok(())
+    }
+}

@@ -24,6 +24,8 @@ pub struct Desk {
     pub closed: Vec<CloseReason>,
     /// Whether what came is to be answered at once.
     pub at_once: bool,
+    /// An upgrade that is accepted once any connection closes.
+    pub heir: Option<Ticket>,
 }
 
 impl App for Desk {
@@ -87,7 +89,10 @@ impl App for Desk {
         self.messages.push(text);
     }
 
-    fn on_close(&mut self, id: ConnectionId, (): (), reason: &CloseReason, _: &mut Outbox) {
+    fn on_close(&mut self, id: ConnectionId, (): (), reason: &CloseReason, out: &mut Outbox) {
+        if let Some(heir) = self.heir.take() {
+            assert!(out.accept_upgrade(heir, Upgrade::new().tag(9)));
+        }
         self.open.retain(|open| *open != id);
         self.closed.push(reason.clone());
     }

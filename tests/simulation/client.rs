@@ -61,7 +61,7 @@ pub struct Client {
     deflate: Option<Deflate>,
     ear: Ear,
     /// Whether it speaks to a service listener.
-    is_service: bool,
+    pub is_service: bool,
     /// Responses to come.
     statuses: VecDeque<Wanted>,
     /// Whether it has sent content.

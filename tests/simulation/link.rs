@@ -3,7 +3,7 @@
 use super::address::Counted;
 use super::client::Client;
 use super::probe::Probe;
-use percore::ConnectionId;
+use percore::{ConnectionId, Peer};
 use std::time::Duration;
 
 /// A connection as the kernel has it.
@@ -20,6 +20,8 @@ pub struct Link {
     pub room: usize,
     pub blocked: bool,
     pub was_blocked: bool,
+    /// When it was so last.
+    pub unblocked: Duration,
     /// Not read from, until its socket takes bytes again.
     pub paused: bool,
     pub broken: bool,
@@ -27,13 +29,15 @@ pub struct Link {
 }
 
 impl Link {
-    /// Whose it is to the server, and whether it is open. While an upgrade waits for its answer, it may be known already whose
-    /// it is.
+    /// Whose it is to the server, and whether it is open. While an upgrade waits for its answer, or the connection for its end
+    /// after that, it may be known whose it is.
     pub fn counts_as(&self, app: &Probe) -> Counted {
         let is_open = app.open.contains(&self.id);
         let was_open = is_open || app.endings.contains_key(&self.id);
         let peer = if was_open { self.client.who.address } else { self.client.counts_as() };
-        let perhaps = (!was_open && self.client.awaits_upgrade()).then_some(self.client.who.address);
+        let is_known = self.client.awaits_upgrade() || self.client.heard_last;
+        let peer = if self.client.is_service { Peer::UNKNOWN } else { peer };
+        let perhaps = (!was_open && is_known && !self.client.is_service).then_some(self.client.who.address);
         Counted { peer, is_open, perhaps }
     }
 }

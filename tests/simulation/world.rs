@@ -116,6 +116,7 @@ impl World {
             assert!(self.now <= bound, "{} connections outlive the drain", self.sessions.len());
         }
         self.sessions.abandon();
+        self.resume();
         self.flush();
         self.end_pass();
         self.check_the_end();
@@ -207,6 +208,7 @@ impl World {
             room,
             blocked: false,
             was_blocked: false,
+            unblocked: Duration::ZERO,
             paused: false,
             broken: false,
             gone: false,
@@ -323,7 +325,7 @@ impl World {
             return;
         }
         link.room = *self.random.pick(&[1, 500, 30_000, 400_000, usize::MAX]);
-        link.blocked = false;
+        (link.blocked, link.unblocked) = (false, self.now);
         self.hear_of(index);
         let link = &mut self.links[index];
         self.sessions.writable(link.key);

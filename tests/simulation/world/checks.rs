@@ -74,7 +74,8 @@ impl World {
         let whole = !link.broken && !link.blocked && !self.draining && !may_be_shed;
         let Some(ending) = app.endings.get(&link.id) else {
             assert_eq!(link.upgraded, None, "upgraded, but on_open and on_close were not called");
-            if whole {
+            // As below: its deadline may have come with the event.
+            if whole && link.unblocked < now {
                 link.client.judge_end();
             }
             return;
