@@ -17,6 +17,9 @@ use slab::Slab;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+/// Places that tables keep when they have become empty.
+const SPARE: usize = 1024;
+
 /// What whoever has the connections is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
@@ -76,7 +79,7 @@ pub struct Core {
     pub(super) connections: Slab<Connection>,
     /// Where the connection of a number stands.
     places: HashMap<u64, usize>,
-    lines: HashMap<u64, Line>,
+    lines: HashMap<u64, Box<Line>>,
     /// Lines of connections that are closed.
     closed_lines: usize,
     /// Bytes of messages in all lines, and how many events there are.
@@ -256,7 +259,7 @@ impl Core {
             return self.orders.push_back(Order::Strike(serial));
         }
         self.closed_lines += 1;
-        self.lines.entry(serial).or_insert_with(Line::new).gone = Some(connection);
+        self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(connection);
         self.push(serial, Event::Closed(ending), now);
     }
 
@@ -270,7 +273,7 @@ impl Core {
         let opened = opened.saturating_sub(self.epoch);
         let gone = Connection { serial, id: None, peer, agent: None, opened, heard: opened, closing: true };
         self.closed_lines += 1;
-        self.lines.entry(serial).or_insert_with(Line::new).gone = Some(gone);
+        self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);
         self.push(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }), now);
     }
@@ -295,7 +298,7 @@ impl Core {
             Event::Closed(_) => format!("{serial:016x}-closed"),
             _ => format!("{:016x}", self.event_ids.take()),
         };
-        let line = self.lines.entry(serial).or_insert_with(Line::new);
+        let line = self.lines.entry(serial).or_insert_with(Line::boxed);
         line.push(event, event_id);
         if line.events.len() == 1 {
             line.state = State::Ready;
@@ -389,6 +392,19 @@ impl Core {
             }
         }
         self.pump(now);
+    }
+
+    /// Gives back the memory of a time when there was much to do.
+    fn shrink(&mut self) {
+        if self.lines.len() < self.lines.capacity() / 8 {
+            self.lines.shrink_to(SPARE);
+        }
+        if self.ready.len() < self.ready.capacity() / 8 {
+            self.ready.shrink_to(SPARE);
+        }
+        if self.orders.is_empty() {
+            self.orders.shrink_to(SPARE);
+        }
     }
 
     fn count(&mut self, outcome: usize) {

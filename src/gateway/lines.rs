@@ -62,8 +62,9 @@ pub struct Line {
 }
 
 impl Line {
-    pub fn new() -> Line {
-        Line {
+    /// An empty one.
+    pub fn boxed() -> Box<Line> {
+        Box::new(Line {
             events: VecDeque::new(),
             state: State::Ready,
             messages: 0,
@@ -72,7 +73,7 @@ impl Line {
             attempts: 0,
             paused: false,
             gone: None,
-        }
+        })
     }
 
     pub fn push(&mut self, event: Event, event_id: String) {

@@ -149,6 +149,7 @@ impl Core {
             self.closed_lines -= 1;
             self.orders.push_back(Order::Strike(serial));
         }
+        self.shrink();
         self.feed();
     }
 
