@@ -246,6 +246,12 @@ pub trait App {
         let _ = out;
     }
 
+    /// Whether nothing is left to do once every connection has gone, so that a drain may end. Asked after each pass then, until
+    /// the drain deadline.
+    fn is_finished(&self) -> bool {
+        true
+    }
+
     /// A connection is over. Called once for each [`App::on_open`], and with its state; nothing can be sent to `id` any
     /// more, and no other connection is ever called so.
     ///
@@ -265,6 +271,11 @@ pub trait App {
     /// ring is too small (`--bus-size`). Who is on which channel is right again soon.
     fn on_gap(&mut self, from: Participant, lost: u64, out: &mut Outbox) {
         let _ = (from, lost, out);
+    }
+
+    /// Another participant of the bus has gone, whatever ended it.
+    fn on_left(&mut self, who: Participant, out: &mut Outbox) {
+        let _ = (who, out);
     }
 
     /// A name came to a channel ([`Outbox::subscribe_as`]) or left it, in this process or another, also because a

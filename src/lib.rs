@@ -52,6 +52,8 @@ pub mod bus;
 pub mod cli;
 pub mod client;
 pub mod data;
+pub mod gateway;
+pub mod origin;
 pub mod os;
 pub mod outbox;
 pub mod protocol;

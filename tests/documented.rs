@@ -54,6 +54,7 @@ fn every_flag() {
         ("serve echo", 20),
         ("serve chat", 20),
         ("serve ticker", 20),
+        ("serve gateway", 60),
         ("client", 15),
         ("reload", 3),
         ("bus tail", 3),

@@ -10,12 +10,13 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 15] = [
+const FLOORS: [(&str, usize); 17] = [
     ("data", 0),
     ("protocol", 1),
     ("app", 2),
     ("outbox", 2),
     ("apps", 2),
+    ("gateway", 2),
     ("session", 3),
     ("bus", 3),
     ("os", 4),
@@ -24,6 +25,7 @@ const FLOORS: [(&str, usize); 15] = [
     ("bridge", 6),
     ("cli", 6),
     ("client", 6),
+    ("origin", 6),
     ("supervisor", 6),
     ("main", 6),
 ];

@@ -1,5 +1,7 @@
 //! The flags that every `serve` command has, as typed, and what they come to once checked.
 
+mod others;
+
 use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
 use super::limit_flags::LimitFlags;
@@ -325,7 +327,9 @@ impl ServerFlags {
     /// Checks what each flag by itself could not.
     pub(super) fn check(self, defaults: Defaults) -> Result<Checked, Failure> {
         let listen = listen_addrs(&self.listen, defaults.port)?;
-        if let Some(bad) = self.path.iter().find(|path| !path.starts_with('/') || path.contains(['?', '#', ' '])) {
+        if let Some(bad) =
+            self.path.iter().find(|path| *path != "*" && !path.starts_with('/') || path.contains(['?', '#', ' ']))
+        {
             return Err(Failure::Usage(format!(
                 "--path '{bad}' is no path: it begins with / and has no ?, # or space"
             )));

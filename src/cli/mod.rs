@@ -12,6 +12,8 @@ mod client;
 mod environment;
 mod examples;
 pub mod flags;
+mod gateway;
+mod gateway_key;
 mod healthcheck;
 mod limit_flags;
 mod output;

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags};
+use super::gateway::GatewayFlags;
 use super::units::{boolean, duration};
 use super::workers::Workers;
 use crate::app::App;
@@ -23,7 +24,7 @@ use crate::os::hostname::hostname;
 use crate::os::listener::ListenAddr;
 use crate::os::log_writer;
 use crate::os::shared_words::SharedWords;
-use crate::reactor::{Outcome, Server, seed};
+use crate::reactor::{Outcome, Server, Waker, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
 use crate::supervisor::{Assignment, Plan, Program, Ready, SlotListeners, Supervisor, listen_all, watch_for_orphans};
 use clap::{Args, Subcommand};
@@ -46,6 +47,8 @@ pub(super) enum Serve {
     Echo(EchoFlags),
     /// Broadcast and chat rooms on /websockets, and GET /ping1, /ping2 to everyone, across all processes on a bus
     Chat(ChatFlags),
+    /// Hold WebSockets for an application that is an HTTP server, in any language
+    Gateway(Box<GatewayFlags>),
     /// Prices to whoever asks for them, the same from all processes on a bus
     Ticker(TickerFlags),
 }
@@ -156,6 +159,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
                 checked => serve_app(Chat::new(seed().map_err(failed)?).demo(demo), checked, part),
             }
         }
+        Serve::Gateway(flags) => serve_gateway(*flags, part),
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
@@ -199,6 +203,20 @@ pub(super) fn warn_of_disk(path: &Path, log: &mut Log) {
     }
 }
 
+fn serve_gateway(flags: GatewayFlags, part: Part) -> Result<(), Failure> {
+    let (plan, checked) = flags.check()?;
+    if supervises(&checked, part) {
+        return supervise(checked, true);
+    }
+    let waker = Waker::default();
+    let app = plan.start(&waker).map_err(failed)?;
+    serve_prepared(app, checked, part, |mut server, slot, bus| {
+        let service = server.service_addrs()?;
+        plan.place(server.app_mut(), &service, slot, bus)?;
+        Ok(server.waker(&waker))
+    })
+}
+
 /// Whether this process has others serve.
 fn supervises(checked: &Checked, part: Part) -> bool {
     part == Part::Main && checked.workers != Workers::Plain
@@ -209,7 +227,17 @@ fn failed(error: io::Error) -> Failure {
 }
 
 /// Serves in this process.
-fn serve_app<A: App>(app: A, mut checked: Checked, part: Part) -> Result<(), Failure> {
+fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
+    serve_prepared(app, checked, part, |server, _, _| Ok(server))
+}
+
+/// The same, of an app that has to know where it listens, and its slot and the folder of the bus that it is on.
+fn serve_prepared<A: App>(
+    app: A,
+    mut checked: Checked,
+    part: Part,
+    prepare: impl FnOnce(Server<A>, u32, Option<&Path>) -> io::Result<Server<A>>,
+) -> Result<(), Failure> {
     let (format, mut end) = (checked.options.log_format, checked.log.like());
     // Before anyone is told that we serve.
     let bus = match &checked.bus {
@@ -222,10 +250,16 @@ fn serve_app<A: App>(app: A, mut checked: Checked, part: Part) -> Result<(), Fai
         }
         BusPlace::Private | BusPlace::Off => None,
     };
+    let (place, slot) = (checked.bus.clone(), bus.as_ref().map_or(0, |bus| bus.me().slot));
+    let folder = match &place {
+        BusPlace::Folder(path) => Some(path.as_path()),
+        BusPlace::Private | BusPlace::Off => None,
+    };
     let server = match part {
         Part::Main => plain(app, checked),
         Part::Worker => worker(app, checked),
     };
+    let server = server.and_then(|server| prepare(server, slot, folder));
     let (mut server, on_bus) = (server.map_err(failed)?, bus.is_some());
     if let Some(bus) = bus {
         server = server.bus(bus);
@@ -243,8 +277,10 @@ fn serve_app<A: App>(app: A, mut checked: Checked, part: Part) -> Result<(), Fai
     let counted = stats.fields();
     // Where nobody is shown the counters, time is not measured.
     let timed = !counted.contains(&("passes", 0));
+    let calls = !counted.contains(&("origin_calls", 0));
     let is_kept = |name: &str| match name {
         "passes" | "message_latency" => timed,
+        name if name.starts_with("origin") || name.starts_with("gateway_") => calls,
         name => on_bus || !name.starts_with("bus_"),
     };
     let kept = counted.iter().filter(|(name, _)| is_kept(name));

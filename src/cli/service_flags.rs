@@ -10,13 +10,15 @@ use clap::Args;
 use std::fs;
 use std::path::PathBuf;
 
+const DEFAULT: &str = "127.0.0.1:9465";
+
 /// Beside the flags of every server.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Service")]
 pub struct ServiceFlags {
     /// Where the application behind the server is served: IP:PORT, [v6]:PORT or unix:PATH; repeatable
     #[arg(long, env = "PERCORE_SERVICE_LISTEN", value_name = "ADDR", value_delimiter = ',')]
-    #[arg(default_value = "127.0.0.1:9465")]
+    #[arg(default_value = DEFAULT)]
     #[arg(
         long_help = "Where the application behind the server is served, and no client: IP:PORT, [v6]:PORT or unix:PATH; \
         repeatable. '{worker}' in it stands for the number of a worker; else any of them answers. An address that other \
@@ -32,8 +34,18 @@ pub struct ServiceFlags {
 }
 
 impl ServiceFlags {
+    /// Unless `--service-listen` says otherwise, listens there.
+    ///
+    /// # Errors
+    /// When that is no address.
+    pub(super) fn or_listen_at(mut self, addr: &str) -> Result<ServiceFlags, String> {
+        if matches!(&self.service_listen[..], [only] if only.to_string() == DEFAULT) {
+            self.service_listen = vec![addr.parse()?];
+        }
+        Ok(self)
+    }
+
     /// Adds to what the other flags came to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the apps that have a service follow"))]
     pub(super) fn apply(self, checked: &mut Checked) -> Result<(), Failure> {
         let token = self.service_token_file.map(|path| {
             let bad = |error: String| Failure::Usage(format!("--service-token-file {}: {error}", path.display()));

@@ -31,6 +31,12 @@ pub(crate) const STATUSES: [&str; 18] = [
 const CODES: [&str; 14] =
     ["1000", "1001", "1002", "1003", "1005", "1006", "1007", "1008", "1009", "1010", "1011", "1012", "1013", "other"];
 
+/// What becomes of calls to an origin, as label values.
+const CALL_OUTCOMES: [&str; 4] = ["taken", "refused", "failed", "unsent"];
+
+/// What becomes of messages from the application, as label values.
+const DELIVERIES: [&str; 5] = ["queued", "gone", "dropped", "unreachable", "forged"];
+
 /// What a metric is, in Prometheus's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
@@ -234,6 +240,30 @@ stats! {
     memory_closed: u64 = Counter "percore_memory_closed_total";
     /// Connections ended for breaking the protocol.
     protocol_errors: u64 = Counter "percore_protocol_errors_total";
+    /// Calls to origins, and events for which there was none, by what became of them.
+    origin_calls: [u64; CALL_OUTCOMES.len()] = Counter "percore_origin_calls_total" "outcome" CALL_OUTCOMES;
+    /// Events that were tried again after no origin had taken them.
+    origin_retries: u64 = Counter "percore_origin_retries_total";
+    /// Time from the order of a call to an origin to its result.
+    origin_latency: Histogram = Histogram "percore_origin_call_seconds";
+    /// Calls to origins under way.
+    origin_in_flight: u64 = Gauge "percore_origin_calls_in_flight";
+    /// Origins that are left out because they fail.
+    origins_out: u64 = Gauge "percore_origins_out";
+    /// Events that no origin has taken yet.
+    gateway_events: u64 = Gauge "percore_gateway_events_waiting";
+    /// Bytes of messages among them.
+    gateway_event_bytes: u64 = Gauge "percore_gateway_event_bytes_waiting";
+    /// Events that were dropped because no origin took them.
+    gateway_events_dropped: u64 = Counter "percore_gateway_events_dropped_total";
+    /// Times a connection was not read from for a while because of its events that waited.
+    gateway_pauses: u64 = Counter "percore_gateway_pauses_total";
+    /// Closed connections of which no origin knows yet.
+    gateway_closed_pending: u64 = Gauge "percore_gateway_closed_pending";
+    /// Closed connections of which no origin was told in time.
+    gateway_closed_given_up: u64 = Counter "percore_gateway_closed_given_up_total";
+    /// Messages from the application, by what became of them.
+    gateway_deliveries: [u64; DELIVERIES.len()] = Counter "percore_gateway_deliveries_total" "outcome" DELIVERIES;
     /// Lines of the log that were left out: standard error was not read in time, or there were too many at once.
     log_lines_dropped: u64 = Counter "percore_log_lines_dropped_total";
     /// Time that a pass of the loop took, sleep left out.

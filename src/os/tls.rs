@@ -65,6 +65,11 @@ impl TlsClient {
         Ok(TlsClient(Arc::new(anyone.with_no_client_auth())))
     }
 
+    /// As rustls has it.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
+    }
+
     /// Speaks TLS on a stream, which may still be connecting, to the host of this name or address.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ const KEY_BYTES: usize = 16;
 /// What upgrades are accepted.
 #[derive(Clone, Debug)]
 pub struct UpgradeRules {
-    /// Paths that upgrade.
+    /// Paths that upgrade; `*` for any.
     pub paths: Vec<String>,
     /// Origins that may connect, `same` for the host itself; empty for any. A request without `Origin`, which no
     /// browser sends, passes.
@@ -35,6 +35,13 @@ impl Default for UpgradeRules {
             deflate: DeflateMode::NoTakeover,
             deflate_bits: 15,
         }
+    }
+}
+
+impl UpgradeRules {
+    /// Whether this path upgrades.
+    pub fn takes(&self, path: &str) -> bool {
+        self.paths.iter().any(|ours| ours == path || ours == "*")
     }
 }
 

@@ -411,7 +411,7 @@ impl<A: App> EventLoop<A> {
     /// Whether the drain has come to an end.
     fn drained(&mut self) -> Option<Outcome> {
         let deadline = self.drain_deadline?;
-        if self.sessions.is_empty() {
+        if self.sessions.is_empty() && self.sessions.app.is_finished() {
             return Some(Outcome::Drained(*self.sessions.stats()));
         }
         if self.now < deadline {
@@ -419,7 +419,11 @@ impl<A: App> EventLoop<A> {
         }
         let cut_off = self.sessions.abandon();
         self.end_pass();
-        Some(Outcome::Abandoned(cut_off, *self.sessions.stats()))
+        match cut_off {
+            // Only the app was not done.
+            0 => Some(Outcome::Drained(*self.sessions.stats())),
+            cut_off => Some(Outcome::Abandoned(cut_off, *self.sessions.stats())),
+        }
     }
 
     fn write_log(&mut self) {

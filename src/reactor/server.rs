@@ -209,6 +209,11 @@ impl<A: App> Server<A> {
         Server { waker: Some(waker.clone()), ..self }
     }
 
+    /// The app, to be told what is known only now.
+    pub(crate) fn app_mut(&mut self) -> &mut A {
+        &mut self.app
+    }
+
     /// Where it listens, in the order of the calls of [`Server::listen`], with the ports that the kernel chose for port 0.
     ///
     /// # Errors

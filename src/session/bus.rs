@@ -73,6 +73,7 @@ impl<A: App> Sessions<A> {
                 self.log.push(Level::Debug, "bus", &[("participant", &who)], format!("{who} left the bus"));
                 let Broadcast { presence, news, .. } = &mut self.outbox.broadcast;
                 presence.remove(who, |change| add_news(news, change));
+                self.app.on_left(who, &mut self.outbox);
             }
         }
         self.outbox.demand_news();

@@ -241,7 +241,7 @@ impl<A: App> Sessions<A> {
         if let Some(response) = health::route(request, self.now, self.draining, self.app.is_healthy()) {
             return Some(if has_unread && response.status() < 400 { too_large() } else { response });
         }
-        let upgrades = self.settings.upgrade.paths.iter().any(|path| path == request.path());
+        let upgrades = self.settings.upgrade.takes(request.path());
         let asked = upgrade::is_asked(request);
         if request.is_service() && asked {
             return Some(Response::text(400, NO_UPGRADE));

@@ -12,6 +12,7 @@ pub mod client;
 pub mod desk;
 pub mod nginx;
 pub mod one;
+pub mod origin;
 pub mod process;
 pub mod program;
 pub mod redis;

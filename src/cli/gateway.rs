@@ -1,0 +1,383 @@
+//! `percore serve gateway`: its flags, and what they come to.
+
+use super::Failure;
+use super::flags::{Checked, Defaults, ServerFlags};
+use super::gateway_key::{bus_key, cluster_key};
+use super::service_flags::ServiceFlags;
+use super::units::{bytes, duration};
+use crate::data::network::Network;
+use crate::data::rate::RateRules;
+use crate::gateway::app::{Gateway, Manner};
+use crate::gateway::codec::Codec;
+use crate::gateway::codec::aws::Aws;
+use crate::gateway::codec::json::Json;
+use crate::gateway::codec::route::Selection;
+use crate::gateway::core::Core;
+use crate::gateway::name::Names;
+use crate::gateway::rules::{Balance, OnFailure, Rules};
+use crate::origin::{self, CallRules, Secrets, Target};
+use crate::os::clock::unix_time;
+use crate::os::ledger::FileLedger;
+use crate::os::listener::ListenAddr;
+use crate::os::tls::TlsClient;
+use crate::reactor::{Waker, seed};
+use clap::{Args, ValueEnum};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Headers that the origin's client writes itself.
+const OWN_HEADERS: [&str; 8] =
+    ["host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "te", "trailer"];
+/// The path of the service in the names of connections.
+const SERVICE_PATH: &str = "/sr";
+/// What names of connections say instead of an address where others cannot reach us.
+const NO_ADDRESS: &str = "localhost";
+
+#[derive(Args, Debug)]
+pub(super) struct GatewayFlags {
+    /// The application: http://HOST:PORT/PATH, https://.. or unix:SOCKET:/PATH; repeatable, and balanced
+    #[arg(long, env = "PERCORE_ORIGIN_URL", value_name = "URL", value_delimiter = ',', required = true)]
+    #[arg(help_heading = "Origin", value_parser = Target::origin)]
+    origin_url: Vec<Target>,
+    /// What events look like
+    #[arg(long, env = "PERCORE_EVENTS", value_name = "FORMAT", default_value = "json", help_heading = "Origin")]
+    #[arg(value_enum)]
+    events: EventsFlag,
+    /// A handshake waits for the origin, which may refuse it with a status of its own
+    #[arg(long, env = "PERCORE_AUTHORIZE", help_heading = "Origin")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    authorize: bool,
+    /// Header of the client's request that the origin is told when a connection opens; repeatable
+    #[arg(long, env = "PERCORE_FORWARD_HEADER", value_name = "NAME", value_delimiter = ',', help_heading = "Origin")]
+    forward_header: Vec<String>,
+    /// How long a connection to an origin may take to come about
+    #[arg(long, env = "PERCORE_ORIGIN_DIAL_TIMEOUT", value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(help_heading = "Origin")]
+    origin_dial_timeout: Duration,
+    /// How long a call to an origin may take in all
+    #[arg(long, env = "PERCORE_ORIGIN_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = duration)]
+    #[arg(help_heading = "Origin")]
+    origin_timeout: Duration,
+    /// How long an event is tried again that no origin could be sent
+    #[arg(long, env = "PERCORE_ORIGIN_PATIENCE", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(help_heading = "Origin")]
+    origin_patience: Duration,
+    /// What becomes of a connection of which the origin did not take an event
+    #[arg(long, env = "PERCORE_ON_ORIGIN_FAILURE", value_name = "WHAT", default_value = "close")]
+    #[arg(value_enum, help_heading = "Origin")]
+    on_origin_failure: FailureFlag,
+    /// How long it is tried again to tell the origin that a connection is closed
+    #[arg(long, env = "PERCORE_CLOSED_RETRY", value_name = "TIME", default_value = "5m", value_parser = duration)]
+    #[arg(help_heading = "Origin")]
+    closed_retry: Duration,
+    /// Closed connections of which the origin may not know yet; it is not told of further ones
+    #[arg(long, env = "PERCORE_MAX_CLOSED", value_name = "N", default_value_t = 100_000, help_heading = "Origin")]
+    max_closed: usize,
+    /// Calls under way to one origin; other events wait
+    #[arg(long, env = "PERCORE_ORIGIN_CALLS", value_name = "N", default_value_t = 512, help_heading = "Origin")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    origin_calls: u32,
+    /// Which of several origins is called
+    #[arg(long, env = "PERCORE_ORIGIN_BALANCE", value_name = "HOW", default_value = "least", help_heading = "Origin")]
+    #[arg(value_enum)]
+    origin_balance: BalanceFlag,
+    /// File with the secrets that calls are signed with as Standard Webhooks has it, whsec_.. a line
+    #[arg(long, env = "PERCORE_ORIGIN_SECRET_FILE", value_name = "FILE", help_heading = "Origin")]
+    origin_secret_file: Option<PathBuf>,
+    /// File of certificates to trust for https [default: those of the system]
+    #[arg(long, env = "PERCORE_ORIGIN_CA", value_name = "FILE", help_heading = "Origin")]
+    origin_ca: Option<PathBuf>,
+    /// How often the origin is told which connections are open; 0 for never
+    #[arg(long, env = "PERCORE_KEEP_ALIVE_INTERVAL", value_name = "TIME", default_value = "0", value_parser = duration)]
+    #[arg(help_heading = "Origin")]
+    keep_alive_interval: Duration,
+    /// Messages of one connection that may wait for the origin; beyond it the connection is not read from
+    #[arg(long, env = "PERCORE_QUEUE_MESSAGES", value_name = "N", default_value_t = 100, help_heading = "Origin")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    queue_messages: u32,
+    /// Their bytes, likewise
+    #[arg(long, env = "PERCORE_QUEUE_BYTES", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
+    #[arg(help_heading = "Origin")]
+    queue_bytes: usize,
+    /// Bytes of messages of all connections of a worker that may wait, likewise
+    #[arg(long, env = "PERCORE_QUEUE_TOTAL", value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    #[arg(help_heading = "Origin")]
+    queue_total: usize,
+
+    /// Address by which other nodes and the application reach the service: IP:PORT or HOST:PORT [default: where it listens]
+    #[arg(long, env = "PERCORE_ADVERTISE", value_name = "ADDR", help_heading = "Cluster")]
+    advertise: Option<String>,
+    /// File with a key that all nodes have, by which they know each other's connections [default: a random key]
+    #[arg(long, env = "PERCORE_CLUSTER_KEY_FILE", value_name = "FILE", help_heading = "Cluster")]
+    cluster_key_file: Option<PathBuf>,
+    /// Network of nodes without that key, such as those of websocket-service, which are sent messages all the same; repeatable
+    #[arg(long, env = "PERCORE_PEER", value_name = "CIDR", value_delimiter = ',', help_heading = "Cluster")]
+    peer: Vec<Network>,
+
+    /// As --listen 127.0.0.1:PORT; a request that asks for no upgrade is answered by 400
+    #[arg(long, env = "PERCORE_WEBSOCKET_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    websocket_port: Option<u16>,
+    /// As --service-listen 127.0.0.1:PORT
+    #[arg(long, env = "PERCORE_SERVICE_REQUEST_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    service_request_port: Option<u16>,
+    /// As --admin 127.0.0.1:PORT
+    #[arg(long, env = "PERCORE_DEBUG_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    debug_port: Option<u16>,
+    /// Subprotocols spoken here, of which the first that the client offers is agreed on; repeatable
+    #[arg(long, env = "PERCORE_SUBPROTOCOLS", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(help_heading = "As websocket-service")]
+    subprotocols: Vec<String>,
+
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    service: ServiceFlags,
+    #[command(flatten)]
+    server: ServerFlags,
+}
+
+/// Flags of `--events aws`.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "As AWS API Gateway")]
+struct AwsFlags {
+    /// Stage in the events
+    #[arg(long, env = "PERCORE_AWS_STAGE", value_name = "NAME", default_value = "prod")]
+    aws_stage: String,
+    /// Domain in the events, by which functions reach @connections [default: the address of the service]
+    #[arg(long, env = "PERCORE_AWS_DOMAIN", value_name = "NAME", default_value = "")]
+    aws_domain: String,
+    /// Expression that selects a message's route
+    #[arg(
+        long,
+        env = "PERCORE_AWS_ROUTE_SELECTION",
+        value_name = "EXPRESSION",
+        default_value = "$request.body.action"
+    )]
+    aws_route_selection: String,
+    /// Route that there is, besides $default; repeatable [default: any]
+    #[arg(long, env = "PERCORE_AWS_ROUTE", value_name = "NAME", value_delimiter = ',')]
+    aws_route: Vec<String>,
+    /// The body of an answer to a message goes to the client
+    #[arg(long, env = "PERCORE_AWS_ROUTE_RESPONSE")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    aws_route_response: bool,
+}
+
+impl AwsFlags {
+    fn codec(&self) -> Result<Aws, String> {
+        let selection = Selection::read(&self.aws_route_selection, self.aws_route.clone());
+        Ok(Aws {
+            stage: self.aws_stage.clone(),
+            domain: self.aws_domain.clone(),
+            selection: selection.map_err(|error| format!("--aws-route-selection {error}"))?,
+            route_response: self.aws_route_response,
+        })
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum EventsFlag {
+    /// The JSON of websocket-service
+    Json,
+    /// Those of AWS API Gateway for Lambda functions
+    Aws,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum FailureFlag {
+    /// It is closed with 1011
+    Close,
+    /// It stays open, and the event is dropped
+    Keep,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum BalanceFlag {
+    /// The one with the fewest calls under way
+    Least,
+    /// One after the other
+    RoundRobin,
+}
+
+/// What the flags of the gateway come to, besides those of every server.
+pub(super) struct Plan {
+    rules: Rules,
+    manner: Manner,
+    calls: CallRules,
+    origins: Vec<Target>,
+    advertise: Option<String>,
+    key: Option<Vec<u8>>,
+    aws: Option<Aws>,
+}
+
+impl GatewayFlags {
+    /// Checks the flags.
+    pub(super) fn check(self) -> Result<(Plan, Checked), Failure> {
+        let plan = self.plan()?;
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let subprotocols = self.subprotocols.iter().filter(|name| !name.is_empty()).cloned();
+        let server = self.server.and_subprotocols(subprotocols);
+        let server = match self.websocket_port {
+            Some(port) => server.or_listen_at(local(port)),
+            None => server,
+        };
+        let server = match self.debug_port {
+            Some(port) => server.or_admin_at(SocketAddr::from(([127, 0, 0, 1], port))),
+            None => server,
+        };
+        let service = match self.service_request_port {
+            Some(port) => self.service.or_listen_at(&local(port)).map_err(Failure::Usage)?,
+            None => self.service,
+        };
+        let rates = RateRules::default();
+        let mut checked = server.check(Defaults { port: 8080, paths: &["*"], origins: &[], rates })?;
+        service.apply(&mut checked)?;
+        let manner = Manner { max_message: checked.settings.max_message, ..plan.manner };
+        let node_token = checked.settings.service_token.clone();
+        checked.settings.answer_timeout = self.origin_patience + self.origin_timeout + Duration::from_secs(5);
+        Ok((Plan { calls: CallRules { node_token, ..plan.calls }, manner, ..plan }, checked))
+    }
+
+    fn plan(&self) -> Result<Plan, Failure> {
+        let own = |name: &&String| {
+            let name = name.to_ascii_lowercase();
+            OWN_HEADERS.contains(&name.as_str()) || name.starts_with("webhook-") || name.starts_with("percore-")
+        };
+        let bad = |name: &&String| !super::flags::is_token(name) || own(name);
+        if let Some(bad) = self.forward_header.iter().find(bad) {
+            return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be passed on")));
+        }
+        for (flag, time) in [("origin-dial-timeout", self.origin_dial_timeout), ("origin-timeout", self.origin_timeout)]
+        {
+            if time.is_zero() {
+                return Err(Failure::Usage(format!("--{flag} must be longer than 0")));
+            }
+        }
+        let read = |flag: &str, path: &Path| {
+            fs::read_to_string(path).map_err(|error| Failure::Usage(format!("--{flag} {}: {error}", path.display())))
+        };
+        let secrets = self.origin_secret_file.as_deref().map(|path| {
+            let flag = "origin-secret-file";
+            let bad = |error| Failure::Usage(format!("--{flag} {}: {error}", path.display()));
+            Secrets::read(&read(flag, path)?).map_err(bad)
+        });
+        let key = self.cluster_key_file.as_deref().map(|path| {
+            let flag = "cluster-key-file";
+            let bad = |error| Failure::Usage(format!("--{flag} {}: {error}", path.display()));
+            cluster_key(&read(flag, path)?).map_err(bad)
+        });
+        let tls = match self.origin_url.iter().any(Target::is_encrypted) {
+            true => Some(TlsClient::new(self.origin_ca.as_deref()).map_err(|error| Failure::Run(error.to_string()))?),
+            false => None,
+        };
+        if let Some(addr) = &self.advertise
+            && Target::node(&format!("{addr}{SERVICE_PATH}")).is_err()
+        {
+            return Err(Failure::Usage(format!("--advertise '{addr}' is no address: give IP:PORT or HOST:PORT")));
+        }
+        Ok(Plan {
+            rules: Rules {
+                queue_messages: self.queue_messages as usize,
+                queue_bytes: self.queue_bytes,
+                total_bytes: self.queue_total,
+                patience: self.origin_patience,
+                closed_retry: self.closed_retry,
+                max_closed: self.max_closed,
+                on_failure: match self.on_origin_failure {
+                    FailureFlag::Close => OnFailure::Close,
+                    FailureFlag::Keep => OnFailure::Keep,
+                },
+                keep_alive_interval: self.keep_alive_interval,
+                origin_calls: self.origin_calls as usize,
+                balance: match self.origin_balance {
+                    BalanceFlag::Least => Balance::Least,
+                    BalanceFlag::RoundRobin => Balance::RoundRobin,
+                },
+            },
+            manner: Manner {
+                // AWS has nothing else.
+                authorizes: self.authorize || matches!(self.events, EventsFlag::Aws),
+                subprotocols: self.subprotocols.iter().filter(|name| !name.is_empty()).cloned().collect(),
+                forwarded: self.forward_header.clone(),
+                plain_is_bad: self.websocket_port.is_some(),
+                peers: self.peer.clone(),
+                max_message: 0,
+            },
+            calls: CallRules {
+                dial_timeout: self.origin_dial_timeout,
+                timeout: self.origin_timeout,
+                secrets: secrets.transpose()?,
+                tls,
+                ..CallRules::default()
+            },
+            origins: self.origin_url.clone(),
+            advertise: self.advertise.clone(),
+            aws: match self.events {
+                EventsFlag::Json => None,
+                EventsFlag::Aws => Some(self.aws.codec().map_err(Failure::Usage)?),
+            },
+            key: key.transpose()?,
+        })
+    }
+}
+
+impl Plan {
+    fn codec(&self) -> Box<dyn Codec> {
+        match &self.aws {
+            Some(aws) => Box::new(aws.clone()),
+            None => Box::new(Json),
+        }
+    }
+
+    /// The app, and the thread that makes its calls and wakes it by `waker`.
+    pub(super) fn start(&self, waker: &Waker) -> io::Result<Gateway> {
+        let codec = self.codec();
+        let calls = CallRules { keeps_headers: codec.reads_headers(), ..self.calls.clone() };
+        let link = origin::start(self.origins.clone(), calls, waker.clone())?;
+        let core = Core::new(self.rules.clone(), codec, self.origins.len());
+        let returns = link.returns().clone();
+        Ok(Gateway::new(core, self.manner.clone(), move |call| link.call(call), returns))
+    }
+
+    /// Tells the app where it is: the address of its service, and its slot on the bus in that folder.
+    pub(super) fn place(
+        &self,
+        gateway: &mut Gateway,
+        service: &[ListenAddr],
+        slot: u32,
+        bus: Option<&Path>,
+    ) -> io::Result<()> {
+        let tcp = service.iter().find_map(|addr| match addr {
+            ListenAddr::Tcp(addr) => Some(*addr),
+            ListenAddr::Unix(_) => None,
+        });
+        let address = match (&self.advertise, tcp) {
+            (Some(addr), _) => addr.clone(),
+            (None, Some(addr)) if addr.ip().is_unspecified() => {
+                let text =
+                    format!("the service listens on {addr}: give the address that others reach it by as --advertise");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            (None, Some(addr)) => addr.to_string(),
+            (None, None) => NO_ADDRESS.to_owned(),
+        };
+        let key = match (&self.key, bus) {
+            (Some(key), _) => key.clone(),
+            (None, Some(bus)) => bus_key(bus)?,
+            (None, None) => seed()?.to_vec(),
+        };
+        let slot = u8::try_from(slot).map_err(io::Error::other)?;
+        let microseconds = unix_time().as_micros().try_into().map_err(io::Error::other)?;
+        let address = format!("{address}{SERVICE_PATH}");
+        gateway.place(Names::new(&address, &key), slot, microseconds);
+        if let Some(bus) = bus {
+            gateway.keep(FileLedger::create(bus, &address)?);
+        }
+        Ok(())
+    }
+}

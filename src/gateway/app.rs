@@ -1,0 +1,333 @@
+//! The gateway as an [`App`]: what sessions tell goes into the core, what the core orders goes to the outbox, calls go to
+//! whoever makes them.
+
+use super::call::{Call, Returns};
+use super::core::{Core, Order};
+use super::event::Opening;
+use super::ledger::Ledger;
+use super::name::{Names, Serials};
+use super::service::{self, Job};
+use crate::app::App;
+use crate::data::id::{ConnectionId, Participant};
+use crate::data::log::Level;
+use crate::data::network::Network;
+use crate::data::record::Record;
+use crate::outbox::Outbox;
+use crate::outbox::answers::{Ticket, Upgrade};
+use crate::protocol::close::CloseReason;
+use crate::protocol::http::{Request, Response};
+use crate::protocol::message::Message;
+use crate::protocol::upgrade;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// After somebody has gone, ledgers are looked for so often, and for so long.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_FOR: Duration = Duration::from_secs(5);
+/// Keys of calls that are not the core's.
+const NODE_CALLS: u64 = 1 << 63;
+/// What the app does by itself is said no more often than this.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// What the gateway does with clients' requests.
+#[derive(Clone, Default, Debug)]
+pub struct Manner {
+    /// Whether a handshake waits for the origin.
+    pub authorizes: bool,
+    /// Subprotocols that are spoken, of which ours comes first that the client offers; empty where the client's order decides.
+    pub subprotocols: Vec<String>,
+    /// Headers of the client's request that the origin is told, in small letters.
+    pub forwarded: Vec<String>,
+    /// Whether a request that asks for no upgrade is answered by 400, as websocket-service does.
+    pub plain_is_bad: bool,
+    /// The longest message that AWS's way in takes, in bytes.
+    pub max_message: usize,
+    /// Nodes that are told messages for connections of theirs, though the names are not proven.
+    pub peers: Vec<Network>,
+}
+
+/// The app.
+pub struct Gateway {
+    pub(super) core: Core,
+    pub(super) manner: Manner,
+    pub(super) peers: Vec<Network>,
+    /// Has a call made.
+    pub(super) call: Box<dyn Fn(Call) + Send>,
+    returns: Arc<Returns>,
+    /// Handshakes that wait, by the number of their connection, and the subprotocol by our own order.
+    tickets: HashMap<u64, (Ticket, Option<String>)>,
+    /// Our slot among the workers of the host.
+    pub(super) slot: u32,
+    /// Whether we listen to our channel.
+    listens: bool,
+    pub(super) jobs: HashMap<u64, Job>,
+    pub(super) next_job: u64,
+    pub(super) job_deadlines: VecDeque<(Duration, u64)>,
+    /// Calls to other nodes: the job, and the places of the results.
+    pub(super) node_calls: HashMap<u64, (Option<u64>, Vec<u32>)>,
+    next_node_call: u64,
+    /// Connections closed for the origin since that was logged, and when it was.
+    unlogged: u64,
+    logged: Option<Duration>,
+    /// Which connections others are to tell the end of when we are killed, on a bus.
+    ledger: Option<Box<dyn Ledger>>,
+    /// When to look for ledgers of those that have gone, and until when.
+    look: Option<(Duration, Duration)>,
+}
+
+impl Gateway {
+    /// A gateway whose calls are made by `call`, and whose results come back in `returns`, after which it is to be woken.
+    pub fn new(core: Core, manner: Manner, call: impl Fn(Call) + Send + 'static, returns: Arc<Returns>) -> Gateway {
+        Gateway {
+            core,
+            peers: manner.peers.clone(),
+            manner,
+            call: Box::new(call),
+            returns,
+            tickets: HashMap::new(),
+            slot: 0,
+            listens: false,
+            jobs: HashMap::new(),
+            next_job: 0,
+            job_deadlines: VecDeque::new(),
+            node_calls: HashMap::new(),
+            next_node_call: 0,
+            unlogged: 0,
+            logged: None,
+            ledger: None,
+            look: None,
+        }
+    }
+
+    /// Tells where it is: how connections are named, and by which worker of the host they are held, `microseconds` after 1970.
+    pub fn place(&mut self, names: Names, slot: u8, microseconds: u64) {
+        self.slot = slot.into();
+        self.core.place(names, Serials::new(slot, microseconds));
+    }
+
+    /// Keeps a ledger.
+    pub fn keep(&mut self, ledger: impl Ledger + 'static) {
+        self.ledger = Some(Box::new(ledger));
+    }
+
+    /// Takes over what workers that have ended left to be told.
+    fn adopt(&mut self, now: Duration) {
+        let Some(ledger) = &mut self.ledger else { return };
+        for entry in ledger.adopt() {
+            self.core.adopt(entry, now);
+        }
+        self.look = self.look.map(|(_, until)| (now + LOOK_EVERY, until)).filter(|(next, until)| next <= until);
+    }
+
+    pub(super) fn next_node_call(&mut self) -> u64 {
+        self.next_node_call += 1;
+        NODE_CALLS | self.next_node_call
+    }
+
+    /// What a request says, for the origin.
+    fn opening(&self, request: &Request<'_>, subprotocol: &str) -> Opening {
+        let all = self.core.codec().wants_all_headers();
+        let is_wanted =
+            |name: &str| all || self.manner.forwarded.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
+        let headers = request.all_headers().filter(|(name, _)| is_wanted(name));
+        let text = |(name, value): (&str, &[u8])| Some((name.to_owned(), std::str::from_utf8(value).ok()?.to_owned()));
+        Opening {
+            path: request.path().to_owned(),
+            query: request.query().map(str::to_owned),
+            host: request.host().to_owned(),
+            headers: headers.filter_map(text).collect(),
+            offered: request.subprotocols().map(str::to_owned).collect(),
+            subprotocol: subprotocol.to_owned(),
+        }
+    }
+
+    /// The subprotocol by our own order, if that decides.
+    fn chosen<'a>(&'a self, request: &Request<'_>) -> Option<&'a str> {
+        let is_offered = |ours: &&String| request.subprotocols().any(|offered| offered == *ours);
+        self.manner.subprotocols.iter().find(is_offered).map(String::as_str)
+    }
+
+    /// Does what the core orders, and sees to the next tick.
+    fn settle(&mut self, out: &mut Outbox) {
+        while let Some(order) = self.core.next_order() {
+            match order {
+                Order::Call(call) => (self.call)(call),
+                Order::Enter(entry) => self.ledger.iter_mut().for_each(|ledger| ledger.enter(entry)),
+                Order::Strike(serial) => self.ledger.iter_mut().for_each(|ledger| ledger.strike(serial)),
+                Order::Send(id, kind, payload) => drop(out.send(id, kind, &[&payload])),
+                Order::Subscribe(id, channel) => drop(out.subscribe(id, &channel)),
+                Order::Close(id, reason) => {
+                    self.log_failure(id, &reason, out);
+                    out.close(id, CloseCode::Error, &reason);
+                }
+                Order::Pause(id) => drop(out.pause(id)),
+                Order::Resume(id) => drop(out.resume(id)),
+                Order::Admit(serial, subprotocol) => {
+                    let Some((ticket, chosen)) = self.tickets.remove(&serial) else { continue };
+                    let accepted = Upgrade::new().tag(serial);
+                    let accepted = match subprotocol.or(chosen) {
+                        Some(name) => accepted.subprotocol(&name),
+                        None => accepted,
+                    };
+                    if !out.accept_upgrade(ticket, accepted) {
+                        self.core.closed(serial, 1006, "the client did not wait for the answer", out.now());
+                    }
+                }
+                Order::Refuse(serial, refusal) => {
+                    let Some((ticket, _)) = self.tickets.remove(&serial) else { continue };
+                    // Of an origin that answers with a status that is none of a refusal.
+                    let status = if (400..600).contains(&refusal.status) { refusal.status } else { 502 };
+                    out.answer(ticket, Response::text(status, &refusal.reason));
+                }
+            }
+        }
+        if let Some(deadline) = self.next_deadline() {
+            out.tick_by(deadline);
+        }
+        self.show(out);
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let look = self.look.map(|(next, _)| next);
+        [self.core.next_deadline(), self.next_job_deadline(), look].into_iter().flatten().min()
+    }
+
+    /// Says that a connection is closed because of the origin, and for how many that was so.
+    fn log_failure(&mut self, id: ConnectionId, reason: &str, out: &mut Outbox) {
+        self.unlogged += 1;
+        if self.logged.is_some_and(|logged| out.now() < logged + LOG_EVERY) {
+            return;
+        }
+        self.logged = Some(out.now());
+        let number = std::mem::take(&mut self.unlogged);
+        out.log(
+            Level::Warn,
+            "origin",
+            id,
+            format_args!("{number} connections closed for the origin, last because {reason}"),
+        );
+    }
+
+    /// Shows what the core counted.
+    fn show(&self, out: &mut Outbox) {
+        let (counts, stats) = (self.core.counts(), &mut out.stats);
+        stats.origin_calls = counts.calls;
+        stats.origin_retries = counts.retried;
+        stats.origin_latency = counts.latency;
+        stats.origin_in_flight = self.core.in_flight() as u64;
+        stats.origins_out = self.core.origins_out() as u64;
+        (stats.gateway_events, stats.gateway_event_bytes) = {
+            let (events, bytes) = self.core.waiting();
+            (events as u64, bytes as u64)
+        };
+        stats.gateway_events_dropped = counts.dropped;
+        stats.gateway_pauses = counts.pauses;
+        stats.gateway_closed_pending = self.core.closed_pending() as u64;
+        stats.gateway_closed_given_up = counts.closed_given_up;
+    }
+}
+
+impl App for Gateway {
+    /// The number of the connection.
+    type Connection = u64;
+
+    fn takes_content(&self, request: &Request<'_>) -> usize {
+        if request.is_service() { usize::MAX } else { 0 }
+    }
+
+    fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        if request.is_service() {
+            let response = self.serve(request, out);
+            self.settle(out);
+            return response;
+        }
+        let is_bad = self.manner.plain_is_bad && !upgrade::is_asked(request);
+        is_bad.then(|| Response::text(400, "not a websocket upgrade"))
+    }
+
+    fn on_upgrade(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        let chosen = self.chosen(request).map(str::to_owned);
+        if self.manner.authorizes {
+            let agreed = chosen.as_deref().or(request.subprotocol()).unwrap_or_default();
+            let opening = self.opening(request, agreed);
+            let ticket = out.defer(request);
+            let serial = self.core.connect(opening, request.peer(), request.header("user-agent"), out.now());
+            self.tickets.insert(serial, (ticket, chosen));
+            self.settle(out);
+        } else if let Some(chosen) = chosen.filter(|chosen| request.subprotocol() != Some(chosen.as_str())) {
+            let ticket = out.defer(request);
+            out.accept_upgrade(ticket, Upgrade::new().subprotocol(&chosen));
+        }
+        None
+    }
+
+    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> u64 {
+        let serial = match request.tag() {
+            0 => {
+                let opening = self.opening(request, request.subprotocol().unwrap_or_default());
+                self.core.open(id, opening, request.peer(), request.header("user-agent"), out.now())
+            }
+            serial => {
+                self.core.admitted(serial, id, out.now());
+                serial
+            }
+        };
+        self.settle(out);
+        serial
+    }
+
+    fn on_message(&mut self, _: ConnectionId, serial: &mut u64, mut message: Message<'_>, out: &mut Outbox) {
+        let (kind, payload) = (message.kind(), message.payload().to_vec());
+        self.core.message(*serial, kind, payload, out.now());
+        self.settle(out);
+    }
+
+    fn on_close(&mut self, _: ConnectionId, serial: u64, reason: &CloseReason, out: &mut Outbox) {
+        self.core.closed(serial, reason.code.into(), &reason.reason, out.now());
+        self.settle(out);
+    }
+
+    fn on_bus(&mut self, from: Participant, record: Record<'_>, out: &mut Outbox) {
+        self.take_record(from, record, out);
+        self.settle(out);
+    }
+
+    fn on_left(&mut self, _: Participant, out: &mut Outbox) {
+        // Its lock may end a moment later.
+        self.look = Some((out.now(), out.now() + LOOK_FOR));
+        self.settle(out);
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) {
+        for returned in self.returns.take() {
+            if returned.key & NODE_CALLS != 0 {
+                self.node_returned(returned, out);
+            } else {
+                self.core.returned(returned, out.now());
+            }
+        }
+        self.settle(out);
+    }
+
+    fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
+        if !std::mem::replace(&mut self.listens, true) {
+            out.listen(&service::channel(self.slot), true);
+            self.look = Some((now, now + LOOK_FOR));
+        }
+        self.core.set_epoch(out.unix_time().saturating_sub(now));
+        if self.look.is_some_and(|(next, _)| next <= now) {
+            self.adopt(now);
+        }
+        self.core.tick(now);
+        self.expire_jobs(now, out);
+        self.settle(out);
+        self.next_deadline()
+    }
+
+    /// Not before the origin knows who has gone.
+    fn is_finished(&self) -> bool {
+        self.core.closed_pending() == 0
+    }
+}

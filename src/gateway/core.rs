@@ -1,0 +1,441 @@
+//! The core: connections and what happens to them in, calls and orders out. No sockets and no clock: `now` is an argument and
+//! [`Core::next_deadline`] a result.
+
+use super::call::{Call, Callee, Outcome, Returned};
+use super::codec::Codec;
+use super::event::{Answer, Effects, Ending, Event, Opening, Refusal, Subject};
+use super::keep_alive::KeepAlive;
+use super::ledger::Entry;
+use super::lines::{Connection, Line, State};
+use super::name::{Named, Names, Serials};
+use super::origins::{Origins, Pick};
+use super::rules::{OnFailure, Rules};
+use crate::data::histogram::Histogram;
+use crate::data::id::{ConnectionId, Peer};
+use crate::protocol::message::Kind;
+use slab::Slab;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+/// Places that tables keep when they have become empty.
+const SPARE: usize = 1024;
+
+/// What whoever has the connections is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Make a call.
+    Call(Call),
+    /// Send a message.
+    Send(ConnectionId, Kind, Vec<u8>),
+    /// Put a connection on a channel.
+    Subscribe(ConnectionId, String),
+    /// Close a connection with 1011, for this reason.
+    Close(ConnectionId, String),
+    /// Do not read from a connection until told to.
+    Pause(ConnectionId),
+    /// Read from it again.
+    Resume(ConnectionId),
+    /// Complete the handshake of the connection of this number, with the subprotocol that the origin chose.
+    Admit(u64, Option<String>),
+    /// Refuse it.
+    Refuse(u64, Refusal),
+    /// Remember a connection, of which the origin is to be told the end.
+    Enter(Entry),
+    /// Forget it: the origin was told, or will never be.
+    Strike(u64),
+}
+
+/// What was counted, and what is now.
+#[derive(Clone, Default, Debug)]
+pub struct Counts {
+    /// Calls by what became of them: taken, refused, failed, unsent.
+    pub calls: [u64; 4],
+    /// Events that were sent or tried again.
+    pub retried: u64,
+    /// Events that were dropped undelivered.
+    pub dropped: u64,
+    /// Connections that were not read from for a while because of what waited.
+    pub pauses: u64,
+    /// Connections of which the origin was never told that they are closed.
+    pub closed_given_up: u64,
+    /// Time from the order of a call to its result.
+    pub latency: Histogram,
+}
+
+/// What a call under way is for.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Event(u64),
+    KeepAlive,
+}
+
+/// The core.
+pub struct Core {
+    pub(super) rules: Rules,
+    pub(super) codec: Box<dyn Codec>,
+    pub(super) names: Names,
+    serials: Serials,
+    event_ids: Serials,
+    pub(super) connections: Slab<Connection>,
+    /// Where the connection of a number stands.
+    places: HashMap<u64, usize>,
+    lines: HashMap<u64, Box<Line>>,
+    /// Lines of connections that are closed.
+    closed_lines: usize,
+    /// Bytes of messages in all lines, and how many events there are.
+    waiting_bytes: usize,
+    waiting_events: usize,
+    /// Lines whose first event is to be sent as soon as an origin is free.
+    ready: VecDeque<u64>,
+    /// Lines whose first event is tried again later.
+    later: BTreeSet<(Duration, u64)>,
+    /// Connections that are not read from because of what waits in all lines together.
+    starved: Vec<u64>,
+    under_way: HashMap<u64, (Purpose, usize)>,
+    next_call: u64,
+    pub(super) origins: Origins,
+    pub(super) keep_alive: KeepAlive,
+    pub(super) orders: VecDeque<Order>,
+    pub(super) counts: Counts,
+    /// Unix time at the start.
+    epoch: Duration,
+}
+
+impl Core {
+    /// No connections yet. There are `origins` origins.
+    pub fn new(rules: Rules, codec: Box<dyn Codec>, origins: usize) -> Core {
+        let serials = Serials::new(0, 0);
+        Core {
+            origins: Origins::new(origins, rules.balance, rules.origin_calls),
+            keep_alive: KeepAlive::default(),
+            rules,
+            codec,
+            names: Names::new("", &[]),
+            serials,
+            event_ids: serials,
+            connections: Slab::new(),
+            places: HashMap::new(),
+            lines: HashMap::new(),
+            closed_lines: 0,
+            waiting_bytes: 0,
+            waiting_events: 0,
+            ready: VecDeque::new(),
+            later: BTreeSet::new(),
+            starved: Vec::new(),
+            under_way: HashMap::new(),
+            next_call: 0,
+            orders: VecDeque::new(),
+            counts: Counts::default(),
+            epoch: Duration::ZERO,
+        }
+    }
+
+    /// Sets how connections are named and numbered, before there is one.
+    pub fn place(&mut self, names: Names, serials: Serials) {
+        self.codec.place(names.address());
+        (self.names, self.serials, self.event_ids) = (names, serials, serials);
+    }
+
+    /// Tells Unix time at the start, by the system's clock as it is now.
+    pub fn set_epoch(&mut self, epoch: Duration) {
+        self.epoch = epoch;
+    }
+
+    /// What is to be done, to be taken from the front.
+    pub fn next_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The codec.
+    pub fn codec(&self) -> &dyn Codec {
+        self.codec.as_ref()
+    }
+
+    /// The names of connections.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Calls to origins under way.
+    pub fn in_flight(&self) -> usize {
+        self.origins.calls()
+    }
+
+    /// Origins that are left out because they fail.
+    pub fn origins_out(&self) -> usize {
+        self.origins.out()
+    }
+
+    /// Events that the origin has not taken, and the bytes of messages among them.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.waiting_events, self.waiting_bytes)
+    }
+
+    /// Closed connections of which the origin does not know yet.
+    pub fn closed_pending(&self) -> usize {
+        self.closed_lines
+    }
+
+    /// The connection that has this number.
+    pub fn find(&self, serial: u64) -> Option<&Connection> {
+        self.places.get(&serial).and_then(|place| self.connections.get(*place))
+    }
+
+    /// Whom a name leads to.
+    pub fn read_name(&self, name: &str) -> Named {
+        self.names.read(name)
+    }
+
+    /// A client asks for a connection, and its handshake waits for the origin: [`Order::Admit`] or [`Order::Refuse`] follows.
+    /// Returns its number.
+    pub fn connect(&mut self, opening: Opening, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
+        self.begin(None, Event::Connect(Box::new(opening)), peer, agent, now)
+    }
+
+    /// A handshake that was admitted is complete.
+    pub fn admitted(&mut self, serial: u64, id: ConnectionId, now: Duration) {
+        if let Some(connection) = self.places.get(&serial).and_then(|place| self.connections.get_mut(*place)) {
+            (connection.id, connection.opened, connection.heard) = (Some(id), now, now);
+            let entry = Entry { serial, opened: self.epoch + now, peer: connection.peer };
+            self.orders.push_back(Order::Enter(entry));
+        }
+    }
+
+    /// A connection is open whose handshake did not wait. Returns its number.
+    pub fn open(&mut self, id: ConnectionId, opening: Opening, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
+        self.begin(Some(id), Event::Connected(Box::new(opening)), peer, agent, now)
+    }
+
+    fn begin(&mut self, id: Option<ConnectionId>, event: Event, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
+        let serial = self.serials.take();
+        let agent = agent.filter(|_| self.codec.keeps_agent()).map(Box::from);
+        let connection = Connection { serial, id, peer, agent, opened: now, heard: now, closing: false };
+        let place = self.connections.insert(connection);
+        self.places.insert(serial, place);
+        self.keep_alive.begin(self.rules.keep_alive_interval, now);
+        if id.is_some() {
+            self.orders.push_back(Order::Enter(Entry { serial, opened: self.epoch + now, peer }));
+        }
+        self.push(serial, event, now);
+        serial
+    }
+
+    /// A message came.
+    pub fn message(&mut self, serial: u64, kind: Kind, payload: Vec<u8>, now: Duration) {
+        let place = self.places.get(&serial).and_then(|place| self.connections.get_mut(*place));
+        let Some(connection) = place.filter(|connection| !connection.closing) else { return };
+        connection.heard = now;
+        let id = connection.id;
+        self.push(serial, Event::Message(kind, payload), now);
+        let (Some(id), Some(line)) = (id, self.lines.get_mut(&serial)) else { return };
+        let is_full = line.messages >= self.rules.queue_messages || line.bytes >= self.rules.queue_bytes;
+        let all_full = self.waiting_bytes >= self.rules.total_bytes;
+        if (is_full || all_full) && !line.paused {
+            line.paused = true;
+            self.counts.pauses += 1;
+            self.orders.push_back(Order::Pause(id));
+            if !is_full {
+                self.starved.push(serial);
+            }
+        }
+    }
+
+    /// A connection is over, or a client whose handshake waits has gone.
+    pub fn closed(&mut self, serial: u64, code: u16, reason: &str, now: Duration) {
+        let Some(connection) = self.forget(serial) else { return };
+        let ending = Ending { code, reason: reason.to_owned(), lasted: now.saturating_sub(connection.opened) };
+        if let Some(line) = self.lines.get_mut(&serial) {
+            if connection.id.is_none() && line.state != State::UnderWay {
+                // The origin has not heard of it.
+                return self.drop_line(serial);
+            }
+        } else if self.closed_lines >= self.rules.max_closed {
+            self.counts.closed_given_up += 1;
+            return self.orders.push_back(Order::Strike(serial));
+        }
+        self.closed_lines += 1;
+        self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(connection);
+        self.push(serial, Event::Closed(ending), now);
+    }
+
+    /// A worker was killed that had a connection: the origin is told of its end.
+    pub fn adopt(&mut self, entry: Entry, now: Duration) {
+        let Entry { serial, opened, peer } = entry;
+        if self.closed_lines >= self.rules.max_closed {
+            self.counts.closed_given_up += 1;
+            return self.orders.push_back(Order::Strike(serial));
+        }
+        let opened = opened.saturating_sub(self.epoch);
+        let gone = Connection { serial, id: None, peer, agent: None, opened, heard: opened, closing: true };
+        self.closed_lines += 1;
+        self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
+        let lasted = now.saturating_sub(opened);
+        self.push(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }), now);
+    }
+
+    fn forget(&mut self, serial: u64) -> Option<Connection> {
+        let place = self.places.remove(&serial)?;
+        Some(self.connections.remove(place))
+    }
+
+    /// Adds an event to the end of a connection's line.
+    fn push(&mut self, serial: u64, event: Event, now: Duration) {
+        if !self.codec.tells(&event) {
+            if matches!(event, Event::Closed(_)) && self.lines.get(&serial).is_some_and(|line| line.events.is_empty()) {
+                self.drop_line(serial);
+            }
+            return;
+        }
+        self.waiting_events += 1;
+        self.waiting_bytes += event.bytes();
+        // Of an end it is the same also when another worker tells it.
+        let event_id = match event {
+            Event::Closed(_) => format!("{serial:016x}-closed"),
+            _ => format!("{:016x}", self.event_ids.take()),
+        };
+        let line = self.lines.entry(serial).or_insert_with(Line::boxed);
+        line.push(event, event_id);
+        if line.events.len() == 1 {
+            line.state = State::Ready;
+            self.ready.push_back(serial);
+            self.pump(now);
+        }
+    }
+
+    /// Time has come.
+    pub fn tick(&mut self, now: Duration) {
+        while let Some(&(at, serial)) = self.later.first().filter(|(at, _)| *at <= now) {
+            self.later.remove(&(at, serial));
+            if let Some(line) = self.lines.get_mut(&serial).filter(|line| line.state == State::Later(at)) {
+                line.state = State::Ready;
+                self.counts.retried += 1;
+                self.ready.push_back(serial);
+            }
+        }
+        self.pump(now);
+        self.keep_alive(now);
+    }
+
+    /// When [`Core::tick`] is to be called.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let later = self.later.first().map(|(at, _)| *at);
+        [later, self.keep_alive.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Sends first events, as long as an origin is free.
+    fn pump(&mut self, now: Duration) {
+        while !self.ready.is_empty() {
+            let pick = self.origins.pick(now);
+            if pick == Pick::Busy {
+                return;
+            }
+            let Some(serial) = self.ready.pop_front() else { return };
+            match pick {
+                Pick::Origin(origin) => self.send(serial, origin, now),
+                _ => self.try_again(serial, "no origin can be reached", now),
+            }
+        }
+    }
+
+    /// Sends the first event of a line.
+    fn send(&mut self, serial: u64, origin: usize, now: Duration) {
+        let subject = self.subject(serial, now);
+        let Some((line, subject)) = self.lines.get_mut(&serial).zip(subject) else {
+            return self.origins.release(origin);
+        };
+        line.state = State::UnderWay;
+        let post = self.codec.write(&line.events[0].event, &subject);
+        self.call(Purpose::Event(serial), origin, subject.event_id, post);
+    }
+
+    pub(super) fn call_keep_alive(&mut self, origin: usize, post: super::codec::Post) {
+        let event_id = format!("{:016x}", self.event_ids.take());
+        self.call(Purpose::KeepAlive, origin, event_id, post);
+    }
+
+    fn call(&mut self, purpose: Purpose, origin: usize, event_id: String, post: super::codec::Post) {
+        let key = self.next_call;
+        self.next_call += 1;
+        self.under_way.insert(key, (purpose, origin));
+        self.orders.push_back(Order::Call(Call { key, to: Callee::Origin(origin), event_id, post }));
+    }
+
+    /// Whom the first event of a line is about.
+    fn subject(&self, serial: u64, now: Duration) -> Option<Subject> {
+        let line = self.lines.get(&serial)?;
+        let connection = line.gone.as_ref().or_else(|| self.find(serial))?;
+        let event_id = line.events.front()?.event_id.clone();
+        Some(connection.subject(self.names.name(serial), event_id, self.epoch, now))
+    }
+
+    /// A call is over.
+    pub fn returned(&mut self, returned: Returned, now: Duration) {
+        let Returned { key, outcome, took } = returned;
+        let Some((purpose, origin)) = self.under_way.remove(&key) else { return };
+        self.origins.done(origin, matches!(outcome, Outcome::Answered(_)), now);
+        self.counts.latency.observe(took.as_nanos().try_into().unwrap_or(u64::MAX), 1);
+        match (purpose, outcome) {
+            (Purpose::Event(serial), outcome) => self.event_returned(serial, outcome, now),
+            (Purpose::KeepAlive, outcome) => {
+                let is_taken = matches!(&outcome, Outcome::Answered(reply) if reply.is_success());
+                self.count(match outcome {
+                    Outcome::Answered(_) => usize::from(!is_taken),
+                    Outcome::Failed(_) => 2,
+                    Outcome::Unsent(_) => 3,
+                });
+                self.keep_alive_returned(now);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// Gives back the memory of a time when there was much to do.
+    fn shrink(&mut self) {
+        if self.lines.len() < self.lines.capacity() / 8 {
+            self.lines.shrink_to(SPARE);
+        }
+        if self.ready.len() < self.ready.capacity() / 8 {
+            self.ready.shrink_to(SPARE);
+        }
+        if self.orders.is_empty() {
+            self.orders.shrink_to(SPARE);
+        }
+    }
+
+    fn count(&mut self, outcome: usize) {
+        self.counts.calls[outcome] += 1;
+    }
+
+    fn event_returned(&mut self, serial: u64, outcome: Outcome, now: Duration) {
+        let Some(subject) = self.subject(serial, now) else { return };
+        let Some(line) = self.lines.get(&serial) else { return };
+        let event = &line.events[0].event;
+        match outcome {
+            Outcome::Answered(reply) => match self.codec.read(event, &reply, &subject) {
+                Answer::Taken(effects) => {
+                    self.count(0);
+                    self.taken(serial, effects);
+                }
+                Answer::Refused(refusal) => {
+                    self.count(1);
+                    self.refused(serial, refusal, now);
+                }
+            },
+            Outcome::Failed(reason) => {
+                self.count(2);
+                self.failed(serial, &reason, true, now);
+            }
+            Outcome::Unsent(reason) => {
+                self.count(3);
+                self.try_again(serial, &reason, now);
+            }
+        }
+    }
+}
+
+mod delivery;

@@ -1,0 +1,116 @@
+//! A line: the events of one connection that the origin has not taken, first to last. A connection of which nothing waits has
+//! none.
+
+use super::event::{Event, Subject};
+use crate::data::id::{ConnectionId, Peer};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What is kept of a connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Its number, which stands in its public name.
+    pub serial: u64,
+    /// What the sessions call it; `None` while its handshake waits for the origin.
+    pub id: Option<ConnectionId>,
+    /// The client.
+    pub peer: Peer,
+    /// What the client calls itself, if the codec wants to know.
+    pub agent: Option<Box<str>>,
+    /// When it was opened, since the start.
+    pub opened: Duration,
+    /// When the client last sent a message, likewise.
+    pub heard: Duration,
+    /// Whether we have begun to close it.
+    pub closing: bool,
+}
+
+/// An event that waits.
+#[derive(Debug)]
+pub struct Waiting {
+    pub event: Event,
+    pub event_id: String,
+}
+
+/// What a line does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Its first event is to be sent as soon as an origin is free.
+    Ready,
+    /// Its first event is under way.
+    UnderWay,
+    /// Its first event is tried again at this time.
+    Later(Duration),
+}
+
+/// The line of a connection; there is always a first event.
+#[derive(Debug)]
+pub struct Line {
+    pub events: VecDeque<Waiting>,
+    pub state: State,
+    /// Messages among the events, and their bytes.
+    pub messages: usize,
+    pub bytes: usize,
+    /// When the first event was first tried in vain.
+    pub since: Option<Duration>,
+    /// How often it was.
+    pub attempts: u32,
+    /// Whether the connection is not read from because of what waits here.
+    pub paused: bool,
+    /// The connection, once it is closed.
+    pub gone: Option<Connection>,
+}
+
+impl Line {
+    /// An empty one.
+    pub fn boxed() -> Box<Line> {
+        Box::new(Line {
+            events: VecDeque::new(),
+            state: State::Ready,
+            messages: 0,
+            bytes: 0,
+            since: None,
+            attempts: 0,
+            paused: false,
+            gone: None,
+        })
+    }
+
+    pub fn push(&mut self, event: Event, event_id: String) {
+        self.messages += usize::from(matches!(event, Event::Message(..)));
+        self.bytes += event.bytes();
+        self.events.push_back(Waiting { event, event_id });
+    }
+
+    /// Takes out the first event, which is over. Returns its bytes.
+    pub fn pop(&mut self) -> usize {
+        (self.since, self.attempts) = (None, 0);
+        let Some(Waiting { event, .. }) = self.events.pop_front() else { return 0 };
+        self.messages -= usize::from(matches!(event, Event::Message(..)));
+        self.bytes -= event.bytes();
+        event.bytes()
+    }
+
+    /// Leaves nothing but the news that the connection is closed. Returns how many events and bytes were thrown away.
+    pub fn keep_ending(&mut self) -> (usize, usize) {
+        let (events, bytes) = (self.events.len(), self.bytes);
+        self.events.retain(|waiting| matches!(waiting.event, Event::Closed(_)));
+        (self.messages, self.bytes, self.since, self.attempts) = (0, 0, None, 0);
+        (events - self.events.len(), bytes)
+    }
+
+    /// How long to wait before the first event is tried again.
+    pub fn back_off(&mut self) -> Duration {
+        let wait = Duration::from_millis(50) * (1 << self.attempts.min(5));
+        self.attempts += 1;
+        wait.min(Duration::from_secs(1))
+    }
+}
+
+impl Connection {
+    /// Whom an event is about, for a codec.
+    pub fn subject(&self, name: String, event_id: String, epoch: Duration, now: Duration) -> Subject {
+        let (peer, agent) = (self.peer, self.agent.clone());
+        Subject { name, peer, agent, opened: epoch + self.opened, now: epoch + now, event_id }
+    }
+}

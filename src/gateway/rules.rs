@@ -1,0 +1,66 @@
+//! What the gateway goes by.
+
+use std::time::Duration;
+
+/// What becomes of a connection of which an event cannot be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OnFailure {
+    /// It is closed with 1011.
+    #[default]
+    Close,
+    /// The event is dropped, and counted.
+    Keep,
+}
+
+/// Which of several origins is called.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Balance {
+    /// The one with the fewest calls under way.
+    #[default]
+    Least,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// Rules of the core. The default is that of the command line.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Messages of one connection that may wait for the origin; beyond it the connection is not read from. Default 100.
+    pub queue_messages: usize,
+    /// Their bytes, likewise. Default 1 MiB.
+    pub queue_bytes: usize,
+    /// Bytes of messages of all connections that may wait. Default 256 MiB.
+    pub total_bytes: usize,
+    /// How long an event is tried again for which no connection to an origin came about. Default 2 s.
+    pub patience: Duration,
+    /// How long it is tried again to tell the origin that a connection is closed. Default 5 min.
+    pub closed_retry: Duration,
+    /// Connections that are closed of which the origin may not know yet; beyond it, it is not told of further ones. Default
+    /// 100,000.
+    pub max_closed: usize,
+    /// What becomes of a connection of which an event could not be delivered. Default: it is closed.
+    pub on_failure: OnFailure,
+    /// How often the origin is told which connections are open; zero for never. Default never.
+    pub keep_alive_interval: Duration,
+    /// Calls under way to one origin; others wait. Default 512.
+    pub origin_calls: usize,
+    /// Which of several origins is called. Default the one with the fewest calls.
+    pub balance: Balance,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            queue_messages: 100,
+            queue_bytes: 1 << 20,
+            total_bytes: 256 << 20,
+            patience: Duration::from_secs(2),
+            closed_retry: Duration::from_secs(300),
+            max_closed: 100_000,
+            on_failure: OnFailure::Close,
+            keep_alive_interval: Duration::ZERO,
+            origin_calls: 512,
+            balance: Balance::Least,
+        }
+    }
+}

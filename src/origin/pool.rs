@@ -1,0 +1,130 @@
+//! Connections to servers that are called: made when there is none to spare, kept for a moment, used again.
+
+use super::target::Target;
+use crate::os::tls::TlsClient;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::hash::Hash;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+/// How long a connection that is not used is kept: less than servers keep theirs, which as a rule is 2 s and more, so that a
+/// call does not meet a server's end of the connection on its way.
+const IDLE: Duration = Duration::from_millis(1_500);
+/// Connections to one server that are kept at most.
+const MOST_IDLE: usize = 512;
+
+/// The content of a request.
+pub struct Content(Option<Bytes>);
+
+impl Content {
+    pub fn new(bytes: Vec<u8>) -> Content {
+        Content(Some(bytes.into()))
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// A connection that takes requests.
+pub type Sender = SendRequest<Content>;
+
+/// A stream of any kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connections that wait to be used again, by whom they lead to.
+pub struct Pool<K>(Mutex<HashMap<K, Vec<(Sender, Instant)>>>);
+
+impl<K: Hash + Eq + Clone> Pool<K> {
+    pub fn new() -> Pool<K> {
+        Pool(Mutex::new(HashMap::new()))
+    }
+
+    /// Takes the one that was used last.
+    pub fn take(&self, to: &K) -> Option<Sender> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = all.get_mut(to)?;
+        let since = Instant::now();
+        while let Some((sender, last)) = idle.pop() {
+            if since.duration_since(last) >= IDLE {
+                // Those below it have waited longer.
+                break;
+            }
+            if sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        all.remove(to);
+        None
+    }
+
+    /// Keeps one for the next call.
+    pub fn put(&self, to: &K, sender: Sender) {
+        if !sender.is_ready() {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = all.entry(to.clone()).or_default();
+        let now = Instant::now();
+        // The first have waited longest.
+        let stale = idle.iter().take_while(|(_, last)| now.duration_since(*last) >= IDLE).count();
+        idle.drain(..stale);
+        if idle.len() < MOST_IDLE {
+            idle.push((sender, now));
+        }
+    }
+}
+
+/// Connects to a server, and has the connection driven by a task of its own.
+///
+/// # Errors
+/// When no connection comes about.
+pub async fn dial(target: &Target, tls: Option<&TlsClient>) -> io::Result<Sender> {
+    let stream = connect(target, tls).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn connect(target: &Target, tls: Option<&TlsClient>) -> io::Result<Box<dyn Stream>> {
+    if let Some(path) = target.socket() {
+        return Ok(Box::new(UnixStream::connect(path).await?));
+    }
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for addr in target.addrs().await? {
+        match TcpStream::connect(addr).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                let Some(tls) = tls.filter(|_| target.is_encrypted()) else { return Ok(Box::new(stream)) };
+                let connector = tokio_rustls::TlsConnector::from(tls.config());
+                return Ok(Box::new(connector.connect(target.server_name()?, stream).await?));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
