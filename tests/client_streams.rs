@@ -105,7 +105,6 @@ fn the_environment_is_for_all_uses() {
         (&["AAPL", "--retry", "0"][..], "NO_HISTORY", "true"),
         (&["AAPL", "--retry", "0"], "BINARY", "true"),
         (&["AAPL", "--retry", "0"], "EXIT_ON_EOF", "true"),
-        (&["-E"], "RETRY", "1s"),
         (&["-E"], "PING", "1s"),
         (&["-E"], "ID", "me"),
         (&["-E"], "CA", "/no/such/file"),

@@ -218,8 +218,8 @@ impl App for Conversation {
             (Kind::Binary, false) => self.screen.message(&hex(message.payload())),
             (Kind::Binary, true) => self.screen.line(&json("binary", STANDARD.encode(message.payload()))),
         };
-        // Said once; what comes while it closes is shown nowhere, as that cannot be.
-        if let (Err(error), true) = (shown, self.open.is_some()) {
+        // Said once, also of what comes while it closes.
+        if let (Err(error), true) = (shown, self.ending.is_ok()) {
             // Whoever closed a pipe has read what they wanted.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.fail(format!("standard output: {error}"));
