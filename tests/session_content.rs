@@ -178,7 +178,7 @@ fn a_client_that_waits_is_told_to_go_on_if_its_head_will_do() {
     assert_eq!(one.heard, b"HTTP/1.1 100 Continue\r\n\r\n");
     one.send("hello");
     assert_eq!(one.responses()[1], (200, "hello".to_owned()));
-    // Who sends it all the same needs no telling; nor does HTTP/1.0 know of it.
+    // A client that sends it all the same needs no telling; nor does HTTP/1.0 know of it.
     for request in [head("/echo", 5) + "hello", head("/echo", 5).replace("1.1", "1.0")] {
         let mut one = One::new(Settings::default());
         one.send(&request);
@@ -215,7 +215,7 @@ fn content_has_time_while_it_comes_and_not_for_ever() {
     }
 }
 
-/// Who does not read its answers is not let go on for ever.
+/// A client that does not read its answers is not let go on for ever.
 #[test]
 fn answers_that_nobody_reads_are_bounded() {
     let send = SendRules { max_backlog: 5_000, ..SendRules::default() };
