@@ -473,3 +473,22 @@ fn every_flag_has_a_variable() {
         assert!(help.contains(&variable), "no {variable}");
     }
 }
+
+/// It has nothing to do, and does nothing: no deadline that is past keeps the loop awake.
+#[test]
+fn a_gateway_without_events_sleeps() {
+    let origin = Origin::start(|_| 200);
+    for flags in [&[][..], &["--bus", "off"][..], &["--keep-alive-interval", "1h"][..]] {
+        let gateway = Gateway::start(&origin, flags);
+        let _client = gateway.server.open();
+        let pid = gateway.server.child().id();
+        let mut rests = (Instant::now(), common::process::ticks(pid));
+        eventually("it rests", || {
+            let ticks = common::process::ticks(pid);
+            if ticks != rests.1 {
+                rests = (Instant::now(), ticks);
+            }
+            rests.0.elapsed() > Duration::from_millis(500)
+        });
+    }
+}

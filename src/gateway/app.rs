@@ -114,8 +114,7 @@ impl Gateway {
 
     /// Takes over what workers that have ended left to be told.
     fn adopt(&mut self, now: Duration) {
-        let Some(ledger) = &mut self.ledger else { return };
-        for entry in ledger.adopt() {
+        for entry in self.ledger.iter_mut().flat_map(|ledger| ledger.adopt()) {
             self.core.adopt(entry, now);
         }
         self.look = self.look.map(|(_, until)| (now + LOOK_EVERY, until)).filter(|(next, until)| next <= until);
