@@ -47,6 +47,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "serve gateway",
+        &[
+            ("percore serve gateway --origin-url http://127.0.0.1:3000/", "clients at 8080, the application at 3000"),
+            (
+                "percore serve gateway --origin-url http://10.0.0.5/ --origin-url http://10.0.0.6/ --authorize --workers auto",
+                "the application decides who comes in",
+            ),
+        ],
+    ),
+    (
         "bench echo",
         &[
             ("percore bench echo ws://127.0.0.1:8080/ -c 1000 --in-flight 8", "as fast as it goes"),
