@@ -1,5 +1,5 @@
 //! The ways in from the application: requests on the service listener. Each protocol is a file of its own; what they have in
-//! common is [`Job`], a request whose results come from other workers and nodes.
+//! common is `Job`, a request whose results come from other workers and nodes.
 
 mod aws;
 mod deliver;
