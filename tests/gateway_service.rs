@@ -188,3 +188,35 @@ fn requests_are_signed_as_standard_webhooks_has_it() {
     let lines: String = lines.collect();
     assert_eq!(python("webhook.py", &[secret], &lines), "good\n".repeat(3));
 }
+
+/// Whichever node is asked about a connection, the one that has it answers.
+#[test]
+fn a_request_about_a_connection_of_another_node_is_made_there() {
+    let folder = TempDir::new();
+    let key = folder.path("key");
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef").expect("written");
+    let flags = ["--cluster-key-file", key.to_str().expect("text")];
+    let origins = [Origin::start(|_| 200), Origin::start(|_| 200)];
+    let [first, second] = origins.each_ref().map(|origin| Gateway::start(origin, &flags));
+    let mut client = first.server.open();
+    let path = format!("/connections/{}", escaped(&origins[0].first_id()));
+    let service = second.service;
+    assert_eq!(ask(service, "POST", &path, "", "hi").0, 200);
+    assert_eq!(client.text(), "hi");
+    let (status, told) = ask(service, "GET", &path, "", "");
+    assert_eq!((status, told["client"].as_str()), (200, Some(client.addr().to_string().as_str())));
+    assert_eq!(ask(service, "PUT", &format!("/channels/c{path}"), "", "").0, 200);
+    assert_eq!(ask(first.service, "POST", "/channels/c", "", "to all"), (200, json!({"subscribers": 1})));
+    assert_eq!(client.text(), "to all");
+    let hops = "percore-hops: 1\r\n";
+    assert_eq!(ask(service, "GET", &path, hops, "").0, 503, "what was passed on is not passed on again");
+    assert_eq!(ask(service, "DELETE", &format!("{path}?code=4000"), "", "").0, 200);
+    assert_eq!(client.closed().0, 4000);
+    client.send(close_frame(4000, ""));
+    origins[0].wait_for_closed(1);
+    let aws = path.replace("/connections", "/prod/@connections");
+    let response = request(service, "POST", &aws, "", "late");
+    assert_eq!((response.status, response.header("x-amzn-errortype")), (410, Some("GoneException")));
+    drop(first);
+    assert_eq!(ask(service, "GET", &path, "", "").0, 503);
+}

@@ -6,6 +6,7 @@ use super::core::{Core, Order};
 use super::event::Opening;
 use super::ledger::Ledger;
 use super::name::{Names, Serials};
+use super::service::relay::Relay;
 use super::service::{self, Job};
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub(super) job_deadlines: VecDeque<(Duration, u64)>,
     /// Calls to other nodes: the job, and the places of the results.
     pub(super) node_calls: HashMap<u64, (Option<u64>, Vec<u32>)>,
+    /// Requests that other nodes are to answer.
+    pub(super) relays: HashMap<u64, Relay>,
     next_node_call: u64,
     /// Connections closed for the origin since that was logged, and when it was.
     unlogged: u64,
@@ -93,6 +96,7 @@ impl Gateway {
             next_job: 0,
             job_deadlines: VecDeque::new(),
             node_calls: HashMap::new(),
+            relays: HashMap::new(),
             next_node_call: 0,
             unlogged: 0,
             logged: None,
@@ -301,10 +305,10 @@ impl App for Gateway {
 
     fn on_wake(&mut self, out: &mut Outbox) {
         for returned in self.returns.take() {
-            if returned.key & NODE_CALLS != 0 {
-                self.node_returned(returned, out);
-            } else {
+            if returned.key & NODE_CALLS == 0 {
                 self.core.returned(returned, out.now());
+            } else if let Some(returned) = self.relay_returned(returned, out) {
+                self.node_returned(returned, out);
             }
         }
         self.settle(out);

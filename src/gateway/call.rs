@@ -14,13 +14,15 @@ pub enum Callee {
     Node(String),
 }
 
-/// A POST to be made.
+/// A request to be made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Call {
     /// Names it among those under way.
     pub key: u64,
     /// Whom to call.
     pub to: Callee,
+    /// Another method than POST, and another path than that of the callee's address.
+    pub aim: Option<(String, String)>,
     /// Names what is told, the same each time it is sent.
     pub event_id: String,
     /// What is sent.

@@ -362,7 +362,7 @@ impl Core {
         let key = self.next_call;
         self.next_call += 1;
         self.under_way.insert(key, (purpose, origin));
-        self.orders.push_back(Order::Call(Call { key, to: Callee::Origin(origin), event_id, post }));
+        self.orders.push_back(Order::Call(Call { key, to: Callee::Origin(origin), aim: None, event_id, post }));
     }
 
     /// Whom the first event of a line is about.

@@ -36,12 +36,12 @@ impl Caller {
 
     /// Makes a call.
     pub async fn make(&self, call: Call) -> Outcome {
-        let Call { to, event_id, post, .. } = call;
+        let Call { to, aim, event_id, post, .. } = call;
         let target = match &to {
             Callee::Origin(index) => self.origins.get(*index).cloned().ok_or("there is no such origin".to_owned()),
             Callee::Node(address) => Target::node(address),
         };
-        let request = target.and_then(|target| Ok((self.request(&to, &event_id, post, &target)?, target)));
+        let request = target.and_then(|target| Ok((self.request(&to, aim, &event_id, post, &target)?, target)));
         let (request, target) = match request {
             Ok(both) => both,
             Err(error) => return Outcome::Unsent(error),
@@ -54,10 +54,23 @@ impl Caller {
         }
     }
 
-    fn request(&self, to: &Callee, event_id: &str, post: Post, target: &Target) -> Result<Request<Content>, String> {
+    fn request(
+        &self,
+        to: &Callee,
+        aim: Option<(String, String)>,
+        event_id: &str,
+        post: Post,
+        target: &Target,
+    ) -> Result<Request<Content>, String> {
         let Post { media_type, headers, body } = post;
-        let mut request = Request::builder().method(Method::POST).uri(target.path_and_query());
-        request = request.header(header::HOST, target.host()).header(header::CONTENT_TYPE, media_type);
+        let mut request = match aim {
+            Some((method, path)) => Request::builder().method(method.as_str()).uri(path),
+            None => Request::builder().method(Method::POST).uri(target.path_and_query()),
+        };
+        request = request.header(header::HOST, target.host());
+        if !media_type.is_empty() {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
         let is_origin = matches!(to, Callee::Origin(_));
         let common = self.rules.headers.iter().filter(|_| is_origin);
         for (name, value) in headers.iter().chain(common) {
@@ -82,9 +95,11 @@ impl Caller {
 
     async fn exchange(&self, to: &Callee, target: &Target, request: Request<Content>) -> Result<Reply, Trouble> {
         let mut request = request;
+        // What other nodes answer is passed on.
+        let keeps_headers = self.rules.keeps_headers || matches!(to, Callee::Node(_));
         // A connection that was kept may have been closed by the server; then nothing was sent on it.
         while let Some(mut sender) = self.pool.take(to) {
-            match self.send(&mut sender, request).await {
+            match self.send(&mut sender, request, keeps_headers).await {
                 Ok(reply) => {
                     self.pool.put(to, sender);
                     return Ok(reply);
@@ -99,7 +114,7 @@ impl Caller {
             Ok(Err(error)) => return Err(Trouble::Unsent(error.to_string())),
             Err(_) => return Err(Trouble::Unsent(format!("no connection within {dial_timeout:?}"))),
         };
-        let reply = self.send(&mut sender, request).await.map_err(|(trouble, _)| trouble)?;
+        let reply = self.send(&mut sender, request, keeps_headers).await.map_err(|(trouble, _)| trouble)?;
         self.pool.put(to, sender);
         Ok(reply)
     }
@@ -116,6 +131,7 @@ impl Caller {
         &self,
         sender: &mut Sender,
         request: Request<Content>,
+        keeps_headers: bool,
     ) -> Result<Reply, (Trouble, Option<Request<Content>>)> {
         let response = match sender.try_send_request(request).await {
             Ok(response) => response,
@@ -126,13 +142,13 @@ impl Caller {
                 return Err((trouble, unsent));
             }
         };
-        let reply = self.read(response).await.map_err(|error| (Trouble::Failed(error), None))?;
+        let reply = self.read(response, keeps_headers).await.map_err(|error| (Trouble::Failed(error), None))?;
         // The connection takes the next request once the end of the answer was read.
         let _ = sender.ready().await;
         Ok(reply)
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Reply, String> {
+    async fn read(&self, response: Response<Incoming>, keeps_headers: bool) -> Result<Reply, String> {
         let (head, mut content) = response.into_parts();
         let mut body = Vec::new();
         while let Some(frame) = poll_fn(|context| Pin::new(&mut content).poll_frame(context)).await {
@@ -143,7 +159,7 @@ impl Caller {
             body.extend_from_slice(&data);
         }
         let mut headers = Vec::new();
-        if self.rules.keeps_headers {
+        if keeps_headers {
             let text = |(name, value): (&HeaderName, &HeaderValue)| {
                 Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
             };

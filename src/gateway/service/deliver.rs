@@ -8,13 +8,14 @@ use crate::gateway::call::{Call, Callee, Outcome, Returned};
 use crate::gateway::codec::Post;
 use crate::gateway::name::{Named, slot_of};
 use crate::outbox::{Delivery, Outbox};
+use crate::protocol::http::Request;
 use crate::protocol::message::Kind;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Calls to other nodes under way.
-const MAX_NODE_CALLS: usize = 10_000;
+pub const MAX_NODE_CALLS: usize = 10_000;
 /// The header that says how many nodes a request has gone through.
 pub const HOPS: &str = "percore-hops";
 
@@ -155,7 +156,7 @@ impl Gateway {
             let body = outgoing::write(messages);
             let post = Post { media_type: "application/json", headers, body };
             self.node_calls.insert(key, (job, parcel.places));
-            (self.call)(Call { key, to: Callee::Node(address), event_id: String::new(), post });
+            (self.call)(Call { key, to: Callee::Node(address), aim: None, event_id: String::new(), post });
         }
     }
 
@@ -184,7 +185,12 @@ impl Gateway {
     }
 }
 
-/// Nodes take messages only.
+/// How many nodes a request has gone through.
+pub fn hops(request: &Request<'_>) -> u32 {
+    request.header(HOPS).and_then(|hops| hops.parse().ok()).unwrap_or(0)
+}
+
+/// Of what is sorted, nodes take messages only.
 fn sort_for_node(
     address: String,
     (message, id): (usize, &[u8]),

@@ -66,7 +66,7 @@ impl Gateway {
     ) -> Option<Response> {
         let serial = match self.core.read_name(name) {
             Named::Here(serial) => serial,
-            Named::There(_) => return Some(answer_one(shape, Delivered::Unreachable)),
+            Named::There(address) => return self.relay(address, shape, request, out),
             Named::Unproven(_) | Named::Nobody => return Some(answer_one(shape, Delivered::Forged)),
         };
         let slot = slot_of(serial);

@@ -1,17 +1,19 @@
 //! The ways in from the application: requests on the service listener. Each protocol is a file of its own; what they have in
-//! common is [`Job`], a request whose results come from other workers and nodes.
+//! common is `Job`, a request whose results come from other workers and nodes.
 
 mod aws;
 mod deliver;
 mod describe;
 mod outgoing;
 mod record;
+pub(super) mod relay;
 mod rest;
 mod sr;
 
 pub(super) use record::channel;
 
 use super::app::Gateway;
+use super::name::Named;
 use crate::data::id::Participant;
 use crate::data::record::Record as BusRecord;
 use crate::outbox::Outbox;
@@ -56,7 +58,7 @@ impl Delivered {
 
 /// How the answer to a request is written, once the results are there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Shape {
+pub(super) enum Shape {
     /// A list of names and results.
     List,
     /// JSON of our own, of one connection.
@@ -184,8 +186,11 @@ impl Gateway {
         out: &mut Outbox,
     ) -> Option<Response> {
         let Some(id) = crate::gateway::name::decode(name) else { return Some(answer_one(shape, Delivered::Forged)) };
+        if let Named::There(address) = self.core.names().read_bytes(&id) {
+            return self.relay(address, shape, request, out);
+        }
         let mut sorted = deliver::Sorted::default();
-        self.sort((0, &id), deed, 0, &mut sorted, out);
+        self.sort((0, &id), deed, deliver::hops(request), &mut sorted, out);
         if let Some(delivered) = sorted.known[0] {
             return Some(answer_one(shape, delivered));
         }

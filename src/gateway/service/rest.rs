@@ -10,7 +10,7 @@
 //! | `PUT`, `DELETE /channels/{name}/connections/{id}` | puts a connection on a channel, takes it off |
 
 use super::aws::timestamp;
-use super::deliver::Sorted;
+use super::deliver::{Sorted, hops};
 use super::describe::Facts;
 use super::record::Deed;
 use super::{Delivered, Gateway, Job, PATIENCE, Shape, decoded, sr, too_many};
@@ -75,7 +75,7 @@ impl Gateway {
         for name in &names {
             // What is not base64 is nobody's name.
             let id = name::decode(name).unwrap_or_default();
-            self.sort((0, &id), &deed, 0, &mut sorted, out);
+            self.sort((0, &id), &deed, hops(request), &mut sorted, out);
         }
         let left = sorted.missing();
         if left == 0 {

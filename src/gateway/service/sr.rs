@@ -1,6 +1,6 @@
 //! `POST /sr`: messages for connections, as the application servers of websocket-service send them.
 
-use super::deliver::{HOPS, Sorted};
+use super::deliver::{Sorted, hops};
 use super::record::Deed;
 use super::{Delivered, Gateway, Job, PATIENCE, Shape, outgoing};
 use crate::outbox::Outbox;
@@ -19,7 +19,7 @@ impl Gateway {
             Ok(messages) => messages,
             Err(error) => return Some(Response::text(400, &format!("not a list of outgoing messages: {error}"))),
         };
-        let hops = request.header(HOPS).and_then(|hops| hops.parse().ok()).unwrap_or(0);
+        let hops = hops(request);
         let wants_results = request.headers("accept").any(|value| value.contains("application/json"));
         let deeds: Vec<Deed<'_>> = messages
             .iter()
