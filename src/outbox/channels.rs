@@ -136,10 +136,10 @@ impl Outbox {
         if channel.len() > MAX_CHANNEL_BYTES {
             return Err(PublishError::ChannelTooLong);
         }
-        if let Some(Place { limit, .. }) = self.broadcast.place {
-            if channel.len() + length(parts) > limit {
-                return Err(PublishError::TooLong { limit });
-            }
+        if let Some(Place { limit, .. }) = self.broadcast.place
+            && channel.len() + length(parts) > limit
+        {
+            return Err(PublishError::TooLong { limit });
         }
         if let Some(publisher) = self.publisher {
             let subscribers = self.broadcast.channels.count(channel.as_bytes());
