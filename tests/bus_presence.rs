@@ -323,7 +323,7 @@ fn status_and_tail_tell_who_is_there() {
     assert_eq!((code, error.as_str(), lines.len()), (0, "", 2 + 2 + 1 + 100 + 1), "{text}");
     assert_eq!(lines[5], ["2", "3", "room:", "ann,", "bob,", "cid"]);
     assert_eq!((&lines[6], &lines[104]), (&vec!["1", "0", "c000"], &vec!["1", "0", "c098"]));
-    assert_eq!(lines[105].join(" "), "and 2 channels more");
+    assert_eq!(lines[105].join(" "), "and 2 more channels");
     let mut tail = percore(&["bus", "tail"]);
     tail.arg(&path).args(["room", "--timeout", "60s"]).stdout(Stdio::piped());
     let mut tail = Killed(tail.spawn().expect("it runs"));

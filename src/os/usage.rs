@@ -1,5 +1,6 @@
 //! What a process uses, as `/proc` tells (proc(5)).
 
+use super::clock::{boot_time, unix_time};
 use rustix::param::{clock_ticks_per_second, page_size};
 use std::fs;
 use std::io;
@@ -32,7 +33,8 @@ impl ProcessUsage {
         let field = |number: usize| number_in(fields.get(number - 3).copied());
         let ticks = clock_ticks_per_second() as f64;
         Ok(ProcessUsage {
-            start_time_seconds: boot_time()? as f64 + field(22)? as f64 / ticks,
+            // `btime` in `/proc/stat` would be simpler, but goes up and down by a second.
+            start_time_seconds: unix_time().saturating_sub(boot_time()).as_secs_f64() + field(22)? as f64 / ticks,
             cpu_seconds: (field(14)? + field(15)?) as f64 / ticks,
             resident_bytes: field(24)? * page_size() as u64,
             open_descriptors: open_descriptors(pid)?,
@@ -44,12 +46,6 @@ impl ProcessUsage {
 fn number_in(word: Option<&str>) -> io::Result<u64> {
     let word = word.unwrap_or_default();
     word.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("'{word}' is not a number")))
-}
-
-/// When the machine started, in Unix seconds.
-fn boot_time() -> io::Result<u64> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    number_in(stat.lines().find_map(|line| line.strip_prefix("btime ")))
 }
 
 fn open_descriptors(pid: u32) -> io::Result<u64> {
@@ -70,7 +66,6 @@ fn most_descriptors(pid: u32) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::clock::unix_time;
 
     #[test]
     fn of_this_process_and_of_none() {
