@@ -252,6 +252,12 @@ pub trait App {
         true
     }
 
+    /// The drain's time is up ([`ServerOptions::drain_timeout`](crate::ServerOptions)), and what [`App::is_finished`] waited for
+    /// is given up; nothing is called any more.
+    fn on_abandon(&mut self, out: &mut Outbox) {
+        let _ = out;
+    }
+
     /// A connection is over. Called once for each [`App::on_open`], and with its state; nothing can be sent to `id` any
     /// more, and no other connection is ever called so.
     ///

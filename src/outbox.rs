@@ -6,6 +6,7 @@ mod echo;
 mod limits;
 mod pacing;
 mod reading;
+pub(crate) mod shared;
 
 use crate::data::id::ConnectionId;
 use crate::data::log::{AppLog, Level, Log};

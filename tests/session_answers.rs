@@ -317,7 +317,7 @@ fn what_bounds_clients_does_not_bound_the_service() {
     for _ in 0..10 {
         one.key = one.sessions.accept_service(peer).expect("a place");
     }
-    one.send("GET /api HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100));
+    one.send("GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100));
     assert_eq!(one.statuses(), [200; 100]);
     assert_eq!((one.sessions.len(), one.sessions.stats().shed), (11, 0));
     // Of a client and the service it is the client that makes room.
@@ -338,4 +338,26 @@ fn a_proxy_says_nothing_to_the_service() {
     one.key = one.sessions.accept_service(Peer::UNIX).expect("a place");
     one.send("GET /api HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(one.statuses(), [200]);
+}
+
+/// Without a token, what a page in a browser on this machine may have sent is refused.
+#[test]
+fn pages_do_not_reach_a_service_without_a_token() {
+    let ask = |headers: &str| {
+        let mut one = One::new(Settings::default());
+        one.key = one.sessions.accept_service(Peer::UNKNOWN).expect("a place");
+        one.send(format!("GET /api HTTP/1.1\r\n{headers}\r\n").into_bytes());
+        one.statuses()
+    };
+    for good in ["Host: localhost:9465\r\n", "Host: 127.0.0.1\r\nSec-Fetch-Site: none\r\n", "Host: [::1]:9465\r\n"] {
+        assert_eq!(ask(good), [200], "{good}");
+    }
+    for bad in [
+        "Host: rebound.example\r\n",
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost\r\nOrigin: null\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        assert_eq!(ask(bad), [403], "{bad}");
+    }
 }

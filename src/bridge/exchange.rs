@@ -140,6 +140,9 @@ impl Exchange {
     /// Passes a message on to other hosts, if that is possible now: nobody wants to hear it later.
     fn pass_on(&mut self, kind: Kind, channel: &[u8], payload: &[u8]) {
         let waiting = self.publisher.pending().len() + channel.len() + payload.len();
+        if wire::is_of_host(channel) {
+            return;
+        }
         if channel == PRESENCE_CHANNEL {
             self.losses.add(Loss::Reserved, 1);
         } else if !self.is_ready() || self.stops() {
@@ -346,6 +349,10 @@ impl Exchange {
     }
 
     fn take_in(&mut self, kind: Option<Kind>, channel: &[u8], payload: &[u8]) {
+        if wire::is_of_host(channel) {
+            self.losses.add(Loss::Ignored, 1);
+            return;
+        }
         if channel.len() > MAX_CHANNEL_BYTES || channel.len() + payload.len() > self.rules.max_record {
             self.losses.add(Loss::TooLong, 1);
             return;
@@ -415,7 +422,7 @@ impl Exchange {
         self.local.update(&mut self.subscribed, |channel, is_wanted| {
             let word = if is_wanted { dialect.subscribe() } else { dialect.unsubscribe() };
             // That one is subscribed in any case, and stays so.
-            if channel != PRESENCE_CHANNEL {
+            if channel != PRESENCE_CHANNEL && !wire::is_of_host(channel) {
                 subscriber.send_unanswered(&[&[word], &[dialect.prefix(), channel]]);
             }
         });

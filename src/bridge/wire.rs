@@ -7,6 +7,11 @@ use std::io::Write;
 
 /// The Redis channel on which bridges tell each other who is where.
 pub const PRESENCE_CHANNEL: &[u8] = b"percore-presence";
+/// Whether a bus's channel stays on its host: those on which the workers of a service talk among themselves.
+pub fn is_of_host(channel: &[u8]) -> bool {
+    channel.starts_with(b"percore.")
+}
+
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = PREFIX.len() + DIGITS + 3;
 /// Records of a presence message, in bytes; a longer list goes in several.

@@ -103,7 +103,7 @@ pub(super) struct GatewayFlags {
     #[arg(long, env = "PERCORE_QUEUE_BYTES", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
     #[arg(help_heading = "Origin")]
     queue_bytes: usize,
-    /// Bytes of messages of all connections of a worker that may wait, likewise
+    /// Bytes of all events of a worker that may wait, likewise, and at most a quarter of --max-memory; beyond it nobody is let in
     #[arg(long, env = "PERCORE_QUEUE_TOTAL", value_name = "BYTES", default_value = "256M", value_parser = bytes)]
     #[arg(help_heading = "Origin")]
     queue_total: usize,
@@ -218,7 +218,7 @@ pub(super) struct Plan {
 impl GatewayFlags {
     /// Checks the flags.
     pub(super) fn check(self) -> Result<(Plan, Checked), Failure> {
-        let plan = self.plan()?;
+        let mut plan = self.plan()?;
         let local = |port: u16| format!("127.0.0.1:{port}");
         let subprotocols = self.subprotocols.iter().filter(|name| !name.is_empty()).cloned();
         let server = self.server.and_subprotocols(subprotocols);
@@ -239,6 +239,10 @@ impl GatewayFlags {
         service.apply(&mut checked)?;
         let manner = Manner { max_message: checked.settings.max_message, ..plan.manner };
         let node_token = checked.settings.service_token.clone();
+        let max_memory = checked.settings.max_memory;
+        if max_memory > 0 {
+            plan.rules.total_bytes = plan.rules.total_bytes.min(max_memory / 4);
+        }
         checked.settings.answer_timeout = self.origin_patience + self.origin_timeout + Duration::from_secs(5);
         Ok((Plan { calls: CallRules { node_token, ..plan.calls }, manner, ..plan }, checked))
     }

@@ -255,6 +255,11 @@ impl OutQueue {
         self.common.len()
     }
 
+    /// Tells one pass from another, for whoever remembers where such bytes lie.
+    pub fn common_pass(&self) -> u64 {
+        self.common.passes()
+    }
+
     /// Such bytes.
     pub fn common(&self, start: usize, end: usize) -> &[u8] {
         self.common.slice(start, end)

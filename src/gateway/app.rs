@@ -27,6 +27,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 /// After somebody has gone, ledgers are looked for so often, and for so long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_FOR: Duration = Duration::from_secs(5);
+/// It is looked so often for clients that left before their handshake was over.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Keys of calls that are not the core's.
 const NODE_CALLS: u64 = 1 << 63;
 /// What the app does by itself is said no more often than this.
@@ -59,6 +61,8 @@ pub struct Gateway {
     returns: Arc<Returns>,
     /// Handshakes that wait, by the number of their connection, and the subprotocol by our own order.
     tickets: HashMap<u64, (Ticket, Option<String>)>,
+    /// When to look for those whose clients have left.
+    next_sweep: Duration,
     /// Our slot among the workers of the host.
     pub(super) slot: u32,
     /// Whether we listen to our channel.
@@ -90,6 +94,7 @@ impl Gateway {
             call: Box::new(call),
             returns,
             tickets: HashMap::new(),
+            next_sweep: Duration::ZERO,
             slot: 0,
             listens: false,
             jobs: HashMap::new(),
@@ -109,6 +114,17 @@ impl Gateway {
     pub fn place(&mut self, names: Names, slot: u8, microseconds: u64) {
         self.slot = slot.into();
         self.core.place(names, Serials::new(slot, microseconds));
+    }
+
+    /// Gives up the handshakes of clients that have left.
+    fn sweep(&mut self, out: &Outbox) {
+        let left = self.tickets.iter().filter(|(_, (ticket, _))| !out.awaits(*ticket));
+        let left: Vec<u64> = left.map(|(serial, _)| *serial).collect();
+        for serial in left {
+            self.tickets.remove(&serial);
+            self.core.closed(serial, 1006, "the client did not wait for the answer", out.now());
+        }
+        self.next_sweep = out.now() + SWEEP_EVERY;
     }
 
     /// Keeps a ledger.
@@ -194,7 +210,8 @@ impl Gateway {
 
     fn next_deadline(&self) -> Option<Duration> {
         let look = self.look.map(|(next, _)| next);
-        [self.core.next_deadline(), self.next_job_deadline(), look].into_iter().flatten().min()
+        let sweep = (!self.tickets.is_empty()).then_some(self.next_sweep);
+        [self.core.next_deadline(), self.next_job_deadline(), look, sweep].into_iter().flatten().min()
     }
 
     /// Says that a connection is closed because of the origin, and for how many that was so.
@@ -251,6 +268,10 @@ impl App for Gateway {
     }
 
     fn on_upgrade(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        if self.core.is_full() {
+            let line = "The application does not keep up with what it is told.";
+            return Some(Response::text(503, line).header("Retry-After", "5"));
+        }
         let chosen = self.chosen(request).map(str::to_owned);
         if self.manner.authorizes {
             let agreed = chosen.as_deref().or(request.subprotocol()).unwrap_or_default();
@@ -323,10 +344,26 @@ impl App for Gateway {
         if self.look.is_some_and(|(next, _)| next <= now) {
             self.adopt(now);
         }
+        if self.next_sweep <= now && !self.tickets.is_empty() {
+            self.sweep(out);
+        }
         self.core.tick(now);
         self.expire_jobs(now, out);
         self.settle(out);
         self.next_deadline()
+    }
+
+    /// What the origin was not told by now it will not be told by us.
+    fn on_abandon(&mut self, out: &mut Outbox) {
+        let pending = self.core.closed_pending();
+        if pending == 0 {
+            return;
+        }
+        self.core.give_up();
+        self.show(out);
+        let left =
+            if self.ledger.is_some() { "others on the bus tell it, or whoever starts next" } else { "nobody will" };
+        out.log(Level::Warn, "origin", None, format_args!("{pending} ends of connections were not told: {left}"));
     }
 
     /// Not before the origin knows who has gone.

@@ -10,8 +10,10 @@ use std::time::Duration;
 pub enum Callee {
     /// One of the origins, counted from 0 in the order in which they were given.
     Origin(usize),
-    /// Another node, at `HOST:PORT/PATH`.
+    /// Another node, at `HOST:PORT/PATH`, that has our key.
     Node(String),
+    /// A node that has it not, and is not told our token.
+    Peer(String),
 }
 
 /// A request to be made.

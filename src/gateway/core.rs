@@ -19,6 +19,12 @@ use std::time::Duration;
 
 /// Places that tables keep when they have become empty.
 const SPARE: usize = 1024;
+/// About what an event takes that waits, with its share of its line, besides what it holds.
+const EVENT_BYTES: usize = 512;
+/// After so many bytes of requests were written, others have their turn before more are.
+const WRITTEN_BYTES: usize = 1 << 20;
+/// With so many bytes of requests under way, none is begun. A byte of a message may take six in JSON.
+const UNDER_WAY_BYTES: usize = 32 << 20;
 
 /// What whoever has the connections is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +88,7 @@ pub struct Core {
     lines: HashMap<u64, Box<Line>>,
     /// Lines of connections that are closed.
     closed_lines: usize,
-    /// Bytes of messages in all lines, and how many events there are.
+    /// What the events in all lines hold, and how many there are.
     waiting_bytes: usize,
     waiting_events: usize,
     /// Lines whose first event is to be sent as soon as an origin is free.
@@ -91,7 +97,11 @@ pub struct Core {
     later: BTreeSet<(Duration, u64)>,
     /// Connections that are not read from because of what waits in all lines together.
     starved: Vec<u64>,
-    under_way: HashMap<u64, (Purpose, usize)>,
+    /// What each call under way is for, its origin, and the bytes of its content.
+    under_way: HashMap<u64, (Purpose, usize, usize)>,
+    bytes_under_way: usize,
+    /// Bytes of requests written since the last tick.
+    written: usize,
     next_call: u64,
     pub(super) origins: Origins,
     pub(super) keep_alive: KeepAlive,
@@ -123,6 +133,8 @@ impl Core {
             later: BTreeSet::new(),
             starved: Vec::new(),
             under_way: HashMap::new(),
+            bytes_under_way: 0,
+            written: 0,
             next_call: 0,
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -171,9 +183,19 @@ impl Core {
         self.origins.out()
     }
 
-    /// Events that the origin has not taken, and the bytes of messages among them.
+    /// Events that the origin has not taken, and the bytes that they hold.
     pub fn waiting(&self) -> (usize, usize) {
         (self.waiting_events, self.waiting_bytes)
+    }
+
+    /// What all events that wait take.
+    fn held_bytes(&self) -> usize {
+        self.waiting_bytes + self.waiting_events * EVENT_BYTES
+    }
+
+    /// Whether so much waits for the origin that no connection is to be let in.
+    pub fn is_full(&self) -> bool {
+        self.held_bytes() >= self.rules.total_bytes
     }
 
     /// Closed connections of which the origin does not know yet.
@@ -201,8 +223,6 @@ impl Core {
     pub fn admitted(&mut self, serial: u64, id: ConnectionId, now: Duration) {
         if let Some(connection) = self.places.get(&serial).and_then(|place| self.connections.get_mut(*place)) {
             (connection.id, connection.opened, connection.heard) = (Some(id), now, now);
-            let entry = Entry { serial, opened: self.epoch + now, peer: connection.peer };
-            self.orders.push_back(Order::Enter(entry));
         }
     }
 
@@ -218,9 +238,8 @@ impl Core {
         let place = self.connections.insert(connection);
         self.places.insert(serial, place);
         self.keep_alive.begin(self.rules.keep_alive_interval, now);
-        if id.is_some() {
-            self.orders.push_back(Order::Enter(Entry { serial, opened: self.epoch + now, peer }));
-        }
+        // Before the origin can hear of it.
+        self.orders.push_back(Order::Enter(Entry { serial, opened: self.epoch + now, peer }));
         self.push(serial, event, now);
         serial
     }
@@ -232,9 +251,9 @@ impl Core {
         connection.heard = now;
         let id = connection.id;
         self.push(serial, Event::Message(kind, payload), now);
+        let all_full = self.is_full();
         let (Some(id), Some(line)) = (id, self.lines.get_mut(&serial)) else { return };
         let is_full = line.messages >= self.rules.queue_messages || line.bytes >= self.rules.queue_bytes;
-        let all_full = self.waiting_bytes >= self.rules.total_bytes;
         if (is_full || all_full) && !line.paused {
             line.paused = true;
             self.counts.pauses += 1;
@@ -249,14 +268,13 @@ impl Core {
     pub fn closed(&mut self, serial: u64, code: u16, reason: &str, now: Duration) {
         let Some(connection) = self.forget(serial) else { return };
         let ending = Ending { code, reason: reason.to_owned(), lasted: now.saturating_sub(connection.opened) };
-        if let Some(line) = self.lines.get_mut(&serial) {
-            if connection.id.is_none() && line.state != State::UnderWay {
-                // The origin has not heard of it.
-                return self.drop_line(serial);
-            }
-        } else if self.closed_lines >= self.rules.max_closed {
+        if connection.id.is_none() && self.lines.get(&serial).is_some_and(|line| line.state != State::UnderWay) {
+            // The origin has not heard of it.
+            return self.drop_line(serial);
+        }
+        if self.closed_lines >= self.rules.max_closed {
             self.counts.closed_given_up += 1;
-            return self.orders.push_back(Order::Strike(serial));
+            return self.drop_line(serial);
         }
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(connection);
@@ -276,6 +294,11 @@ impl Core {
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);
         self.push(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }), now);
+    }
+
+    /// The process ends: what is not told yet stays untold.
+    pub fn give_up(&mut self) {
+        self.counts.closed_given_up += self.closed_lines as u64;
     }
 
     fn forget(&mut self, serial: u64) -> Option<Connection> {
@@ -309,6 +332,7 @@ impl Core {
 
     /// Time has come.
     pub fn tick(&mut self, now: Duration) {
+        self.written = 0;
         while let Some(&(at, serial)) = self.later.first().filter(|(at, _)| *at <= now) {
             self.later.remove(&(at, serial));
             if let Some(line) = self.lines.get_mut(&serial).filter(|line| line.state == State::Later(at)) {
@@ -323,13 +347,17 @@ impl Core {
 
     /// When [`Core::tick`] is to be called.
     pub fn next_deadline(&self) -> Option<Duration> {
+        if self.written >= WRITTEN_BYTES {
+            // As soon as others had their turn.
+            return Some(Duration::ZERO);
+        }
         let later = self.later.first().map(|(at, _)| *at);
         [later, self.keep_alive.next_deadline()].into_iter().flatten().min()
     }
 
     /// Sends first events, as long as an origin is free.
     fn pump(&mut self, now: Duration) {
-        while !self.ready.is_empty() {
+        while !self.ready.is_empty() && self.written < WRITTEN_BYTES && self.bytes_under_way < UNDER_WAY_BYTES {
             let pick = self.origins.pick(now);
             if pick == Pick::Busy {
                 return;
@@ -361,7 +389,9 @@ impl Core {
     fn call(&mut self, purpose: Purpose, origin: usize, event_id: String, post: super::codec::Post) {
         let key = self.next_call;
         self.next_call += 1;
-        self.under_way.insert(key, (purpose, origin));
+        self.under_way.insert(key, (purpose, origin, post.body.len()));
+        self.bytes_under_way += post.body.len();
+        self.written += post.body.len();
         self.orders.push_back(Order::Call(Call { key, to: Callee::Origin(origin), aim: None, event_id, post }));
     }
 
@@ -376,7 +406,8 @@ impl Core {
     /// A call is over.
     pub fn returned(&mut self, returned: Returned, now: Duration) {
         let Returned { key, outcome, took } = returned;
-        let Some((purpose, origin)) = self.under_way.remove(&key) else { return };
+        let Some((purpose, origin, bytes)) = self.under_way.remove(&key) else { return };
+        self.bytes_under_way -= bytes;
         self.origins.done(origin, matches!(outcome, Outcome::Answered(_)), now);
         self.counts.latency.observe(took.as_nanos().try_into().unwrap_or(u64::MAX), 1);
         match (purpose, outcome) {

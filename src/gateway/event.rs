@@ -27,7 +27,8 @@ impl Event {
     pub fn bytes(&self) -> usize {
         match self {
             Event::Message(_, payload) => payload.len(),
-            _ => 0,
+            Event::Connect(opening) | Event::Connected(opening) => opening.bytes(),
+            Event::Closed(ending) => ending.reason.len(),
         }
     }
 }
@@ -47,6 +48,15 @@ pub struct Opening {
     pub offered: Vec<String>,
     /// The one that was agreed on; empty for none.
     pub subprotocol: String,
+}
+
+impl Opening {
+    fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let offered: usize = self.offered.iter().map(String::len).sum();
+        let query = self.query.as_ref().map_or(0, String::len);
+        self.path.len() + query + self.host.len() + headers + offered + self.subprotocol.len()
+    }
 }
 
 /// How a connection ended.

@@ -29,7 +29,8 @@ pub struct Rules {
     pub queue_messages: usize,
     /// Their bytes, likewise. Default 1 MiB.
     pub queue_bytes: usize,
-    /// Bytes of messages of all connections that may wait. Default 256 MiB.
+    /// Bytes of events of all connections that may wait; beyond it no connection is let in, and none is read from. Default
+    /// 256 MiB.
     pub total_bytes: usize,
     /// How long an event is tried again for which no connection to an origin came about. Default 2 s.
     pub patience: Duration,

@@ -39,7 +39,7 @@ impl Caller {
         let Call { to, aim, event_id, post, .. } = call;
         let target = match &to {
             Callee::Origin(index) => self.origins.get(*index).cloned().ok_or("there is no such origin".to_owned()),
-            Callee::Node(address) => Target::node(address),
+            Callee::Node(address) | Callee::Peer(address) => Target::node(address),
         };
         let request = target.and_then(|target| Ok((self.request(&to, aim, &event_id, post, &target)?, target)));
         let (request, target) = match request {
@@ -87,7 +87,7 @@ impl Caller {
         }
         if is_origin {
             request = request.header("webhook-id", event_id);
-        } else if let Some(token) = &self.rules.node_token {
+        } else if let (Callee::Node(_), Some(token)) = (to, &self.rules.node_token) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         request.body(Content::new(body)).map_err(|error| error.to_string())
@@ -96,7 +96,7 @@ impl Caller {
     async fn exchange(&self, to: &Callee, target: &Target, request: Request<Content>) -> Result<Reply, Trouble> {
         let mut request = request;
         // What other nodes answer is passed on.
-        let keeps_headers = self.rules.keeps_headers || matches!(to, Callee::Node(_));
+        let keeps_headers = self.rules.keeps_headers || !matches!(to, Callee::Origin(_));
         // A connection that was kept may have been closed by the server; then nothing was sent on it.
         while let Some(mut sender) = self.pool.take(to) {
             match self.send(&mut sender, request, keeps_headers).await {
@@ -122,7 +122,7 @@ impl Caller {
     fn dial_timeout(&self, to: &Callee) -> Duration {
         match to {
             Callee::Origin(_) => self.rules.dial_timeout,
-            Callee::Node(_) => self.rules.node_dial_timeout,
+            Callee::Node(_) | Callee::Peer(_) => self.rules.node_dial_timeout,
         }
     }
 

@@ -353,7 +353,7 @@ impl Outbox {
     }
 
     /// The frame for those who agreed to a window of so many bits; 0 for no compression.
-    fn extend_common_for(&mut self, bits: usize, kind: Kind, payload_bytes: usize, parts: &[&[u8]]) {
+    pub(super) fn extend_common_for(&mut self, bits: usize, kind: Kind, payload_bytes: usize, parts: &[&[u8]]) {
         if bits == 0 {
             return self.extend_common(kind, false, payload_bytes, parts);
         }

@@ -27,6 +27,8 @@ pub(crate) struct Held {
     pub payload: Vec<u8>,
     publisher: Publisher,
     cost: Duration,
+    /// The same when it was kept, by which its turn was told.
+    weight: u64,
 }
 
 /// A channel on which more is published than it carries, or was a moment ago.
@@ -34,7 +36,7 @@ pub(crate) struct Held {
 struct Carrier {
     /// When all that it was given will be carried.
     carried_at: Duration,
-    /// The turn of the publication that went last.
+    /// Where the turn of the publication that went last began.
     turn: u64,
     /// By turn, and in order among equals; the places of `held`.
     waiting: BinaryHeap<Reverse<(u64, u64, usize)>>,
@@ -119,8 +121,9 @@ impl Pacing {
         waiting.bytes += payload.capacity();
         self.bytes += payload.capacity();
         let Some(carrier) = self.channels.get_mut(channel) else { return };
-        let turn = carrier.turn + cost.as_nanos() as u64;
-        let place = carrier.held.insert(Held { kind, payload, publisher, cost });
+        let weight = cost.as_nanos() as u64;
+        let turn = carrier.turn + weight;
+        let place = carrier.held.insert(Held { kind, payload, publisher, cost, weight });
         carrier.waiting.push(Reverse((turn, self.order, place)));
         self.order += 1;
     }
@@ -140,7 +143,8 @@ impl Pacing {
         let (channel, carrier) = self.channels.iter_mut().find(|(_, carrier)| ready(carrier))?;
         let Reverse((turn, _, place)) = carrier.waiting.pop()?;
         let held = carrier.held.remove(place);
-        carrier.turn = carrier.turn.max(turn);
+        // By where it began, or whoever comes would be behind all that wait.
+        carrier.turn = carrier.turn.max(turn - held.weight);
         carrier.carried_at = carrier.carried_at.max(now) + held.cost;
         let channel = channel.clone();
         self.release(&held);
@@ -268,6 +272,28 @@ mod tests {
         let mut freed = Vec::new();
         pacing.take_freed(&mut freed);
         assert_eq!(freed, [(10, 1)]);
+    }
+
+    /// However many there are who publish long ones, and however long this has gone on.
+    #[test]
+    fn a_newcomer_waits_for_no_round_of_others() {
+        let (mut pacing, long) = (Pacing::new(10_000), [0; 10_000]);
+        let mut now = Duration::ZERO;
+        for client in 0..60 {
+            publish(&mut pacing, (client, 1), &long, 1, now);
+        }
+        for newcomer in 60..100 {
+            now = now.max(pacing.next_deadline().expect("some wait"));
+            while let Some((_, held)) = pacing.next(now) {
+                // It goes on at once.
+                let again = publish(&mut pacing, held.publisher, &long, 1, now);
+                assert!(!again);
+            }
+            assert!(!publish(&mut pacing, (newcomer, 1), b"short", 1, now));
+            now = now.max(pacing.next_deadline().expect("some wait"));
+            let (_, next) = pacing.next(now).expect("it is time");
+            assert_eq!(&next.payload[..], b"short");
+        }
     }
 
     #[test]

@@ -418,6 +418,7 @@ impl<A: App> EventLoop<A> {
             return None;
         }
         let cut_off = self.sessions.abandon();
+        self.sessions.app.on_abandon(&mut self.sessions.outbox);
         self.end_pass();
         match cut_off {
             // Only the app was not done.

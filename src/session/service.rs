@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::data::id::Peer;
 use crate::protocol::bearer;
 use crate::protocol::http::{Request, Response};
+use std::net::IpAddr;
 
 impl<A: App> Sessions<A> {
     /// A socket was accepted by a service listener. `None` when it is to be closed, as with [`Sessions::accept`]. What bounds
@@ -16,13 +17,53 @@ impl<A: App> Sessions<A> {
         Some(key)
     }
 
-    /// The refusal of a request to a service listener that has not the token; anybody may ask how the server is.
+    /// The refusal of a request to a service listener that has not the token, or where there is none, was made by a page in a
+    /// browser on this machine; anybody may ask how the server is.
     pub(super) fn demand_token(&self, request: &Request<'_>) -> Option<Response> {
-        let token = self.settings.service_token.as_deref()?;
-        if !request.is_service() || health::is_path(request) || bearer::is_given(request, token) {
+        if !request.is_service() || health::is_path(request) {
+            return None;
+        }
+        let Some(token) = self.settings.service_token.as_deref() else {
+            let line = "This listener is for programs: a page in a browser needs --service-token-file and its token.";
+            return may_be_of_a_page(request).then(|| Response::text(403, line));
+        };
+        if bearer::is_given(request, token) {
             return None;
         }
         let response = Response::text(401, "Give the token of this listener: Authorization: Bearer TOKEN.");
         Some(response.header("WWW-Authenticate", "Bearer realm=\"percore\""))
+    }
+}
+
+/// Whether a browser may have sent a request for a page that has nothing to do with us. It says so (`Origin`, `Sec-Fetch-Site`), or
+/// calls us by a name that an attacker's DNS may have led to this machine (rebinding); an address or `localhost` is no such name.
+fn may_be_of_a_page(request: &Request<'_>) -> bool {
+    let is_cross = |site: &str| !matches!(site, "none" | "same-origin");
+    request.raw_values("origin").next().is_some()
+        || request.headers("sec-fetch-site").any(is_cross)
+        || (request.peer() != Peer::UNIX && !is_own_name(request.host()))
+}
+
+fn is_own_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.is_empty() || bare.parse::<IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_to_this_machine_alone() {
+        for own in ["localhost", "LocalHost:9465", "127.0.0.1:9465", "10.0.0.7", "[::1]:9465", "[::1]", ""] {
+            assert!(is_own_name(own), "{own}");
+        }
+        for other in ["example.com", "example.com:9465", "localhost.example.com", "127.0.0.1.example.com", "a:b"] {
+            assert!(!is_own_name(other), "{other}");
+        }
     }
 }

@@ -246,7 +246,9 @@ pub fn post(to: SocketAddr, path: &str, headers: &str, body: &str) -> super::cli
 pub fn request(to: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> super::client::Response {
     let mut client = Client::connect(to);
     let length = body.len();
-    client.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}"));
+    client.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+    ));
     if method == "HEAD" { client.head_response() } else { client.response() }
 }
 

@@ -22,6 +22,8 @@ struct Kept {
 pub(super) struct Common {
     /// Of this pass.
     bytes: Vec<u8>,
+    /// How many passes there were.
+    passes: u64,
     /// Under which name it is kept, once somebody waits for some of it.
     name: Option<u32>,
     kept: Slab<Kept>,
@@ -99,10 +101,16 @@ impl Common {
                 self.kept.remove(name as usize);
             }
         }
+        self.passes += 1;
         self.bytes.clear();
         if self.bytes.capacity() > KEEP_BYTES {
             self.bytes = Vec::new();
         }
+    }
+
+    /// Passes in which there were such bytes.
+    pub fn passes(&self) -> u64 {
+        self.passes
     }
 
     /// Bytes that are kept for those who wait.

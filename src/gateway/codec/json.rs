@@ -6,7 +6,6 @@ use crate::gateway::event::{Answer, Effects, Event, Opening, Refusal, Reply, Sub
 use crate::protocol::message::Kind;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::fmt::Write;
 
 const MEDIA_TYPE: &str = "application/json";
 
@@ -118,7 +117,9 @@ pub fn write_string(out: &mut String, text: &str) {
         out.push_str(&text[plain..at]);
         out.push_str(escape);
         if escape.is_empty() {
-            let _ = write!(out, "\\u{:04x}", u32::from(character));
+            out.push_str("\\u");
+            let digit = |shift: u32| char::from_digit(u32::from(character) >> shift & 0xf, 16).unwrap_or('0');
+            out.extend([digit(12), digit(8), digit(4), digit(0)]);
         }
         plain = at + character.len_utf8();
     }

@@ -119,9 +119,9 @@ impl Core {
 
     /// Whatever is first in a line now is to be sent.
     fn go_on(&mut self, serial: u64) {
+        let is_starved = self.is_full();
         let Some(line) = self.lines.get_mut(&serial) else { return };
         let has_room = line.messages <= self.rules.queue_messages / 2 && line.bytes <= self.rules.queue_bytes / 2;
-        let is_starved = self.waiting_bytes >= self.rules.total_bytes;
         if line.paused && has_room && !is_starved {
             line.paused = false;
             let id = self.places.get(&serial).and_then(|place| self.connections[*place].id);
@@ -142,20 +142,21 @@ impl Core {
 
     /// Forgets a line with all that is in it.
     pub(super) fn drop_line(&mut self, serial: u64) {
+        if !self.places.contains_key(&serial) {
+            // Nothing more will be told of it.
+            self.orders.push_back(Order::Strike(serial));
+        }
         let Some(line) = self.lines.remove(&serial) else { return };
         self.waiting_events -= line.events.len();
         self.waiting_bytes -= line.bytes;
-        if line.gone.is_some() {
-            self.closed_lines -= 1;
-            self.orders.push_back(Order::Strike(serial));
-        }
+        self.closed_lines -= usize::from(line.gone.is_some());
         self.shrink();
         self.feed();
     }
 
     /// Those that were not read from because of what all others had waiting are, once there is room.
     fn feed(&mut self) {
-        if self.starved.is_empty() || self.waiting_bytes > self.rules.total_bytes / 4 * 3 {
+        if self.starved.is_empty() || self.held_bytes() > self.rules.total_bytes / 4 * 3 {
             return;
         }
         for serial in std::mem::take(&mut self.starved) {
@@ -179,6 +180,7 @@ impl Core {
         assert_eq!(self.lines.values().filter(|line| line.gone.is_some()).count(), self.closed_lines);
         assert_eq!(self.places.len(), self.connections.len());
         assert_eq!(self.under_way.len(), self.origins.calls());
+        assert_eq!(self.under_way.values().map(|(.., bytes)| bytes).sum::<usize>(), self.bytes_under_way);
         for (serial, line) in &self.lines {
             assert!(!line.events.is_empty(), "a line has a first event");
             let sum: usize = line.events.iter().map(|waiting| waiting.event.bytes()).sum();

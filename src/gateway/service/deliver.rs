@@ -7,6 +7,7 @@ use crate::data::id::Peer;
 use crate::gateway::call::{Call, Callee, Outcome, Returned};
 use crate::gateway::codec::Post;
 use crate::gateway::name::{Named, slot_of};
+use crate::outbox::shared::Shared;
 use crate::outbox::{Delivery, Outbox};
 use crate::protocol::http::Request;
 use crate::protocol::message::Kind;
@@ -36,10 +37,12 @@ type Share = (usize, Vec<(u32, u64)>);
 pub struct Sorted {
     /// Results that are known at once, by place.
     pub known: Vec<Option<Delivered>>,
+    /// The number of the message sent last, and where it lies.
+    shared: (usize, Shared),
     /// For workers of this host, by slot: for each message the places and connections.
     workers: BTreeMap<u32, Vec<Share>>,
-    /// For other nodes, by address.
-    nodes: BTreeMap<String, Parcel>,
+    /// For other nodes, by address, and whether their names are proven.
+    nodes: BTreeMap<(String, bool), Parcel>,
 }
 
 impl Sorted {
@@ -51,11 +54,17 @@ impl Sorted {
 
 impl Gateway {
     /// Does something to a connection of this worker.
-    pub(super) fn act_here(&mut self, serial: u64, deed: &Deed<'_>, out: &mut Outbox) -> Delivered {
+    pub(super) fn act_here(
+        &mut self,
+        serial: u64,
+        deed: &Deed<'_>,
+        shared: &mut Shared,
+        out: &mut Outbox,
+    ) -> Delivered {
         let id = self.core.find(serial).and_then(|connection| connection.id);
         let delivery = match (id, deed) {
             (None, _) => Delivery::Closed,
-            (Some(id), Deed::Send(kind, payload)) => out.send(id, *kind, &[payload]),
+            (Some(id), Deed::Send(kind, payload)) => out.send_shared(id, *kind, payload, shared),
             (Some(id), Deed::Close(code, reason)) => {
                 out.close(id, CloseCode::from(*code), &String::from_utf8_lossy(reason))
             }
@@ -95,7 +104,12 @@ impl Gateway {
     ) {
         let place = sorted.known.len() as u32;
         let known = match self.core.names().read_bytes(id) {
-            Named::Here(serial) if slot_of(serial) == self.slot => Some(self.act_here(serial, deed, out)),
+            Named::Here(serial) if slot_of(serial) == self.slot => {
+                if sorted.shared.0 != message {
+                    sorted.shared = (message, Shared::default());
+                }
+                Some(self.act_here(serial, deed, &mut sorted.shared.1, out))
+            }
             Named::Here(serial) => {
                 let messages = sorted.workers.entry(slot_of(serial)).or_default();
                 match messages.last_mut() {
@@ -104,9 +118,9 @@ impl Gateway {
                 }
                 None
             }
-            Named::There(address) if hops == 0 => sort_for_node(address, (message, id), place, deed, sorted),
+            Named::There(address) if hops == 0 => sort_for_node((address, true), (message, id), place, deed, sorted),
             Named::Unproven(address) if hops == 0 && self.is_peer(&address) => {
-                sort_for_node(address, (message, id), place, deed, sorted)
+                sort_for_node((address, false), (message, id), place, deed, sorted)
             }
             Named::There(_) => Some(Delivered::Unreachable),
             Named::Unproven(_) | Named::Nobody => Some(Delivered::Forged),
@@ -119,7 +133,8 @@ impl Gateway {
 
     /// Whether names that are not proven may lead to this address.
     fn is_peer(&self, address: &str) -> bool {
-        let host = address.split('/').next().unwrap_or_default();
+        // Who makes up a name does not choose what is asked.
+        let Some((host, "sr")) = address.split_once('/') else { return false };
         let addr = host.parse::<SocketAddr>();
         addr.is_ok_and(|addr| self.peers.iter().any(|network| network.contains(Peer::from(addr))))
     }
@@ -142,7 +157,7 @@ impl Gateway {
                 self.settle_places(job, places, lost, out);
             }
         }
-        for (address, parcel) in sorted.nodes {
+        for ((address, is_proven), parcel) in sorted.nodes {
             if self.node_calls.len() >= MAX_NODE_CALLS {
                 self.settle_places(job, parcel.places, Delivered::Unreachable, out);
                 continue;
@@ -156,7 +171,8 @@ impl Gateway {
             let body = outgoing::write(messages);
             let post = Post { media_type: "application/json", headers, body };
             self.node_calls.insert(key, (job, parcel.places));
-            (self.call)(Call { key, to: Callee::Node(address), aim: None, event_id: String::new(), post });
+            let to = if is_proven { Callee::Node(address) } else { Callee::Peer(address) };
+            (self.call)(Call { key, to, aim: None, event_id: String::new(), post });
         }
     }
 
@@ -192,7 +208,7 @@ pub fn hops(request: &Request<'_>) -> u32 {
 
 /// Of what is sorted, nodes take messages only.
 fn sort_for_node(
-    address: String,
+    address: (String, bool),
     (message, id): (usize, &[u8]),
     place: u32,
     deed: &Deed<'_>,

@@ -18,6 +18,7 @@ use crate::data::id::Participant;
 use crate::data::record::Record as BusRecord;
 use crate::outbox::Outbox;
 use crate::outbox::answers::Ticket;
+use crate::outbox::shared::Shared;
 use crate::protocol::http::{Request, Response};
 use std::time::Duration;
 
@@ -113,8 +114,9 @@ impl Gateway {
                 }
             }
             Some(record::Record::Command { asker, deed, connections }) => {
-                let results = connections.into_iter().map(|(place, serial)| (place, self.act_here(serial, &deed, out)));
-                let results: Vec<_> = results.collect();
+                let mut shared = Shared::default();
+                let act = |(place, serial)| (place, self.act_here(serial, &deed, &mut shared, out));
+                let results: Vec<_> = connections.into_iter().map(act).collect();
                 if let Some((slot, job)) = asker {
                     let bytes = record::Record::Results { job, results }.write();
                     // Whoever asked waits no longer than for so long.
