@@ -186,7 +186,7 @@ fn the_flags_of_websocket_service_work_alone() {
         assert!(addr.ip().is_loopback(), "{addr}");
     }
     assert_eq!(gateway.server.connect().get("/").status, 400);
-    assert_eq!(Client::connect(gateway.service).get("/sr").status, 405);
+    assert_eq!(request(gateway.service, "GET", "/sr", "", "").status, 405);
     let clients = [gateway.server.open(), gateway.server.open()];
     let both = |event: &Event| matches!(event, Event::KeepAlive(ids) if ids.len() == 2);
     origin.wait_for("a keep-alive", both);

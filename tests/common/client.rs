@@ -176,7 +176,7 @@ impl<S: Read + Write> Client<S> {
 
     /// Sends `GET path` and reads the response.
     pub fn get(&mut self, path: &str) -> Response {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: test.example\r\n\r\n"));
         self.response()
     }
 
