@@ -173,19 +173,19 @@ impl Client {
                     ("POST /ws", wrong),
                 ];
                 let (line, status) = *self.random.pick(&requests);
-                self.request(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"), status);
+                self.request(&format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"), status);
             }
             Step::LastRequest => self.last_request(),
             Step::Post => self.post(),
             Step::HalfRequest => {
                 self.posts = true;
-                let head = &b"POST /post?9 HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"[..];
-                let halves = [b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgra", head];
+                let head = &b"POST /post?9 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"[..];
+                let halves = [b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgra", head];
                 self.outgoing.extend(*self.random.pick(&halves));
             }
             Step::Upgrade => {
                 let extensions = self.offer.map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n"));
-                let head = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                let head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
                 let forwarded = self.who.forwarded_for(&mut self.random);
                 self.request(&format!("{head}{}{forwarded}\r\n", extensions.unwrap_or_default()), 101);
@@ -226,7 +226,7 @@ impl Client {
         let length = self.random.size(0, longest);
         let content = content(length);
         let expects = if self.random.one_in(3) { "Expect: 100-continue\r\n" } else { "" };
-        let line = format!("POST /post?{length} HTTP/1.1\r\nHost: h\r\n{expects}");
+        let line = format!("POST /post?{length} HTTP/1.1\r\nHost: localhost\r\n{expects}");
         if self.random.one_in(2) {
             return self.request_with(&format!("{line}Content-Length: {length}\r\n\r\n"), &content, 200);
         }
@@ -247,14 +247,14 @@ impl Client {
         let padding = "x".repeat(20_000);
         match self.random.between(0, 9) {
             0 => self.request("GET /healthz HTTP/1.0\r\n\r\n", 200),
-            1 => self.request("GET /nowhere HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 404),
+            1 => self.request("GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
             2 => self.request("\x16\x03\x01", 400),
-            3 => self.request(&format!("GET /{padding} HTTP/1.1\r\nHost: h\r\n\r\n"), 414),
-            4 => self.request(&format!("GET /ws HTTP/1.1\r\nHost: h\r\nX: {padding}\r\n\r\n"), 431),
-            5 => self.request("GET /ws HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n", 413),
-            6 => self.request("POST /post?5001 HTTP/1.1\r\nHost: h\r\nContent-Length: 5001\r\n\r\n", 413),
-            7 => self.request("POST /post?1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx", 400),
-            8 => self.request("POST /post?0 HTTP/1.1\r\nHost: h\r\nExpect: wonders\r\n\r\n", 417),
+            3 => self.request(&format!("GET /{padding} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414),
+            4 => self.request(&format!("GET /ws HTTP/1.1\r\nHost: localhost\r\nX: {padding}\r\n\r\n"), 431),
+            5 => self.request("GET /ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n", 413),
+            6 => self.request("POST /post?5001 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5001\r\n\r\n", 413),
+            7 => self.request("POST /post?1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx", 400),
+            8 => self.request("POST /post?0 HTTP/1.1\r\nHost: localhost\r\nExpect: wonders\r\n\r\n", 417),
             _ => self.request("GET /ws HTTP/1.1\r\n\r\n", 400),
         }
     }
