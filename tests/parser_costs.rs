@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-#[path = "common/allocation.rs"]
+#[path = "parser_costs/allocation.rs"]
 mod allocation;
 #[path = "parser_costs/inputs.rs"]
 mod inputs;

@@ -4,7 +4,7 @@
 
 #![no_main]
 
-#[path = "../../tests/common/allocation.rs"]
+#[path = "../../tests/parser_costs/allocation.rs"]
 mod allocation;
 #[allow(dead_code)]
 #[path = "../../tests/parser_costs/inputs.rs"]

@@ -2,7 +2,7 @@
 
 use clap::Command;
 
-/// Each command, as it is typed after `percore`, with its examples. `tests/cli.rs` sees to it that they are right.
+/// Each command, as it is typed after `percore`, with its examples. `tests/e2e/cli.rs` sees to it that they are right.
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "",

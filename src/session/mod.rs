@@ -1,7 +1,7 @@
 //! Floor 3, the sessions: everything that connections are, except their sockets and the clock.
 //!
 //! Sans-IO: the reactor gives bytes, ends and the time in, and takes bytes, deadlines and ended connections out.
-//! So `tests/session_simulation.rs` runs thousands of connections through days of made-up time without a socket.
+//! So `tests/model/session_simulation.rs` runs thousands of connections through days of made-up time without a socket.
 //!
 //! One pass: [`Sessions::begin_pass`]; then [`Sessions::accept`], [`Sessions::receive`], [`Sessions::end_of_stream`] as
 //! sockets have it; [`Sessions::expire`]; then whoever has sockets writes what is dirty in the queue; and

@@ -1,0 +1,16 @@
+//! The parts that know no socket and no clock, against models: random input, seeded simulations, properties.
+//!
+//! Each file is a subject. `cargo nextest run --test model bus_simulation::` runs one of them.
+
+mod bus_ring;
+mod bus_simulation;
+mod bus_world;
+mod channels;
+mod gateway_simulation;
+mod large_echo;
+mod limits;
+mod receiver_properties;
+mod session_retire;
+mod session_simulation;
+mod simulation;
+mod written;
