@@ -12,6 +12,7 @@
 
 mod backlog;
 mod common;
+mod waiting;
 
 use super::input::{Input, Lent};
 use super::memory::{Memory, MemoryKind};
@@ -19,6 +20,7 @@ use super::pool::Pool;
 use backlog::{Backlog, Bytes};
 use common::Common;
 use std::io::IoSlice;
+use waiting::Waits;
 
 /// Up to so many pieces go into one vectored write; what is beyond waits for the next.
 pub const MAX_SLICES: usize = 64;
@@ -58,7 +60,7 @@ pub struct Lane {
     /// Meaning is the owner's.
     pub mode: u8,
     dirty: bool,
-    blocked: bool,
+    waits: Waits,
     /// Nothing is to be read from the connection for now, as its owner says.
     pub held: bool,
     queued: usize,
@@ -73,7 +75,7 @@ impl Lane {
         generation: NOBODY,
         mode: 0,
         dirty: false,
-        blocked: false,
+        waits: Waits::No,
         held: false,
         queued: 0,
         backlog: None,
@@ -86,7 +88,7 @@ impl Lane {
 
     /// Whether the socket is full, so that the next write waits for its writable event.
     pub fn is_blocked(&self) -> bool {
-        self.blocked
+        self.waits == Waits::ForSocket
     }
 }
 
@@ -335,18 +337,6 @@ impl OutQueue {
         }
     }
 
-    /// The socket takes bytes again. Says whether there are some that waited for that.
-    pub fn unblock(&mut self, key: u32) -> bool {
-        self.end_run();
-        let lane = &mut self.lanes[key as usize];
-        let waited = lane.blocked && lane.queued > 0;
-        lane.blocked = false;
-        if waited {
-            self.mark_dirty(key);
-        }
-        waited
-    }
-
     /// Bytes queued since the last flush, of all lanes.
     pub fn pass_bytes(&self) -> usize {
         self.filled + self.owned_bytes + self.common.len() + self.input.kept_bytes()
@@ -387,11 +377,10 @@ impl OutQueue {
             if !std::mem::take(&mut lane.dirty) || lane.queued == 0 {
                 continue;
             }
-            if lane.blocked {
-                self.retain(key);
-                continue;
+            if self.is_due(key) {
+                return Some(key);
             }
-            return Some(key);
+            self.retain(key);
         }
     }
 
@@ -446,7 +435,7 @@ impl OutQueue {
     pub fn sent(&mut self, key: u32, bytes: usize, blocked: bool) {
         let lane = &mut self.lanes[key as usize];
         debug_assert!(bytes <= lane.queued);
-        lane.blocked = blocked;
+        lane.waits = if blocked { Waits::ForSocket } else { Waits::No };
         if bytes == lane.queued && lane.backlog.is_none() {
             // The way of nearly all: the spans go with the pass.
             lane.queued = 0;

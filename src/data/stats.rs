@@ -232,6 +232,8 @@ stats! {
     rate_pauses: u64 = Counter "percore_rate_pauses_total";
     /// Publications that had to wait because their channel carried as much as it may (`--rate-channel`).
     publishes_delayed: u64 = Counter "percore_publishes_delayed_total";
+    /// Writes of what many connections are sent that were left to a later pass, so that others need not wait for all of them.
+    writes_postponed: u64 = Counter "percore_writes_postponed_total";
     /// Bytes that the process holds for its connections, by what for; together at most `--max-memory`.
     memory: [u64; MEMORY_KINDS.len()] = Gauge "percore_memory_bytes" "kind" MEMORY_KINDS;
     /// The bound on these bytes, 0 for none (`--max-memory`).

@@ -9,9 +9,9 @@ use super::seat::Seat;
 use super::sockets::{BUS, CONTROL, HANG_UP, Purpose, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::waker::Waker;
+use super::writing::FAN_OUT_SHARE;
 use crate::app::App;
 use crate::data::log::{Level, counted};
-use crate::data::queue::MAX_SLICES;
 use crate::data::stats::Stats;
 use crate::os::allocator;
 use crate::os::clock::{Clock, unix_time};
@@ -22,7 +22,7 @@ use crate::os::signals::Signals;
 use crate::session::{Fate, Sessions};
 use mio::{Events, Poll};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 /// Events taken from the kernel at a time.
@@ -90,6 +90,10 @@ pub(super) struct EventLoop<A: App> {
     pub(super) resumed: Vec<(u32, u32)>,
     /// The clock as it was read last.
     pub(super) clock_read: Duration,
+    /// Connections to which only what many are sent is to be written, oldest first, with their generations.
+    pub(super) postponed: VecDeque<(u32, u32)>,
+    /// What is left of the pass's share of time for such writes.
+    pub(super) fan_out_left: Duration,
 }
 
 impl<A: App> EventLoop<A> {
@@ -131,6 +135,8 @@ impl<A: App> EventLoop<A> {
             resumed: Vec::new(),
             now: Duration::ZERO,
             clock_read: Duration::ZERO,
+            postponed: VecDeque::new(),
+            fan_out_left: Duration::ZERO,
         })
     }
 
@@ -157,6 +163,7 @@ impl<A: App> EventLoop<A> {
                 self.drain();
             }
             self.write_dirty();
+            self.write_postponed();
             self.end_pass();
             self.write_log();
             if let Some(published) = &mut self.setup.published {
@@ -203,6 +210,7 @@ impl<A: App> EventLoop<A> {
     fn begin_pass(&mut self, due: Option<Duration>) {
         self.now = self.clock.now();
         self.clock_read = self.now;
+        self.fan_out_left = FAN_OUT_SHARE;
         self.sessions.begin_pass(self.now);
         self.sessions.outbox.epoch = unix_time().saturating_sub(self.now);
         if due.is_some_and(|due| self.now > due + HELD_UP) {
@@ -229,10 +237,10 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// How long to sleep: not at all while someone has more to read or waits to be accepted.
+    /// How long to sleep: not at all while someone has more to read, waits in line to be written to, or to be accepted.
     fn timeout(&self) -> Option<Duration> {
         let bus_has_more = self.setup.seat.as_ref().is_some_and(Seat::has_more);
-        if !self.turns.is_empty() || self.sockets.has_waiting() || bus_has_more {
+        if !self.turns.is_empty() || !self.postponed.is_empty() || self.sockets.has_waiting() || bus_has_more {
             return Some(Duration::ZERO);
         }
         let longest = self.setup.published.as_ref().and_then(|published| published.longest_sleep);
@@ -302,44 +310,6 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Tells other processes, before anything is written: whoever has its answer may rely on that they know.
-    fn publish(&mut self) {
-        if let Some(seat) = &mut self.setup.seat {
-            seat.publish(&mut self.sessions);
-        }
-    }
-
-    /// Writes to every connection that something was queued for, once each.
-    pub(super) fn write_dirty(&mut self) {
-        self.publish();
-        while let Some(key) = self.sessions.queue().next_dirty() {
-            self.write_ready(key);
-        }
-        self.sessions.queue().end_flush();
-    }
-
-    /// Writes once to a connection.
-    #[inline(always)]
-    fn write_ready(&mut self, key: u32) {
-        let Some(socket) = self.sockets.get(key) else { return };
-        let queue = &mut self.sessions.outbox.queue;
-        let (offered, result) = match queue.single(key) {
-            Some(bytes) => (bytes.len(), socket.stream.write(bytes)),
-            None => {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                let count = queue.gather(key, &mut slices);
-                let offered = slices[..count].iter().map(|slice| slice.len()).sum();
-                (offered, socket.stream.write_vectored(&slices[..count]))
-            }
-        };
-        match result {
-            Ok(bytes) => queue.sent(key, bytes, bytes < offered),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) => queue.sent(key, 0, true),
-            Err(error) if error.kind() == ErrorKind::Interrupted => queue.sent(key, 0, false),
-            Err(error) => self.sessions.socket_error(key, &error),
-        }
-    }
-
     fn end_pass(&mut self) {
         let sockets = &mut self.sockets;
         self.sessions.end_pass(|key, fate| match fate {
@@ -350,7 +320,7 @@ impl<A: App> EventLoop<A> {
             }
             Fate::Close => sockets.remove(key),
         });
-        if self.turns.is_empty() && self.sessions.is_relieved() {
+        if self.turns.is_empty() && self.postponed.is_empty() && self.sessions.is_relieved() {
             allocator::trim();
         }
     }

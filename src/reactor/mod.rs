@@ -10,6 +10,7 @@ mod sockets;
 mod supervised;
 mod turns;
 mod waker;
+mod writing;
 
 pub use client::{Client, Target};
 pub use event_loop::Outcome;

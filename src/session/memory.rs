@@ -34,13 +34,26 @@ pub(super) struct Shortage {
     /// What was held when it was looked at last, and at most since the allocator gave memory back.
     held: usize,
     peak: usize,
+    /// Whether something was let go since.
+    is_stale: bool,
     relieved: Duration,
 }
 
 impl Shortage {
-    /// When ended connections are to be logged.
+    /// When ended connections are to be logged, or the allocator is to give memory back.
     pub fn next_deadline(&self) -> Option<Duration> {
-        (self.unlogged > 0).then(|| self.logged.map_or(Duration::ZERO, |last| last + LOG_EVERY))
+        let log = (self.unlogged > 0).then(|| self.logged.map_or(Duration::ZERO, |last| last + LOG_EVERY));
+        let relief = self.is_much_less().then_some(self.relieved + RELIEF_EVERY);
+        log.into_iter().chain(relief).min()
+    }
+
+    /// Notes that connections may hold less than when that was looked at last.
+    pub fn let_go(&mut self) {
+        self.is_stale = true;
+    }
+
+    fn is_much_less(&self) -> bool {
+        self.peak.saturating_sub(self.held) >= RELIEF_BYTES.max(self.peak / 2)
     }
 }
 
@@ -81,11 +94,17 @@ impl<A: App> Sessions<A> {
     /// Whether the connections hold so much less than before that the allocator should give it back to the system.
     #[inline]
     pub fn is_relieved(&mut self) -> bool {
-        let Shortage { held, peak, relieved, .. } = &mut self.shortage;
-        if *peak - *held < RELIEF_BYTES.max(*peak / 2) || self.now < *relieved + RELIEF_EVERY {
+        if self.shortage.peak < RELIEF_BYTES {
             return false;
         }
-        (*peak, *relieved) = (*held, self.now);
+        if self.shortage.is_stale {
+            self.shortage.is_stale = false;
+            self.shortage.held = self.memory().total();
+        }
+        if !self.shortage.is_much_less() || self.now < self.shortage.relieved + RELIEF_EVERY {
+            return false;
+        }
+        (self.shortage.peak, self.shortage.relieved) = (self.shortage.held, self.now);
         true
     }
 

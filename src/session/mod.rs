@@ -297,6 +297,7 @@ impl<A: App> Sessions<A> {
     /// read, or each such time would let in more than went out.
     pub fn writable(&mut self, key: u32) -> bool {
         let waited = self.outbox.queue.unblock(key);
+        self.shortage.let_go();
         // Whoever takes what we send is alive, also while we do not read.
         if let Some(session) = self.slab.get_mut(key as usize) {
             session.heard = milliseconds(self.now);
@@ -343,6 +344,7 @@ impl<A: App> Sessions<A> {
         self.scratch.trim();
         for key in self.ended.drain(..) {
             self.slab.remove(key as usize);
+            self.shortage.let_go();
             act(key, Fate::Close);
         }
     }

@@ -90,7 +90,7 @@ impl Mirror {
 /// A test of this file that is run as a process of its own, on the bus in a folder.
 fn child(test: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
-    command.args([test, "--exact", "--ignored", "--nocapture"]).env(FOLDER, folder);
+    command.args([&format!("bus_presence::{test}"), "--exact", "--ignored", "--nocapture"]).env(FOLDER, folder);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     command
 }

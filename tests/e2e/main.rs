@@ -29,6 +29,7 @@ mod deploy;
 mod docker;
 mod documented;
 mod examples;
+mod fan_out;
 mod faults;
 mod gateway;
 mod gateway_examples;

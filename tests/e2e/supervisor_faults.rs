@@ -179,7 +179,7 @@ fn a_worker_that_hangs_ends_when_its_supervisor_is_gone() {
     }
     let (ours, theirs) = Control::pair().expect("a line");
     let mut command = Command::new(std::env::current_exe().expect("this test"));
-    command.args(["--exact", "a_worker_that_hangs_ends_when_its_supervisor_is_gone", "--nocapture"]);
+    command.args(["--exact", "supervisor_faults::a_worker_that_hangs_ends_when_its_supervisor_is_gone", "--nocapture"]);
     let orphan = command.env(ROLE, "1").stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn().expect("it runs");
     let mut orphan = Killed(orphan);
     assert_eq!(ours.receive().expect("a line").expect("a message").text, "watched");

@@ -79,6 +79,8 @@ struct World {
     subscribers: [BTreeSet<usize>; CHANNELS],
     published: Vec<(u8, Vec<u8>)>,
     outgoing: Vec<(u8, Vec<u8>)>,
+    /// Whose writes were put off.
+    postponed: Vec<(u32, u32)>,
     serial: u64,
     rules: SendRules,
     takeover: bool,
@@ -120,9 +122,19 @@ impl World {
         sessions.join_bus(Participant { slot: 0, generation: 1 }, 1 << 20);
         sessions.begin_pass(Duration::ZERO);
         let subscribers = Default::default();
-        let (connections, published, outgoing) = (Vec::new(), Vec::new(), Vec::new());
-        let mut world =
-            World { sessions, random, connections, subscribers, published, outgoing, serial: 0, rules, takeover };
+        let (connections, published, outgoing, postponed) = Default::default();
+        let mut world = World {
+            sessions,
+            random,
+            connections,
+            subscribers,
+            published,
+            outgoing,
+            postponed,
+            serial: 0,
+            rules,
+            takeover,
+        };
         for number in 0..CONNECTIONS {
             let connection = world.open(number);
             world.connections.push(connection);
@@ -224,7 +236,7 @@ impl World {
         self.sessions.receive(self.connections[number].key, &mut bytes);
     }
 
-    /// Writes what is to be written, of which some sockets take a part only.
+    /// Writes what is to be written, of which some sockets take a part only, and some writes are put off.
     fn flush(&mut self, slow: bool) {
         for record in self.sessions.outgoing().iter() {
             match record.kind {
@@ -235,6 +247,11 @@ impl World {
         }
         self.sessions.outgoing().clear();
         while let Some(key) = self.sessions.queue().next_dirty() {
+            if slow && self.sessions.queue().is_shared(key) && self.random.one_in(4) {
+                self.sessions.queue().postpone(key);
+                self.postponed.push((key, self.sessions.generation(key).expect("it is there")));
+                continue;
+            }
             let queue = self.sessions.queue();
             let mut slices = [IoSlice::new(&[]); 64];
             let count = queue.gather(key, &mut slices);
@@ -249,8 +266,12 @@ impl World {
         self.sessions.end_pass(|_, _| ());
     }
 
-    /// Some sockets, or all, take bytes again.
+    /// Some sockets, or all, take bytes again, and some writes that were put off, or all, have their turn.
     fn unblock(&mut self, all: bool) {
+        let turns = if all { self.postponed.len() } else { self.random.size(0, self.postponed.len()) };
+        for (key, generation) in self.postponed.drain(..turns) {
+            self.sessions.queue().take_turn(key, generation);
+        }
         for number in 0..CONNECTIONS {
             if self.connections[number].blocked && self.is_there(number) && (all || self.random.one_in(2)) {
                 self.sessions.writable(self.connections[number].key);
@@ -266,6 +287,8 @@ impl World {
                 self.sessions.receive(self.connections[number].key, &mut rest);
             }
         }
+        self.flush(false);
+        self.unblock(true);
         self.flush(false);
         while self.connections.iter().enumerate().any(|(number, one)| one.blocked && self.is_there(number)) {
             self.unblock(true);

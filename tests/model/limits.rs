@@ -328,6 +328,42 @@ fn all_connections_together_are_bounded() {
     }
 }
 
+/// What connections held is given back to the system once they are gone, or have taken it, although nobody sends anything.
+#[test]
+fn the_allocator_is_told_when_much_is_free() {
+    let mut world = World::new(Settings { max_memory: 256 * MEBIBYTE, ..settings() });
+    world.pass_at(Duration::from_secs(10));
+    let hold = |world: &mut World| {
+        let keys: Vec<u32> = (0..80).map(|_| world.open()).collect();
+        for &key in &keys {
+            for _ in 0..10 {
+                world.turn(key, &mut frame(0x82, b"a"), 0);
+            }
+            world.write(0);
+        }
+        world.sessions.bound_memory();
+        assert!(world.held(MemoryKind::Backlog) > 10 * MEBIBYTE && !world.sessions.is_relieved());
+        keys
+    };
+    for key in hold(&mut world) {
+        world.sessions.socket_error(key, &std::io::ErrorKind::ConnectionReset.into());
+    }
+    world.end_pass();
+    assert!(world.sessions.is_relieved() && !world.sessions.is_relieved());
+    // Soon after that it waits, and the loop is woken for it.
+    for key in hold(&mut world) {
+        assert!(world.sessions.writable(key));
+    }
+    world.write(usize::MAX);
+    world.end_pass();
+    assert!(!world.sessions.is_relieved());
+    let due = world.sessions.next_deadline().expect("a deadline");
+    assert!(due <= Duration::from_secs(11), "{due:?}");
+    world.pass_at(due);
+    world.end_pass();
+    assert!(world.sessions.is_relieved());
+}
+
 /// A message that is only promised takes no memory.
 #[test]
 fn a_promise_costs_its_sender_as_much_as_the_process() {

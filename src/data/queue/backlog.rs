@@ -49,7 +49,7 @@ impl OutQueue {
             return;
         }
         // What the socket would take is written in the same flush, from where it lies.
-        if lane.blocked {
+        if lane.is_blocked() {
             self.retain(key);
         } else {
             self.mark_dirty(key);
