@@ -10,7 +10,7 @@
 #[path = "support/redis.rs"]
 mod redis;
 
-use percore::os::cpus;
+use percore::internal::os::cpus;
 use percore::{Bus, BusEvent, BusOptions, Record};
 use redis::{Publisher, Redis, Subscriber, Way};
 use std::hint::black_box;
@@ -128,7 +128,7 @@ fn throughput(cpu: usize, bytes: usize, batch: usize) -> (f64, u64) {
 fn publish(path: &str, cpu: usize, bytes: usize, batch: usize) {
     cpus::pin(cpu).expect("it is allowed");
     let mut bus = Bus::join(path.as_ref(), BusOptions::default()).expect("a bus");
-    let folder = percore::os::bus::Folder::open(path.as_ref(), BusOptions::default()).expect("a bus");
+    let folder = percore::internal::os::bus::Folder::open(path.as_ref(), BusOptions::default()).expect("a bus");
     let (head, cursor) =
         (folder.region().ring(bus.me().slot as usize).head, folder.region().cursor(0, bus.me().slot as usize));
     let (payload, room) = (vec![7; bytes], (folder.ring_bytes() / 8 / 2) as u64);

@@ -1,7 +1,7 @@
 //! permessage-deflate of JSON texts of 1 KiB: each message by itself, and with the window of those before.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use percore::protocol::deflate::{Deflater, Inflater, Output};
+use percore::internal::protocol::deflate::{Deflater, Inflater, Output};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Duration;

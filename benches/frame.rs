@@ -1,7 +1,7 @@
 //! Frame headers: read in general, read in the short way of whole messages, and written; beside tungstenite's own.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use percore::protocol::frame::{MAX_HEADER_BYTES, decode, decode_short, encode};
+use percore::internal::protocol::frame::{MAX_HEADER_BYTES, decode, decode_short, encode};
 use std::hint::black_box;
 use std::io::Cursor;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Masking: where the payload lies, and on the way to another place; beside a loop over the bytes as the RFC writes it.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use percore::protocol::mask::{Mask, apply, copy};
+use percore::internal::protocol::mask::{Mask, apply, copy};
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -2,10 +2,9 @@
 //!
 //! cargo build --release && cargo bench --bench ticker
 
-use percore::apps::ticker::wire::{Request as TickerRequest, Wire};
-use percore::os::cpus;
-use percore::protocol::client::Offer;
-use percore::{App, Client, ConnectionId, DeflateMode, ListenAddr, Message, Outbox, Request, Target};
+use percore::internal::apps::ticker::wire::{Request as TickerRequest, Wire};
+use percore::internal::os::cpus;
+use percore::{App, Client, ConnectionId, Message, Outbox, Request, Target};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -128,15 +127,7 @@ impl App for Clients {
 
 fn measure(cpu: usize, distinct: u64) {
     let (server, addr) = Server::start(cpu);
-    let offer = Offer {
-        target: "/".into(),
-        host: addr.clone(),
-        subprotocols: Vec::new(),
-        deflate: DeflateMode::Off,
-        headers: Vec::new(),
-    };
     let clients = Clients { distinct, opened: 0, messages: 0, bytes: 0, from: None, server, busy: Duration::ZERO };
-    let addr: ListenAddr = addr.parse().expect("an address");
-    let target = Target { addr: addr.into(), source: None, offer: offer.into(), tls: None };
+    let target = Target::parse(&format!("ws://{addr}/")).expect("a URL");
     Client::new(clients).target(target).drain_timeout(Duration::from_millis(500)).run().expect("it runs");
 }

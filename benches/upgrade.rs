@@ -1,9 +1,9 @@
 //! The opening handshake: the server's half with the headers of a browser behind a proxy, and the client's half.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use percore::protocol::client::{ClientHandshake, Offer};
-use percore::protocol::http::{self, MAX_HEADERS};
-use percore::protocol::upgrade;
+use percore::internal::protocol::client::{ClientHandshake, Offer};
+use percore::internal::protocol::http::{self, MAX_HEADERS};
+use percore::internal::protocol::upgrade;
 use percore::{DeflateMode, Peer, UpgradeRules};
 use std::hint::black_box;
 use std::time::Duration;

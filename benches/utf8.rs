@@ -1,7 +1,7 @@
 //! UTF-8 checks: a whole text (the validator of whole messages, beside the standard library's), and a stream of pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use percore::protocol::utf8::Utf8Stream;
+use percore::internal::protocol::utf8::Utf8Stream;
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -66,27 +66,6 @@ use std::time::Duration;
 /// `Queued`, `Dropped` under [`SlowConsumer::Drop`](crate::SlowConsumer::Drop), or `Closed` when the connection is gone
 /// or going. None of them is an error to handle: an app that does not care need not look. [`Outbox::close`] begins the
 /// closing handshake (RFC 6455, section 7.1.2); [`App::on_close`] tells when it is over.
-///
-/// # Tests
-///
-/// [`Sessions`](crate::session::Sessions) drives an app with bytes and without sockets, at any time one likes:
-///
-/// ```
-/// use percore::apps::echo::Echo;
-/// use percore::session::Sessions;
-/// use percore::{Log, Peer, Settings};
-///
-/// let mut sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [0; 32]);
-/// let key = sessions.accept(Peer::UNIX).expect("a place");
-/// let mut input = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-///     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
-///     \x81\x82\0\0\0\0hi".to_vec();
-/// sessions.receive(key, &mut input);
-///
-/// assert_eq!(sessions.queue().next_dirty(), Some(key));
-/// let output = sessions.queue().single(key).expect("one piece");
-/// assert!(output.starts_with(b"HTTP/1.1 101 ") && output.ends_with(b"\r\n\r\n\x81\x02hi"));
-/// ```
 pub trait App {
     /// What the app keeps for each open connection; `()` costs nothing. Made by [`App::on_open`], lent to each handler
     /// that is called for the connection, and given back to [`App::on_close`].

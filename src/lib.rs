@@ -32,55 +32,138 @@
 //! # In reading order
 //!
 //! ```text
-//! socket bytes ─> reactor ─> session ─> protocol ─> App ─> Outbox ─> queue ─> reactor ─> socket bytes
+//! socket bytes ─> loop ─> session ─> protocol ─> App ─> Outbox ─> queue ─> loop ─> socket bytes
 //! ```
 //!
 //! * [`App`] is called with connections and messages, and answers through the [`Outbox`].
 //! * [`Server`] takes [`Settings`] for connections and [`ServerOptions`] for the process; [`Client`] connects instead.
-//! * [`protocol`] turns bytes into messages and back, for servers and for clients, without sockets and clocks.
-//! * [`session`] is all connections of a process without their sockets; [`reactor`] is the loop that owns those.
+//! * [`Bus`] connects the processes of a host: what one publishes on a channel, the subscribers of all hear.
 //!
 //! One thread runs it all: a handler may keep its state in plain fields, and must not block.
 //!
 //! Whole programs are in the folder `examples`: an echo, broadcast rooms, and state kept for each connection.
+//!
+//! # Features
+//!
+//! * `cli` (default): the command `percore`, and what it is made of. With `default-features = false` the library is the loop, the
+//!   protocol, compression, channels and the bus, and at most 35 crates.
+//! * `tls` (default): clients that connect to `wss://`. A server speaks TLS through a proxy before it.
+//! * `signals` (with `cli`): SIGTERM and SIGINT drain a server.
 
-pub mod app;
-pub mod apps;
-pub mod bench;
-pub mod bridge;
-pub mod bus;
+mod app;
+mod apps;
+#[cfg(feature = "cli")]
+mod bench;
+#[cfg(feature = "cli")]
+mod bridge;
+mod bus;
+#[cfg(feature = "cli")]
 pub mod cli;
-pub mod client;
-pub mod data;
-pub mod gateway;
-pub mod origin;
-pub mod os;
-pub mod outbox;
-pub mod protocol;
-pub mod reactor;
-pub mod session;
-pub mod supervisor;
+#[cfg(feature = "cli")]
+mod client;
+mod data;
+#[cfg(feature = "cli")]
+mod gateway;
+#[cfg(feature = "cli")]
+mod origin;
+mod os;
+mod outbox;
+mod protocol;
+mod reactor;
+mod session;
+#[cfg(feature = "cli")]
+mod supervisor;
 
+/// What the program's own tests, fuzz targets and benches reach inside by. Nothing of it is stable.
+#[doc(hidden)]
+pub mod internal {
+    pub mod app {
+        pub use crate::app::*;
+    }
+    pub mod apps {
+        pub use crate::apps::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod bench {
+        pub use crate::bench::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod bridge {
+        pub use crate::bridge::*;
+    }
+    pub mod bus {
+        pub use crate::bus::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod client {
+        pub use crate::client::*;
+    }
+    pub mod data {
+        pub use crate::data::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod gateway {
+        pub use crate::gateway::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod origin {
+        pub use crate::origin::*;
+    }
+    pub mod os {
+        pub use crate::os::*;
+    }
+    pub mod outbox {
+        pub use crate::outbox::*;
+    }
+    pub mod protocol {
+        pub use crate::protocol::*;
+    }
+    pub mod reactor {
+        pub use crate::reactor::*;
+    }
+    pub mod session {
+        pub use crate::session::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod supervisor {
+        pub use crate::supervisor::*;
+    }
+}
+
+// What an app is, and what it is called with.
 pub use app::{App, ConnectError, Error};
-pub use bus::event::BusEvent;
 pub use data::id::{ConnectionId, Participant, Peer};
-pub use data::log::{Level, Log};
-pub use data::network::Network;
-pub use data::presence::{Change, Presence};
-pub use data::record::{Interest, PublishError, Record, RecordKind, Records};
-pub use data::stats::Stats;
-pub use os::bus::{Bus, BusOptions};
-pub use os::listener::ListenAddr;
-pub use os::log_writer::LogFormat;
-pub use outbox::answers::{InvalidHeader, Ticket, Upgrade};
-pub use outbox::{Delivery, Outbox, SendRules, SlowConsumer};
+pub use protocol::client::{HandshakeError, Refusal};
 pub use protocol::close::CloseReason;
+pub use protocol::http::{Request, Response};
+pub use protocol::message::{Kind, Message};
+pub use protocol::{Role, Violation};
+pub use tungstenite::protocol::frame::coding::CloseCode;
+
+// What an app sends, answers and publishes through.
+pub use outbox::answers::{InvalidHeader, Ticket, Upgrade};
+pub use outbox::{Delivery, Outbox};
+
+// What it runs on.
+pub use data::histogram::Histogram;
+pub use data::network::Network;
+pub use data::rate::RateRules;
+pub use data::stats::Stats;
+pub use os::listener::ListenAddr;
+pub use outbox::{SendRules, SlowConsumer};
 pub use protocol::extension::DeflateMode;
 pub use protocol::forwarded::{ForwardedHeader, ProxyRules};
-pub use protocol::http::{HeadLimits, Request, Response};
-pub use protocol::message::{Kind, Message};
+pub use protocol::http::HeadLimits;
 pub use protocol::upgrade::UpgradeRules;
-pub use protocol::{Role, Violation};
-pub use reactor::{Client, Order, Outcome, READY, Server, ServerOptions, Target, Waker};
+pub use reactor::{Client, InvalidTarget, Outcome, Server, ServerOptions, Target, Waker};
 pub use session::Settings;
-pub use tungstenite::protocol::frame::coding::CloseCode;
+
+// What it logs.
+pub use data::log::{Level, Log};
+pub use os::log_writer::LogFormat;
+
+// What processes say to each other.
+pub use bus::event::BusEvent;
+pub use data::presence::{Change, Presence};
+pub use data::record::{Interest, PublishError, Record, RecordKind, Records};
+pub use os::bus::{Bus, BusOptions};

@@ -6,6 +6,7 @@ mod echo;
 mod limits;
 mod pacing;
 mod reading;
+#[cfg(feature = "cli")]
 pub(crate) mod shared;
 
 use crate::data::id::ConnectionId;

@@ -3,14 +3,14 @@
 
 #![allow(unsafe_code)]
 
-use percore::apps::echo::Echo;
-use percore::data::id::Peer;
-use percore::data::log::Log;
-use percore::data::pool::Pool;
-use percore::data::queue::{Lane, MAX_SLICES};
-use percore::data::wheel::Wheel;
-use percore::protocol::receiver::{Receiver, Rules, Scratch};
-use percore::session::Sessions;
+use percore::internal::apps::echo::Echo;
+use percore::internal::data::id::Peer;
+use percore::internal::data::log::Log;
+use percore::internal::data::pool::Pool;
+use percore::internal::data::queue::{Lane, MAX_SLICES};
+use percore::internal::data::wheel::Wheel;
+use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
+use percore::internal::session::Sessions;
 use percore::{Role, Settings};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

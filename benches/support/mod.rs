@@ -2,11 +2,11 @@
 //!
 //! The frames are copied into a read buffer, as `read(2)` would, and what would be written is only counted.
 
-use percore::apps::echo::Echo;
-use percore::data::queue::MAX_SLICES;
-use percore::protocol::frame::{MAX_HEADER_BYTES, encode};
-use percore::protocol::mask::{self, Mask};
-use percore::session::Sessions;
+use percore::internal::apps::echo::Echo;
+use percore::internal::data::queue::MAX_SLICES;
+use percore::internal::protocol::frame::{MAX_HEADER_BYTES, encode};
+use percore::internal::protocol::mask::{self, Mask};
+use percore::internal::session::Sessions;
 use percore::{Kind, Log, Peer, Settings};
 use std::io::IoSlice;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! The subscriber counts messages by their bytes, as all of them have one length; publishers have Redis send no replies
 //! where they would only throw them away.
 
-use percore::os::cpus;
+use percore::internal::os::cpus;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;

@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::protocol::content::{Content, Framing};
+use percore::internal::protocol::content::{Content, Framing};
 
 const LIMIT: usize = 500;
 const OVERHEAD: usize = 60;

@@ -7,7 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use percore::Violation;
-use percore::protocol::deflate::{Deflater, Inflater, Output};
+use percore::internal::protocol::deflate::{Deflater, Inflater, Output};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&[mode, level, limit], bytes)) = bytes.split_first_chunk::<3>() else { return };

@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::protocol::frame::{self, Head, MAX_HEADER_BYTES};
-use percore::protocol::mask;
+use percore::internal::protocol::frame::{self, Head, MAX_HEADER_BYTES};
+use percore::internal::protocol::mask;
 use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 

@@ -7,10 +7,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::data::pool::Pool;
-use percore::protocol::deflate::Inflater;
-use percore::protocol::mask;
-use percore::protocol::receiver::{Event, Piece, Receiver, Rules, Scratch};
+use percore::internal::data::pool::Pool;
+use percore::internal::protocol::deflate::Inflater;
+use percore::internal::protocol::mask;
+use percore::internal::protocol::receiver::{Event, Piece, Receiver, Rules, Scratch};
 use percore::{Kind, Message, Role, Violation};
 
 #[derive(PartialEq, Debug)]

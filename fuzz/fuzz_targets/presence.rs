@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::bus::list::{header, read};
+use percore::internal::bus::list::{header, read};
 use percore::{Participant, Presence, Records};
 
 fuzz_target!(|bytes: &[u8]| {

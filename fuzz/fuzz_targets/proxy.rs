@@ -7,8 +7,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use percore::Peer;
-use percore::protocol::forwarded::{self, ForwardedHeader, ProxyRules};
-use percore::protocol::proxy_header::{self, MAX_HEADER_BYTES};
+use percore::internal::protocol::forwarded::{self, ForwardedHeader, ProxyRules};
+use percore::internal::protocol::proxy_header::{self, MAX_HEADER_BYTES};
 use std::net::SocketAddr;
 
 const CLIENT: &str = "203.0.113.7:47011";

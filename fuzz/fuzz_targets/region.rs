@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::bus::atomic::{AtomicU64, Ordering};
-use percore::bus::envelope::{HEAD_BYTES, read};
-use percore::bus::region::{Geometry, Region};
-use percore::bus::ring::{Reader, Writer};
+use percore::internal::bus::atomic::{AtomicU64, Ordering};
+use percore::internal::bus::envelope::{HEAD_BYTES, read};
+use percore::internal::bus::region::{Geometry, Region};
+use percore::internal::bus::ring::{Reader, Writer};
 
 /// Reads of one ring: more than its length in records cannot be needed.
 const MOST_READS: usize = 1024;

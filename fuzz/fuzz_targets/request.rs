@@ -8,10 +8,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use libfuzzer_sys::fuzz_target;
-use percore::protocol::client::{ClientHandshake, Offer};
-use percore::protocol::extension::DeflateMode;
-use percore::protocol::http::{self, HeadLimits, MAX_HEADERS};
-use percore::protocol::upgrade::{self, UpgradeRules};
+use percore::internal::protocol::client::{ClientHandshake, Offer};
+use percore::internal::protocol::extension::DeflateMode;
+use percore::internal::protocol::http::{self, HeadLimits, MAX_HEADERS};
+use percore::internal::protocol::upgrade::{self, UpgradeRules};
 use percore::{Peer, Request};
 
 const ORIGIN: &str = "https://a.example";

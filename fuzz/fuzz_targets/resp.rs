@@ -4,8 +4,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::bridge::resp::Replies;
-use percore::bridge::wire;
+use percore::internal::bridge::resp::Replies;
+use percore::internal::bridge::wire;
 
 const LIMIT: usize = 256;
 

@@ -7,22 +7,25 @@ mod ask;
 mod bench;
 mod bridge;
 mod bus;
-pub mod bus_flags;
+mod bus_flags;
 mod client;
 mod environment;
 mod examples;
-pub mod flags;
+mod flags;
 mod gateway;
 mod gateway_key;
 mod healthcheck;
 mod limit_flags;
 mod output;
+mod own;
 mod reload;
 mod serve;
-pub mod service_flags;
+mod service_flags;
 mod shell;
-pub mod units;
+mod units;
 mod workers;
+
+pub use own::serve;
 
 use crate::data::log::in_words;
 use crate::os::log_writer;
@@ -72,6 +75,7 @@ enum Command {
 
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
+    let report = |result| report("percore", Cli::command, result);
     let mut command = environment::with_variables(shell::command());
     if !io::stdout().is_terminal() {
         // Lines as they are, for whoever looks for something in them.
@@ -91,19 +95,19 @@ pub fn main() -> ExitCode {
         Ok((Cli { command: Command::Healthcheck(flags) }, _)) => report(healthcheck::run(flags)),
         Ok((Cli { command: Command::Completions(flags) }, _)) => report(shell::completions(flags)),
         Ok((Cli { command: Command::Man(flags) }, _)) => report(shell::man(flags)),
-        Err(error) if is_help(error.kind()) => help(&error),
+        Err(error) if is_help(error.kind()) => help("percore", &error),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }
 }
 
 /// Prints a text that was asked for; what was not, because there was no command, is an error.
-fn help(error: &clap::Error) -> ExitCode {
+fn help(name: &str, error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     if error.use_stderr() {
         let _ = io::stderr().write_all(text.as_bytes());
         return ExitCode::from(2);
     }
-    report(output::print(&text))
+    report(name, Cli::command, output::print(&text))
 }
 
 /// Whether what the parser has to say is not an error but a text that was asked for, or may as well have been.
@@ -131,7 +135,8 @@ enum Failure {
     Unread,
 }
 
-fn report(result: Result<(), Failure>) -> ExitCode {
+/// The exit code of the program `name`, whose command line is `command`, after a line about what went wrong.
+fn report(name: &str, command: impl FnOnce() -> clap::Command, result: Result<(), Failure>) -> ExitCode {
     let (line, code) = match result {
         Ok(()) | Err(Failure::Unread) => {
             log_writer::finish();
@@ -139,13 +144,13 @@ fn report(result: Result<(), Failure>) -> ExitCode {
         }
         Err(Failure::Usage(line)) => {
             let words: Vec<String> = env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-            match environment::source(&Cli::command(), &line, &words) {
+            match environment::source(&command(), &line, &words) {
                 Some(variable) => (format!("{variable} in the environment: {line}"), 2),
                 None => (line, 2),
             }
         }
         Err(Failure::Run(line)) => (line, 1),
     };
-    log_writer::last_line(&format!("percore: {}", in_words(&line)));
+    log_writer::last_line(&format!("{name}: {}", in_words(&line)));
     ExitCode::from(code)
 }

@@ -131,9 +131,14 @@ pub(super) enum Part {
     Worker,
 }
 
-pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
+/// What a process that serves begins with.
+pub(super) fn prepare() {
     give_memory_back();
     raise_descriptor_limit();
+}
+
+pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
+    prepare();
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
             let server = if hostname_prefix { server.or_listen_at_server_addr()? } else { server };
@@ -218,7 +223,7 @@ fn serve_gateway(flags: GatewayFlags, part: Part) -> Result<(), Failure> {
 }
 
 /// Whether this process has others serve.
-fn supervises(checked: &Checked, part: Part) -> bool {
+pub(super) fn supervises(checked: &Checked, part: Part) -> bool {
     part == Part::Main && checked.workers != Workers::Plain
 }
 
@@ -227,7 +232,7 @@ fn failed(error: io::Error) -> Failure {
 }
 
 /// Serves in this process.
-fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
+pub(super) fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
     serve_prepared(app, checked, part, |server, _, _| Ok(server))
 }
 
@@ -363,7 +368,7 @@ fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
 }
 
 /// Runs workers, of an app that broadcasts or not.
-fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
+pub(super) fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
     let place = checked.bus.clone();
     let workers = match place {
         BusPlace::Folder(_) => workers_on_bus(&mut checked)?,
@@ -391,7 +396,9 @@ fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
         }
         BusPlace::Private if broadcasts => {
             let bus = private.insert(PrivateBus::create(bus_options).map_err(failed)?);
-            arguments.extend(["--bus".into(), bus.path().into()]);
+            // What is behind -- belongs to the app.
+            let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+            arguments.splice(end..end, ["--bus".into(), bus.path().into()]);
         }
         BusPlace::Private | BusPlace::Off => {}
     }

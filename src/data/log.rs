@@ -136,6 +136,7 @@ impl Log {
 
     /// Queues a record, if its level is kept. Beyond 4096 records or 512 KiB of text in a pass they are only counted, and
     /// the count is logged.
+    #[doc(hidden)]
     pub fn push(&mut self, level: Level, event: &'static str, fields: &[(&'static str, &dyn Field)], text: String) {
         if self.keeps(level) && self.has_room() {
             let fields = fields.iter().map(|(name, value)| (*name, value.value())).collect();
@@ -177,6 +178,7 @@ impl Log {
     }
 
     /// Takes what was queued.
+    #[doc(hidden)]
     pub fn take(&mut self) -> Vec<Record> {
         self.text_bytes = 0;
         let mut records = std::mem::take(&mut self.records);

@@ -61,7 +61,7 @@ impl Part {
 /// Who is on which channel, of all participants.
 ///
 /// ```
-/// use percore::data::presence::Presence;
+/// use percore::Presence;
 /// use percore::{Participant, Record, RecordKind};
 ///
 /// let (mut presence, from) = (Presence::default(), Participant { slot: 1, generation: 1 });

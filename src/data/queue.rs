@@ -5,7 +5,7 @@
 //! connections can be stored once, and a connection costs one write a pass. Only what the socket did not take is
 //! moved to the lane's own backlog. A large message that already has a buffer of its own is queued with it, uncopied, and
 //! one that lies in the read buffer is queued where it lies ([`Input`]). What many connections are sent is stored once
-//! ([`common`]), also for those who have to wait for it.
+//! (`common`), also for those who have to wait for it.
 //!
 //! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog; the arena and the read
 //! buffer are empty.
@@ -317,6 +317,7 @@ impl OutQueue {
         }
     }
 
+    #[inline]
     fn link(&mut self, key: u32, span: Span) {
         let index = self.spans.len() as u32;
         self.spans.push(span);
@@ -367,6 +368,7 @@ impl OutQueue {
 
     /// The next lane that has bytes to write, in the order in which they became so. Every lane that this gives is
     /// written ([`OutQueue::gather`], then [`OutQueue::sent`]) before the next is asked for.
+    #[inline]
     pub fn next_dirty(&mut self) -> Option<u32> {
         self.end_run();
         loop {
@@ -377,7 +379,7 @@ impl OutQueue {
             if !std::mem::take(&mut lane.dirty) || lane.queued == 0 {
                 continue;
             }
-            if self.is_due(key) {
+            if lane.waits == Waits::No || self.is_due(key) {
                 return Some(key);
             }
             self.retain(key);
@@ -447,6 +449,7 @@ impl OutQueue {
     }
 
     /// Ends a flush: all dirty lanes were written, so the arena begins anew.
+    #[inline]
     pub fn end_flush(&mut self) {
         debug_assert_eq!(self.next_dirty, self.dirty.len(), "a dirty lane was not written");
         self.dirty.clear();

@@ -48,6 +48,7 @@ impl RateRules {
     }
 
     /// How many messages may be taken now, at least 1.
+    #[doc(hidden)]
     pub fn allowance(&self, bucket: &Bucket, now: Duration) -> u64 {
         if self.messages == 0 {
             return u64::MAX;
@@ -57,12 +58,14 @@ impl RateRules {
     }
 
     /// Takes what came. More than is there may be taken; it is waited for afterwards.
+    #[doc(hidden)]
     pub fn take(&self, bucket: &mut Bucket, messages: u64, bytes: u64, now: Duration) {
         bucket.messages = bucket.messages.max(nanos(now)).saturating_add(self.message_nanos(messages));
         bucket.bytes = bucket.bytes.max(nanos(now)).saturating_add(self.byte_nanos(bytes));
     }
 
     /// When more may be taken; `None` for now.
+    #[doc(hidden)]
     pub fn wait_until(&self, bucket: &Bucket, now: Duration) -> Option<Duration> {
         // A message more must fit; of bytes it is enough that there is no debt.
         let messages = bucket.messages.saturating_add(self.message_nanos(1));

@@ -123,6 +123,7 @@ macro_rules! stats {
             }
 
             /// Each metric with its words, in the order of the fields.
+            #[doc(hidden)]
             pub fn metrics(&self) -> Vec<(Metric, &[u64])> {
                 vec![$((
                     Metric {

@@ -2,7 +2,7 @@
 //!
 //! A slot is a tick of [`TICK`]; a deadline further away than the wheel is round stays in its slot and is passed
 //! over until its round has come. Timers live in one table by connection index, linked through it. Ticks are counted in
-//! 64 bits; a timer keeps the lower 32 of its own, which tell it from any other within [`FARTHEST`] of now.
+//! 64 bits; a timer keeps the lower 32 of its own, which tell it from any other within `FARTHEST` of now.
 //!
 //! Invariant: a timer is in exactly one slot's list while armed, the slot of its own deadline, and in none otherwise.
 
@@ -30,7 +30,7 @@ struct Timer {
 /// One deadline for each key. Keys are small indices, as a slab gives them.
 ///
 /// ```
-/// use percore::data::wheel::{TICK, Wheel};
+/// use percore::internal::data::wheel::{TICK, Wheel};
 /// use std::time::Duration;
 ///
 /// let (mut wheel, mut expired) = (Wheel::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! Where an origin is, and what requests for it say.
 
 use crate::os::listener::ListenAddr;
-use crate::os::resolve::Place;
+use crate::os::resolve::Endpoint;
 use crate::os::url::Url;
 use rustls::pki_types::ServerName;
 use std::io;
@@ -53,9 +53,9 @@ impl Target {
     /// The addresses there, in the order in which to try them.
     pub(super) async fn addrs(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.url.place {
-            Place::Addr(ListenAddr::Tcp(addr)) => Ok(vec![*addr]),
-            Place::Addr(ListenAddr::Unix(_)) => Ok(Vec::new()),
-            Place::Name { host, port } => Ok(lookup_host((host.as_str(), *port)).await?.collect()),
+            Endpoint::Addr(ListenAddr::Tcp(addr)) => Ok(vec![*addr]),
+            Endpoint::Addr(ListenAddr::Unix(_)) => Ok(Vec::new()),
+            Endpoint::Name { host, port } => Ok(lookup_host((host.as_str(), *port)).await?.collect()),
         }
     }
 
@@ -70,7 +70,7 @@ impl Target {
     /// The path of a unix socket.
     pub(super) fn socket(&self) -> Option<&Path> {
         match &self.url.place {
-            Place::Addr(ListenAddr::Unix(path)) => Some(path),
+            Endpoint::Addr(ListenAddr::Unix(path)) => Some(path),
             _ => None,
         }
     }

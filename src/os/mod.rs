@@ -9,7 +9,9 @@ mod defer_accept;
 pub mod descriptors;
 pub mod holder;
 pub mod hostname;
+#[cfg(feature = "cli")]
 pub mod inherited;
+#[cfg(feature = "cli")]
 pub mod ledger;
 pub mod listener;
 pub mod locks;
@@ -19,10 +21,20 @@ pub mod other_end;
 pub mod patient;
 pub mod resolve;
 pub mod shared_words;
+#[cfg(feature = "signals")]
+pub mod signals;
+#[cfg(not(feature = "signals"))]
+#[path = "signals_absent.rs"]
 pub mod signals;
 pub mod stream;
+#[cfg(feature = "tls")]
 pub mod tls;
-pub mod tls_socket;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_absent.rs"]
+pub mod tls;
+#[cfg(feature = "tls")]
+mod tls_socket;
+#[cfg(feature = "tls")]
 mod tls_unverified;
 pub mod url;
 pub mod usage;

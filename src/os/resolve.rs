@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// Where a server is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Endpoint {
     /// At this address.
     Addr(ListenAddr),
     /// At the addresses of this host, as they are when one connects.
@@ -19,12 +19,12 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl Endpoint {
     /// `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT`, with `default_port` where it names none.
     ///
     /// # Errors
     /// A sentence that names what is wrong.
-    pub fn named(host: &str, default_port: u16) -> Result<Place, String> {
+    pub fn named(host: &str, default_port: u16) -> Result<Endpoint, String> {
         let (name, port) = match host.rsplit_once(':').filter(|_| has_port(host)) {
             Some((name, port)) => {
                 let number = port.parse().map_err(|_| format!("'{port}', of '{host}', is no port: give 1 to 65535"))?;
@@ -33,11 +33,11 @@ impl Place {
             None => (host, default_port),
         };
         match format!("{name}:{port}").parse() {
-            Ok(addr) => Ok(Place::Addr(ListenAddr::Tcp(addr))),
+            Ok(addr) => Ok(Endpoint::Addr(ListenAddr::Tcp(addr))),
             Err(_) if name.is_empty() || name.contains(['[', ']', ':']) => {
                 Err(format!("'{host}' is no name of a host"))
             }
-            Err(_) => Ok(Place::Name { host: name.to_owned(), port }),
+            Err(_) => Ok(Endpoint::Name { host: name.to_owned(), port }),
         }
     }
 
@@ -47,8 +47,8 @@ impl Place {
     /// A sentence that names the host.
     pub fn addrs(&self) -> Result<Vec<ListenAddr>, String> {
         match self {
-            Place::Addr(addr) => Ok(vec![addr.clone()]),
-            Place::Name { host, port } => {
+            Endpoint::Addr(addr) => Ok(vec![addr.clone()]),
+            Endpoint::Name { host, port } => {
                 let addrs = resolve_all(host, *port)?.into_iter().map(ListenAddr::Tcp).collect::<Vec<_>>();
                 if addrs.is_empty() { Err(format!("'{host}' has no address")) } else { Ok(addrs) }
             }
@@ -58,38 +58,38 @@ impl Place {
     /// The first of the addresses there.
     ///
     /// # Errors
-    /// As [`Place::addrs`].
+    /// As [`Endpoint::addrs`].
     pub fn first_addr(&self) -> Result<ListenAddr, String> {
         Ok(self.addrs()?.swap_remove(0))
     }
 }
 
-impl From<ListenAddr> for Place {
-    fn from(addr: ListenAddr) -> Place {
-        Place::Addr(addr)
+impl From<ListenAddr> for Endpoint {
+    fn from(addr: ListenAddr) -> Endpoint {
+        Endpoint::Addr(addr)
     }
 }
 
-impl FromStr for Place {
+impl FromStr for Endpoint {
     type Err = String;
 
     /// Reads `HOST:PORT`, `IP:PORT`, `[v6]:PORT` or `unix:PATH`.
-    fn from_str(text: &str) -> Result<Place, String> {
+    fn from_str(text: &str) -> Result<Endpoint, String> {
         if text.starts_with("unix:") {
-            return text.parse().map(Place::Addr);
+            return text.parse().map(Endpoint::Addr);
         }
         if !has_port(text) {
             return Err(format!("'{text}' names no port"));
         }
-        Place::named(text, 0)
+        Endpoint::named(text, 0)
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Addr(addr) => addr.fmt(f),
-            Place::Name { host, port } => write!(f, "{host}:{port}"),
+            Endpoint::Addr(addr) => addr.fmt(f),
+            Endpoint::Name { host, port } => write!(f, "{host}:{port}"),
         }
     }
 }

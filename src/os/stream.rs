@@ -1,7 +1,7 @@
 //! A connected socket, TCP or unix, perhaps with TLS on it.
 
 use super::listener::ListenAddr;
-use super::tls_socket::TlsSocket;
+use super::tls::TlsSocket;
 use crate::data::id::Peer;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event::Source};

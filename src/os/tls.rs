@@ -1,6 +1,7 @@
 //! TLS for the side that connects, over a non-blocking stream.
 
 use super::stream::Stream;
+pub use super::tls_socket::TlsSocket;
 use super::tls_unverified::Anyone;
 use mio::{Registry, Token};
 use rustls::crypto::ring::default_provider;

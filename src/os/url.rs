@@ -1,7 +1,7 @@
 //! URLs as people type them on the command line, and where they lead. Each command says which schemes it takes.
 
 use super::listener::ListenAddr;
-use super::resolve::{Place, has_port};
+use super::resolve::{Endpoint, has_port};
 use std::fmt;
 
 /// A URL, of which nothing was looked up yet.
@@ -10,7 +10,7 @@ pub struct Url {
     /// What stands before `://`, in small letters; `unix` for a socket's path.
     pub scheme: &'static str,
     /// Where to connect.
-    pub place: Place,
+    pub place: Endpoint,
     /// Value of the Host header: the name, and the port where one was typed.
     pub host: String,
     /// Path and query, as a request has them; empty when none was typed.
@@ -35,7 +35,7 @@ impl Url {
             if path.is_empty() {
                 return Err("unix: needs the path of a socket, as in unix:/run/percore.sock".into());
             }
-            let place = Place::Addr(ListenAddr::Unix(path.into()));
+            let place = Endpoint::Addr(ListenAddr::Unix(path.into()));
             return Ok(Url { scheme: "unix", place, host: "localhost".into(), target: escaped(target) });
         }
         let names = || {
@@ -57,7 +57,7 @@ impl Url {
         if default_port.is_none() && !has_port(host) {
             return Err(format!("'{text}' names no port"));
         }
-        let place = Place::named(host, default_port.unwrap_or_default())?;
+        let place = Endpoint::named(host, default_port.unwrap_or_default())?;
         let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
         let target = escaped(&target);
         Ok(Url { scheme, place, host: host.to_owned(), target })
@@ -79,8 +79,8 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Addr(ListenAddr::Unix(path)) if self.target.is_empty() => write!(f, "unix:{}", path.display()),
-            Place::Addr(ListenAddr::Unix(path)) => write!(f, "unix:{}:{}", path.display(), self.target),
+            Endpoint::Addr(ListenAddr::Unix(path)) if self.target.is_empty() => write!(f, "unix:{}", path.display()),
+            Endpoint::Addr(ListenAddr::Unix(path)) => write!(f, "unix:{}:{}", path.display(), self.target),
             _ => write!(f, "{}://{}{}", self.scheme, self.host, self.target),
         }
     }

@@ -80,7 +80,7 @@ impl std::error::Error for HandshakeError {}
 ///
 /// ```
 /// use percore::DeflateMode;
-/// use percore::protocol::client::{ClientHandshake, Offer};
+/// use percore::internal::protocol::client::{ClientHandshake, Offer};
 ///
 /// let offer = Offer {
 ///     target: "/ws?room=1".into(),
@@ -100,7 +100,7 @@ impl std::error::Error for HandshakeError {}
 /// let opened = handshake.read(answer, 0)?.expect("the answer is all there");
 /// assert_eq!(opened.subprotocol.as_deref(), Some("chat"));
 /// assert_eq!(&answer[opened.head_bytes..], b"\x81\x02hi");
-/// # Ok::<(), percore::protocol::client::HandshakeError>(())
+/// # Ok::<(), percore::internal::protocol::client::HandshakeError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClientHandshake {

@@ -27,6 +27,7 @@ impl Request<'_> {
     /// Lengths that contradict each other or are no numbers; a Transfer-Encoding beside a length or of HTTP/1.0, one that
     /// does not end in `chunked`, and one that is not known here (501). Where such content ends nobody can say for sure, so
     /// the connection is to end after the answer.
+    #[doc(hidden)]
     pub fn framing(&self) -> Result<Framing, BadRequest> {
         let lengths = self.raw_values("content-length").flat_map(|value| value.split(|byte| *byte == b','));
         let mut lengths = lengths.map(<[u8]>::trim_ascii);
@@ -68,6 +69,7 @@ impl Request<'_> {
     ///
     /// # Errors
     /// 417 for any other expectation.
+    #[doc(hidden)]
     pub fn expects_continue(&self) -> Result<bool, BadRequest> {
         let items = self.raw_values("expect").flat_map(|value| value.split(|byte| *byte == b','));
         let mut expects = false;

@@ -178,6 +178,7 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// As [`Request::framing`].
+    #[doc(hidden)]
     pub fn has_content(&self) -> Result<bool, BadRequest> {
         self.framing().map(|framing| framing != Framing::Empty)
     }

@@ -3,9 +3,7 @@
 //! Written as plain loops over blocks that the compiler turns into vector code; for long payloads a copy of the loop
 //! for the widest registers of the CPU is chosen at run time.
 
-use multiversion::multiversion;
-
-/// Below this a call through a pointer costs more than wide registers give.
+/// Below this the choice costs more than wide registers give.
 const WIDE_FROM_BYTES: usize = 512;
 const CACHE_LINE: usize = 64;
 const BLOCK: usize = 32;
@@ -45,17 +43,40 @@ pub fn copy(from: &[u8], to: &mut [u8], mask: Mask) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2", "aarch64+neon"))]
 fn apply_wide(bytes: &mut [u8], mask: Mask) {
     // A vector written across two cache lines costs two writes.
     let until_aligned = bytes.as_ptr().align_offset(CACHE_LINE).min(bytes.len());
     let (first, aligned) = bytes.split_at_mut(until_aligned);
     apply_blocks(first, mask);
-    apply_blocks(aligned, rotate(mask, first.len()));
+    let mask = rotate(mask, first.len());
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[allow(unsafe_code)]
+        // SAFETY: the CPU has AVX2.
+        return unsafe { apply_avx2(aligned, mask) };
+    }
+    apply_blocks(aligned, mask);
 }
 
-#[multiversion(targets("x86_64+avx2", "aarch64+neon"))]
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn apply_avx2(bytes: &mut [u8], mask: Mask) {
+    apply_blocks(bytes, mask);
+}
+
 fn copy_wide(from: &[u8], to: &mut [u8], mask: Mask) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        #[allow(unsafe_code)]
+        // SAFETY: the CPU has AVX2.
+        return unsafe { copy_avx2(from, to, mask) };
+    }
+    copy_blocks(from, to, mask);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn copy_avx2(from: &[u8], to: &mut [u8], mask: Mask) {
     copy_blocks(from, to, mask);
 }
 

@@ -26,6 +26,7 @@ impl Kind {
     }
 
     /// The opcode of a message's first frame.
+    #[doc(hidden)]
     #[inline]
     pub fn opcode(self) -> OpCode {
         match self {

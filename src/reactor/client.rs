@@ -2,43 +2,25 @@
 
 use super::event_loop::{EventLoop, Outcome, Setup};
 use super::seed;
+use super::target::Target;
 use super::waker::Waker;
 use crate::app::App;
 use crate::data::log::Log;
 use crate::os::clock::Clock;
 use crate::os::log_writer;
-use crate::os::resolve::Place;
+use crate::os::resolve::Endpoint;
 use crate::os::signals::{self, Signals};
-use crate::os::tls::TlsClient;
 use crate::protocol::Role;
-use crate::protocol::client::Offer;
 use crate::session::{Sessions, Settings};
 use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
-
-/// Where a client connects to.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Where the server is. A name is looked up for each connection, on a thread of its own, and its addresses are tried
-    /// one after another.
-    pub addr: Place,
-    /// Our own address, for a machine that has several; `None` lets the kernel choose. A unix socket has none.
-    pub source: Option<IpAddr>,
-    /// What is asked for in the handshake.
-    pub offer: Arc<Offer>,
-    /// For TLS, whom to trust, and the name that the certificate is to be for.
-    pub tls: Option<(TlsClient, String)>,
-}
 
 /// A client of one app: the same loop and the same [`App`] as a server's, on connections that the app orders by
 /// [`Outbox::connect`](crate::Outbox::connect). [`App::on_tick`], which is called at the start, is the place for the
 /// first of them.
 ///
 /// ```no_run
-/// use percore::protocol::client::Offer;
-/// use percore::{App, Client, CloseReason, ConnectionId, DeflateMode, Message, Outbox, Request, Target};
+/// use percore::{App, Client, ConnectionId, Message, Outbox, Request, Target};
 /// use std::time::Duration;
 ///
 /// /// Asks for an echo, and stops.
@@ -59,15 +41,7 @@ pub struct Target {
 ///     }
 /// }
 ///
-/// let offer = Offer {
-///     target: "/".into(),
-///     host: "localhost:8080".into(),
-///     subprotocols: Vec::new(),
-///     deflate: DeflateMode::Off,
-///     headers: Vec::new(),
-/// };
-/// let addr = "127.0.0.1:8080".parse()?;
-/// Client::new(Once).target(Target { addr, source: None, offer: offer.into(), tls: None }).run()?;
+/// Client::new(Once).target(Target::parse("ws://localhost:8080/")?).run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Client<A: App> {
@@ -156,9 +130,9 @@ impl<A: App> Client<A> {
             // Such a server is compared with others, whose answers need no unmasking.
             sessions.outbox.random = None;
         }
-        let has_names = self.targets.iter().any(|target| matches!(target.addr, Place::Name { .. }));
+        let has_names = self.targets.iter().any(|target| matches!(target.addr, Endpoint::Name { .. }));
         let setup = Setup {
-            signals: Some(Signals::new(&signals::ENDING)?),
+            signals: cfg!(feature = "signals").then(|| Signals::new(&signals::ENDING)).transpose()?,
             targets: self.targets,
             handshake: self.handshake,
             drain_timeout: self.drain_timeout,

@@ -1,13 +1,13 @@
 //! The connections that the app ordered: their names looked up, and their addresses tried, one after another.
 
-use super::client::Target;
 use super::event_loop::EventLoop;
 use super::sockets::token;
+use super::target::Target;
 use crate::app::{App, ConnectError};
 use crate::data::id::Peer;
 use crate::data::log::in_words;
 use crate::os::listener::ListenAddr;
-use crate::os::resolve::Place;
+use crate::os::resolve::Endpoint;
 use crate::os::stream::Stream;
 use crate::outbox::Order;
 use std::collections::{HashMap, VecDeque};
@@ -38,7 +38,7 @@ impl<A: App> EventLoop<A> {
         for order in self.sessions.take_orders() {
             match self.setup.targets.get(order.target).map(|target| &target.addr) {
                 None => {}
-                Some(Place::Addr(addr)) => {
+                Some(Endpoint::Addr(addr)) => {
                     let addr = addr.clone();
                     self.dial(order, [addr].into());
                 }
@@ -48,7 +48,7 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Looks up a name, on a thread of its own because the system's resolver may take its time.
-    fn look_up(&mut self, order: Order, name: Place) {
+    fn look_up(&mut self, order: Order, name: Endpoint) {
         let (sender, waker) = (self.dialing.sender.clone(), self.setup.waker.clone());
         let thread = std::thread::Builder::new().name("lookup".into()).spawn(move || {
             // Nobody may wait for it any more.

@@ -3,11 +3,11 @@
 //! Sockets are edge-triggered and registered once. A short read means that a socket is drained (but with TLS), so there is no
 //! read only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
 
-use super::client::Target;
 use super::dialing::Dialing;
 use super::seat::Seat;
 use super::sockets::{BUS, CONTROL, HANG_UP, Purpose, SIGNALS, Sockets, WAKER, Wake, wake};
 use super::supervised::{Order as Command, Published, READY, next_order};
+use super::target::Target;
 use super::waker::Waker;
 use super::writing::FAN_OUT_SHARE;
 use crate::app::App;

@@ -8,15 +8,18 @@ mod seat;
 mod server;
 mod sockets;
 mod supervised;
+mod target;
 mod turns;
 mod waker;
 mod writing;
 
-pub use client::{Client, Target};
+pub use client::Client;
 pub use event_loop::Outcome;
+#[cfg(feature = "cli")]
 pub(crate) use server::check_open_to_all;
 pub use server::{Server, ServerOptions};
 pub use supervised::{Order, READY};
+pub use target::{InvalidTarget, Target};
 pub use waker::Waker;
 
 use rand::TryRng;

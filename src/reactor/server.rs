@@ -41,7 +41,7 @@ pub struct ServerOptions {
     /// makes one often enough even when there is nothing to do. Zero when nobody looks. Default 10 s.
     pub hang_timeout: Duration,
     /// Whether SIGTERM and SIGINT are taken over, to drain, and SIGHUP, to be ignored. Without, nothing but an error or the end
-    /// of the process ends [`Server::run`]. Default true.
+    /// of the process ends [`Server::run`]. Default true, with the feature `signals`; without it an error.
     pub signals: bool,
 }
 
@@ -55,7 +55,7 @@ impl Default for ServerOptions {
             log_format: LogFormat::Text,
             busy_poll: Duration::ZERO,
             hang_timeout: Duration::from_secs(10),
-            signals: true,
+            signals: cfg!(feature = "signals"),
         }
     }
 }
@@ -102,8 +102,17 @@ impl<A: App> Server<A> {
     /// A server with default settings that does not listen yet and logs nothing.
     ///
     /// ```no_run
-    /// use percore::{Level, Log, Server, ServerOptions, Settings, apps::echo::Echo};
+    /// # use percore::{App, ConnectionId, Message, Outbox, Request};
+    /// use percore::{Level, Log, Server, ServerOptions, Settings};
     /// use std::time::Duration;
+    /// # struct Echo;
+    /// # impl App for Echo {
+    /// #     type Connection = ();
+    /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
+    /// #     fn on_message(&mut self, id: ConnectionId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
+    /// #         out.echo(id, message);
+    /// #     }
+    /// # }
     ///
     /// let server = Server::new(Echo)
     ///     .settings(Settings { max_connections: 5_000, ..Settings::default() })
@@ -176,12 +185,14 @@ impl<A: App> Server<A> {
     }
 
     /// Listens by a socket that listens already, such as one that was inherited.
+    #[doc(hidden)]
     pub fn listener(mut self, listener: Listener) -> Server<A> {
         self.listeners.push(listener);
         self
     }
 
     /// The same for the service, as [`Server::listen_service`].
+    #[doc(hidden)]
     pub fn service_listener(mut self, listener: Listener) -> Server<A> {
         self.service_listeners.push(listener);
         self
@@ -189,11 +200,13 @@ impl<A: App> Server<A> {
 
     /// Takes [orders](super::Order) over this line, and drains when it ends. Says [`READY`](super::READY) over it at the
     /// beginning of [`Server::run`].
+    #[doc(hidden)]
     pub fn control(self, control: Control) -> Server<A> {
         Server { control: Some(control), ..self }
     }
 
     /// Shows the counters there, as [`Stats::words`](crate::Stats::words), after each pass of the loop.
+    #[doc(hidden)]
     pub fn counters(self, counters: Arc<SharedWords>) -> Server<A> {
         Server { counters: Some(counters), ..self }
     }
@@ -210,6 +223,7 @@ impl<A: App> Server<A> {
     }
 
     /// The app, to be told what is known only now.
+    #[cfg(feature = "cli")]
     pub(crate) fn app_mut(&mut self) -> &mut A {
         &mut self.app
     }

@@ -42,9 +42,12 @@ pub(super) struct Shortage {
 impl Shortage {
     /// When ended connections are to be logged, or the allocator is to give memory back.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let log = (self.unlogged > 0).then(|| self.logged.map_or(Duration::ZERO, |last| last + LOG_EVERY));
         let relief = self.is_much_less().then_some(self.relieved + RELIEF_EVERY);
-        log.into_iter().chain(relief).min()
+        self.log_deadline().into_iter().chain(relief).min()
+    }
+
+    fn log_deadline(&self) -> Option<Duration> {
+        (self.unlogged > 0).then(|| self.logged.map_or(Duration::ZERO, |last| last + LOG_EVERY))
     }
 
     /// Notes that connections may hold less than when that was looked at last.
@@ -184,7 +187,7 @@ impl<A: App> Sessions<A> {
 
     /// Logs which connections were ended, if it is time to.
     pub(super) fn log_shortage(&mut self) {
-        if self.shortage.next_deadline().is_none_or(|at| at > self.now) {
+        if self.shortage.log_deadline().is_none_or(|at| at > self.now) {
             return;
         }
         self.shortage.logged = Some(self.now);

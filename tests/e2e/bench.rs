@@ -38,7 +38,7 @@ fn faulty(after: impl Fn(TcpStream) + Send + Copy + 'static) -> String {
                 }
                 let text = String::from_utf8(request).expect("a request is text");
                 let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
-                let accept = percore::protocol::upgrade::accept_value(key);
+                let accept = percore::internal::protocol::upgrade::accept_value(key);
                 let answer = format!(
                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                      Sec-WebSocket-Accept: {accept}\r\n\r\n"

@@ -3,7 +3,7 @@
 use crate::common::redis::{Host, Redis, free_port, keys};
 use crate::common::{Server, TempDir, eventually};
 use percore::RecordKind;
-use percore::bridge::dialect::slot_of;
+use percore::internal::bridge::dialect::slot_of;
 use std::process::Command;
 
 const PASSWORD: &str = "a-word";

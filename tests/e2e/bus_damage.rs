@@ -1,7 +1,7 @@
 //! A bus that others misuse or damaged, or that has to do with too few descriptors: whoever keeps to the form goes on.
 
 use crate::common::{Killed, TempDir, eventually, percore, process, run};
-use percore::os::bus::Folder;
+use percore::internal::os::bus::Folder;
 use percore::{Bus, BusEvent, BusOptions, Record};
 use rustix::fd::OwnedFd;
 use rustix::net::{

@@ -2,7 +2,7 @@
 //! short-lived publishers: nobody is stopped by another, and what each heard and counted adds up.
 
 use crate::common::{Killed, PATIENCE, TempDir, eventually, percore, process, run};
-use percore::os::bus::Folder;
+use percore::internal::os::bus::Folder;
 use percore::{Bus, BusEvent, BusOptions, Participant, Record};
 use rustix::fs::{Gid, Mode, Uid, chmod, chown};
 use std::collections::{HashMap, HashSet};
@@ -334,7 +334,7 @@ fn one_that_never_connected_is_not_there_for_ever() {
     let path = folder.path("bus");
     let mut here = Listener::join(&path, SMALL);
     let folder = Folder::open(&path, SMALL).expect("a bus");
-    folder.region().announce(1, percore::bus::region::Entry { generation: 1, start: (0, 0) });
+    folder.region().announce(1, percore::internal::bus::region::Entry { generation: 1, start: (0, 0) });
     here.drain();
     assert_eq!(here.here.len(), 1, "it seems to be there");
     // Nothing else will wake it.

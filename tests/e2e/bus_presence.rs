@@ -2,7 +2,7 @@
 //! lists are written anew, and on a full disk.
 
 use crate::common::{Killed, PATIENCE, TempDir, eventually, percore, process, run};
-use percore::os::bus::Folder;
+use percore::internal::os::bus::Folder;
 use percore::{Bus, BusEvent, BusOptions, Interest, Participant, Presence, Record, RecordKind};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};

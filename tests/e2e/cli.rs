@@ -376,7 +376,7 @@ fn a_bus_on_a_disk_is_warned_of() {
         command.arg(&bus).args(flags);
         Server::launch(command, 1)
     };
-    let on_disk = !percore::os::bus::is_in_memory(&folder.path("."));
+    let on_disk = !percore::internal::os::bus::is_in_memory(&folder.path("."));
     for flags in [&[][..], &["--workers", "2", "--admin", "0"]] {
         let server = start(flags);
         assert_eq!(
@@ -385,7 +385,8 @@ fn a_bus_on_a_disk_is_warned_of() {
         );
     }
     assert!(
-        percore::os::bus::is_in_memory(Path::new("/dev/shm")) && !percore::os::bus::is_in_memory(Path::new("/proc"))
+        percore::internal::os::bus::is_in_memory(Path::new("/dev/shm"))
+            && !percore::internal::os::bus::is_in_memory(Path::new("/proc"))
     );
 }
 

@@ -3,11 +3,10 @@
 use crate::common::nginx::free_addr;
 use crate::common::program::Program;
 use crate::common::{Server, eventually, percore};
-use percore::apps::ticker::wire::{Request as TickerRequest, Wire};
-use percore::protocol::client::Offer;
-use percore::{App, Client, CloseReason, ConnectError, ConnectionId, DeflateMode, Message, Outbox, Outcome, Target};
+use percore::internal::apps::ticker::wire::{Request as TickerRequest, Wire};
+use percore::{App, Client, CloseReason, ConnectError, ConnectionId, Message, Outbox, Outcome, Target};
 use std::collections::HashSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 use tungstenite::protocol::CloseFrame;
 
@@ -253,21 +252,10 @@ impl App for Crowd {
 
 #[test]
 fn thousands_of_clients() {
-    percore::os::descriptors::raise_descriptor_limit();
+    percore::internal::os::descriptors::raise_descriptor_limit();
     let server = feed(&["--tick", "500ms", "--ping", "1s"]);
-    let (size, offer) = (
-        2000,
-        Offer {
-            target: "/".into(),
-            host: "h".into(),
-            subprotocols: Vec::new(),
-            deflate: DeflateMode::Off,
-            headers: Vec::new(),
-        },
-    );
-    let addr: SocketAddr = server.addr();
-    let target =
-        Target { addr: addr.to_string().parse().expect("an address"), source: None, offer: offer.into(), tls: None };
+    let size = 2000;
+    let target = Target::parse(&server.url("/")).expect("a URL");
     let crowd = Crowd { size, opened: 0, served: HashSet::new(), messages: 0 };
     let (outcome, crowd) = Client::new(crowd).target(target).run().expect("the loop runs");
     assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");

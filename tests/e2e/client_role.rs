@@ -1,14 +1,13 @@
 //! The library's [`Client`] against the real server: the same loop and the same core, in the other role.
 
 use crate::common::Server;
-use percore::protocol::client::{HandshakeError, Offer};
+use percore::internal::protocol::client::HandshakeError;
 use percore::{
     App, Client, CloseCode, CloseReason, ConnectError, ConnectionId, DeflateMode, Error, Kind, Message, Outbox,
     Outcome, Request, Settings, Target,
 };
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Lengths of the messages that each connection sends, one after the other.
@@ -91,19 +90,13 @@ impl App for Checker {
     }
 }
 
-fn offer(target: &str, deflate: DeflateMode) -> Arc<Offer> {
-    Arc::new(Offer {
-        target: target.into(),
-        host: "h".into(),
-        subprotocols: vec!["b".into()],
-        deflate,
-        headers: Vec::new(),
-    })
+fn target(addr: &str, path: &str, deflate: DeflateMode) -> Target {
+    let url = if addr.starts_with("unix:") { format!("{addr}:{path}") } else { format!("ws://{addr}{path}") };
+    Target::parse(&url).expect("a URL").subprotocols(["b"]).deflate(deflate)
 }
 
-fn run(client: Client<Checker>, addr: &str, offer: Arc<Offer>) -> Checker {
-    let addr = addr.parse().expect("an address");
-    let (outcome, app) = client.target(Target { addr, source: None, offer, tls: None }).run().expect("the loop runs");
+fn run(client: Client<Checker>, target: Target) -> Checker {
+    let (outcome, app) = client.target(target).run().expect("the loop runs");
     assert!(matches!(outcome, Outcome::Drained(_)), "{outcome:?}");
     app
 }
@@ -122,7 +115,7 @@ fn assert_all_echoed(app: &Checker) {
 #[test]
 fn every_size_comes_back_on_every_connection() {
     let server = Server::start(&["--subprotocol", "b"]);
-    let app = run(Client::new(Checker::new(50)), &server.listen[0], offer("/ws?x=1", DeflateMode::Off));
+    let app = run(Client::new(Checker::new(50)), target(&server.listen[0], "/ws?x=1", DeflateMode::Off));
     assert_all_echoed(&app);
     assert_eq!(app.request, "/ws Some(\"x=1\") Some(\"b\")");
 }
@@ -131,7 +124,7 @@ fn every_size_comes_back_on_every_connection() {
 fn compressed_with_and_without_windows_that_live_on() {
     for (mode, flag) in [(DeflateMode::NoTakeover, "no-takeover"), (DeflateMode::Takeover, "takeover")] {
         let server = Server::start(&["--deflate", flag, "--deflate-min", "1"]);
-        assert_all_echoed(&run(Client::new(Checker::new(5)), &server.listen[0], offer("/", mode)));
+        assert_all_echoed(&run(Client::new(Checker::new(5)), target(&server.listen[0], "/", mode)));
     }
 }
 
@@ -141,11 +134,10 @@ fn over_a_unix_socket_and_from_a_chosen_address() {
     let unix = format!("unix:{}", path.display());
     let server =
         Server::launch(crate::common::percore(&["serve", "echo", "--listen", &unix, "--listen", "127.0.0.1:0"]), 2);
-    assert_all_echoed(&run(Client::new(Checker::new(3)), &unix, offer("/", DeflateMode::Off)));
+    assert_all_echoed(&run(Client::new(Checker::new(3)), target(&unix, "/", DeflateMode::Off)));
 
-    let addr = server.listen[1].parse().expect("an address");
-    let source = Some("127.0.0.9".parse().expect("an address"));
-    let target = Target { addr, source, offer: offer("/", DeflateMode::Off), tls: None };
+    let source = "127.0.0.9".parse().expect("an address");
+    let target = target(&server.listen[1], "/", DeflateMode::Off).source(source);
     let (_, app) = Client::new(Checker::new(1)).target(target).run().expect("the loop runs");
     assert_all_echoed(&app);
     assert!(server.log().iter().any(|line| line.contains("127.0.0.9:")), "the server saw the address");
@@ -154,7 +146,7 @@ fn over_a_unix_socket_and_from_a_chosen_address() {
 #[test]
 fn what_fails_is_told_with_its_tag() {
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let app = run(Client::new(Checker::new(1)), &nobody.to_string(), offer("/", DeflateMode::Off));
+    let app = run(Client::new(Checker::new(1)), target(&nobody.to_string(), "/", DeflateMode::Off));
     assert!(
         matches!(&app.failed[..], [(100, ConnectError::Io(std::io::ErrorKind::ConnectionRefused, _))]),
         "{:?}",
@@ -162,7 +154,7 @@ fn what_fails_is_told_with_its_tag() {
     );
 
     let server = Server::start(&[]);
-    let app = run(Client::new(Checker::new(1)), &server.listen[0], offer("/nowhere", DeflateMode::Off));
+    let app = run(Client::new(Checker::new(1)), target(&server.listen[0], "/nowhere", DeflateMode::Off));
     let [(100, ConnectError::Handshake(HandshakeError::Refused(refusal)))] = &app.failed[..] else {
         panic!("{:?}", app.failed)
     };
@@ -171,13 +163,13 @@ fn what_fails_is_told_with_its_tag() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = silent.local_addr().expect("bound").to_string();
     let settings = Settings { handshake_timeout: Duration::from_millis(100), ..Settings::default() };
-    let app = run(Client::new(Checker::new(1)).settings(settings), &addr, offer("/", DeflateMode::Off));
+    let app = run(Client::new(Checker::new(1)).settings(settings), target(&addr, "/", DeflateMode::Off));
     assert_eq!(app.failed, [(100, ConnectError::Timeout)]);
 
     let rude = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = rude.local_addr().expect("bound").to_string();
     let ends = std::thread::spawn(move || drop(rude.accept().and_then(|(mut stream, _)| stream.read(&mut [0; 4096]))));
-    let app = run(Client::new(Checker::new(1)), &addr, offer("/", DeflateMode::Off));
+    let app = run(Client::new(Checker::new(1)), target(&addr, "/", DeflateMode::Off));
     ends.join().expect("the server ends");
     assert_eq!(app.failed, [(100, ConnectError::UnexpectedEof)]);
 }
@@ -195,7 +187,7 @@ fn frames_that_come_back_as_they_were_sent() {
             }
         }
     });
-    let app = run(Client::new(Checker::new(1)).without_handshake(), &addr, offer("/", DeflateMode::Off));
+    let app = run(Client::new(Checker::new(1)).without_handshake(), target(&addr, "/", DeflateMode::Off));
     echo.join().expect("the server ends");
     assert_all_echoed(&app);
 }

@@ -3,8 +3,8 @@
 
 use crate::common::client::upgrade_request;
 use crate::common::{Client, Server, TempDir, eventually, percore, percore_after};
-use percore::apps::echo::Echo;
-use percore::session::{Fate, Sessions};
+use percore::internal::apps::echo::Echo;
+use percore::internal::session::{Fate, Sessions};
 use percore::{Log, Peer, ProxyRules, Settings};
 use socket2::{Domain, Socket, Type};
 use std::net::{SocketAddr, TcpStream};

@@ -40,6 +40,7 @@ mod http_content;
 mod http_places;
 mod http_routes;
 mod interop;
+mod library;
 mod lifecycle;
 mod logs;
 mod monitoring;

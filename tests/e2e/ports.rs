@@ -3,7 +3,7 @@
 use crate::common::process;
 use crate::common::service::Service;
 use crate::common::{Client, Killed, Server, TempDir, eventually, percore, run};
-use percore::apps::echo::Echo;
+use percore::internal::apps::echo::Echo;
 use percore::{Server as AppServer, ServerOptions};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::TcpListener;

@@ -2,7 +2,7 @@
 
 use crate::common::client::{BINARY, CLOSE, Client, PING, PONG, TEXT, frame};
 use crate::common::{Server, TempDir, eventually, percore, run};
-use percore::apps::ticker::wire::{Beat, Change, Changes, Request, Wire};
+use percore::internal::apps::ticker::wire::{Beat, Change, Changes, Request, Wire};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;

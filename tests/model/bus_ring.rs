@@ -1,7 +1,7 @@
 //! Rings with random writers and readers, and with memory that nobody honest wrote.
 
-use percore::bus::atomic::{AtomicU64, Ordering};
-use percore::bus::ring::{Progress, Reader, Ring, TooLong, Writer};
+use percore::internal::bus::atomic::{AtomicU64, Ordering};
+use percore::internal::bus::ring::{Progress, Reader, Ring, TooLong, Writer};
 use proptest::prelude::*;
 
 struct Memory {

@@ -5,7 +5,7 @@
 
 use crate::simulation::random::Random;
 use flate2::{Decompress, FlushDecompress};
-use percore::session::Sessions;
+use percore::internal::session::Sessions;
 use percore::{
     App, BusEvent, ConnectionId, DeflateMode, Kind, Log, Message, Outbox, Participant, Peer, Record, RecordKind,
     Request, SendRules, Settings, SlowConsumer, UpgradeRules,

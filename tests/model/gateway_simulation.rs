@@ -3,13 +3,13 @@
 //!
 //! `PERCORE_SEED=N cargo test --test model gateway_simulation` runs one seed again.
 
-use percore::gateway::Rules;
-use percore::gateway::call::{Call, Callee, Outcome, Returned};
-use percore::gateway::codec::json::Json;
-use percore::gateway::core::{Core, Order};
-use percore::gateway::event::{Opening, Reply};
-use percore::gateway::name::{Named, Names, Serials};
-use percore::gateway::rules::{Balance, OnFailure};
+use percore::internal::gateway::Rules;
+use percore::internal::gateway::call::{Call, Callee, Outcome, Returned};
+use percore::internal::gateway::codec::json::Json;
+use percore::internal::gateway::core::{Core, Order};
+use percore::internal::gateway::event::{Opening, Reply};
+use percore::internal::gateway::name::{Named, Names, Serials};
+use percore::internal::gateway::rules::{Balance, OnFailure};
 use percore::{ConnectionId, Kind, Peer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -1,8 +1,8 @@
 //! Large messages are echoed where they were read, binary ones piece by piece: nothing may get between the pieces, and
 //! nothing may get lost.
 
-use percore::apps::echo::Echo;
-use percore::session::{Sessions, Settings};
+use percore::internal::apps::echo::Echo;
+use percore::internal::session::{Sessions, Settings};
 use percore::{CloseCode, Log, Peer};
 use std::io::IoSlice;
 use std::time::Duration;

@@ -1,12 +1,12 @@
 //! What one connection can make the process hold and do: bounded at every moment, whatever it sends, and given back.
 
-use percore::data::memory::MemoryKind;
-use percore::data::queue::MAX_SLICES;
-use percore::data::rate::RateRules;
-use percore::session::{Fate, Sessions};
+use percore::internal::data::memory::MemoryKind;
+use percore::internal::data::queue::MAX_SLICES;
+use percore::internal::data::rate::RateRules;
+use percore::internal::session::{Fate, Sessions};
 use percore::{
-    App, CloseReason, ConnectionId, Delivery, Error, Kind, Log, Message, Outbox, Peer, Request, SendRules, Settings,
-    SlowConsumer, UpgradeRules,
+    App, CloseReason, ConnectionId, Delivery, Error, Kind, Level, Log, Message, Outbox, Peer, Request, SendRules,
+    Settings, SlowConsumer, UpgradeRules,
 };
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -75,7 +75,7 @@ struct World {
 
 impl World {
     fn new(settings: Settings) -> World {
-        let sessions = Sessions::new(Server::default(), settings, Log::new(None), 0, [7; 32]);
+        let sessions = Sessions::new(Server::default(), settings, Log::new(Some(Level::Warn)), 0, [7; 32]);
         World { sessions, now: Duration::ZERO }
     }
 
@@ -362,6 +362,7 @@ fn the_allocator_is_told_when_much_is_free() {
     world.pass_at(due);
     world.end_pass();
     assert!(world.sessions.is_relieved());
+    assert!(world.sessions.gather_log().is_empty(), "nobody was closed for memory");
 }
 
 /// A message that is only promised takes no memory.
@@ -407,7 +408,7 @@ fn a_process_that_was_held_up_blames_nobody() {
     world.end_pass();
     assert!(world.sessions.generation(key).is_some() && world.sessions.generation(waiting).is_some());
     // It is asked at once, and is silent from then on.
-    assert!(world.sessions.stats().sent[percore::data::stats::PING] == 1);
+    assert!(world.sessions.stats().sent[percore::internal::data::stats::PING] == 1);
     world.pass_at(late + settings().heartbeat_timeout + Duration::from_secs(1));
     world.end_pass();
     assert_eq!(world.sessions.stats().heartbeat_timeouts, 1);

@@ -2,11 +2,11 @@
 //! what was encoded is decoded; and nothing a peer can send makes it panic.
 
 use flate2::{Compress, Compression, FlushCompress};
-use percore::data::id::Peer;
-use percore::data::log::Log;
-use percore::data::pool::Pool;
-use percore::protocol::receiver::{Event, Receiver, Rules, Scratch};
-use percore::session::Sessions;
+use percore::internal::data::id::Peer;
+use percore::internal::data::log::Log;
+use percore::internal::data::pool::Pool;
+use percore::internal::protocol::receiver::{Event, Receiver, Rules, Scratch};
+use percore::internal::session::Sessions;
 use percore::{App, ConnectionId, Kind, Message, Outbox, Request, Role, Settings, Violation};
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! A process that retires tells its connections to go one after another, on a made-up clock and without sockets.
 
-use percore::apps::echo::Echo;
-use percore::session::Sessions;
+use percore::internal::apps::echo::Echo;
+use percore::internal::session::Sessions;
 use percore::{Log, Peer, Settings};
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Thousands of connections through [`percore::session::Sessions`] on a made-up clock, without a socket.
+//! Thousands of connections through [`percore::internal::session::Sessions`] on a made-up clock, without a socket.
 //!
 //! Each run follows from its seed: who connects when, what is sent in which pieces, which sockets are slow, who closes,
 //! breaks the protocol, falls silent or resets. Days go by in seconds. A run that fails prints its seed, and

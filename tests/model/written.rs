@@ -1,6 +1,6 @@
 //! An app that asks to be told when all is written sends a long series with never more than a part of it waiting.
 
-use percore::session::Sessions;
+use percore::internal::session::Sessions;
 use percore::{App, ConnectionId, Log, Message, Outbox, Peer, Request, Settings};
 use std::io::IoSlice;
 use std::time::Duration;

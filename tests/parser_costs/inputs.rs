@@ -1,6 +1,6 @@
 //! What an adversary would send to each parser: much work for few bytes.
 
-use percore::protocol::deflate::{Deflater, Output};
+use percore::internal::protocol::deflate::{Deflater, Output};
 use percore::{RecordKind, Records};
 
 /// Input of any length.

@@ -2,23 +2,23 @@
 
 use crate::allocation::cost_of;
 use crate::inputs::{self, Input};
-use percore::apps::chat::{self, Chat};
-use percore::apps::ticker::wire::Wire;
-use percore::bridge::resp::Replies;
-use percore::bridge::wire;
-use percore::bus::list;
-use percore::data::pool::Pool;
-use percore::protocol::client::{ClientHandshake, Offer};
-use percore::protocol::content::{Content, Framing};
-use percore::protocol::deflate::{Deflater, Inflater, Output};
-use percore::protocol::extension;
-use percore::protocol::forwarded;
-use percore::protocol::frame::{self, MAX_HEADER_BYTES};
-use percore::protocol::http::{self, MAX_HEADERS};
-use percore::protocol::proxy_header;
-use percore::protocol::receiver::{Receiver, Rules, Scratch};
-use percore::protocol::upgrade;
-use percore::session::Sessions;
+use percore::internal::apps::chat::{self, Chat};
+use percore::internal::apps::ticker::wire::Wire;
+use percore::internal::bridge::resp::Replies;
+use percore::internal::bridge::wire;
+use percore::internal::bus::list;
+use percore::internal::data::pool::Pool;
+use percore::internal::protocol::client::{ClientHandshake, Offer};
+use percore::internal::protocol::content::{Content, Framing};
+use percore::internal::protocol::deflate::{Deflater, Inflater, Output};
+use percore::internal::protocol::extension;
+use percore::internal::protocol::forwarded;
+use percore::internal::protocol::frame::{self, MAX_HEADER_BYTES};
+use percore::internal::protocol::http::{self, MAX_HEADERS};
+use percore::internal::protocol::proxy_header;
+use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
+use percore::internal::protocol::upgrade;
+use percore::internal::session::Sessions;
 use percore::{
     App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
     Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,

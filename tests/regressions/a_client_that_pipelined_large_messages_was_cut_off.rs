@@ -4,10 +4,10 @@
 
 use crate::server::UPGRADE;
 use percore::Settings;
-use percore::apps::echo::Echo;
-use percore::data::id::Peer;
-use percore::data::log::Log;
-use percore::session::Sessions;
+use percore::internal::apps::echo::Echo;
+use percore::internal::data::id::Peer;
+use percore::internal::data::log::Log;
+use percore::internal::session::Sessions;
 use std::time::Duration;
 
 const PAYLOAD_BYTES: usize = 1 << 20;

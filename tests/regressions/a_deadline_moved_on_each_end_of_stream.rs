@@ -3,7 +3,7 @@
 
 use crate::server::Server;
 use percore::Settings;
-use percore::session::Fate;
+use percore::internal::session::Fate;
 use std::time::Duration;
 
 #[test]

@@ -3,7 +3,7 @@
 
 use crate::server::{Server, UPGRADE};
 use percore::Settings;
-use percore::session::Fate;
+use percore::internal::session::Fate;
 
 #[test]
 fn a_last_response_is_written_before_the_end() {

@@ -1,7 +1,7 @@
 //! `serve ticker`: prices to whoever asks for them, with liveness on both sides.
 //!
 //! Clients with the same symbols are on one channel, so that a tick is written once for each distinct subscription, and only
-//! what changed in it. Of several processes on a bus one makes the prices, and all show the same: [`Leadership`] says who.
+//! what changed in it. Of several processes on a bus one makes the prices, and all show the same: `Leadership` says who.
 //!
 //! What a tick has to say, to clients and over the bus, may take longer than others should wait: it is said in slices, one
 //! in each pass of the loop.

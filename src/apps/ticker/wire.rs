@@ -8,7 +8,7 @@
 //! more than we do, anything else ([`Unreadable::Malformed`]) of one that does not keep to the form.
 //!
 //! ```
-//! use percore::apps::ticker::wire::{Beat, Unreadable, Wire};
+//! use percore::internal::apps::ticker::wire::{Beat, Unreadable, Wire};
 //!
 //! let Ok(Wire::Ping(beat)) = Wire::read(r#"Ping:{"Sequence":7,"Seconds":1,"Nanos":2}"#) else { panic!() };
 //! assert_eq!(Wire::Pong(beat).write(), r#"Pong:{"Sequence":7,"Seconds":1,"Nanos":2}"#);

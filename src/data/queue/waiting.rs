@@ -17,14 +17,11 @@ pub(super) enum Waits {
 }
 
 impl OutQueue {
-    /// Whether a lane with bytes queued is to be written in this flush.
+    /// Whether a lane that waits is to be written in this flush, as it has waited long enough.
+    #[cold]
     pub(super) fn is_due(&self, key: u32) -> bool {
         let lane = &self.lanes[key as usize];
-        match lane.waits {
-            Waits::No => true,
-            Waits::ForSocket => false,
-            Waits::ForTurn => lane.queued >= LATE_BYTES || !self.is_shared(key),
-        }
+        lane.waits == Waits::ForTurn && (lane.queued >= LATE_BYTES || !self.is_shared(key))
     }
 
     /// The socket takes bytes again. Says whether there are some that waited for that.

@@ -1,7 +1,7 @@
 //! What a participant was told, held against what was really published.
 
 use super::Shown;
-use percore::bus::event::BusEvent;
+use percore::internal::bus::event::BusEvent;
 use percore::{Participant, Presence};
 
 /// What one participant was told of one slot.

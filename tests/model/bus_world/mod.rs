@@ -4,9 +4,9 @@ mod heard;
 mod process;
 
 use crate::simulation::random::Random;
-use percore::bus::atomic::{AtomicU64, Ordering::Relaxed};
-use percore::bus::region::{Entry, Geometry, Region};
-use percore::data::record::Records;
+use percore::internal::bus::atomic::{AtomicU64, Ordering::Relaxed};
+use percore::internal::bus::region::{Entry, Geometry, Region};
+use percore::internal::data::record::Records;
 use process::{Process, Stage};
 use std::collections::HashMap;
 

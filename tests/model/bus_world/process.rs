@@ -3,12 +3,12 @@
 use super::heard::Heard;
 use super::{Outside, Shown};
 use crate::simulation::random::Random;
-use percore::bus::envelope;
-use percore::bus::parking::{self, Asleep, Parking};
-use percore::bus::peers::Peers;
-use percore::bus::region::{Entry, is_newer, next_generation};
-use percore::bus::ring::Writer;
-use percore::data::record::Records;
+use percore::internal::bus::envelope;
+use percore::internal::bus::parking::{self, Asleep, Parking};
+use percore::internal::bus::peers::Peers;
+use percore::internal::bus::region::{Entry, is_newer, next_generation};
+use percore::internal::bus::ring::Writer;
+use percore::internal::data::record::Records;
 use percore::{Participant, Presence, Record, RecordKind};
 
 /// How long a participant waits at most before it looks again at those to whom it has no link.
@@ -333,7 +333,7 @@ impl Process {
         let overwritten: Vec<u64> = (0..outside.geometry.slots)
             .map(|slot| {
                 let ring = outside.region().ring(slot);
-                let reserved = ring.reserved.load(percore::bus::atomic::Ordering::Relaxed);
+                let reserved = ring.reserved.load(percore::internal::bus::atomic::Ordering::Relaxed);
                 reserved.saturating_sub(ring.words.len() as u64)
             })
             .collect();

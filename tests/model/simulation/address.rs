@@ -4,7 +4,7 @@ use super::probe::Probe;
 use super::random::Random;
 use super::settings::PROXY;
 use percore::Peer;
-use percore::session::Sessions;
+use percore::internal::session::Sessions;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 

@@ -2,8 +2,8 @@
 
 use super::client::{MAX_CONTENT, MAX_MESSAGE};
 use super::random::Random;
-use percore::protocol::extension::DeflateMode;
-use percore::protocol::upgrade::UpgradeRules;
+use percore::internal::protocol::extension::DeflateMode;
+use percore::internal::protocol::upgrade::UpgradeRules;
 use percore::{ProxyRules, SendRules, Settings, SlowConsumer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
