@@ -4,7 +4,7 @@ import functools
 import os
 import shutil
 
-from comparison import BENCHES, ROOT, TOOLS
+from comparison import BENCHES, ROOT, TOOLS, uwebsockets
 from comparison.tools import Missing, apt, need_command, run, said
 
 WS_VERSION = "8.23.0"
@@ -144,17 +144,19 @@ class Gorilla(Server):
 
 
 class UWebSockets(Server):
-    """An echo with uWebSockets that somebody else has built: `uws_echo PORT`."""
+    """uWebSockets' echo, built here, or `uws_echo PORT` on PATH."""
+
+    on_path = shutil.which("uws_echo")
 
     def prepare(self):
-        if shutil.which("uws_echo") is None:
-            raise Missing("there is no uws_echo on PATH")
+        if self.on_path is None:
+            uwebsockets.build()
 
     def version(self):
-        return "uws_echo on PATH"
+        return "uws_echo on PATH" if self.on_path else f"commit {uwebsockets.COMMIT[:10]}"
 
     def command(self, port, cell):
-        return ["uws_echo", str(port)]
+        return [self.on_path or uwebsockets.ECHO, str(port)]
 
 
 RAW = "raw"
