@@ -175,7 +175,7 @@ def growth(found, folder):
     """Processor time for a message, and memory, against the number of connections."""
     wanted = [
         ("steady", results.cpu, 1e6, "µs of processor time", f"A message of 125 B, {STEADY_RATE:,} a second in all"),
-        ("growth", results.cpu, 1e6, "µs of processor time", "The same as fast as it goes, one in flight on each connection"),
+        ("growth", results.cpu, 1e6, "µs of processor time", "The same as fast as possible, one in flight on each connection"),
         ("growth", results.memory, 2**-20, "resident MiB", "Memory of the server"),
     ]
     figure, panels = plt.subplots(len(wanted), 1, figsize=(9, 9.5), sharex=True, layout="constrained")
