@@ -84,3 +84,14 @@ pub use protocol::{Role, Violation};
 pub use reactor::{Client, Order, Outcome, READY, Server, ServerOptions, Target, Waker};
 pub use session::Settings;
 pub use tungstenite::protocol::frame::coding::CloseCode;
+
+/// The programs in the documents compile.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/bus.md")]
+    struct Bus;
+    #[doc = include_str!("../docs/library.md")]
+    struct Library;
+}
