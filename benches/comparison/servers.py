@@ -43,10 +43,11 @@ class Percore(Server):
     """percore as it is shipped. The load is the same program."""
 
     deflate = True
-    path = ROOT / "target" / "release" / "percore"
+    built = ROOT / "target" / "release" / "percore"
+    path = built
 
     def prepare(self):
-        if self.path == Percore.path:
+        if self.path == self.built:
             run("cargo", "build", "--release", "--locked", "--target-dir", ROOT / "target")
         elif not os.access(self.path, os.X_OK):
             raise Missing(f"{self.path} is no program")
