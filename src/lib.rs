@@ -167,3 +167,14 @@ pub use bus::event::BusEvent;
 pub use data::presence::{Change, Presence};
 pub use data::record::{Interest, PublishError, Record, RecordKind, Records};
 pub use os::bus::{Bus, BusOptions};
+
+/// The programs in the documents compile.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/bus.md")]
+    struct Bus;
+    #[doc = include_str!("../docs/library.md")]
+    struct Library;
+}

@@ -74,21 +74,21 @@ def _floods():
             "bomb-16M": "16 MiB of zeros in 16 KB, which are refused",
             "bomb-window9": "1 MB of zeros in 1 KB, answered with a window of 512 bytes",
             "final-blocks": "900,000 zeros in 41 KB, and 20,000 ends of their stream",
-            "code-tables": "compressed messages of nothing but Huffman codes",
+            "code-tables": "compressed messages that are all Huffman codes",
             "http": "pipelined GET /healthz",
-            "http-404": "pipelined GET of a path that is not there",
+            "http-404": "pipelined GET of an unknown path",
         },
         "chat": {
-            "ping1": "pipelined GET /ping1, which all clients hear",
+            "ping1": "pipelined GET /ping1, which all clients receive",
             "submit": "messages for everyone",
             "submit-deflate": "compressed messages of 65,000 bytes for everyone",
-            "keys": "compressed messages of 40,000 fields that nobody asks for",
+            "keys": "compressed messages of 40,000 unknown fields",
             "chat-error": "messages that are answered by an error",
             "rooms": "joins and leaves of 500 rooms",
         },
         "ticker": {
             "ticker-ping": "Pings of the ticker",
-            "ticker-sets": "wishes for a thousand symbols, other ones each time",
+            "ticker-sets": "requests for a thousand symbols, different ones each time",
         },
     }
     for app, kinds in one.items():
@@ -115,7 +115,7 @@ def _chat():
     yield Row("joins-500-x20", "the same of 500 by twenty", "chat", special.unread_joins, 20, crowd=member(500))
     yield Row("slow-20", "compressed messages for everyone beside 20 slow listeners", "chat", flood("submit-deflate"),
               crowd=slow(20), holds=21, bounds_closed=False)
-    yield Row("slow-20-mixed", "the same, compressed and plain by turns", "chat", special.mixed_submits,
+    yield Row("slow-20-mixed", "the same, compressed and plain in turn", "chat", special.mixed_submits,
               crowd=slow(20), holds=21, bounds_closed=False)
     yield Row("publishers", "messages for 100 listeners, by a hundred", "chat", flood("submit"), 100, 2, Crowd(100))
     yield Row("escapes", "five messages a second of 65,000 control characters, beside 100 listeners", "chat", special.escapes,
@@ -126,7 +126,7 @@ def _chat():
 def _memory():
     """What can be held, on one connection and on a thousand."""
     yield Row("half-echo", "half of a binary message on each", "echo", special.half_an_echo, 100)
-    yield Row("half-pings", "Pings for ever within a message", "echo", special.pings_within_a_message, 100)
+    yield Row("half-pings", "endless Pings within a message", "echo", special.pings_within_a_message, 100)
     yield Row("thousand", "half of a message of 1 MiB on each, with --as=1G", "echo", special.halves, 1_000, 2,
               address_space=1 << 30)
     yield Row("promises", "the first byte of a message of 1 MiB on each, with --as=1G", "echo", special.promises, 4_500, 2,
@@ -135,7 +135,7 @@ def _memory():
               special.halves_and_backlogs, 1_000, 2, address_space=1 << 30)
     yield Row("windows", "windows of compression in both directions", "echo", special.unread_windows, 1_000, 2,
               holds=100, flags=("--deflate", "takeover"))
-    yield Row("log", "connections come and go, and nobody reads the log", "echo", special.upgrades, 2, 2, holds=0,
+    yield Row("log", "connections come and go, and the log is not read", "echo", special.upgrades, 2, 2, holds=0,
               log_unread=True)
 
 
@@ -146,14 +146,14 @@ def _connections():
               flags=("--proxy-protocol", "--trusted-proxy", "127.0.0.0/8"),
               preface=b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
     yield Row("byte-by-byte", "small messages, a byte at a time", "echo", flood("small", part=1), 100, 2)
-    yield Row("squat", "266 sockets of one address that ask by HTTP for ever, where there is room for 10", "echo",
+    yield Row("squat", "266 sockets of one address that send HTTP requests endlessly, with room for 10", "echo",
               special.squat, 266, newcomers=True, holds=0,
               flags=("--max-connections", "10", "--max-connections-per-ip", "2"))
     yield Row("upgrades", "upgrades that end at once", "echo", special.upgrades, 2, 2, holds=0)
     yield Row("connects", "connections that end at once", "echo", special.connects, 2, 2, holds=0)
     yield Row("metrics", "pipelined GET /metrics of the admin listener", "echo", flood("metrics"), 10,
               flags=("--admin", "127.0.0.1:{admin}"))
-    yield Row("stopped", "the process is stopped for 3 s, where 2 s of silence are too long", "echo", special.stop_process,
+    yield Row("stopped", "the process is stopped for 3 s, with 2 s of silence allowed", "echo", special.stop_process,
               crowd=Crowd(200), bounds_latency=False, least_seconds=4.5,
               flags=("--heartbeat", "1s", "--heartbeat-timeout", "2s"))
 
@@ -161,7 +161,7 @@ def _connections():
 def _ticker():
     """Made-up symbols, and somebody who wants a new one; many symbols for many, none alike."""
     later = lambda number: wire.tickers([f"NEW{number}"])
-    yield Row("wide-sets", "a thousand symbols for each of 100, other ones for each, compressed", "ticker", special.wide_sets, 100,
+    yield Row("wide-sets", "a thousand symbols for each of 100, different ones for each, compressed", "ticker", special.wide_sets, 100,
               least_seconds=4.5)
     yield Row("symbols", "10,000 made-up symbols, kept alive; 20 clients want new ones", "ticker", special.fill_market,
                crowd=Crowd(20, later=later))
@@ -169,10 +169,10 @@ def _ticker():
 
 def all_rows():
     """All of them, the harness's own noise first."""
-    yield Row("nothing", "nobody attacks", "echo", special.nothing, holds=0)
-    yield Row("busy", "nobody attacks, but the attackers' core is busy", "echo", special.burning, 2, 2, holds=0)
-    yield Row("nothing-chat", "nobody attacks", "chat", special.nothing, holds=0)
-    yield Row("nothing-ticker", "nobody attacks", "ticker", special.nothing, holds=0)
+    yield Row("nothing", "no attack", "echo", special.nothing, holds=0)
+    yield Row("busy", "no attack, but the attackers' core is busy", "echo", special.burning, 2, 2, holds=0)
+    yield Row("nothing-chat", "no attack", "chat", special.nothing, holds=0)
+    yield Row("nothing-ticker", "no attack", "ticker", special.nothing, holds=0)
     yield from _deflate()
     yield from _floods()
     yield from _chat()

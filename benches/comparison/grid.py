@@ -1,6 +1,6 @@
 """The cells: each is one load that every server gets."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SIZES = [20, 125, KIB, 16 * KIB, MIB]
@@ -37,7 +37,7 @@ class Cell:
 
     @property
     def name(self):
-        """Also the name of the file with its results."""
+        """Its name in the results."""
         parts = [self.kind]
         if self.kind in ("echo", "deflate"):
             parts.append(size_name(self.size).replace(" ", ""))
@@ -71,15 +71,6 @@ class Cell:
         duration = seconds * self.stretch()
         return arguments + ["--connections", str(self.connections), "--duration", f"{duration * 1000:.0f}ms",
                             "--warmup", f"{warmup * 1000:.0f}ms"]
-
-    def described(self):
-        """For the file with its results."""
-        return asdict(self)
-
-    @classmethod
-    def from_description(cls, described):
-        """A cell from the file with its results."""
-        return cls(**{**described, "servers": tuple(described["servers"])})
 
 
 def echo_cells():
@@ -116,3 +107,8 @@ def quick_cells():
         Cell("handshakes", "connect", 100),
         Cell("deflate", size=KIB, deflate=True),
     ]
+
+
+def cell_named(name):
+    """The cell of a name, as the results have it."""
+    return next(cell for cell in all_cells() + quick_cells() if cell.name == name)

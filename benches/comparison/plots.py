@@ -132,11 +132,50 @@ def connections(found, names, folder):
     save(figure, folder, "connections")
 
 
+def overview(found, names, folder):
+    """Three cells that say most, side by side, with a row for each server: the picture of the project's README."""
+    wanted = [
+        ("echo", lambda one: (one.cell.connections, one.cell.in_flight, one.cell.size) == (100, 32, 125),
+         lambda one, name: one.ratios_to_raw(name), "{:.2f}", "Echo over raw TCP\n125 B, 32 in flight, 100 connections"),
+        ("idle", lambda one: True, lambda one, name: one.summary(name, results.memory_per_connection), "{:,.0f}",
+         "Bytes per idle connection\n10,000 connections, logarithmic"),
+        ("handshakes", lambda one: True, lambda one, name: one.summary(name, results.handshake_rate), "{:,.0f}",
+         "Handshakes a second\n100 at a time"),
+    ]
+    cells = [next((one for one in found if one.cell.kind == kind and fits(one)), None) for kind, fits, *_ in wanted]
+    if None in cells:
+        return
+    figure, panels = plt.subplots(1, len(wanted), figsize=(11, 3.6), sharey=True, layout="constrained")
+    for panel, one, (kind, _, summary_of, form, title) in zip(panels, cells, wanted):
+        for at, name in enumerate(names):
+            summary = summary_of(one, name)
+            if summary:
+                panel.barh(at, summary.median, 0.7, color=COLOURS[name])
+                panel.annotate(form.format(summary.median), (summary.median, at), xytext=(4, 0), va="center",
+                               textcoords="offset points", fontsize=10)
+        panel.set_title(title, loc="left", fontsize=11)
+        panel.grid(False)
+        panel.tick_params(left=False)
+        panel.xaxis.set_visible(False)
+        panel.spines["bottom"].set_visible(False)
+        panel.margins(x=0.3)
+        if kind == "idle":
+            panel.set_xscale("log")
+            panel.set_xlim(10, 3e6)
+        if kind == "echo":
+            panel.axvline(1, color="#222222", linewidth=1.2, linestyle="--")
+            panel.annotate("raw TCP", (1, len(names) - 0.5), xytext=(-4, 2), textcoords="offset points", ha="right",
+                           fontsize=9)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    save(figure, folder, "overview")
+
+
 def growth(found, folder):
     """Processor time for a message, and memory, against the number of connections."""
     wanted = [
         ("steady", results.cpu, 1e6, "µs of processor time", f"A message of 125 B, {STEADY_RATE:,} a second in all"),
-        ("growth", results.cpu, 1e6, "µs of processor time", "The same as fast as it goes, one in flight on each connection"),
+        ("growth", results.cpu, 1e6, "µs of processor time", "The same as fast as possible, one in flight on each connection"),
         ("growth", results.memory, 2**-20, "resident MiB", "Memory of the server"),
     ]
     figure, panels = plt.subplots(len(wanted), 1, figsize=(9, 9.5), sharex=True, layout="constrained")
@@ -171,6 +210,7 @@ def main():
             echo(found, names, count, folder)
         connections(found, names, folder)
         growth(found, folder)
+        overview(found, names, folder)
 
 
 main()

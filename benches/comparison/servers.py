@@ -4,7 +4,7 @@ import functools
 import os
 import shutil
 
-from comparison import BENCHES, ROOT, TOOLS
+from comparison import BENCHES, ROOT, TOOLS, uwebsockets
 from comparison.tools import Missing, apt, need_command, run, said
 
 WS_VERSION = "8.23.0"
@@ -43,10 +43,11 @@ class Percore(Server):
     """percore as it is shipped. The load is the same program."""
 
     deflate = True
-    path = ROOT / "target" / "release" / "percore"
+    built = ROOT / "target" / "release" / "percore"
+    path = built
 
     def prepare(self):
-        if self.path == Percore.path:
+        if self.path == self.built:
             run("cargo", "build", "--release", "--locked", "--target-dir", ROOT / "target")
         elif not os.access(self.path, os.X_OK):
             raise Missing(f"{self.path} is no program")
@@ -144,17 +145,19 @@ class Gorilla(Server):
 
 
 class UWebSockets(Server):
-    """An echo with uWebSockets that somebody else has built: `uws_echo PORT`."""
+    """uWebSockets' echo, built here, or `uws_echo PORT` on PATH."""
+
+    on_path = shutil.which("uws_echo")
 
     def prepare(self):
-        if shutil.which("uws_echo") is None:
-            raise Missing("there is no uws_echo on PATH")
+        if self.on_path is None:
+            uwebsockets.build()
 
     def version(self):
-        return "uws_echo on PATH"
+        return "uws_echo on PATH" if self.on_path else f"commit {uwebsockets.COMMIT[:10]}"
 
     def command(self, port, cell):
-        return ["uws_echo", str(port)]
+        return [self.on_path or uwebsockets.ECHO, str(port)]
 
 
 RAW = "raw"

@@ -8,9 +8,10 @@ from comparison.results import CellResults
 from comparison.servers import ALL, RAW
 
 GROWTH_EXPLAINED = """\
-As fast as it goes, every message waits for all others: with 10,000 connections for 0.1 s, which is longer than the 40 ms after which
-TCP acknowledges by itself what has not been answered. So the kernel sends twice as many segments (4 for each message and its echo,
-where 2 would do; `TcpOutSegs` in `nstat`), of both servers alike. At a rate that leaves the server time, the number of connections costs little."""
+As fast as possible, every message waits for all others: with 10,000 connections for 0.1 s, longer than the 40 ms after
+which TCP acknowledges on its own what has not been answered. So the kernel sends twice as many segments (4 for each
+message and its echo, where 2 would do; `TcpOutSegs` in `nstat`), for both servers alike. At a rate that leaves the
+server time, the number of connections costs little."""
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 
@@ -128,12 +129,12 @@ class Section:
         return f"""\
 {machine.get("processor")}, {machine.get("cores")} cores, {machine.get("memory_gib")} GiB, {machine.get("kernel")}, \
 rustc {machine.get("rustc")}.
-The server has one core, the load (`percore bench`, closed loop, binary messages but for deflate) another. All servers
+The server has one core, the load (`percore bench`, closed loop, binary messages except for deflate) another. All servers
 in turn make a round, which is longer where a turn of all messages takes seconds. A value is the median of the rounds,
-and in parentheses the least and the most. Bold is the best of a row, whoever that is, even `raw`, which echoes bytes and
-knows nothing of WebSocket. Where the server is idle for a part of the time,
-the load is the limit, and servers differ in processor time only. A dash stands where nothing was measured, or where every round failed.{left_out}
-Not measured, as more than 4 GiB would be under way: {too_large}.
+with the least and the most in parentheses. Bold is the best of a row, even if that is `raw`, which echoes bytes and
+knows nothing of WebSocket. Where the server is idle for a part of the time, the load is the limit, and servers differ in
+processor time only. A dash stands where nothing was measured, or where every round failed.{left_out}
+Not measured, because more than 4 GiB would be under way: {too_large}.
 
 {self.runs()}
 
@@ -159,7 +160,7 @@ the programs are in [peers](peers)."""
                 if failed:
                     why = " ".join(failed[-1].split())[:200]
                     lines.append(f"* {one.cell.name}: {server}, {len(failed)} of {len(one.rounds)} ({why})")
-        return "Rounds that failed, which count nowhere:\n\n" + "\n".join(lines) if lines else ""
+        return "Rounds that failed, and count nowhere:\n\n" + "\n".join(lines) if lines else ""
 
     def parts(self):
         """Paragraphs and tables, in order; some may be empty."""
@@ -175,7 +176,7 @@ the programs are in [peers](peers)."""
             self.grid("echo", self.names, label_of, summary_of(results.cpu), median_only, micro, min)
         yield "### Resident bytes for each idle connection, after one echo each", \
             self.grid("idle", peers, count_of, summary_of(results.memory_per_connection), with_spread, whole, min)
-        yield "### Handshakes a second, so many connections at a time", \
+        yield "### Handshakes a second, by connections at a time", \
             self.grid("handshakes", peers, count_of, summary_of(results.handshake_rate), with_spread, quantity, max)
         yield "### Processor time of the server for a handshake", \
             self.grid("handshakes", peers, count_of, summary_of(results.cpu), median_only, micro, min)
@@ -184,7 +185,7 @@ the programs are in [peers](peers)."""
             self.grid("deflate", deflating, size_of, summary_of(results.rate), with_spread, quantity, max)
         yield f"### Growth: processor time for a message of 125 B, {STEADY_RATE:,} messages a second in all", \
             self.grid("steady", self.growing(), count_of, summary_of(results.cpu), with_spread, micro, min)
-        yield "### Growth: the same as fast as it goes, one in flight on each connection", \
+        yield "### Growth: the same as fast as possible, one in flight on each connection", \
             self.grid("growth", self.growing(), count_of, summary_of(results.cpu), with_spread, micro, min)
         yield "", GROWTH_EXPLAINED if self.measured("growth") else ""
         yield "### Growth: resident memory of the server, MiB", \
@@ -206,7 +207,7 @@ def put_into(readme, text):
     """Replaces what stands between the markers, or adds the section at the end."""
     old = readme.read_text()
     if BEGIN not in old:
-        old = f"{old.rstrip()}\n\n## Beside others\n\n{BEGIN}\n{END}\n"
+        old = f"{old.rstrip()}\n\n## Beside other servers\n\n{BEGIN}\n{END}\n"
     before, rest = old.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     new = readme.with_name(readme.name + ".new")

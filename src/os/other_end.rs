@@ -2,7 +2,8 @@
 
 use rustix::net::sockopt::socket_peercred;
 use socket2::Socket;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
@@ -26,8 +27,9 @@ impl OtherEnd {
         };
         let [plain, mapped] = [line_of(theirs, ours), line_of(mapped(theirs), mapped(ours))];
         for (table, wanted) in [("/proc/net/tcp", &plain), ("/proc/net/tcp6", &plain), ("/proc/net/tcp6", &mapped)] {
-            let connections = std::fs::read_to_string(table).unwrap_or_default();
-            if let Some(number) = connections.lines().find_map(|line| socket_number(line, wanted)) {
+            let Ok(connections) = File::open(table).map(BufReader::new) else { continue };
+            let mut lines = connections.lines().map_while(Result::ok);
+            if let Some(number) = lines.find_map(|line| socket_number(&line, wanted)) {
                 return Ok(OtherEnd::Socket(number));
             }
         }

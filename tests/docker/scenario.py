@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose files as they are, in a real Docker engine: what README.md says of containers."""
+"""The Dockerfile and the compose files as they are, in a real Docker engine: what docs/containers.md shows."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from engine import FOLDER, QUICK, Engine, docker, eventually, make_stand_ins, ru
 URL = "ws://localhost:8080/ws"
 GREETING = re.compile(r"\[(\w+)\] hello :\) type a message and press ENTER")
 
-# The image of the quick build; the one that README.md speaks of is smaller.
+# The image of the quick build; the one that docs/containers.md describes is smaller.
 MOST_IMAGE_BYTES = 10_000_000
 
 # Seconds between requests for hosts.

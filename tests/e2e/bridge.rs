@@ -234,7 +234,7 @@ fn passwords() {
     assert!(!all.contains("geheim") && !all.contains(encoded), "{all}");
 }
 
-/// The rights that README.md names.
+/// The rights that docs/bridge.md names.
 #[test]
 fn a_user_of_few_rights() {
     let redis = Redis::start(&[]);

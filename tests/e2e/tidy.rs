@@ -1,6 +1,7 @@
 //! Style that matters, checked by reading the sources: the floors of the house, what each may use, and what every file
 //! and every line keeps to. Each check is shown a text that breaks its rule.
 
+use crate::common::documents;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,30 @@ const EDGE_ONLY: [&str; 12] = [
     "UnixListener",
     "UnixDatagram",
 ];
+
+/// Turns of phrase that a reader has to take apart, and what to write instead.
+const TURNS: [(&str, &str); 18] = [
+    ("whoever", "a client that, any process that"),
+    ("whomever", "the client that"),
+    ("whom", "the client that"),
+    ("nobody", "no client, no process"),
+    ("somebody", "a client, a user"),
+    ("so many", "a number, at most this many"),
+    ("for so long", "up to this long"),
+    ("for ever", "without end, always"),
+    (" is said", "is logged, is reported"),
+    (" are said", "are logged, are reported"),
+    ("looks out", "polls, spins, checks"),
+    ("look out", "poll, spin, check"),
+    ("as fast as it goes", "as fast as possible"),
+    ("one's own", "your own, the user's own"),
+    ("is told to go", "is drained"),
+    ("are told to go", "are drained"),
+    ("leave no traces", "keep no history"),
+    ("have it for machines", "machine-readable output"),
+];
+/// Documents that are still to be gone through.
+const NOT_YET: [&str; 1] = ["docs/gateway.md"];
 
 fn floor_of(module: &str) -> Option<usize> {
     FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
@@ -308,4 +333,61 @@ fn apps_know_nothing_of_the_reactor() {
     assert!(!apps.is_empty());
     assert_tidy(apps, |_, text| names_it(text));
     assert_eq!(names_it("use crate::Server;").len(), 1);
+}
+
+/// Whether a text has some words, and not only as a part of longer ones.
+fn has_words(text: &str, words: &str) -> bool {
+    let ends = |at: usize| !text[at + words.len()..].starts_with(char::is_alphabetic);
+    text.match_indices(words).any(|(at, _)| ends(at))
+}
+
+/// Lines of prose with a turn of phrase that a reader has to take apart.
+fn turns_of_phrase(text: &str) -> Vec<String> {
+    let found = |line: &str| -> Option<&str> {
+        // What stands in backquotes is as the program has it.
+        let line = line.split('`').step_by(2).collect::<Vec<_>>().join("`").to_lowercase();
+        if let Some((_, instead)) = TURNS.iter().find(|(turn, _)| has_words(&line, turn)) {
+            return Some(instead);
+        }
+        let begins_with_who = line.trim_start_matches(['*', '-', '|', ' ']).starts_with("who ");
+        if begins_with_who || [". who ", "; who ", ": who "].iter().any(|start| line.contains(start)) {
+            return (!line.contains('?')).then_some("a client that, the process that");
+        }
+        let is_no = line.match_indices(" is no ").any(|(at, found)| {
+            let after = &line[at + found.len()..];
+            !line[..at].ends_with("there") && !after.starts_with("longer") && !after.starts_with("more")
+        });
+        is_no.then_some("is not a")
+    };
+    let lines = documents::prose(text).filter_map(|(number, line)| Some((number, line, found(line)?)));
+    lines.map(|(number, line, instead)| format!("line {number}: {} (better: {instead})", line.trim())).collect()
+}
+
+#[test]
+fn documents_are_in_plain_english() {
+    let documents = documents::all().into_iter().filter(|document| !NOT_YET.contains(&document.path.as_str()));
+    assert_tidy(documents.map(|document| (document.path, document.text)).collect(), |_, text| turns_of_phrase(text));
+
+    for bad in [
+        "Whoever connects is served.",
+        "This is no URL.",
+        "* Who sends more is closed.",
+        "It is closed. Who sends more pays.",
+        "At most so many messages.",
+        "It is silent for so long.",
+        "| a | What is refused is said |",
+    ] {
+        assert_eq!(turns_of_phrase(bad).len(), 1, "{bad}");
+    }
+    for good in [
+        "There is no room, and it is no longer open.",
+        "`nobody` is a user.",
+        "A client that sends more is closed.",
+        "```text\nnobody\n```\n",
+        "    nobody\n",
+        "Who may connect? Clients.",
+        "A line for every event.",
+    ] {
+        assert!(turns_of_phrase(good).is_empty(), "{good}");
+    }
 }

@@ -8,7 +8,9 @@
 pub mod browser;
 pub mod chat;
 pub mod client;
+pub mod commands;
 pub mod desk;
+pub mod documents;
 pub mod nginx;
 pub mod one;
 pub mod origin;
@@ -42,6 +44,17 @@ pub fn percore_after(setup: &str, args: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("{setup}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_percore")]).args(args);
     bare(command)
+}
+
+/// A script of a shell in which `percore` is the binary under test, with nothing else of this process's environment.
+pub fn shell(script: &str) -> Command {
+    let folder = Path::new(env!("CARGO_BIN_EXE_percore")).parent().expect("a folder");
+    let mut path = folder.as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).env_clear().env("PATH", path).stdin(Stdio::null());
+    command
 }
 
 fn bare(mut command: Command) -> Command {
