@@ -7,7 +7,7 @@ use super::event::Opening;
 use super::ledger::Ledger;
 use super::name::{Names, Serials};
 use super::service::relay::Relay;
-use super::service::{self, Job};
+use super::service::{self, Job, Listing};
 use super::tokens::Tokens;
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
@@ -77,6 +77,7 @@ pub struct Gateway {
     /// Whether we listen to our channel.
     listens: bool,
     pub(super) jobs: HashMap<u64, Job>,
+    pub(super) listings: HashMap<u64, Listing>,
     pub(super) next_job: u64,
     pub(super) job_deadlines: VecDeque<(Duration, u64)>,
     /// Calls to other nodes: the job, and the places of the results.
@@ -110,6 +111,7 @@ impl Gateway {
             slot: 0,
             listens: false,
             jobs: HashMap::new(),
+            listings: HashMap::new(),
             next_job: 0,
             job_deadlines: VecDeque::new(),
             node_calls: HashMap::new(),

@@ -5,11 +5,12 @@ use super::call::{Call, Callee, Outcome, Returned};
 use super::codec::Codec;
 use super::event::{Answer, Effects, Ending, Event, Opening, Refusal, Subject};
 use super::keep_alive::KeepAlive;
+use super::labels::Labels;
 use super::ledger::Entry;
 use super::lines::{Connection, Line, State};
 use super::name::{Named, Names, Serials};
 use super::origins::{Origins, Pick};
-use super::rules::{OnFailure, Rules};
+use super::rules::{OnFailure, Rules, is_channel};
 use crate::data::histogram::Histogram;
 use crate::data::id::{ConnectionId, Peer};
 use crate::protocol::message::Kind;
@@ -105,6 +106,9 @@ pub struct Core {
     next_call: u64,
     pub(super) origins: Origins,
     pub(super) keep_alive: KeepAlive,
+    labels: Labels,
+    /// Channels for connections whose handshake was admitted and is not complete, by number.
+    joins: HashMap<u64, Vec<String>>,
     pub(super) orders: VecDeque<Order>,
     pub(super) counts: Counts,
     /// Unix time at the start.
@@ -136,6 +140,8 @@ impl Core {
             bytes_under_way: 0,
             written: 0,
             next_call: 0,
+            labels: Labels::default(),
+            joins: HashMap::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             epoch: Duration::ZERO,
@@ -224,6 +230,8 @@ impl Core {
         if let Some(connection) = self.places.get(&serial).and_then(|place| self.connections.get_mut(*place)) {
             (connection.id, connection.opened, connection.heard) = (Some(id), now, now);
         }
+        let channels = self.joins.remove(&serial).into_iter().flatten();
+        self.orders.extend(channels.map(|channel| Order::Subscribe(id, channel)));
     }
 
     /// A connection is open whose handshake did not wait. Returns its number.
@@ -306,6 +314,8 @@ impl Core {
 
     fn forget(&mut self, serial: u64) -> Option<Connection> {
         let place = self.places.remove(&serial)?;
+        self.labels.forget(serial);
+        self.joins.remove(&serial);
         Some(self.connections.remove(place))
     }
 

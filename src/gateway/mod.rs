@@ -14,6 +14,7 @@ pub mod codec;
 pub mod core;
 pub mod event;
 mod keep_alive;
+pub mod labels;
 pub mod ledger;
 mod lines;
 pub mod name;

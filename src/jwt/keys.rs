@@ -52,7 +52,7 @@ struct Key {
 
 #[derive(Clone)]
 enum Material {
-    Secret([hmac::Key; 3]),
+    Secret(Box<[hmac::Key; 3]>),
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
     /// A point of the curve P-256 or P-384, uncompressed.
     P256(Vec<u8>),
@@ -124,7 +124,7 @@ impl Material {
 fn secret(bytes: &[u8]) -> Option<Material> {
     let key = |how| hmac::Key::new(how, bytes);
     let keys = || [key(hmac::HMAC_SHA256), key(hmac::HMAC_SHA384), key(hmac::HMAC_SHA512)];
-    SECRET_BYTES.contains(&bytes.len()).then(|| Material::Secret(keys()))
+    SECRET_BYTES.contains(&bytes.len()).then(|| Material::Secret(Box::new(keys())))
 }
 
 impl Keys {

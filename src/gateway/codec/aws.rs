@@ -41,8 +41,8 @@ impl Codec for Aws {
         true
     }
 
-    fn reads_headers(&self) -> bool {
-        true
+    fn reads_headers(&self) -> Option<&'static str> {
+        Some("x-amz-")
     }
 
     fn place(&mut self, address: &str) {

@@ -51,8 +51,17 @@ impl Codec for Json {
         Some(Post { media_type: MEDIA_TYPE, headers: Vec::new(), body: body.into_bytes() })
     }
 
-    fn read(&self, _: &Event, reply: &Reply, _: &Subject) -> Answer {
+    fn reads_headers(&self) -> Option<&'static str> {
+        Some("percore-")
+    }
+
+    fn read(&self, event: &Event, reply: &Reply, _: &Subject) -> Answer {
         match reply.is_success() {
+            true if event.is_opening() => Answer::Taken(Effects {
+                labels: list(reply, "percore-labels"),
+                channels: list(reply, "percore-channels"),
+                ..Effects::default()
+            }),
             true => Answer::Taken(Effects::default()),
             false => Answer::Refused(Refusal {
                 status: reply.status,
@@ -60,6 +69,12 @@ impl Codec for Json {
             }),
         }
     }
+}
+
+/// The words of a header, which commas divide.
+fn list(reply: &Reply, name: &str) -> Vec<String> {
+    let words = reply.header(name).unwrap_or_default().split(',').map(str::trim);
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// What the JSON of an event has no room for.
@@ -210,6 +225,19 @@ mod tests {
                 r#"{"WebSocketEvent":null,"WebSocketKeepAlives":[{"ConnectionId":"a"},{"ConnectionId":"b"}]}"#.into()
             ))
         );
+    }
+
+    #[test]
+    fn labels_and_channels_of_a_new_connection() {
+        let headers = [("percore-labels", "a, b c,,"), ("percore-channels", "news")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let reply = Reply { status: 204, headers, body: Vec::new() };
+        let read = |event: &Event| Json.read(event, &reply, &subject());
+        let effects =
+            Effects { labels: vec!["a".into(), "b c".into()], channels: vec!["news".into()], ..Effects::default() };
+        assert_eq!(read(&Event::Connect(Box::default())), Answer::Taken(effects.clone()));
+        assert_eq!(read(&Event::Connected(Box::default())), Answer::Taken(effects));
+        assert_eq!(read(&Event::Message(Kind::Text, Vec::new())), Answer::Taken(Effects::default()));
     }
 
     #[test]

@@ -33,9 +33,9 @@ pub trait Codec: Send {
         false
     }
 
-    /// Whether the headers of responses are wanted.
-    fn reads_headers(&self) -> bool {
-        false
+    /// What the names of those headers of responses begin with that are wanted; `None` where none is.
+    fn reads_headers(&self) -> Option<&'static str> {
+        None
     }
 
     /// Tells the address of the service, before anything is written.
