@@ -65,6 +65,8 @@ mod data;
 #[cfg(feature = "cli")]
 mod gateway;
 #[cfg(feature = "cli")]
+mod jwt;
+#[cfg(feature = "cli")]
 mod origin;
 mod os;
 mod outbox;
@@ -104,6 +106,10 @@ pub mod internal {
     #[cfg(feature = "cli")]
     pub mod gateway {
         pub use crate::gateway::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod jwt {
+        pub use crate::jwt::*;
     }
     #[cfg(feature = "cli")]
     pub mod origin {

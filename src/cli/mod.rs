@@ -15,6 +15,7 @@ mod flags;
 mod gateway;
 mod gateway_key;
 mod healthcheck;
+mod jwt_flags;
 mod limit_flags;
 mod output;
 mod own;

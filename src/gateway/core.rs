@@ -5,11 +5,12 @@ use super::call::{Call, Callee, Outcome, Returned};
 use super::codec::Codec;
 use super::event::{Answer, Effects, Ending, Event, Opening, Refusal, Subject};
 use super::keep_alive::KeepAlive;
+use super::labels::Labels;
 use super::ledger::Entry;
 use super::lines::{Connection, Line, State};
 use super::name::{Named, Names, Serials};
 use super::origins::{Origins, Pick};
-use super::rules::{OnFailure, Rules};
+use super::rules::{OnFailure, Rules, is_channel};
 use crate::data::histogram::Histogram;
 use crate::data::id::{ConnectionId, Peer};
 use crate::protocol::message::Kind;
@@ -105,6 +106,9 @@ pub struct Core {
     next_call: u64,
     pub(super) origins: Origins,
     pub(super) keep_alive: KeepAlive,
+    labels: Labels,
+    /// Channels for connections whose handshake was admitted and is not complete, by number.
+    joins: HashMap<u64, Vec<String>>,
     pub(super) orders: VecDeque<Order>,
     pub(super) counts: Counts,
     /// Unix time at the start.
@@ -136,6 +140,8 @@ impl Core {
             bytes_under_way: 0,
             written: 0,
             next_call: 0,
+            labels: Labels::default(),
+            joins: HashMap::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
             epoch: Duration::ZERO,
@@ -224,6 +230,8 @@ impl Core {
         if let Some(connection) = self.places.get(&serial).and_then(|place| self.connections.get_mut(*place)) {
             (connection.id, connection.opened, connection.heard) = (Some(id), now, now);
         }
+        let channels = self.joins.remove(&serial).into_iter().flatten();
+        self.orders.extend(channels.map(|channel| Order::Subscribe(id, channel)));
     }
 
     /// A connection is open whose handshake did not wait. Returns its number.
@@ -233,8 +241,10 @@ impl Core {
 
     fn begin(&mut self, id: Option<ConnectionId>, event: Event, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
         let serial = self.serials.take();
-        let agent = agent.filter(|_| self.codec.keeps_agent()).map(Box::from);
-        let connection = Connection { serial, id, peer, agent, opened: now, heard: now, closing: false };
+        let keeps = self.codec.keeps_client();
+        let agent = agent.filter(|_| keeps).map(Box::from);
+        let claims = event.opening().and_then(|opening| opening.claims.clone()).filter(|_| keeps);
+        let connection = Connection { serial, id, peer, agent, claims, opened: now, heard: now, closing: false };
         let place = self.connections.insert(connection);
         self.places.insert(serial, place);
         self.keep_alive.begin(self.rules.keep_alive_interval, now);
@@ -289,7 +299,8 @@ impl Core {
             return self.orders.push_back(Order::Strike(serial));
         }
         let opened = opened.saturating_sub(self.epoch);
-        let gone = Connection { serial, id: None, peer, agent: None, opened, heard: opened, closing: true };
+        let gone =
+            Connection { serial, id: None, peer, agent: None, claims: None, opened, heard: opened, closing: true };
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);
@@ -303,6 +314,8 @@ impl Core {
 
     fn forget(&mut self, serial: u64) -> Option<Connection> {
         let place = self.places.remove(&serial)?;
+        self.labels.forget(serial);
+        self.joins.remove(&serial);
         Some(self.connections.remove(place))
     }
 

@@ -14,11 +14,13 @@ pub mod codec;
 pub mod core;
 pub mod event;
 mod keep_alive;
+pub mod labels;
 pub mod ledger;
 mod lines;
 pub mod name;
 mod origins;
 pub mod rules;
 pub mod service;
+pub mod tokens;
 
 pub use rules::Rules;

@@ -121,7 +121,7 @@ impl Serials {
     /// Numbers of the worker in `slot`, which starts `microseconds` after 1970. They go on from there by one for each
     /// connection, of which there is less than one a microsecond: its successor begins beyond them.
     pub fn new(slot: u8, microseconds: u64) -> Serials {
-        Serials(u64::from(slot) << SLOT_SHIFT | microseconds & ((1 << SLOT_SHIFT) - 1))
+        Serials(first_of(slot) | microseconds & ((1 << SLOT_SHIFT) - 1))
     }
 
     /// The next one.
@@ -130,6 +130,11 @@ impl Serials {
         self.0 += 1;
         serial
     }
+}
+
+/// The number that all of the worker in a slot are beyond.
+pub fn first_of(slot: u8) -> u64 {
+    u64::from(slot) << SLOT_SHIFT
 }
 
 /// The slot of the worker that has the connection of this number.

@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+/// What the names of the gateway's own channels begin with.
+const OWN_CHANNELS: &str = "percore.";
+/// The longest name of a channel, in bytes.
+const LONGEST_CHANNEL: usize = 255;
+
+/// Whether the application may use a channel of this name.
+pub fn is_channel(name: &str) -> bool {
+    (1..=LONGEST_CHANNEL).contains(&name.len()) && !name.starts_with(OWN_CHANNELS)
+}
+
 /// What becomes of a connection of which an event cannot be delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum OnFailure {

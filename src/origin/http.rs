@@ -96,7 +96,10 @@ impl Caller {
     async fn exchange(&self, to: &Callee, target: &Target, request: Request<Content>) -> Result<Reply, Trouble> {
         let mut request = request;
         // What other nodes answer is passed on.
-        let keeps_headers = self.rules.keeps_headers || !matches!(to, Callee::Origin(_));
+        let keeps_headers = match to {
+            Callee::Origin(_) => self.rules.keeps_headers,
+            Callee::Node(_) | Callee::Peer(_) => Some(""),
+        };
         // A connection that was kept may have been closed by the server; then nothing was sent on it.
         while let Some(mut sender) = self.pool.take(to) {
             match self.send(&mut sender, request, keeps_headers).await {
@@ -131,7 +134,7 @@ impl Caller {
         &self,
         sender: &mut Sender,
         request: Request<Content>,
-        keeps_headers: bool,
+        keeps_headers: Option<&str>,
     ) -> Result<Reply, (Trouble, Option<Request<Content>>)> {
         let response = match sender.try_send_request(request).await {
             Ok(response) => response,
@@ -148,7 +151,7 @@ impl Caller {
         Ok(reply)
     }
 
-    async fn read(&self, response: Response<Incoming>, keeps_headers: bool) -> Result<Reply, String> {
+    async fn read(&self, response: Response<Incoming>, keeps_headers: Option<&str>) -> Result<Reply, String> {
         let (head, mut content) = response.into_parts();
         let mut body = Vec::new();
         while let Some(frame) = poll_fn(|context| Pin::new(&mut content).poll_frame(context)).await {
@@ -159,11 +162,12 @@ impl Caller {
             body.extend_from_slice(&data);
         }
         let mut headers = Vec::new();
-        if keeps_headers {
+        if let Some(beginning) = keeps_headers {
             let text = |(name, value): (&HeaderName, &HeaderValue)| {
                 Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
             };
-            headers.extend(head.headers.iter().filter_map(text));
+            let wanted = head.headers.iter().filter(|(name, _)| name.as_str().starts_with(beginning));
+            headers.extend(wanted.filter_map(text));
         }
         Ok(Reply { status: head.status.as_u16(), headers, body })
     }

@@ -34,8 +34,8 @@ pub struct CallRules {
     pub node_dial_timeout: Duration,
     /// The longest answer, in bytes. Default 1 MiB.
     pub max_answer: usize,
-    /// Whether the headers of answers are given back.
-    pub keeps_headers: bool,
+    /// What the names of those headers of answers begin with that are given back; `None` where none is.
+    pub keeps_headers: Option<&'static str>,
     /// The header that each call to an origin has on top, such as a token.
     pub headers: Vec<(String, String)>,
     /// What calls to other nodes are let in by: the token of their service listeners.
@@ -53,7 +53,7 @@ impl Default for CallRules {
             timeout: Duration::from_secs(15),
             node_dial_timeout: Duration::from_millis(500),
             max_answer: 1 << 20,
-            keeps_headers: false,
+            keeps_headers: None,
             headers: Vec::new(),
             node_token: None,
             secrets: None,

@@ -12,6 +12,8 @@ pub mod hostname;
 #[cfg(feature = "cli")]
 pub mod inherited;
 #[cfg(feature = "cli")]
+pub mod key_files;
+#[cfg(feature = "cli")]
 pub mod ledger;
 pub mod listener;
 pub mod locks;

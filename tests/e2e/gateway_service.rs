@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 /// What a Python script of `tests/clients` prints, with `input` to read.
-fn python(script: &str, args: &[&str], input: &str) -> String {
+pub fn python(script: &str, args: &[&str], input: &str) -> String {
     let path = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(tool("venv/bin/python"));
     command.arg(path).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -97,6 +97,84 @@ fn connections_and_channels_by_rest() {
     ] {
         let (got, told) = ask(service, method, &path, "", "");
         assert!(got == status && told["error"]["code"].is_string(), "{method} {path}: {got} {told}");
+    }
+}
+
+/// All pages of the connections with a label, and how many there were.
+fn with_label(service: SocketAddr, query: &str) -> (Vec<String>, usize) {
+    let (mut all, mut pages, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let (status, page) = ask(service, "GET", &format!("/connections?{query}{after}"), "", "");
+        assert_eq!(status, 200, "{page}");
+        let ids = page["ids"].as_array().expect("a list").iter().map(|id| id.as_str().expect("text").to_owned());
+        all.extend(ids);
+        pages += 1;
+        let Some(next) = page["next"].as_str() else { return (all, pages) };
+        after = format!("&after={}", escaped(next));
+    }
+}
+
+#[test]
+fn connections_are_found_by_their_labels() {
+    let origin = Origin::start(|_| Reply {
+        headers: vec![("percore-labels", "new, of today".into()), ("percore-channels", "all,percore.gateway/0".into())],
+        ..Reply::from(200)
+    });
+    for flags in [&["--authorize"][..], &["--workers", "2", "--admin", "127.0.0.1:0"]] {
+        let gateway = Gateway::start(&origin, flags);
+        let (service, before) = (gateway.service, origin.heard().len());
+        let mut clients: Vec<Client> = (0..9).map(|_| gateway.server.open()).collect();
+        eventually("all are known", || origin.heard().len() == before + clients.len());
+        let mut ids: Vec<String> = origin.events()[before..].iter().map(|event| event.id().to_owned()).collect();
+        ids.sort();
+        let sorted = |query: &str| {
+            let (mut all, pages) = with_label(service, query);
+            all.sort();
+            (all, pages)
+        };
+        eventually("the origin's labels", || sorted("label=of+today").0 == ids);
+        assert_eq!(sorted("label=new&limit=2"), (ids.clone(), 5));
+        assert_eq!(
+            sorted("label=new&limit=9"),
+            (ids.clone(), 2),
+            "a page that is full does not know that it is the last"
+        );
+        assert_eq!(sorted("label=nobody"), (Vec::new(), 1));
+        let path = |id: &str, label: &str| format!("/connections/{}/labels/{label}", escaped(id));
+        for id in &ids[..3] {
+            assert_eq!(ask(service, "PUT", &path(id, "room%2F7"), "", ""), (200, json!({"result": "queued"})));
+            assert_eq!(ask(service, "PUT", &path(id, "room%2F7"), "", "").0, 200, "twice is once");
+        }
+        assert_eq!(sorted("label=room%2F7").0, ids[..3]);
+        let (_, told) = ask(service, "GET", &format!("/connections/{}", escaped(&ids[0])), "", "");
+        assert_eq!(told["labels"], json!(["new", "of today", "room/7"]));
+        assert_eq!(ask(service, "DELETE", &path(&ids[0], "room%2F7"), "", "").0, 200);
+        assert_eq!(sorted("label=room%2F7").0, ids[1..3]);
+        for n in 0..14 {
+            assert_eq!(ask(service, "PUT", &path(&ids[0], &format!("own{n}")), "", "").0, 200);
+        }
+        let (status, told) = ask(service, "PUT", &path(&ids[0], "own14"), "", "");
+        assert_eq!((status, &told["error"]["code"]), (409, &json!("too_many_labels")));
+        eventually("the origin's channel", || {
+            ask(service, "POST", "/channels/all", "", "hello").1["subscribers"] == clients.len()
+        });
+        assert!(clients.iter_mut().all(|client| client.text() == "hello"));
+        for (method, path, status) in [
+            ("GET", "/connections".to_owned(), 400),
+            ("GET", "/connections?label=a&limit=x".to_owned(), 400),
+            ("GET", "/connections?label=a&after=AAAA".to_owned(), 400),
+            ("GET", format!("/connections?label={}", "x".repeat(129)), 400),
+            ("POST", "/connections?label=a".to_owned(), 405),
+            ("PUT", path(&ids[0], &"x".repeat(129)), 400),
+            ("PUT", path(&ids[0], "a%0Ab"), 400),
+            ("PUT", path("AAAA", "a"), 404),
+            ("GET", path(&ids[0], "a"), 405),
+        ] {
+            let (got, told) = ask(service, method, &path, "", "");
+            assert!(got == status && told["error"]["code"].is_string(), "{method} {path}: {got} {told}");
+        }
+        drop(clients);
+        eventually("labels end with their connections", || sorted("label=new").0.is_empty());
     }
 }
 
@@ -204,6 +282,8 @@ fn a_request_about_a_connection_of_another_node_is_made_there() {
     let (status, told) = ask(service, "GET", &path, "", "");
     assert_eq!((status, told["client"].as_str()), (200, Some(client.addr().to_string().as_str())));
     assert_eq!(ask(service, "PUT", &format!("/channels/c{path}"), "", "").0, 200);
+    assert_eq!(ask(service, "PUT", &format!("{path}/labels/l"), "", "").0, 200);
+    assert_eq!((with_label(first.service, "label=l").0.len(), with_label(service, "label=l").0.len()), (1, 0));
     assert_eq!(ask(first.service, "POST", "/channels/c", "", "to all"), (200, json!({"subscribers": 1})));
     assert_eq!(client.text(), "to all");
     let hops = "percore-hops: 1\r\n";

@@ -11,8 +11,9 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 17] = [
+const FLOORS: [(&str, usize); 18] = [
     ("data", 0),
+    ("jwt", 1),
     ("protocol", 1),
     ("app", 2),
     ("outbox", 2),

@@ -51,8 +51,17 @@ impl Codec for Json {
         Some(Post { media_type: MEDIA_TYPE, headers: Vec::new(), body: body.into_bytes() })
     }
 
-    fn read(&self, _: &Event, reply: &Reply, _: &Subject) -> Answer {
+    fn reads_headers(&self) -> Option<&'static str> {
+        Some("percore-")
+    }
+
+    fn read(&self, event: &Event, reply: &Reply, _: &Subject) -> Answer {
         match reply.is_success() {
+            true if event.is_opening() => Answer::Taken(Effects {
+                labels: list(reply, "percore-labels"),
+                channels: list(reply, "percore-channels"),
+                ..Effects::default()
+            }),
             true => Answer::Taken(Effects::default()),
             false => Answer::Refused(Refusal {
                 status: reply.status,
@@ -60,6 +69,12 @@ impl Codec for Json {
             }),
         }
     }
+}
+
+/// The words of a header, which commas divide.
+fn list(reply: &Reply, name: &str) -> Vec<String> {
+    let words = reply.header(name).unwrap_or_default().split(',').map(str::trim);
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 /// What the JSON of an event has no room for.
@@ -80,6 +95,7 @@ fn opening_headers(opening: &Opening, peer: Peer) -> Vec<(String, String)> {
     headers.push(("percore-path".into(), opening.path.clone()));
     headers.extend(opening.query.iter().map(|query| ("percore-query".into(), query.clone())));
     headers.extend(peer.addr().map(|addr| ("percore-client".into(), addr.to_string())));
+    headers.extend(opening.claims.iter().map(|claims| ("percore-claims".into(), claims.to_string())));
     headers
 }
 
@@ -140,6 +156,7 @@ mod tests {
             name: NAME.into(),
             peer: Peer::from(std::net::SocketAddr::from(([192, 0, 2, 7], 4711))),
             agent: None,
+            claims: None,
             opened: Duration::ZERO,
             now: Duration::ZERO,
             event_id: "1".into(),
@@ -155,7 +172,8 @@ mod tests {
     #[test]
     fn the_bodies_of_websocket_service() {
         let headers = vec![("cookie".to_owned(), "c".to_owned())];
-        let opening = Opening { path: "/a".into(), query: Some("b=1".into()), headers, ..Opening::default() };
+        let claims = Some(r#"{"sub":"ann"}"#.into());
+        let opening = Opening { path: "/a".into(), query: Some("b=1".into()), headers, claims, ..Opening::default() };
         let (body, headers) = written(&Event::Connected(Box::new(opening)));
         assert_eq!(
             body,
@@ -163,7 +181,8 @@ mod tests {
         );
         let told: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let client = ("percore-client", "192.0.2.7:4711");
-        assert_eq!(told, [("cookie", "c"), ("percore-path", "/a"), ("percore-query", "b=1"), client]);
+        let claims = ("percore-claims", r#"{"sub":"ann"}"#);
+        assert_eq!(told, [("cookie", "c"), ("percore-path", "/a"), ("percore-query", "b=1"), client, claims]);
         let ending = Ending { code: 1000, reason: "bye".into(), lasted: Duration::from_millis(1500) };
         let (body, headers) = written(&Event::Closed(ending));
         assert_eq!(
@@ -206,6 +225,19 @@ mod tests {
                 r#"{"WebSocketEvent":null,"WebSocketKeepAlives":[{"ConnectionId":"a"},{"ConnectionId":"b"}]}"#.into()
             ))
         );
+    }
+
+    #[test]
+    fn labels_and_channels_of_a_new_connection() {
+        let headers = [("percore-labels", "a, b c,,"), ("percore-channels", "news")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let reply = Reply { status: 204, headers, body: Vec::new() };
+        let read = |event: &Event| Json.read(event, &reply, &subject());
+        let effects =
+            Effects { labels: vec!["a".into(), "b c".into()], channels: vec!["news".into()], ..Effects::default() };
+        assert_eq!(read(&Event::Connect(Box::default())), Answer::Taken(effects.clone()));
+        assert_eq!(read(&Event::Connected(Box::default())), Answer::Taken(effects));
+        assert_eq!(read(&Event::Message(Kind::Text, Vec::new())), Answer::Taken(Effects::default()));
     }
 
     #[test]

@@ -5,15 +5,26 @@ use super::*;
 impl Core {
     /// The first event of a line was taken.
     pub(super) fn taken(&mut self, serial: u64, effects: Effects) {
+        let mut effects = effects;
+        effects.channels.retain(|channel| is_channel(channel));
         let opening = self.lines.get(&serial).is_some_and(|line| matches!(line.events[0].event, Event::Connect(_)));
         if let Some(connection) = self.find(serial) {
-            match connection.id {
+            let id = connection.id;
+            for label in &effects.labels {
+                self.labels.put(serial, label);
+            }
+            match id {
                 Some(id) => {
                     self.orders.extend(effects.channels.into_iter().map(|channel| Order::Subscribe(id, channel)));
                     let messages = effects.messages.into_iter();
                     self.orders.extend(messages.map(|(kind, payload)| Order::Send(id, kind, payload)));
                 }
-                None if opening => self.orders.push_back(Order::Admit(serial, effects.subprotocol)),
+                None if opening => {
+                    if !effects.channels.is_empty() {
+                        self.joins.insert(serial, effects.channels);
+                    }
+                    self.orders.push_back(Order::Admit(serial, effects.subprotocol));
+                }
                 None => {}
             }
         }
@@ -172,6 +183,21 @@ impl Core {
         }
     }
 
+    /// The labels of connections.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Gives a connection a label. Returns `false` for one that may not be, or is one too many.
+    pub fn label(&mut self, serial: u64, label: &str) -> bool {
+        self.places.contains_key(&serial) && self.labels.put(serial, label)
+    }
+
+    /// Takes a label away from a connection.
+    pub fn unlabel(&mut self, serial: u64, label: &str) {
+        self.labels.take(serial, label);
+    }
+
     /// Asserts what always holds, for tests: what is counted is what is there.
     pub fn check_invariants(&self) {
         let events: usize = self.lines.values().map(|line| line.events.len()).sum();
@@ -179,6 +205,7 @@ impl Core {
         assert_eq!((events, bytes), (self.waiting_events, self.waiting_bytes));
         assert_eq!(self.lines.values().filter(|line| line.gone.is_some()).count(), self.closed_lines);
         assert_eq!(self.places.len(), self.connections.len());
+        assert!(self.joins.keys().all(|serial| self.places.contains_key(serial)));
         assert_eq!(self.under_way.len(), self.origins.calls());
         assert_eq!(self.under_way.values().map(|(.., bytes)| bytes).sum::<usize>(), self.bytes_under_way);
         for (serial, line) in &self.lines {

@@ -52,7 +52,7 @@ pub(super) fn answer(shape: Shape, delivered: Delivered) -> Response {
         (Delivered::Unreachable, _) => {
             error(503, "ServiceUnavailableException", "The node of the connection does not answer.")
         }
-        (Delivered::Gone | Delivered::Forged, _) => gone(),
+        (Delivered::Gone | Delivered::Forged | Delivered::Full, _) => gone(),
     }
 }
 

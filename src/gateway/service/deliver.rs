@@ -62,6 +62,9 @@ impl Gateway {
         out: &mut Outbox,
     ) -> Delivered {
         let id = self.core.find(serial).and_then(|connection| connection.id);
+        if let (Some(_), Deed::Label(label)) = (id, deed) {
+            return if self.core.label(serial, label) { Delivered::Queued } else { Delivered::Full };
+        }
         let delivery = match (id, deed) {
             (None, _) => Delivery::Closed,
             (Some(id), Deed::Send(kind, payload)) => out.send_shared(id, *kind, payload, shared),
@@ -76,7 +79,11 @@ impl Gateway {
                 out.unsubscribe(id, channel);
                 Delivery::Queued
             }
-            (Some(_), Deed::Describe) => Delivery::Queued,
+            (Some(_), Deed::Unlabel(label)) => {
+                self.core.unlabel(serial, label);
+                Delivery::Queued
+            }
+            (Some(_), Deed::Label(_) | Deed::Describe) => Delivery::Queued,
         };
         let delivered = match delivery {
             Delivery::Queued => Delivered::Queued,

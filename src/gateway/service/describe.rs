@@ -19,6 +19,8 @@ pub struct Facts {
     pub client: String,
     /// What the client calls itself, where that is kept.
     pub agent: String,
+    /// Its labels.
+    pub labels: Vec<String>,
 }
 
 impl Facts {
@@ -32,14 +34,22 @@ impl Facts {
     pub fn write(&self) -> String {
         let milliseconds = |time: Duration| time.as_millis() as u64;
         let (opened, heard) = (milliseconds(self.opened), milliseconds(self.heard));
-        json!({"opened": opened, "heard": heard, "client": self.client, "agent": self.agent}).to_string()
+        json!({"opened": opened, "heard": heard, "client": self.client, "agent": self.agent, "labels": self.labels})
+            .to_string()
     }
 
     fn read(bytes: &[u8]) -> Option<Facts> {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let time = |name: &str| value.get(name)?.as_u64().map(Duration::from_millis);
         let text = |name: &str| value.get(name)?.as_str().map(str::to_owned);
-        Some(Facts { opened: time("opened")?, heard: time("heard")?, client: text("client")?, agent: text("agent")? })
+        let labels = value.get("labels")?.as_array()?.iter().map(|label| label.as_str().map(str::to_owned));
+        Some(Facts {
+            opened: time("opened")?,
+            heard: time("heard")?,
+            client: text("client")?,
+            agent: text("agent")?,
+            labels: labels.collect::<Option<_>>()?,
+        })
     }
 }
 
@@ -53,6 +63,7 @@ impl Gateway {
             heard: epoch + connection.heard,
             client: connection.peer.addr().map(|addr| addr.to_string()).unwrap_or_default(),
             agent: connection.agent.as_deref().unwrap_or_default().to_owned(),
+            labels: self.core.labels().of(serial).map(str::to_owned).collect(),
         })
     }
 
@@ -113,6 +124,7 @@ mod tests {
             heard: Duration::from_secs(2),
             client: "[::1]:80".into(),
             agent: "a".into(),
+            labels: vec!["l".into(), "m".into()],
         };
         assert_eq!(Facts::read(facts.write().as_bytes()), Some(facts.clone()));
         assert_eq!(facts.ip(), "::1");

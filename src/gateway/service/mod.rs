@@ -4,12 +4,14 @@
 mod aws;
 mod deliver;
 mod describe;
+mod list;
 mod outgoing;
 mod record;
 pub(super) mod relay;
 mod rest;
 mod sr;
 
+pub(super) use list::Listing;
 pub(super) use record::channel;
 
 use super::app::Gateway;
@@ -41,11 +43,19 @@ pub enum Delivered {
     Unreachable = 3,
     /// The name was made up.
     Forged = 4,
+    /// It has as many labels as it may have.
+    Full = 5,
 }
 
 impl Delivered {
-    const ALL: [Delivered; 5] =
-        [Delivered::Queued, Delivered::Gone, Delivered::Dropped, Delivered::Unreachable, Delivered::Forged];
+    const ALL: [Delivered; 6] = [
+        Delivered::Queued,
+        Delivered::Gone,
+        Delivered::Dropped,
+        Delivered::Unreachable,
+        Delivered::Forged,
+        Delivered::Full,
+    ];
 
     fn from_byte(byte: u8) -> Option<Delivered> {
         Delivered::ALL.get(usize::from(byte)).copied()
@@ -53,7 +63,7 @@ impl Delivered {
 
     /// A word for it.
     pub fn word(self) -> &'static str {
-        ["queued", "gone", "dropped", "unreachable", "forged"][self as usize]
+        ["queued", "gone", "dropped", "unreachable", "forged", "full"][self as usize]
     }
 }
 
@@ -123,6 +133,12 @@ impl Gateway {
                     let _ = out.publish(&channel(slot), crate::Kind::Binary, &[&bytes]);
                 }
             }
+            Some(record::Record::List { asker: (slot, job), after, most, label }) => {
+                let serials = self.labelled(label, after, most as usize);
+                let bytes = record::Record::Listed { job, serials }.write();
+                let _ = out.publish(&channel(slot), crate::Kind::Binary, &[&bytes]);
+            }
+            Some(record::Record::Listed { job, serials }) => self.listed(job, serials, out),
             Some(record::Record::Results { job, results }) => self.take_results(job, results, out),
             None => {}
         }
@@ -133,11 +149,17 @@ impl Gateway {
         if self.jobs.len() >= MAX_JOBS {
             return None;
         }
-        let key = self.next_job;
-        self.next_job += 1;
-        self.job_deadlines.push_back((job.deadline, key));
+        let key = self.begin_wait(job.deadline);
         self.jobs.insert(key, job);
         Some(key)
+    }
+
+    /// Names something that waits no longer than until then.
+    fn begin_wait(&mut self, deadline: Duration) -> u64 {
+        let key = self.next_job;
+        self.next_job += 1;
+        self.job_deadlines.push_back((deadline, key));
+        key
     }
 
     /// Results came in.
@@ -170,6 +192,7 @@ impl Gateway {
         while let Some(&(_, key)) = self.job_deadlines.front().filter(|(deadline, _)| *deadline <= now) {
             self.job_deadlines.pop_front();
             self.end_job(key, out);
+            self.end_listing(key, out);
         }
     }
 

@@ -7,11 +7,15 @@ use crate::protocol::message::Kind;
 const COMMAND: u8 = b'c';
 const RESULTS: u8 = b'r';
 const DESCRIBED: u8 = b'd';
+const LIST: u8 = b'l';
+const LISTED: u8 = b'n';
 
 /// Deeds by number, besides messages, which have the number of their kind, and closing, which has the close code.
 const JOIN: u16 = 2;
 const LEAVE: u16 = 3;
 const DESCRIBE: u16 = 4;
+const LABEL: u16 = 5;
+const UNLABEL: u16 = 6;
 
 /// What to do with connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +28,10 @@ pub enum Deed<'a> {
     Join(&'a str),
     /// Take them off a channel.
     Leave(&'a str),
+    /// Give them a label.
+    Label(&'a str),
+    /// Take it away from them.
+    Unlabel(&'a str),
     /// Tell what is known of it: [`Record::Described`] is the answer.
     Describe,
 }
@@ -46,6 +54,24 @@ pub enum Record<'a> {
         job: u64,
         /// Empty when there is no such connection.
         facts: &'a [u8],
+    },
+    /// Which connections have a label? [`Record::Listed`] is the answer.
+    List {
+        /// The slot of the worker that wants to know, and its number for the answer.
+        asker: (u32, u64),
+        /// Those behind this number.
+        after: u64,
+        /// At most this many.
+        most: u32,
+        /// The label.
+        label: &'a str,
+    },
+    /// These.
+    Listed {
+        /// Number of the worker that asked.
+        job: u64,
+        /// Numbers of connections, in order.
+        serials: Vec<u64>,
     },
     /// What became of them.
     Results {
@@ -75,6 +101,8 @@ impl Record<'_> {
                     Deed::Send(kind, payload) => (kind.index() as u16, payload),
                     Deed::Join(channel) => (JOIN, channel.as_bytes()),
                     Deed::Leave(channel) => (LEAVE, channel.as_bytes()),
+                    Deed::Label(label) => (LABEL, label.as_bytes()),
+                    Deed::Unlabel(label) => (UNLABEL, label.as_bytes()),
                     Deed::Describe => (DESCRIBE, &[]),
                     Deed::Close(code, reason) => (*code, reason),
                 };
@@ -90,6 +118,19 @@ impl Record<'_> {
                 out.push(DESCRIBED);
                 out.extend_from_slice(&job.to_le_bytes());
                 out.extend_from_slice(facts);
+            }
+            Record::List { asker: (slot, job), after, most, label } => {
+                out.push(LIST);
+                out.extend_from_slice(&slot.to_le_bytes());
+                out.extend_from_slice(&job.to_le_bytes());
+                out.extend_from_slice(&after.to_le_bytes());
+                out.extend_from_slice(&most.to_le_bytes());
+                out.extend_from_slice(label.as_bytes());
+            }
+            Record::Listed { job, serials } => {
+                out.push(LISTED);
+                out.extend_from_slice(&job.to_le_bytes());
+                out.extend(serials.iter().flat_map(|serial| serial.to_le_bytes()));
             }
             Record::Results { job, results } => {
                 out.push(RESULTS);
@@ -119,6 +160,8 @@ impl Record<'_> {
                     1 => Deed::Send(Kind::Binary, rest),
                     JOIN => Deed::Join(std::str::from_utf8(rest).ok()?),
                     LEAVE => Deed::Leave(std::str::from_utf8(rest).ok()?),
+                    LABEL => Deed::Label(std::str::from_utf8(rest).ok()?),
+                    UNLABEL => Deed::Unlabel(std::str::from_utf8(rest).ok()?),
                     DESCRIBE => Deed::Describe,
                     code => Deed::Close(code, rest),
                 };
@@ -132,6 +175,23 @@ impl Record<'_> {
             DESCRIBED => {
                 let (job, facts) = bytes.split_first_chunk()?;
                 Some(Record::Described { job: u64::from_le_bytes(*job), facts })
+            }
+            LIST => {
+                let (slot, bytes) = bytes.split_first_chunk()?;
+                let (job, bytes) = bytes.split_first_chunk()?;
+                let (after, bytes) = bytes.split_first_chunk()?;
+                let (most, label) = bytes.split_first_chunk()?;
+                Some(Record::List {
+                    asker: (u32::from_le_bytes(*slot), u64::from_le_bytes(*job)),
+                    after: u64::from_le_bytes(*after),
+                    most: u32::from_le_bytes(*most),
+                    label: std::str::from_utf8(label).ok()?,
+                })
+            }
+            LISTED => {
+                let (job, list) = bytes.split_first_chunk()?;
+                let serials = list.chunks_exact(8).filter_map(|item| Some(u64::from_le_bytes(item.try_into().ok()?)));
+                Some(Record::Listed { job: u64::from_le_bytes(*job), serials: serials.collect() })
             }
             RESULTS => {
                 let (job, list) = bytes.split_first_chunk()?;
@@ -156,6 +216,7 @@ mod tests {
         let connections = vec![(0, 7), (1, u64::MAX)];
         let sends = [Deed::Send(Kind::Text, b"hi"), Deed::Send(Kind::Binary, b"\xff")];
         let others = [Deed::Close(4000, b"bye"), Deed::Join("a"), Deed::Leave("b"), Deed::Describe];
+        let others = others.into_iter().chain([Deed::Label("c"), Deed::Unlabel("d")]);
         for deed in sends.into_iter().chain(others) {
             for asker in [None, Some((3, 9))] {
                 let record = Record::Command { asker, deed: deed.clone(), connections: connections.clone() };
@@ -163,6 +224,10 @@ mod tests {
             }
         }
         let record = Record::Described { job: 6, facts: b"{}" };
+        assert_eq!(Record::read(&record.write()), Some(record));
+        let record = Record::List { asker: (2, 9), after: 7, most: 100, label: "l" };
+        assert_eq!(Record::read(&record.write()), Some(record));
+        let record = Record::Listed { job: 9, serials: vec![7, u64::MAX] };
         assert_eq!(Record::read(&record.write()), Some(record));
         let results = vec![(1, Delivered::Queued), (0, Delivered::Gone)];
         let record = Record::Results { job: 5, results };

@@ -6,6 +6,8 @@
 //! | `POST /connections/{id}` | sends it the content: text, or bytes where the type is `application/octet-stream` |
 //! | `DELETE /connections/{id}?code=&reason=` | closes it |
 //! | `POST /connections:batch` | sends one message to many: `{"ids":[..],"message":{"text":..}}` or `{"binary":..}` |
+//! | `PUT`, `DELETE /connections/{id}/labels/{label}` | gives it a label, takes it away |
+//! | `GET /connections?label=&limit=&after=` | the ids of connections with a label |
 //! | `POST /channels/{name}` | sends the content to all on a channel |
 //! | `PUT`, `DELETE /channels/{name}/connections/{id}` | puts a connection on a channel, takes it off |
 
@@ -14,7 +16,9 @@ use super::deliver::{Sorted, hops};
 use super::describe::Facts;
 use super::record::Deed;
 use super::{Delivered, Gateway, Job, PATIENCE, Shape, decoded, sr, too_many};
+use crate::gateway::labels::is_label;
 use crate::gateway::name;
+use crate::gateway::rules::is_channel;
 use crate::outbox::Outbox;
 use crate::protocol::close::may_be_sent;
 use crate::protocol::http::{Request, Response};
@@ -24,15 +28,20 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// What the names of our own channels begin with.
-const RESERVED: &str = "percore.";
-
 impl Gateway {
     pub(super) fn serve_rest(&mut self, path: &str, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let parts: Vec<String> = path.strip_prefix('/')?.split('/').map(decoded).collect::<Option<_>>()?;
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match (&parts[..], request.method()) {
             (["connections:batch"], "POST") => self.serve_batch(request, out),
+            (["connections"], "GET") => self.serve_list(request, out),
+            (["connections", id, "labels", label], "PUT" | "DELETE") => {
+                if !is_label(label) {
+                    return Some(error(400, "bad_label", "a label is text of 128 bytes at most"));
+                }
+                let deed = if request.method() == "PUT" { Deed::Label(label) } else { Deed::Unlabel(label) };
+                self.act_on_one(id, &deed, Shape::Rest, request, out)
+            }
             (["connections", id], "GET") => self.describe(id, Shape::RestFacts, request, out),
             (["connections", id], "POST") => {
                 let message = message(request);
@@ -49,6 +58,8 @@ impl Gateway {
             }
             (["connections:batch"] | ["channels", _], _) => Some(wrong_method("POST")),
             (["connections", _], _) => Some(wrong_method("GET, POST, DELETE")),
+            (["connections"], _) => Some(wrong_method("GET")),
+            (["connections", _, "labels", _], _) => Some(wrong_method("PUT, DELETE")),
             (["channels", _, "connections", _], _) => Some(wrong_method("PUT, DELETE")),
             _ => None,
         }
@@ -105,8 +116,7 @@ fn publish(channel: &str, request: &Request<'_>, out: &mut Outbox) -> Response {
 }
 
 fn refuse_channel(channel: &str) -> Option<Response> {
-    let is_good = !channel.is_empty() && channel.len() <= 255 && !channel.starts_with(RESERVED);
-    (!is_good).then(|| {
+    (!is_channel(channel)).then(|| {
         error(400, "bad_channel", "a channel has a name of 255 bytes at most that does not begin with percore.")
     })
 }
@@ -135,6 +145,7 @@ pub(super) fn answer(delivered: Delivered) -> Response {
     match delivered {
         Delivered::Queued => json_of(200, &json!({"result": delivered.word()})),
         Delivered::Gone | Delivered::Forged => error(404, "gone", "there is no such connection, or no more"),
+        Delivered::Full => error(409, "too_many_labels", "the connection has as many labels as it may have, 16"),
         Delivered::Dropped => error(429, "dropped", "the connection reads too slowly, and its backlog is full"),
         Delivered::Unreachable => {
             error(503, "unreachable", "the node that has the connection has to be asked, or does not answer")
@@ -148,6 +159,9 @@ pub(super) fn describe(facts: &Facts) -> Response {
     if !facts.client.is_empty() {
         body["client"] = facts.client.as_str().into();
     }
+    if !facts.labels.is_empty() {
+        body["labels"] = facts.labels.clone().into();
+    }
     json_of(200, &body)
 }
 
@@ -155,11 +169,11 @@ fn wrong_method(allowed: &'static str) -> Response {
     error(405, "method_not_allowed", &format!("this path takes {allowed}")).header("Allow", allowed)
 }
 
-fn error(status: u16, code: &str, message: &str) -> Response {
+pub(super) fn error(status: u16, code: &str, message: &str) -> Response {
     json_of(status, &json!({"error": {"code": code, "message": message}}))
 }
 
-fn json_of(status: u16, body: &Value) -> Response {
+pub(super) fn json_of(status: u16, body: &Value) -> Response {
     Response::new(status).content("application/json", body.to_string())
 }
 
