@@ -57,6 +57,7 @@ pub mod origin;
 pub mod os;
 pub mod outbox;
 pub mod protocol;
+pub mod pubsub;
 pub mod reactor;
 pub mod session;
 pub mod supervisor;

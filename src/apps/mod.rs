@@ -3,5 +3,5 @@
 pub mod chat;
 pub mod demo;
 pub mod echo;
-mod fields;
+pub(crate) mod fields;
 pub mod ticker;

@@ -10,13 +10,14 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 17] = [
+const FLOORS: [(&str, usize); 18] = [
     ("data", 0),
     ("protocol", 1),
     ("app", 2),
     ("outbox", 2),
     ("apps", 2),
     ("gateway", 2),
+    ("pubsub", 2),
     ("session", 3),
     ("bus", 3),
     ("os", 4),
