@@ -53,6 +53,7 @@ pub mod cli;
 pub mod client;
 pub mod data;
 pub mod gateway;
+pub mod jwt;
 pub mod origin;
 pub mod os;
 pub mod outbox;
