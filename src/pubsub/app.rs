@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
 use crate::data::presence::Change;
 use crate::data::rate::RateRules;
-use crate::data::record::Record;
+use crate::data::record::{Record, RecordKind};
 use crate::data::wheel::Wheel;
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
@@ -79,6 +79,17 @@ impl Channels {
     /// What backends have to give.
     pub fn api_key(self, key: Option<String>) -> Channels {
         Channels { api_key: key, ..self }
+    }
+
+    /// Tells of those that came and went until now, before something else is told.
+    pub(super) fn tell_news(&mut self, out: &mut Outbox) {
+        for record in std::mem::take(&mut out.broadcast.news).iter() {
+            if let (Ok(channel), Ok(member)) =
+                (std::str::from_utf8(record.channel), std::str::from_utf8(record.payload))
+            {
+                self.on_presence(Change { channel, member, entered: record.kind == RecordKind::Enter }, out);
+            }
+        }
     }
 
     pub(super) fn takes_pings(&self, id: ConnectionId) -> bool {
@@ -194,7 +205,7 @@ impl App for Channels {
         for index in expired {
             self.look_at(index, out);
         }
-        self.engine.expire(now);
+        self.engine.expire(now, out);
         self.engine.show(out);
         [self.wheel.next_deadline(), self.engine.next_deadline()].into_iter().flatten().min()
     }

@@ -10,6 +10,7 @@
 use super::centrifuge::push;
 use super::clients::{Clients, Subscription};
 use super::codes::{Disconnect, Error, Unsubscribe};
+use super::holds::{Holds, Leave};
 use super::idempotency::Results;
 use super::rules::{Namespace, Rules};
 use super::streams::{Filter, Missed, Most, Position, Streams};
@@ -131,6 +132,13 @@ pub struct Engine {
     streams: Streams,
     channels: HashMap<Rc<str>, Channel>,
     answers: Answers,
+    holds: Holds,
+}
+
+/// Tells the subscribers that want to know that somebody came to a channel, or went.
+fn tell(channel: &str, description: &str, entered: bool, out: &mut Outbox) {
+    let text = push::join_or_leave(channel, description, entered);
+    out.publish_here(&others_of(channel), Kind::Text, &[text.as_bytes()]);
 }
 
 impl Engine {
@@ -142,6 +150,7 @@ impl Engine {
             streams: Streams::new(rules.limits.history, seed),
             channels: HashMap::new(),
             answers: Answers::default(),
+            holds: Holds::default(),
             rules,
         }
     }
@@ -388,23 +397,36 @@ impl Engine {
         self.streams.remove(channel, now);
     }
 
-    /// Tells the subscribers that want to know that somebody came to a channel, or went.
+    /// Somebody came to a channel, or went: tells the subscribers that want to know, now or after a while.
     pub fn tell_others(&mut self, channel: &str, description: &str, entered: bool, out: &mut Outbox) {
-        if !self.rules.of(channel).is_ok_and(|rules| rules.join_leave) {
+        let Some(rules) = self.rules.of(channel).ok().filter(|rules| rules.join_leave) else { return };
+        if rules.leave_hold.is_zero() {
+            return tell(channel, description, entered, out);
+        }
+        if entered {
+            if !self.holds.cancel(channel, description) {
+                tell(channel, description, true, out);
+            }
             return;
         }
-        let text = push::join_or_leave(channel, description, entered);
-        out.publish_here(&others_of(channel), Kind::Text, &[text.as_bytes()]);
+        let due = out.now() + rules.leave_hold;
+        match self.holds.put(Leave { channel: channel.into(), description: description.into() }, due) {
+            Some(leave) => tell(&leave.channel, &leave.description, false, out),
+            None => out.tick_by(due),
+        }
     }
 
-    /// Gives up what is too old.
-    pub fn expire(&mut self, now: Duration) {
+    /// Gives up what is too old, and tells what was kept back long enough.
+    pub fn expire(&mut self, now: Duration, out: &mut Outbox) {
         self.streams.expire(now);
+        while let Some(leave) = self.holds.next(now) {
+            tell(&leave.channel, &leave.description, false, out);
+        }
     }
 
     /// When [`Engine::expire`] has something to do.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.streams.next_deadline()
+        [self.streams.next_deadline(), self.holds.next_deadline()].into_iter().flatten().min()
     }
 
     /// Shows what there is, and what was counted.

@@ -10,6 +10,7 @@ pub mod centrifuge;
 pub mod clients;
 pub mod codes;
 pub mod engine;
+mod holds;
 pub mod idempotency;
 pub mod json;
 pub mod rules;

@@ -97,6 +97,7 @@ impl Namespace {
         Namespace {
             subscribe_for_client: true,
             subscribe_for_anonymous: true,
+            user_limited: false,
             publish: Access::ALL,
             presence_for: Access::ALL,
             history_for: Access::ALL,

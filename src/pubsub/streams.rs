@@ -264,10 +264,12 @@ impl Streams {
 
     /// Gives up the publications of a channel. Its position stays: a client that has them all misses nothing.
     pub fn remove(&mut self, channel: &str, now: Duration) {
+        // One that is too old is not to be had again by that.
+        self.expire(now);
         let Some(stream) = self.by_name.get_mut(channel) else { return };
         stream.used = now;
         self.bytes -= stream.kept.drain(..).map(|kept| kept.bytes()).sum::<usize>();
-        let name = self.turns[&stream.turn].clone();
+        let name = Rc::clone(&self.turns[&stream.turn]);
         self.schedule(&name);
         self.check_invariants();
     }
@@ -279,10 +281,7 @@ impl Streams {
         {
             let name = Rc::clone(name);
             let Some(stream) = self.by_name.get_mut(&name) else { return };
-            let last = stream.kept.back().map(|kept| kept.at + stream.keep.ttl);
             self.bytes -= stream.trim(now);
-            // A stream is used for as long as a publication of it is kept.
-            stream.used = stream.used.max(last.unwrap_or_default().min(now));
             match stream.next_due() <= now {
                 true => self.drop_stream(&name),
                 false => self.schedule(&name),

@@ -13,4 +13,5 @@ mod receiver_properties;
 mod session_retire;
 mod session_simulation;
 mod simulation;
+mod streams;
 mod written;

@@ -133,8 +133,9 @@ impl Channels {
                 replies.result(number, "unsubscribe", "{}");
             }
             Method::Publish { channel, data } => {
-                // A client that subscribed just before is told that first.
+                // A client that subscribed just before is told that first, and the others that it came.
                 replies.flush(id, out);
+                self.tell_news(out);
                 self.publish(id, &channel, data, out)?;
                 replies.result(number, "publish", "{}");
             }
