@@ -5,7 +5,7 @@
 //! HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, and EdDSA (RFC 8037) with Ed25519. There is
 //! no `none`.
 //!
-//! No files, no sockets and no clocks: `now` is an argument, Unix time.
+//! No files, no sockets and no clocks: `now` is an argument, Unix time, and keys that change come from a [`KeySource`].
 //!
 //! Invariants: a key verifies only algorithms of its own kind, so that nobody passes off a public key as a secret; nothing of
 //! a token's claims is looked at before its signature is verified; whatever the token, at most [`MOST_TRIES`] signatures are
@@ -20,6 +20,7 @@ mod token;
 pub use keys::{Keys, KeysError};
 pub use token::{Claims, MAX_TOKEN_BYTES, MOST_TRIES, Refused};
 
+use std::fmt;
 use std::time::Duration;
 
 /// What a token has to claim besides being signed.
@@ -40,22 +41,55 @@ impl Default for Rules {
     }
 }
 
+/// Where keys come from, which may change.
+pub trait KeySource: Send {
+    /// The keys, if they are others than before; or why they cannot be read, once for each change.
+    fn news(&mut self) -> Option<Result<Keys, String>>;
+}
+
+/// A source is asked no more often than this.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Verifies tokens.
-#[derive(Clone, Debug)]
 pub struct Verifier {
     keys: Keys,
     rules: Rules,
+    source: Option<Box<dyn KeySource>>,
+    next_look: Duration,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("keys", &self.keys).field("rules", &self.rules).finish_non_exhaustive()
+    }
 }
 
 impl Verifier {
     /// By these keys and rules.
     pub fn new(keys: Keys, rules: Rules) -> Verifier {
-        Verifier { keys, rules }
+        Verifier { keys, rules, source: None, next_look: Duration::ZERO }
     }
 
-    /// Has other keys from now on.
-    pub fn set_keys(&mut self, keys: Keys) {
-        self.keys = keys;
+    /// Has a source of later keys.
+    pub fn watch(mut self, source: impl KeySource + 'static) -> Verifier {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Asks the source for other keys, unless it was asked within the last second. To be called before tokens are verified;
+    /// without tokens nobody has to look. Keys that cannot be read leave those that there were.
+    ///
+    /// # Errors
+    /// Why other keys cannot be read, once for each change.
+    pub fn refresh(&mut self, now: Duration) -> Result<(), String> {
+        if now < self.next_look {
+            return Ok(());
+        }
+        self.next_look = now + LOOK_EVERY;
+        if let Some(news) = self.source.as_mut().and_then(|source| source.news()) {
+            self.keys = news?;
+        }
+        Ok(())
     }
 
     /// Verifies a token in the compact form, `now` after 1970-01-01 00:00 UTC.

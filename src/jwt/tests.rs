@@ -283,6 +283,30 @@ fn a_set_of_keys_tells_what_is_wrong_with_it() {
     }
 }
 
+#[test]
+fn keys_change_while_it_runs() {
+    struct Script(Vec<Option<Result<Keys, String>>>);
+
+    impl KeySource for Script {
+        fn news(&mut self) -> Option<Result<Keys, String>> {
+            self.0.remove(0)
+        }
+    }
+
+    let second = Duration::from_secs(1);
+    let other = "another secret, of as many or more";
+    let keys = Keys::read_secrets(other).expect("a secret");
+    let script = Script(vec![None, Some(Err("damaged".to_owned())), None, Some(Ok(keys))]);
+    let mut verifier = by_secret().watch(script);
+    let (old, new) = (hs256("{}"), signed(r#"{"alg":"HS256"}"#, "{}", other.as_bytes()));
+    for (now, said) in [(0, Ok(())), (0, Ok(())), (1, Err("damaged".to_owned())), (2, Ok(()))] {
+        assert_eq!(verifier.refresh(now * second), said);
+        assert!(verifier.verify(&old, NOW).is_ok() && verifier.verify(&new, NOW).is_err(), "{now}");
+    }
+    assert_eq!(verifier.refresh(3 * second), Ok(()));
+    assert!(verifier.verify(&old, NOW).is_err() && verifier.verify(&new, NOW).is_ok());
+}
+
 fn any_json() -> impl Strategy<Value = String> {
     let names = prop_oneof!["exp", "nbf", "aud", "iss", "sub", "alg", "kid", "crit", "[a-z\"\\\\]{0,4}"];
     let values =

@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod holder;
 pub mod hostname;
 pub mod inherited;
+pub mod key_files;
 pub mod ledger;
 pub mod listener;
 pub mod locks;

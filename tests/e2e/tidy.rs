@@ -12,8 +12,8 @@ const EDGE: usize = 4;
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
 const FLOORS: [(&str, usize); 19] = [
     ("data", 0),
-    ("protocol", 1),
     ("jwt", 1),
+    ("protocol", 1),
     ("app", 2),
     ("outbox", 2),
     ("apps", 2),
