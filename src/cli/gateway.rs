@@ -3,6 +3,7 @@
 use super::Failure;
 use super::flags::{Checked, Defaults, ServerFlags};
 use super::gateway_key::{bus_key, cluster_key};
+use super::jwt_flags::JwtFlags;
 use super::service_flags::ServiceFlags;
 use super::units::{bytes, duration};
 use crate::data::network::Network;
@@ -15,6 +16,7 @@ use crate::gateway::codec::route::Selection;
 use crate::gateway::core::Core;
 use crate::gateway::name::Names;
 use crate::gateway::rules::{Balance, OnFailure, Rules};
+use crate::gateway::tokens::Tokens;
 use crate::origin::{self, CallRules, Secrets, Target};
 use crate::os::clock::unix_time;
 use crate::os::ledger::FileLedger;
@@ -133,11 +135,37 @@ pub(super) struct GatewayFlags {
     subprotocols: Vec<String>,
 
     #[command(flatten)]
+    tokens: TokenFlags,
+    #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
     service: ServiceFlags,
     #[command(flatten)]
     server: ServerFlags,
+}
+
+/// Where clients have their tokens, and what these are to be.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Tokens")]
+struct TokenFlags {
+    #[command(flatten)]
+    jwt: JwtFlags,
+    /// Query parameter that may have the token, besides Authorization: Bearer
+    #[arg(long, env = "PERCORE_JWT_PARAMETER", value_name = "NAME")]
+    jwt_parameter: Option<String>,
+    /// Cookie that may have it, likewise
+    #[arg(long, env = "PERCORE_JWT_COOKIE", value_name = "NAME")]
+    jwt_cookie: Option<String>,
+}
+
+impl TokenFlags {
+    fn tokens(&self) -> Result<Option<Tokens>, String> {
+        let verifier = self.jwt.verifier()?;
+        if verifier.is_none() && (self.jwt_parameter.is_some() || self.jwt_cookie.is_some()) {
+            return Err("--jwt-parameter and --jwt-cookie need --jwt-secret-file or --jwks-file".to_owned());
+        }
+        Ok(verifier.map(|verifier| Tokens::new(verifier, self.jwt_parameter.clone(), self.jwt_cookie.clone())))
+    }
 }
 
 /// Flags of `--events aws`.
@@ -213,6 +241,7 @@ pub(super) struct Plan {
     advertise: Option<String>,
     key: Option<Vec<u8>>,
     aws: Option<Aws>,
+    tokens: TokenFlags,
 }
 
 impl GatewayFlags {
@@ -256,6 +285,8 @@ impl GatewayFlags {
         if let Some(bad) = self.forward_header.iter().find(bad) {
             return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be passed on")));
         }
+        // Whether they are good; whoever serves reads them for himself.
+        self.tokens.tokens().map_err(Failure::Usage)?;
         for (flag, time) in [("origin-dial-timeout", self.origin_dial_timeout), ("origin-timeout", self.origin_timeout)]
         {
             if time.is_zero() {
@@ -326,6 +357,7 @@ impl GatewayFlags {
                 EventsFlag::Aws => Some(self.aws.codec().map_err(Failure::Usage)?),
             },
             key: key.transpose()?,
+            tokens: self.tokens.clone(),
         })
     }
 }
@@ -345,7 +377,11 @@ impl Plan {
         let link = origin::start(self.origins.clone(), calls, waker.clone())?;
         let core = Core::new(self.rules.clone(), codec, self.origins.len());
         let returns = link.returns().clone();
-        Ok(Gateway::new(core, self.manner.clone(), move |call| link.call(call), returns))
+        let mut gateway = Gateway::new(core, self.manner.clone(), move |call| link.call(call), returns);
+        if let Some(tokens) = self.tokens.tokens().map_err(io::Error::other)? {
+            gateway.demand(tokens);
+        }
+        Ok(gateway)
     }
 
     /// Tells the app where it is: the address of its service, and its slot on the bus in that folder.

@@ -18,6 +18,7 @@ pub mod flags;
 mod gateway;
 mod gateway_key;
 mod healthcheck;
+mod jwt_flags;
 mod limit_flags;
 mod output;
 mod reload;

@@ -265,6 +265,8 @@ stats! {
     gateway_closed_pending: u64 = Gauge "percore_gateway_closed_pending";
     /// Closed connections of which no origin was told in time.
     gateway_closed_given_up: u64 = Counter "percore_gateway_closed_given_up_total";
+    /// Clients that were refused for want of a good token.
+    gateway_tokens_refused: u64 = Counter "percore_gateway_tokens_refused_total";
     /// Messages from the application, by what became of them.
     gateway_deliveries: [u64; DELIVERIES.len()] = Counter "percore_gateway_deliveries_total" "outcome" DELIVERIES;
     /// Clients that have said who they are, on connections that are open now.

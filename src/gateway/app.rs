@@ -8,6 +8,7 @@ use super::ledger::Ledger;
 use super::name::{Names, Serials};
 use super::service::relay::Relay;
 use super::service::{self, Job};
+use super::tokens::Tokens;
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
 use crate::data::log::Level;
@@ -31,6 +32,9 @@ const LOOK_FOR: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Keys of calls that are not the core's.
 const NODE_CALLS: u64 = 1 << 63;
+/// Tags of upgrades that are smaller name claims of a token; those beyond are numbers of connections, which are microseconds
+/// since 1970.
+const FIRST_SERIAL: u64 = 1 << 40;
 /// What the app does by itself is said no more often than this.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,6 +65,11 @@ pub struct Gateway {
     returns: Arc<Returns>,
     /// Handshakes that wait, by the number of their connection, and the subprotocol by our own order.
     tickets: HashMap<u64, (Ticket, Option<String>)>,
+    /// What lets clients in, where that is a token.
+    tokens: Option<Tokens>,
+    /// What the tokens of those claim whose upgrade was accepted just now, by tag.
+    claims: HashMap<u64, Arc<str>>,
+    last_tag: u64,
     /// When to look for those whose clients have left.
     next_sweep: Duration,
     /// Our slot among the workers of the host.
@@ -94,6 +103,9 @@ impl Gateway {
             call: Box::new(call),
             returns,
             tickets: HashMap::new(),
+            tokens: None,
+            claims: HashMap::new(),
+            last_tag: 0,
             next_sweep: Duration::ZERO,
             slot: 0,
             listens: false,
@@ -114,6 +126,11 @@ impl Gateway {
     pub fn place(&mut self, names: Names, slot: u8, microseconds: u64) {
         self.slot = slot.into();
         self.core.place(names, Serials::new(slot, microseconds));
+    }
+
+    /// Lets in only clients with a good token.
+    pub fn demand(&mut self, tokens: Tokens) {
+        self.tokens = Some(tokens);
     }
 
     /// Gives up the handshakes of clients that have left.
@@ -146,7 +163,7 @@ impl Gateway {
     }
 
     /// What a request says, for the origin.
-    fn opening(&self, request: &Request<'_>, subprotocol: &str) -> Opening {
+    fn opening(&self, request: &Request<'_>, subprotocol: &str, claims: Option<Arc<str>>) -> Opening {
         let all = self.core.codec().wants_all_headers();
         let is_wanted =
             |name: &str| all || self.manner.forwarded.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
@@ -159,6 +176,7 @@ impl Gateway {
             headers: headers.filter_map(text).collect(),
             offered: request.subprotocols().map(str::to_owned).collect(),
             subprotocol: subprotocol.to_owned(),
+            claims,
         }
     }
 
@@ -272,25 +290,38 @@ impl App for Gateway {
             let line = "The application does not keep up with what it is told.";
             return Some(Response::text(503, line).header("Retry-After", "5"));
         }
+        let claims = match self.tokens.as_mut().map(|tokens| tokens.claims(request, out)).transpose() {
+            Ok(claims) => claims,
+            Err(refusal) => return Some(refusal),
+        };
         let chosen = self.chosen(request).map(str::to_owned);
         if self.manner.authorizes {
             let agreed = chosen.as_deref().or(request.subprotocol()).unwrap_or_default();
-            let opening = self.opening(request, agreed);
+            let opening = self.opening(request, agreed, claims);
             let ticket = out.defer(request);
             let serial = self.core.connect(opening, request.peer(), request.header("user-agent"), out.now());
             self.tickets.insert(serial, (ticket, chosen));
             self.settle(out);
-        } else if let Some(chosen) = chosen.filter(|chosen| request.subprotocol() != Some(chosen.as_str())) {
+            return None;
+        }
+        let chosen = chosen.filter(|chosen| request.subprotocol() != Some(chosen.as_str()));
+        if chosen.is_some() || claims.is_some() {
+            let upgrade = chosen.iter().fold(Upgrade::new(), |upgrade, chosen| upgrade.subprotocol(chosen));
             let ticket = out.defer(request);
-            out.accept_upgrade(ticket, Upgrade::new().subprotocol(&chosen));
+            self.last_tag += u64::from(claims.is_some());
+            let tag = claims.as_ref().map_or(0, |_| self.last_tag);
+            if out.accept_upgrade(ticket, upgrade.tag(tag)) {
+                self.claims.extend(claims.map(|claims| (tag, claims)));
+            }
         }
         None
     }
 
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> u64 {
         let serial = match request.tag() {
-            0 => {
-                let opening = self.opening(request, request.subprotocol().unwrap_or_default());
+            tag if tag < FIRST_SERIAL => {
+                let claims = self.claims.remove(&tag);
+                let opening = self.opening(request, request.subprotocol().unwrap_or_default(), claims);
                 self.core.open(id, opening, request.peer(), request.header("user-agent"), out.now())
             }
             serial => {

@@ -233,8 +233,10 @@ impl Core {
 
     fn begin(&mut self, id: Option<ConnectionId>, event: Event, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
         let serial = self.serials.take();
-        let agent = agent.filter(|_| self.codec.keeps_agent()).map(Box::from);
-        let connection = Connection { serial, id, peer, agent, opened: now, heard: now, closing: false };
+        let keeps = self.codec.keeps_client();
+        let agent = agent.filter(|_| keeps).map(Box::from);
+        let claims = event.opening().and_then(|opening| opening.claims.clone()).filter(|_| keeps);
+        let connection = Connection { serial, id, peer, agent, claims, opened: now, heard: now, closing: false };
         let place = self.connections.insert(connection);
         self.places.insert(serial, place);
         self.keep_alive.begin(self.rules.keep_alive_interval, now);
@@ -289,7 +291,8 @@ impl Core {
             return self.orders.push_back(Order::Strike(serial));
         }
         let opened = opened.saturating_sub(self.epoch);
-        let gone = Connection { serial, id: None, peer, agent: None, opened, heard: opened, closing: true };
+        let gone =
+            Connection { serial, id: None, peer, agent: None, claims: None, opened, heard: opened, closing: true };
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);

@@ -2,6 +2,7 @@
 
 use crate::data::id::Peer;
 use crate::protocol::message::Kind;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What happened to a connection.
@@ -18,9 +19,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// What the request said, of an event that begins a connection.
+    pub fn opening(&self) -> Option<&Opening> {
+        match self {
+            Event::Connect(opening) | Event::Connected(opening) => Some(opening),
+            Event::Message(..) | Event::Closed(_) => None,
+        }
+    }
+
     /// Whether it begins a connection, so that an answer may refuse it.
     pub fn is_opening(&self) -> bool {
-        matches!(self, Event::Connect(_) | Event::Connected(_))
+        self.opening().is_some()
     }
 
     /// Bytes that it holds beyond its own.
@@ -48,6 +57,8 @@ pub struct Opening {
     pub offered: Vec<String>,
     /// The one that was agreed on; empty for none.
     pub subprotocol: String,
+    /// What the client's token claims: JSON in one line of ASCII.
+    pub claims: Option<Arc<str>>,
 }
 
 impl Opening {
@@ -55,7 +66,8 @@ impl Opening {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let offered: usize = self.offered.iter().map(String::len).sum();
         let query = self.query.as_ref().map_or(0, String::len);
-        self.path.len() + query + self.host.len() + headers + offered + self.subprotocol.len()
+        let claims = self.claims.as_ref().map_or(0, |claims| claims.len());
+        self.path.len() + query + self.host.len() + headers + offered + self.subprotocol.len() + claims
     }
 }
 
@@ -77,8 +89,10 @@ pub struct Subject {
     pub name: String,
     /// The client.
     pub peer: Peer,
-    /// What the client calls itself, where the codec wants it ([`Codec::keeps_agent`](super::codec::Codec::keeps_agent)).
+    /// What the client calls itself, where the codec wants it ([`Codec::keeps_client`](super::codec::Codec::keeps_client)).
     pub agent: Option<Box<str>>,
+    /// What its token claims, likewise.
+    pub claims: Option<Arc<str>>,
     /// When it was opened, since 1970-01-01 00:00 UTC.
     pub opened: Duration,
     /// Now, likewise.

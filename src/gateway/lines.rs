@@ -4,6 +4,7 @@
 use super::event::{Event, Subject};
 use crate::data::id::{ConnectionId, Peer};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is kept of a connection.
@@ -17,6 +18,8 @@ pub struct Connection {
     pub peer: Peer,
     /// What the client calls itself, if the codec wants to know.
     pub agent: Option<Box<str>>,
+    /// What its token claims, likewise.
+    pub claims: Option<Arc<str>>,
     /// When it was opened, since the start.
     pub opened: Duration,
     /// When the client last sent a message, likewise.
@@ -110,7 +113,7 @@ impl Line {
 impl Connection {
     /// Whom an event is about, for a codec.
     pub fn subject(&self, name: String, event_id: String, epoch: Duration, now: Duration) -> Subject {
-        let (peer, agent) = (self.peer, self.agent.clone());
-        Subject { name, peer, agent, opened: epoch + self.opened, now: epoch + now, event_id }
+        let (peer, agent, claims) = (self.peer, self.agent.clone(), self.claims.clone());
+        Subject { name, peer, agent, claims, opened: epoch + self.opened, now: epoch + now, event_id }
     }
 }

@@ -20,5 +20,6 @@ pub mod name;
 mod origins;
 pub mod rules;
 pub mod service;
+pub mod tokens;
 
 pub use rules::Rules;

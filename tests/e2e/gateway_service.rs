@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 /// What a Python script of `tests/clients` prints, with `input` to read.
-fn python(script: &str, args: &[&str], input: &str) -> String {
+pub fn python(script: &str, args: &[&str], input: &str) -> String {
     let path = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(tool("venv/bin/python"));
     command.arg(path).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -38,6 +38,7 @@ mod faults;
 mod gateway;
 mod gateway_examples;
 mod gateway_service;
+mod gateway_tokens;
 mod healthcheck;
 mod hostile;
 mod http_content;

@@ -33,7 +33,7 @@ impl Codec for Aws {
         true
     }
 
-    fn keeps_agent(&self) -> bool {
+    fn keeps_client(&self) -> bool {
         true
     }
 
@@ -153,6 +153,7 @@ impl Aws {
         });
         if let Some(context) = context.as_object_mut() {
             context.extend(more);
+            context.extend(subject.claims.as_deref().map(|claims| ("authorizer".to_owned(), authorizer(claims))));
         }
         context
     }
@@ -209,6 +210,20 @@ fn add_request(told: &mut Map<String, Value>, opening: &Opening, subject: &Subje
             told.insert(all.into(), lists.into());
         }
     }
+}
+
+/// What AWS gives of an authorizer: its context, all of it text, and whom the token is about.
+fn authorizer(claims: &str) -> Value {
+    let claims: Map<String, Value> = serde_json::from_str(claims).unwrap_or_default();
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let mut context: Map<_, _> = claims.into_iter().map(|(name, value)| (name, text(value).into())).collect();
+    if let Some(subject) = context.get("sub").cloned() {
+        context.insert("principalId".into(), subject);
+    }
+    context.into()
 }
 
 /// Each value as a list of one.

@@ -80,6 +80,7 @@ fn opening_headers(opening: &Opening, peer: Peer) -> Vec<(String, String)> {
     headers.push(("percore-path".into(), opening.path.clone()));
     headers.extend(opening.query.iter().map(|query| ("percore-query".into(), query.clone())));
     headers.extend(peer.addr().map(|addr| ("percore-client".into(), addr.to_string())));
+    headers.extend(opening.claims.iter().map(|claims| ("percore-claims".into(), claims.to_string())));
     headers
 }
 
@@ -140,6 +141,7 @@ mod tests {
             name: NAME.into(),
             peer: Peer::from(std::net::SocketAddr::from(([192, 0, 2, 7], 4711))),
             agent: None,
+            claims: None,
             opened: Duration::ZERO,
             now: Duration::ZERO,
             event_id: "1".into(),
@@ -155,7 +157,8 @@ mod tests {
     #[test]
     fn the_bodies_of_websocket_service() {
         let headers = vec![("cookie".to_owned(), "c".to_owned())];
-        let opening = Opening { path: "/a".into(), query: Some("b=1".into()), headers, ..Opening::default() };
+        let claims = Some(r#"{"sub":"ann"}"#.into());
+        let opening = Opening { path: "/a".into(), query: Some("b=1".into()), headers, claims, ..Opening::default() };
         let (body, headers) = written(&Event::Connected(Box::new(opening)));
         assert_eq!(
             body,
@@ -163,7 +166,8 @@ mod tests {
         );
         let told: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let client = ("percore-client", "192.0.2.7:4711");
-        assert_eq!(told, [("cookie", "c"), ("percore-path", "/a"), ("percore-query", "b=1"), client]);
+        let claims = ("percore-claims", r#"{"sub":"ann"}"#);
+        assert_eq!(told, [("cookie", "c"), ("percore-path", "/a"), ("percore-query", "b=1"), client, claims]);
         let ending = Ending { code: 1000, reason: "bye".into(), lasted: Duration::from_millis(1500) };
         let (body, headers) = written(&Event::Closed(ending));
         assert_eq!(

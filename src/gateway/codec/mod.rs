@@ -23,8 +23,8 @@ pub trait Codec: Send {
     /// both, where the first holds up the handshake; one that has only one opening event gets whichever there is.
     fn tells(&self, event: &Event) -> bool;
 
-    /// Whether [`Subject::agent`] is wanted, which each connection then keeps.
-    fn keeps_agent(&self) -> bool {
+    /// Whether [`Subject::agent`] and [`Subject::claims`] are wanted, which each connection then keeps.
+    fn keeps_client(&self) -> bool {
         false
     }
 

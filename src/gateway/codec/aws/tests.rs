@@ -14,6 +14,7 @@ fn subject() -> Subject {
         name: "AB+/CD==".into(),
         peer: Peer::from(std::net::SocketAddr::from(([192, 0, 2, 7], 4711))),
         agent: Some("curl/8".into()),
+        claims: None,
         opened: Duration::from_millis(1_707_502_303_419),
         now: Duration::from_millis(1_707_502_303_500),
         event_id: "e1".into(),
@@ -51,6 +52,16 @@ fn a_message() {
     let event = told(&Event::Message(Kind::Binary, vec![0xff]));
     assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!("/w=="), &json!(true)));
     assert_eq!(event["requestContext"]["routeKey"], "$default");
+}
+
+#[test]
+fn claims_are_the_context_of_an_authorizer() {
+    let claims = Some(r#"{"sub":"ann","admin":true,"exp":1800000000,"groups":["a"]}"#.into());
+    let subject = Subject { claims, ..subject() };
+    let body = codec().write(&Event::Message(Kind::Text, Vec::new()), &subject).body;
+    let event: Value = serde_json::from_slice(&body).expect("JSON");
+    let want = json!({"principalId": "ann", "sub": "ann", "admin": "true", "exp": "1800000000", "groups": "[\"a\"]"});
+    assert_eq!(event["requestContext"]["authorizer"], want);
 }
 
 #[test]
