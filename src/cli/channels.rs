@@ -4,12 +4,13 @@ use super::Failure;
 use super::bus_flags::BusPlace;
 use super::channels_config;
 use super::flags::{Checked, Defaults, ServerFlags};
+use super::jwt_flags::JwtFlags;
 use super::service_flags::word_of;
 use super::units::{boolean, bytes, duration};
 use super::workers::Workers;
 use crate::data::log::Level;
 use crate::data::rate::RateRules;
-use crate::jwt::{self, Keys, Verifier};
+use crate::jwt::Verifier;
 use crate::os::listener::ListenAddr;
 use crate::outbox::SlowConsumer;
 use crate::pubsub::app::{Channels, PATH, SUBPROTOCOL};
@@ -35,18 +36,6 @@ pub(super) struct ChannelsFlags {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     insecure: bool,
-    /// File with the secrets that tokens of clients are signed with (HS256, HS384, HS512), one a line, each of 32 bytes at least
-    #[arg(long, env = "PERCORE_TOKEN_SECRET_FILE", value_name = "FILE", help_heading = "Tokens")]
-    token_secret_file: Option<PathBuf>,
-    /// File with the public keys that tokens of clients are signed with, as a JSON Web Key Set
-    #[arg(long, env = "PERCORE_TOKEN_JWKS_FILE", value_name = "FILE", help_heading = "Tokens")]
-    token_jwks_file: Option<PathBuf>,
-    /// Audience of tokens, of which one has to be theirs (aud); repeatable [default: any]
-    #[arg(long, env = "PERCORE_TOKEN_AUDIENCE", value_name = "NAME", value_delimiter = ',', help_heading = "Tokens")]
-    token_audience: Vec<String>,
-    /// Issuer of tokens (iss); repeatable [default: any]
-    #[arg(long, env = "PERCORE_TOKEN_ISSUER", value_name = "NAME", value_delimiter = ',', help_heading = "Tokens")]
-    token_issuer: Vec<String>,
     /// Publications that are kept of each channel without a namespace, for clients that come back; 0 for none
     #[arg(long, env = "PERCORE_HISTORY_SIZE", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(..=100_000))]
@@ -80,6 +69,8 @@ pub(super) struct ChannelsFlags {
     max_content: usize,
 
     #[command(flatten)]
+    tokens: JwtFlags,
+    #[command(flatten)]
     server: ServerFlags,
 }
 
@@ -102,7 +93,10 @@ impl ChannelsFlags {
     /// Checks the flags.
     pub(super) fn check(self) -> Result<(Plan, Checked), Failure> {
         let mut rules = self.rules()?;
-        let verifier = self.verifier()?;
+        let verifier = self.tokens.verifier().map_err(Failure::Usage)?;
+        if self.insecure && verifier.is_some() {
+            return Err(Failure::Usage("--insecure leaves tokens unread: give either it or keys for tokens".into()));
+        }
         let api_key = self.api_key_file.as_deref().map(|path| word_of("api-key-file", path)).transpose()?;
         let server = self.server.and_subprotocols([SUBPROTOCOL.to_owned()].into_iter());
         let mut checked = server.check(Defaults { port: 8000, paths: &[PATH], origins: &["same"], rates: RATES })?;
@@ -128,8 +122,8 @@ impl ChannelsFlags {
         match public {
             Some(pattern) if !self.insecure && !has_rules => {
                 return Err(Failure::Usage(format!(
-                    "--listen {pattern}: without tokens everyone could publish; give --token-secret-file FILE or \
-                     --token-jwks-file FILE, or --insecure if that is what you want"
+                    "--listen {pattern}: without tokens everyone could publish; give --jwt-secret-file FILE or \
+                     --jwks-file FILE, or --insecure if that is what you want"
                 )));
             }
             Some(pattern) if self.insecure => {
@@ -149,32 +143,6 @@ impl ChannelsFlags {
         checked.settings.app_guards_service = api_key.is_some();
         let commands = checked.settings.rates.messages;
         Ok((Plan { rules, verifier, api_key, commands }, checked))
-    }
-
-    /// By what tokens are verified, if there is anything.
-    fn verifier(&self) -> Result<Option<Verifier>, Failure> {
-        let mut keys: Option<Keys> = None;
-        let secrets = ("token-secret-file", &self.token_secret_file, Keys::read_secrets as fn(&str) -> _);
-        for (flag, path, read) in [secrets, ("token-jwks-file", &self.token_jwks_file, Keys::read_jwks)] {
-            let Some(path) = path else { continue };
-            let bad = |error: String| Failure::Usage(format!("--{flag} {}: {error}", path.display()));
-            let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-            let more = read(&text).map_err(|error| bad(error.to_string()))?;
-            keys = Some(match keys {
-                Some(keys) => keys.and(more),
-                None => more,
-            });
-        }
-        let (audiences, issuers) = (self.token_audience.clone(), self.token_issuer.clone());
-        if keys.is_none() && !(audiences.is_empty() && issuers.is_empty()) {
-            let text =
-                "--token-audience and --token-issuer are for tokens: give --token-secret-file or --token-jwks-file";
-            return Err(Failure::Usage(text.into()));
-        }
-        if self.insecure && keys.is_some() {
-            return Err(Failure::Usage("--insecure leaves tokens unread: give either it or keys for tokens".into()));
-        }
-        Ok(keys.map(|keys| Verifier::new(keys, jwt::Rules { audiences, issuers, ..jwt::Rules::default() })))
     }
 
     fn rules(&self) -> Result<Rules, Failure> {

@@ -8,6 +8,7 @@ use super::rules::Rules;
 use super::tokens::Tokens;
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
+use crate::data::log::Level;
 use crate::data::presence::Change;
 use crate::data::rate::RateRules;
 use crate::data::record::{Record, RecordKind};
@@ -37,7 +38,7 @@ pub(super) struct Newcomer {
 /// The app.
 pub struct Channels {
     pub(super) engine: Engine,
-    pub(super) tokens: Tokens,
+    tokens: Tokens,
     pub(super) command_rates: RateRules,
     pub(super) random: StdRng,
     pub(super) shares: Shares,
@@ -47,6 +48,8 @@ pub struct Channels {
     pub(super) api_key: Option<String>,
     /// What this process is called among others.
     pub(super) name: String,
+    /// Whether we hear what backends ask other workers.
+    pub(super) listens: bool,
     wheel: Wheel,
 }
 
@@ -66,6 +69,7 @@ impl Channels {
             waiting: HashMap::new(),
             api_key: None,
             name: uuid::Builder::from_random_bytes(name).into_uuid().to_string(),
+            listens: false,
             wheel: Wheel::new(),
         }
     }
@@ -79,6 +83,14 @@ impl Channels {
     /// What backends have to give.
     pub fn api_key(self, key: Option<String>) -> Channels {
         Channels { api_key: key, ..self }
+    }
+
+    /// What tokens are verified by, as it is now.
+    pub(super) fn current_tokens(&mut self, out: &mut Outbox) -> &Tokens {
+        if let Err(error) = self.tokens.refresh(out.now()) {
+            out.log(Level::Error, "keys", None, format_args!("keys stay as they were: {error}"));
+        }
+        &self.tokens
     }
 
     /// Tells of those that came and went until now, before something else is told.

@@ -77,6 +77,8 @@ impl Client {
     /// Adds a subscription to a channel on which it is not.
     pub fn add(&mut self, subscription: Subscription) {
         if let Err(place) = self.place(&subscription.channel) {
+            // Most clients are on one channel, and there may be very many of them.
+            self.subscriptions.reserve_exact(usize::from(self.subscriptions.is_empty()));
             self.subscriptions.insert(place, subscription);
         }
     }

@@ -68,6 +68,14 @@ impl Tokens {
         Tokens(verifier)
     }
 
+    /// Has other keys, if there are any by now. To be called before tokens are looked at.
+    ///
+    /// # Errors
+    /// Why they cannot be read, once for each change.
+    pub fn refresh(&mut self, now: Duration) -> Result<(), String> {
+        self.0.as_mut().map_or(Ok(()), |verifier| verifier.refresh(now))
+    }
+
     fn verify(&self, token: &str, now: Duration) -> Result<Claims, Refusal> {
         Ok(self.0.as_ref().ok_or(Refusal::Invalid)?.verify(token, now)?)
     }

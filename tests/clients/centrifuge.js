@@ -49,7 +49,8 @@ const scenarios = {
     await once(other, 'subscribed');
     await ben.publish('room', 'from outside');
     const presence = await sub.presence();
-    console.log('presence', Object.keys(presence.clients).length, JSON.stringify(await sub.presenceStats()));
+    const stats = await sub.presenceStats();
+    console.log('presence', Object.keys(presence.clients).length, stats.numClients, stats.numUsers);
     const history = await sub.history({ limit: 10 });
     console.log('history', history.publications.map((one) => one.offset).join(), history.offset);
     const since = await sub.history({ limit: 10, since: { offset: 1, epoch: history.epoch } });

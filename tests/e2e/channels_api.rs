@@ -1,7 +1,6 @@
 //! The HTTP API of `serve channels`, as backends see it.
 
 use crate::common::channels::{Hub, command, token};
-use crate::common::service::Service;
 use crate::common::{Client, TempDir, eventually};
 use serde_json::{Value, json};
 
@@ -47,8 +46,10 @@ fn errors_are_answers_or_statuses() {
         assert_eq!(hub.call("publish", &params).0, 400, "{params}");
     }
     let mut client = Client::connect(hub.service);
-    assert_eq!(client.get("/api/info").status, 405);
-    assert_eq!(client.get("/other").status, 404);
+    for (request, status) in [("GET /api/info", 405), ("POST /other", 404)] {
+        client.send(format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(client.response().status, status, "{request}");
+    }
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn hub_of_users(flags: &[&str]) -> (Hub, TempDir) {
     let (secret, config) = (folder.path("secret"), folder.path("channels.toml"));
     std::fs::write(&secret, crate::common::channels::SECRET).expect("written");
     std::fs::write(&config, "[channels]\npresence = true\nallow_subscribe_for_client = true\n").expect("written");
-    let own = ["--token-secret-file", secret.to_str().expect("text"), "--config", config.to_str().expect("text")];
+    let own = ["--jwt-secret-file", secret.to_str().expect("text"), "--config", config.to_str().expect("text")];
     (Hub::launch(command(&[&own, flags].concat())), folder)
 }
 
@@ -141,11 +142,9 @@ fn backends_act_on_users() {
 fn workers_are_one_service() {
     let flags = ["--workers", "2", "--admin", "127.0.0.1:0"];
     let (hub, _folder) = hub_of_users(&flags);
-    let service = Service { admin: hub.server.admin(), server: hub.server };
-    let hub = Hub { server: service.server, service: hub.service };
-    let clients = |hub: &Hub| -> Vec<u64> {
-        let text = Client::connect(service.admin).get("/metrics").body;
-        let _ = hub;
+    let admin = hub.server.admin();
+    let clients = || -> Vec<u64> {
+        let text = Client::connect(admin).get("/metrics").body;
         let lines = text.lines().filter(|line| line.starts_with("percore_channels_clients{"));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect()
     };
@@ -155,7 +154,7 @@ fn workers_are_one_service() {
         let mut speaker = hub.client_by(&ann);
         speaker.subscribe("a", &json!({}));
         all.push(speaker);
-        clients(&hub).iter().filter(|count| **count > 0).count() == 2
+        clients().iter().filter(|count| **count > 0).count() == 2
     });
     eventually("each worker to know of the others", || {
         let told = hub.result("presence_stats", &json!({"channel": "a"}));

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 fn script(program: PathBuf, name: &str, arguments: &[&str]) -> Program {
@@ -36,7 +37,7 @@ fn javascript_does_everything() {
         "connected 36 websocket",
         "subscribed true true 0",
         r#"publication {"text":"one\ntwo"} 1 true"#,
-        r#"presence 2 {"numClients":2,"numUsers":1}"#,
+        "presence 2 2 1",
         "history 1,2 2",
         "since from outside",
         "joins 2 true",
@@ -89,18 +90,21 @@ fn a_backend_in_python() {
 struct Relay {
     addr: SocketAddr,
     streams: Arc<Mutex<Vec<TcpStream>>>,
+    accepted: Arc<AtomicU64>,
 }
 
 impl Relay {
     fn to(server: SocketAddr) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let relay = Relay { addr: listener.local_addr().expect("bound"), streams: Arc::default() };
-        let streams = Arc::clone(&relay.streams);
+        let addr = listener.local_addr().expect("bound");
+        let relay = Relay { addr, streams: Arc::default(), accepted: Arc::default() };
+        let (streams, accepted) = (Arc::clone(&relay.streams), Arc::clone(&relay.accepted));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(upstream) = TcpStream::connect(server) else { return };
                 let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
                 streams.lock().expect("streams").extend([copy(&client), copy(&upstream)]);
+                accepted.fetch_add(1, Ordering::Relaxed);
                 for (mut from, mut to) in [(copy(&client), copy(&upstream)), (upstream, client)] {
                     std::thread::spawn(move || {
                         let mut buffer = [0; 700];
@@ -113,6 +117,11 @@ impl Relay {
             }
         });
         relay
+    }
+
+    /// How many connections there were.
+    fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     fn cut(&self) {
@@ -133,7 +142,7 @@ fn a_hundred_cuts_lose_nothing() {
     let clients = node("numbers", &url, &["numbers", &CLIENTS.to_string(), &last.to_string()]);
     let are_there = || hub.result("channels", &json!({}))["channels"]["numbers"]["num_clients"] == CLIENTS;
     let mut number = 0;
-    let mut publish = |number: &mut u64| {
+    let publish = |number: &mut u64| {
         *number += 1;
         hub.result("publish", &json!({"channel": "numbers", "data": *number}));
     };
@@ -142,13 +151,14 @@ fn a_hundred_cuts_lose_nothing() {
         for _ in 0..=round % 7 {
             publish(&mut number);
         }
+        let before = relay.accepted();
         relay.cut();
         for _ in 0..3 {
             publish(&mut number);
         }
         eventually("all clients to come back", || {
             publish(&mut number);
-            are_there()
+            relay.accepted() >= before + CLIENTS && are_there()
         });
     }
     assert_eq!(hub.result("publish", &json!({"channel": "numbers", "data": last}))["offset"], number + 1);
@@ -157,8 +167,8 @@ fn a_hundred_cuts_lose_nothing() {
     assert_eq!(seen.len() as u64, CLIENTS, "{out:#?}");
     for line in seen {
         let counts: Vec<u64> = line.split(' ').skip(1).map(|count| count.parse().expect("a number")).collect();
-        // The last number does not follow on the one before.
-        assert!(counts[0] >= 100 && counts[1..] == [0, 1], "{out:#?}");
+        // A client may be cut off before it is back. The last number does not follow on the one before.
+        assert!(counts[0] >= 80 && counts[1..] == [0, 1], "{out:#?}");
     }
 }
 
@@ -167,7 +177,7 @@ fn hub_with_tokens(config: &str) -> (Hub, TempDir) {
     let (secret, file) = (folder.path("secret"), folder.path("channels.toml"));
     std::fs::write(&secret, SECRET).expect("written");
     std::fs::write(&file, config).expect("written");
-    let flags = ["--token-secret-file", secret.to_str().expect("text"), "--config", file.to_str().expect("text")];
+    let flags = ["--jwt-secret-file", secret.to_str().expect("text"), "--config", file.to_str().expect("text")];
     (Hub::start(&flags), folder)
 }
 

@@ -10,7 +10,7 @@ fn hub(config: &str) -> (Hub, TempDir) {
     let (secret, file) = (folder.path("secret"), folder.path("channels.toml"));
     std::fs::write(&secret, SECRET).expect("written");
     std::fs::write(&file, config).expect("written");
-    let flags = ["--token-secret-file", secret.to_str().expect("text"), "--config", file.to_str().expect("text")];
+    let flags = ["--jwt-secret-file", secret.to_str().expect("text"), "--config", file.to_str().expect("text")];
     (Hub::launch(command(&flags)), folder)
 }
 

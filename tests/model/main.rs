@@ -9,6 +9,7 @@ mod channels;
 mod gateway_simulation;
 mod large_echo;
 mod limits;
+mod pubsub_simulation;
 mod receiver_properties;
 mod session_retire;
 mod session_simulation;

@@ -114,8 +114,9 @@ impl Channels {
 
     /// Has the other workers tell us what backends ask them.
     pub(super) fn listen_to_others(&mut self, out: &mut Outbox) {
-        if out.participant().is_some() {
+        if !self.listens && out.participant().is_some() {
             out.listen(CONTROL, true);
+            self.listens = true;
         }
     }
 

@@ -96,14 +96,13 @@ impl Channels {
         let done = match (self.engine.clients.get_mut(id.index), method) {
             (None, Method::Connect(connect)) => self.connect(id, number, connect, replies, out),
             (None, _) | (Some(_), Method::Connect(_)) => return Err(Disconnect::BadRequest),
-            (Some(client), method) => {
-                let is_too_much = self.command_rates.wait_until(&client.commands, out.now()).is_some();
-                self.command_rates.take(&mut client.commands, 1, 0, out.now());
-                match is_too_much {
-                    true => Err(Error::TooManyRequests.into()),
-                    false => self.do_command(id, number, method, replies, out),
+            (Some(client), method) => match self.command_rates.wait_until(&client.commands, out.now()) {
+                Some(_) => Err(Error::TooManyRequests.into()),
+                None => {
+                    self.command_rates.take(&mut client.commands, 1, 0, out.now());
+                    self.do_command(id, number, method, replies, out)
                 }
-            }
+            },
         };
         match done {
             Ok(()) => Ok(()),
@@ -227,12 +226,12 @@ impl Channels {
     }
 
     /// Who a client is that gives this token.
-    fn identify(&self, token: &str, out: &Outbox) -> Result<Identity, Fault> {
+    fn identify(&mut self, token: &str, out: &mut Outbox) -> Result<Identity, Fault> {
         let rules = &self.engine.rules;
         if rules.is_insecure || (token.is_empty() && rules.allows_anonymous) {
             return Ok(Identity::default());
         }
-        self.tokens.connection(token, out.unix_time()).map_err(|refusal| match refusal {
+        self.current_tokens(out).connection(token, out.unix_time()).map_err(|refusal| match refusal {
             Refusal::Expired => Error::TokenExpired.into(),
             Refusal::Invalid => Disconnect::InvalidToken.into(),
         })
@@ -257,7 +256,7 @@ impl Channels {
         }
         let (mut info, mut until) = (None, None);
         if !subscribe.token.is_empty() && !self.engine.rules.is_insecure {
-            let granted = self.tokens.subscription(&subscribe.token, channel, &user, out.unix_time());
+            let granted = self.current_tokens(out).subscription(&subscribe.token, channel, &user, out.unix_time());
             let granted = granted.map_err(|refusal| match refusal {
                 Refusal::Expired => Error::TokenExpired,
                 Refusal::Invalid => Error::PermissionDenied,
@@ -367,10 +366,11 @@ impl Channels {
         if token.is_empty() {
             return Err(Disconnect::BadRequest.into());
         }
-        let identity = self.tokens.connection(token, out.unix_time()).map_err(|refusal| match refusal {
-            Refusal::Expired => Disconnect::Expired,
-            Refusal::Invalid => Disconnect::InvalidToken,
-        })?;
+        let identity =
+            self.current_tokens(out).connection(token, out.unix_time()).map_err(|refusal| match refusal {
+                Refusal::Expired => Disconnect::Expired,
+                Refusal::Invalid => Disconnect::InvalidToken,
+            })?;
         let until = identity.until.map(|until| self.instant(until, out));
         let grace = self.engine.rules.times.grace;
         let client = self.engine.clients.get_mut(id.index).ok_or(Error::Internal)?;
@@ -395,7 +395,7 @@ impl Channels {
         let user = Rc::clone(&client.user);
         // As to one that has just ended.
         client.subscription(channel).ok_or(Error::PermissionDenied)?;
-        let granted = self.tokens.subscription(token, channel, &user, out.unix_time());
+        let granted = self.current_tokens(out).subscription(token, channel, &user, out.unix_time());
         let granted = granted.map_err(|refusal| match refusal {
             Refusal::Expired => Error::TokenExpired,
             Refusal::Invalid => Error::PermissionDenied,
