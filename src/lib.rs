@@ -71,6 +71,8 @@ mod origin;
 mod os;
 mod outbox;
 mod protocol;
+#[cfg(feature = "cli")]
+mod pubsub;
 mod reactor;
 mod session;
 #[cfg(feature = "cli")]
@@ -123,6 +125,10 @@ pub mod internal {
     }
     pub mod protocol {
         pub use crate::protocol::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod pubsub {
+        pub use crate::pubsub::*;
     }
     pub mod reactor {
         pub use crate::reactor::*;

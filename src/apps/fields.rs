@@ -3,25 +3,58 @@
 
 use serde_core::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt;
 
 /// The values of the fields that were asked for, as they stand in the text, in the order of the names; of a name that comes
 /// twice the last.
-pub(super) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
+pub(crate) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
 
 /// Reads an object.
 ///
 /// # Errors
 /// The text is not JSON, or not an object ([`serde_json::Error::is_data`]).
-pub(super) fn read<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<Values<'a, N>, serde_json::Error> {
+pub(crate) fn read<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<Values<'a, N>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let values = Object(&names).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(values)
 }
 
+/// The fields of an object whose names nobody knows beforehand, in the order of the text.
+///
+/// # Errors
+/// As [`read`], and when there are more than `most`.
+pub(crate) fn entries(text: &str, most: usize) -> Result<Vec<(Cow<'_, str>, &RawValue)>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let entries = deserializer.deserialize_map(Entries(most))?;
+    deserializer.end()?;
+    Ok(entries)
+}
+
+struct Entries(usize);
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object of at most {} fields", self.0)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut entries = Vec::new();
+        while let Some(name) = map.next_key()? {
+            if entries.len() == self.0 {
+                return Err(Error::custom("too many fields"));
+            }
+            entries.push((name, map.next_value()?));
+        }
+        Ok(entries)
+    }
+}
+
 /// The string that is such a value.
-pub(super) fn string(value: Option<&RawValue>) -> Option<String> {
+pub(crate) fn string(value: Option<&RawValue>) -> Option<String> {
     value.and_then(|value| serde_json::from_str(value.get()).ok())
 }
 
@@ -93,6 +126,10 @@ mod tests {
             let error = read(text, ["a"]).expect_err("no object");
             assert_eq!(error.is_data(), is_data, "{text}: {error}");
         }
+        let found = entries(r#"{"a":1,"\u0062":[2]}"#, 2).expect("two");
+        let found: Vec<_> = found.iter().map(|(name, value)| (&**name, value.get())).collect();
+        assert_eq!(found, [("a", "1"), ("b", "[2]")]);
+        assert!(entries(r#"{"a":1,"b":2}"#, 1).is_err() && entries("[]", 1).is_err());
         let deep = format!("{{\"x\":{}1{}}}", "[".repeat(100), "]".repeat(100));
         assert!(read(&deep, ["a"]).is_ok_and(|[a]| a.is_none()));
     }

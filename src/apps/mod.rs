@@ -6,6 +6,6 @@ pub mod chat;
 pub mod demo;
 pub mod echo;
 #[cfg(feature = "cli")]
-mod fields;
+pub(crate) mod fields;
 #[cfg(feature = "cli")]
 pub mod ticker;

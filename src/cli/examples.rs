@@ -40,6 +40,19 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "serve channels",
+        &[
+            (
+                "percore serve channels --history-size 100 --presence",
+                "clients at 8000, backends at 9465, everyone may do everything",
+            ),
+            (
+                "percore serve channels --config channels.toml --api-key-file api.key --insecure --listen 0.0.0.0:8000",
+                "with rules for each namespace",
+            ),
+        ],
+    ),
+    (
         "serve ticker",
         &[
             ("percore serve ticker --demo", "then open http://127.0.0.1:8080/"),
@@ -81,6 +94,8 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("bus publish", &[("percore bus publish /dev/shm/chat news 'hello everybody'", "one message")]),
     ("bus status", &[("percore bus status /dev/shm/chat", "who takes part, and who is on which channel")]),
     ("bridge", &[("percore bridge --bus /dev/shm/chat --redis redis://redis.example:6379", "")]),
+    ("config", &[("percore config check channels.toml", "the first mistake and its line, or none")]),
+    ("config check", &[("percore config check channels.toml", "")]),
     ("reload", &[("percore reload --admin 127.0.0.1:9464", "and waits until the new workers serve")]),
     ("healthcheck", &[("percore healthcheck http://127.0.0.1:8080/healthz", "exit code 0 when it answers 200")]),
     (

@@ -8,7 +8,10 @@ mod bench;
 mod bridge;
 mod bus;
 mod bus_flags;
+mod channels;
+mod channels_config;
 mod client;
+mod config;
 mod environment;
 mod examples;
 mod flags;
@@ -63,6 +66,9 @@ enum Command {
     Bus(bus::BusCommand),
     /// Pass on to other hosts, by Redis, what is published on a bus
     Bridge(bridge::BridgeFlags),
+    /// Look at a configuration file
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Replace the workers of a service by ones of the program that is on disk now
     Reload(reload::ReloadFlags),
     /// Ask a server how it is: exit code 0 when it answers 200, else 1
@@ -92,6 +98,7 @@ pub fn main() -> ExitCode {
         }
         Ok((Cli { command: Command::Bus(command) }, _)) => report(bus::run(command)),
         Ok((Cli { command: Command::Bridge(flags) }, _)) => report(bridge::run(flags)),
+        Ok((Cli { command: Command::Config(command) }, _)) => report(config::run(command)),
         Ok((Cli { command: Command::Reload(flags) }, _)) => report(reload::run(flags)),
         Ok((Cli { command: Command::Healthcheck(flags) }, _)) => report(healthcheck::run(flags)),
         Ok((Cli { command: Command::Completions(flags) }, _)) => report(shell::completions(flags)),

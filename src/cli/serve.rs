@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
+use super::channels::ChannelsFlags;
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags};
 use super::gateway::GatewayFlags;
 use super::units::{boolean, duration};
@@ -47,6 +48,8 @@ pub(super) enum Serve {
     Echo(EchoFlags),
     /// Broadcast and chat rooms on /websockets, and GET /ping1, /ping2 to everyone, across all processes on a bus
     Chat(ChatFlags),
+    /// Channels: backends publish by HTTP, clients subscribe with the SDKs of Centrifugo, and who was away gets what it missed
+    Channels(Box<ChannelsFlags>),
     /// Hold WebSockets for an application that is an HTTP server, in any language
     Gateway(Box<GatewayFlags>),
     /// Prices to whoever asks for them, the same from all processes on a bus
@@ -164,6 +167,10 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
                 checked => serve_app(Chat::new(seed().map_err(failed)?).demo(demo), checked, part),
             }
         }
+        Serve::Channels(flags) => match flags.check()? {
+            (_, checked) if supervises(&checked, part) => supervise(checked, true),
+            (plan, checked) => serve_app(plan.start(seed().map_err(failed)?), checked, part),
+        },
         Serve::Gateway(flags) => serve_gateway(*flags, part),
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
@@ -283,9 +290,11 @@ fn serve_prepared<A: App>(
     // Where nobody is shown the counters, time is not measured.
     let timed = !counted.contains(&("passes", 0));
     let calls = !counted.contains(&("origin_calls", 0));
+    let commands = ["channels_commands", "channels_api_requests"].iter().any(|name| !counted.contains(&(*name, 0)));
     let is_kept = |name: &str| match name {
         "passes" | "message_latency" => timed,
         name if name.starts_with("origin") || name.starts_with("gateway_") => calls,
+        name if name.starts_with("channels_") => commands,
         name => on_bus || !name.starts_with("bus_"),
     };
     let kept = counted.iter().filter(|(name, _)| is_kept(name));

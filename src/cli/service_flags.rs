@@ -8,7 +8,7 @@ use crate::reactor::check_open_to_all;
 use crate::supervisor::ListenPattern;
 use clap::Args;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const DEFAULT: &str = "127.0.0.1:9465";
 
@@ -33,6 +33,19 @@ pub struct ServiceFlags {
     max_content: usize,
 }
 
+/// The one word of a file that a flag names.
+pub(super) fn word_of(flag: &str, path: &Path) -> Result<String, Failure> {
+    let bad = |error: String| Failure::Usage(format!("--{flag} {}: {error}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    match text.trim() {
+        "" => Err(bad("it is empty: put a long random word there (openssl rand -hex 32)".into())),
+        token if token.chars().any(|c| c.is_whitespace() || c.is_control()) => {
+            Err(bad("it is to have one word and nothing else".into()))
+        }
+        token => Ok(token.to_owned()),
+    }
+}
+
 impl ServiceFlags {
     /// Unless `--service-listen` says otherwise, listens there.
     ///
@@ -47,18 +60,7 @@ impl ServiceFlags {
 
     /// Adds to what the other flags came to.
     pub(super) fn apply(self, checked: &mut Checked) -> Result<(), Failure> {
-        let token = self.service_token_file.map(|path| {
-            let bad = |error: String| Failure::Usage(format!("--service-token-file {}: {error}", path.display()));
-            let text = fs::read_to_string(&path).map_err(|error| bad(error.to_string()))?;
-            match text.trim() {
-                "" => Err(bad("it is empty: put a long random word there (openssl rand -hex 32)".into())),
-                token if token.chars().any(|c| c.is_whitespace() || c.is_control()) => {
-                    Err(bad("it is to have one word and nothing else".into()))
-                }
-                token => Ok(token.to_owned()),
-            }
-        });
-        let token = token.transpose()?;
+        let token = self.service_token_file.map(|path| word_of("service-token-file", &path)).transpose()?;
         for pattern in self.service_listen.iter().filter(|_| token.is_none()) {
             let addr = pattern.for_slot(0).map_err(|error| Failure::Usage(format!("--service-listen {error}")))?;
             check_open_to_all(&addr).map_err(|error| Failure::Usage(format!("--service-listen {pattern}: {error}")))?;

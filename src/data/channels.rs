@@ -81,6 +81,11 @@ impl Channels {
         self.names.get(name).copied()
     }
 
+    /// The channels that there are.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.names.keys().map(|name| &**name)
+    }
+
     /// Who is on a channel.
     #[inline]
     pub fn subscribers(&self, channel: u32) -> &[u32] {

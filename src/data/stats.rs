@@ -37,6 +37,9 @@ const CALL_OUTCOMES: [&str; 4] = ["taken", "refused", "failed", "unsent"];
 /// What becomes of messages from the application, as label values.
 const DELIVERIES: [&str; 5] = ["queued", "gone", "dropped", "unreachable", "forged"];
 
+/// Whether clients got all that they had missed, as label values.
+const RECOVERIES: [&str; 2] = ["recovered", "unrecoverable"];
+
 /// What a metric is, in Prometheus's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MetricKind {
@@ -269,6 +272,26 @@ stats! {
     gateway_tokens_refused: u64 = Counter "percore_gateway_tokens_refused_total";
     /// Messages from the application, by what became of them.
     gateway_deliveries: [u64; DELIVERIES.len()] = Counter "percore_gateway_deliveries_total" "outcome" DELIVERIES;
+    /// Clients that have said who they are, on connections that are open now.
+    channels_clients: u64 = Gauge "percore_channels_clients";
+    /// Channels that such clients are on.
+    channels_active: u64 = Gauge "percore_channels_active";
+    /// Commands of clients.
+    channels_commands: u64 = Counter "percore_channels_commands_total";
+    /// Requests of backends.
+    channels_api_requests: u64 = Counter "percore_channels_api_requests_total";
+    /// Commands and requests that were answered by an error.
+    channels_errors: u64 = Counter "percore_channels_errors_total";
+    /// Connections that were closed for a reason of the protocol, or for a backend.
+    channels_disconnects: u64 = Counter "percore_channels_disconnects_total";
+    /// Clients that asked for what they had missed, by what became of it.
+    channels_recoveries: [u64; RECOVERIES.len()] = Counter "percore_channels_recoveries_total" "outcome" RECOVERIES;
+    /// Channels with a history.
+    channels_streams: u64 = Gauge "percore_channels_streams";
+    /// Bytes of all histories.
+    channels_history_bytes: u64 = Gauge "percore_channels_history_bytes";
+    /// Histories that were given up for want of space.
+    channels_evicted: u64 = Counter "percore_channels_evicted_total";
     /// Lines of the log that were left out: standard error was not read in time, or there were too many at once.
     log_lines_dropped: u64 = Counter "percore_log_lines_dropped_total";
     /// Time that a pass of the loop took, sleep left out.

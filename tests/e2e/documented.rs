@@ -55,6 +55,7 @@ fn every_flag() {
         ("serve chat", 20),
         ("serve ticker", 20),
         ("serve gateway", 60),
+        ("serve channels", 60),
         ("client", 15),
         ("reload", 3),
         ("bus tail", 3),

@@ -177,6 +177,18 @@ pub const CHAT: &[Input] = &[
     Repeat(b"{\"message\":", b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]],", b"0}"),
 ];
 
+pub const COMMANDS: &[Input] = &[
+    Repeat(b"", b"{}\n", b""),
+    Repeat(b"", b"\n", b""),
+    Repeat(b"", b"{\"id\":1,\"rpc\":{}}\n", b""),
+    Repeat(b"{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":", b"[", b"}}"),
+    Repeat(b"{\"id\":1,\"publish\":{\"channel\":\"a\",\"data\":[", b"[\r\r\r\r],", b"0]}}"),
+    Repeat(b"{\"id\":1,\"publish\":{\"channel\":\"", b"\\u0001", b"\",\"data\":0}}"),
+    Count("{\"id\":1,\"connect\":{\"subs\":{", |n| format!("\"{n:x}\":{{}},"), "\"\":{}}}}"),
+    Count("{", |n| format!("\"{n:x}\":0,"), "\"\":0}"),
+    Repeat(b"{\"id\":1,\"connect\":{\"token\":\"", b"\\n", b"\"}}"),
+];
+
 pub const RECORDS: &[Input] = &[
     Made(|length| records(length, |n, all| all.push(RecordKind::Enter, &short(n), &[]))),
     Made(|length| records(length, |n, all| all.push(RecordKind::Enter, b"", &[name(n).as_bytes()]))),

@@ -18,6 +18,8 @@ use percore::internal::protocol::http::{self, MAX_HEADERS};
 use percore::internal::protocol::proxy_header;
 use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
 use percore::internal::protocol::upgrade;
+use percore::internal::pubsub::centrifuge::command::{self, Command, Data, Method};
+use percore::internal::pubsub::json::in_one_line;
 use percore::internal::session::Sessions;
 use percore::{
     App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
@@ -165,6 +167,15 @@ pub const PARSERS: &[Parser] = &[
         once: 4 << 10,
     },
     Parser { name: "chat", read: chat, pieces: WHOLE, hostile: inputs::CHAT, allocated: 64, held: 32, once: 256 << 10 },
+    Parser {
+        name: "commands of clients",
+        read: commands,
+        pieces: WHOLE,
+        hostile: inputs::COMMANDS,
+        allocated: 64,
+        held: 32,
+        once: 4 << 10,
+    },
     Parser {
         name: "presence",
         read: presence,
@@ -396,6 +407,16 @@ fn chat(bytes: &[u8], _: usize) -> usize {
     let header = frame::encode(&mut frame, Kind::Text.opcode(), false, text.len(), Some([0; 4]));
     sessions.receive(key, &mut [&frame[..header], text.as_bytes()].concat());
     assert_eq!(sessions.stats().messages_in(), 1, "it was given to the app");
+    0
+}
+
+/// Commands to channels, and what is published by them made fit to be passed on.
+fn commands(bytes: &[u8], _: usize) -> usize {
+    for line in command::lines(text(bytes)) {
+        if let Ok(Command { method: Some(Method::Publish { data: Data(Some(data)), .. }), .. }) = command::read(line) {
+            let _ = in_one_line(data);
+        }
+    }
     0
 }
 

@@ -6,6 +6,7 @@
 // Each test file is a crate of its own and uses a part of this.
 
 pub mod browser;
+pub mod channels;
 pub mod chat;
 pub mod client;
 pub mod commands;

@@ -1,0 +1,195 @@
+//! `percore serve channels`: its flags, and what they come to.
+
+use super::Failure;
+use super::bus_flags::BusPlace;
+use super::channels_config;
+use super::flags::{Checked, Defaults, ServerFlags};
+use super::jwt_flags::JwtFlags;
+use super::service_flags::word_of;
+use super::units::{boolean, bytes, duration};
+use super::workers::Workers;
+use crate::data::log::Level;
+use crate::data::rate::RateRules;
+use crate::jwt::Verifier;
+use crate::os::listener::ListenAddr;
+use crate::outbox::SlowConsumer;
+use crate::pubsub::app::{Channels, PATH, SUBPROTOCOL};
+use crate::pubsub::rules::Rules;
+use crate::pubsub::tokens::Tokens;
+use crate::supervisor::ListenPattern;
+use clap::Args;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a client says may go to everyone.
+const RATES: RateRules = RateRules { messages: 200, bytes: 256 << 10, channel: 1 << 20 };
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Channels")]
+pub(super) struct ChannelsFlags {
+    /// TOML file that says what may be done on which channel; percore config check FILE looks at it
+    #[arg(long, env = "PERCORE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Let everyone do everything without a token, as it is on 127.0.0.1 when none of the flags for tokens is given
+    #[arg(long, env = "PERCORE_INSECURE")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    insecure: bool,
+    /// Publications that are kept of each channel without a namespace, for clients that come back; 0 for none
+    #[arg(long, env = "PERCORE_HISTORY_SIZE", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=100_000))]
+    history_size: Option<u32>,
+    /// How long they are kept [default: 5m]
+    #[arg(long, env = "PERCORE_HISTORY_TTL", value_name = "TIME", value_parser = duration)]
+    history_ttl: Option<Duration>,
+    /// Bytes of all histories; the channels that were published on least recently lose theirs first [default: 256M]
+    #[arg(long, env = "PERCORE_HISTORY_BYTES", value_name = "BYTES", value_parser = bytes)]
+    history_bytes: Option<usize>,
+    /// Tell who is on channels without a namespace, and who comes and goes
+    #[arg(long, env = "PERCORE_PRESENCE")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
+    #[arg(value_name = "BOOL", hide_default_value = true)]
+    presence: bool,
+    /// Channels that a client may be on [default: 128]
+    #[arg(long, env = "PERCORE_MAX_CHANNELS", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    max_channels: Option<u32>,
+
+    /// Where backends ask: IP:PORT, [v6]:PORT or unix:PATH; repeatable; others than this machine need --api-key-file
+    #[arg(long, env = "PERCORE_SERVICE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Service")]
+    #[arg(default_value = "127.0.0.1:9465")]
+    service_listen: Vec<ListenPattern>,
+    /// File with the key that backends have to give, as X-API-Key
+    #[arg(long, env = "PERCORE_API_KEY_FILE", value_name = "FILE", help_heading = "Service")]
+    api_key_file: Option<PathBuf>,
+    /// Longest content of a request; beyond it 413
+    #[arg(long, env = "PERCORE_MAX_CONTENT", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
+    #[arg(help_heading = "Service")]
+    max_content: usize,
+
+    #[command(flatten)]
+    tokens: JwtFlags,
+    #[command(flatten)]
+    server: ServerFlags,
+}
+
+/// What the flags of channels come to, besides those of every server.
+pub(super) struct Plan {
+    rules: Rules,
+    verifier: Option<Verifier>,
+    api_key: Option<String>,
+    commands: u32,
+}
+
+/// Reads a configuration file.
+pub(super) fn read_config(path: &Path) -> Result<Rules, Failure> {
+    let bad = |error: String| Failure::Usage(format!("{}: {error}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    channels_config::read(&text).map_err(|mistake| bad(mistake.to_string()))
+}
+
+impl ChannelsFlags {
+    /// Checks the flags.
+    pub(super) fn check(self) -> Result<(Plan, Checked), Failure> {
+        let mut rules = self.rules()?;
+        let verifier = self.tokens.verifier().map_err(Failure::Usage)?;
+        if self.insecure && verifier.is_some() {
+            return Err(Failure::Usage("--insecure leaves tokens unread: give either it or keys for tokens".into()));
+        }
+        let api_key = self.api_key_file.as_deref().map(|path| word_of("api-key-file", path)).transpose()?;
+        let server = self.server.and_subprotocols([SUBPROTOCOL.to_owned()].into_iter());
+        let mut checked = server.check(Defaults { port: 8000, paths: &[PATH], origins: &["same"], rates: RATES })?;
+        let first = |pattern: &ListenPattern, flag: &str| {
+            pattern.for_slot(0).map_err(|error| Failure::Usage(format!("--{flag} {error}")))
+        };
+        for pattern in self.service_listen.iter().filter(|_| api_key.is_none()) {
+            if is_public(&first(pattern, "service-listen")?) {
+                return Err(Failure::Usage(format!(
+                    "--service-listen {pattern}: other machines could publish; give --api-key-file FILE, or listen on \
+                     127.0.0.1 or a unix socket"
+                )));
+            }
+        }
+        // Without a word about who may do what, on this machine, everyone may do everything.
+        let has_rules = verifier.is_some() || rules.allows_anonymous;
+        let mut public = None;
+        for pattern in &checked.listen {
+            if is_public(&first(pattern, "listen")?) {
+                public = Some(pattern.to_string());
+            }
+        }
+        match public {
+            Some(pattern) if !self.insecure && !has_rules => {
+                return Err(Failure::Usage(format!(
+                    "--listen {pattern}: without tokens everyone could publish; give --jwt-secret-file FILE or \
+                     --jwks-file FILE, or --insecure if that is what you want"
+                )));
+            }
+            Some(pattern) if self.insecure => {
+                let text = format!("--insecure: everyone who reaches {pattern} may do everything on every channel");
+                checked.log.push(Level::Warn, "insecure", &[("listen", &pattern)], text);
+            }
+            _ => {}
+        }
+        rules.is_insecure = self.insecure || !has_rules;
+        if rules.is_insecure {
+            rules.plain = rules.plain.open_to_all();
+            rules.namespaces.values_mut().for_each(|namespace| *namespace = namespace.open_to_all());
+        }
+        check_history(&rules, &checked)?;
+        checked.service = self.service_listen;
+        checked.settings.max_content = self.max_content;
+        checked.settings.app_guards_service = api_key.is_some();
+        let commands = checked.settings.rates.messages;
+        Ok((Plan { rules, verifier, api_key, commands }, checked))
+    }
+
+    fn rules(&self) -> Result<Rules, Failure> {
+        let mut rules = match &self.config {
+            Some(path) => read_config(path)?,
+            None => Rules::default(),
+        };
+        let (plain, limits) = (&mut rules.plain, &mut rules.limits);
+        if let Some(size) = self.history_size {
+            plain.keep.size = size as usize;
+        }
+        plain.keep.ttl = self.history_ttl.unwrap_or(plain.keep.ttl);
+        plain.presence |= self.presence;
+        plain.join_leave |= self.presence;
+        limits.history = self.history_bytes.unwrap_or(limits.history);
+        limits.client_channels = self.max_channels.map_or(limits.client_channels, |most| most as usize);
+        Ok(rules)
+    }
+}
+
+/// Refuses what cannot be kept to with a history.
+fn check_history(rules: &Rules, checked: &Checked) -> Result<(), Failure> {
+    if !rules.all().any(|namespace| namespace.has_history()) {
+        return Ok(());
+    }
+    if checked.workers != Workers::Plain || !matches!(checked.bus, BusPlace::Private | BusPlace::Off) {
+        return Err(Failure::Usage(
+            "history is kept by one process: leave out --workers and --bus, or set history_size to 0".into(),
+        ));
+    }
+    if checked.settings.send.slow_consumer == SlowConsumer::Drop {
+        return Err(Failure::Usage(
+            "--slow-consumer drop would leave holes where there is a history: use close, after which a client gets what it \
+             missed"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+fn is_public(addr: &ListenAddr) -> bool {
+    matches!(addr, ListenAddr::Tcp(addr) if !addr.ip().to_canonical().is_loopback())
+}
+
+impl Plan {
+    /// The app.
+    pub(super) fn start(self, seed: [u8; 32]) -> Channels {
+        Channels::new(self.rules, Tokens::new(self.verifier), seed).command_rate(self.commands).api_key(self.api_key)
+    }
+}

@@ -1,0 +1,224 @@
+//! Channels as an [`App`]: what sessions tell goes to the conversation with the client or to the API, time goes to pings and to what
+//! expires.
+
+use super::centrifuge::Shares;
+use super::codes::{Disconnect, Unsubscribe};
+use super::engine::{Engine, channel_of};
+use super::rules::Rules;
+use super::tokens::Tokens;
+use crate::app::App;
+use crate::data::id::{ConnectionId, Participant};
+use crate::data::log::Level;
+use crate::data::presence::Change;
+use crate::data::rate::RateRules;
+use crate::data::record::{Record, RecordKind};
+use crate::data::wheel::Wheel;
+use crate::outbox::Outbox;
+use crate::protocol::close::CloseReason;
+use crate::protocol::http::{Request, Response};
+use crate::protocol::message::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Where clients of the Centrifuge protocol connect.
+pub const PATH: &str = "/connection/websocket";
+/// The subprotocol by which they may ask for JSON, which they get in any case.
+pub const SUBPROTOCOL: &str = "centrifuge-json";
+
+/// A connection whose client has not said yet who it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomer {
+    id: ConnectionId,
+    /// It is pinged by the protocol of clients, and not by WebSocket's alone.
+    takes_pings: bool,
+}
+
+/// The app.
+pub struct Channels {
+    pub(super) engine: Engine,
+    tokens: Tokens,
+    pub(super) command_rates: RateRules,
+    pub(super) random: StdRng,
+    pub(super) shares: Shares,
+    /// By index.
+    pub(super) waiting: HashMap<u32, Newcomer>,
+    /// What backends have to give; `None` where whoever reaches the service may.
+    pub(super) api_key: Option<String>,
+    /// What this process is called among others.
+    pub(super) name: String,
+    /// Whether we hear what backends ask other workers.
+    pub(super) listens: bool,
+    wheel: Wheel,
+}
+
+impl Channels {
+    /// Channels with these rules, where clients are known by `tokens`. What is random follows from the seed.
+    pub fn new(rules: Rules, tokens: Tokens, seed: [u8; 32]) -> Channels {
+        let mut random = StdRng::from_seed(seed);
+        let (mut of_epochs, mut name) = ([0; 32], [0; 16]);
+        random.fill_bytes(&mut of_epochs);
+        random.fill_bytes(&mut name);
+        Channels {
+            engine: Engine::new(rules, of_epochs),
+            tokens,
+            command_rates: RateRules::default(),
+            random,
+            shares: Shares::default(),
+            waiting: HashMap::new(),
+            api_key: None,
+            name: uuid::Builder::from_random_bytes(name).into_uuid().to_string(),
+            listens: false,
+            wheel: Wheel::new(),
+        }
+    }
+
+    /// How many commands a second a client may send; what is beyond is refused.
+    pub fn command_rate(mut self, commands: u32) -> Channels {
+        self.command_rates = RateRules { messages: commands, ..RateRules::default() };
+        self
+    }
+
+    /// What backends have to give.
+    pub fn api_key(self, key: Option<String>) -> Channels {
+        Channels { api_key: key, ..self }
+    }
+
+    /// What tokens are verified by, as it is now.
+    pub(super) fn current_tokens(&mut self, out: &mut Outbox) -> &Tokens {
+        if let Err(error) = self.tokens.refresh(out.now()) {
+            out.log(Level::Error, "keys", None, format_args!("keys stay as they were: {error}"));
+        }
+        &self.tokens
+    }
+
+    /// Tells of those that came and went until now, before something else is told.
+    pub(super) fn tell_news(&mut self, out: &mut Outbox) {
+        for record in std::mem::take(&mut out.broadcast.news).iter() {
+            if let (Ok(channel), Ok(member)) =
+                (std::str::from_utf8(record.channel), std::str::from_utf8(record.payload))
+            {
+                self.on_presence(Change { channel, member, entered: record.kind == RecordKind::Enter }, out);
+            }
+        }
+    }
+
+    pub(super) fn takes_pings(&self, id: ConnectionId) -> bool {
+        self.waiting.get(&id.index).is_some_and(|newcomer| newcomer.takes_pings)
+    }
+
+    /// The answer to a ping came.
+    pub(super) fn take_pong(&mut self, id: ConnectionId) -> Result<(), Disconnect> {
+        let client = self.engine.clients.get_mut(id.index).ok_or(Disconnect::BadRequest)?;
+        client.pong_by.take().map(|_| ()).ok_or(Disconnect::BadRequest)
+    }
+
+    /// Sees to it that a client is looked at when it is time.
+    pub(super) fn arm(&mut self, id: ConnectionId, out: &mut Outbox) {
+        let Some(client) = self.engine.clients.get(id.index) else { return };
+        match [client.next_ping, client.pong_by, client.next_expiry()].into_iter().flatten().min() {
+            Some(deadline) => self.arm_at(id.index, deadline, out),
+            None => self.wheel.cancel(id.index),
+        }
+    }
+
+    fn arm_at(&mut self, index: u32, deadline: Duration, out: &mut Outbox) {
+        self.wheel.arm(index, deadline);
+        out.tick_by(deadline);
+    }
+
+    /// A connection's time has come.
+    fn look_at(&mut self, index: u32, out: &mut Outbox) {
+        let now = out.now();
+        if let Some(Newcomer { id, .. }) = self.waiting.remove(&index) {
+            return self.end(id, Disconnect::Stale, out);
+        }
+        let times = self.engine.rules.times;
+        let Some(client) = self.engine.clients.get_mut(index) else { return };
+        let id = client.id;
+        let is_past = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        if is_past(client.expires) {
+            return self.end(id, Disconnect::Expired, out);
+        }
+        if is_past(client.pong_by) {
+            return self.end(id, Disconnect::NoPong, out);
+        }
+        if is_past(client.next_ping) {
+            client.next_ping = Some(now + times.ping);
+            client.pong_by = Some(now + times.pong.min(times.ping));
+            out.send_text(id, "{}");
+        }
+        let expired = client.subscriptions().iter().filter(|subscription| is_past(subscription.expires));
+        let expired: Vec<_> = expired.map(|subscription| subscription.channel.clone()).collect();
+        for channel in expired {
+            let why = Unsubscribe::Expired;
+            self.engine.unsubscribe_for(index, &channel, (why.code().into(), why.reason()), out);
+        }
+        self.arm(id, out);
+    }
+}
+
+impl App for Channels {
+    type Connection = ();
+
+    fn takes_content(&self, request: &Request<'_>) -> usize {
+        if request.is_service() { usize::MAX } else { 0 }
+    }
+
+    fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        if request.is_service() {
+            return self.serve(request, out);
+        }
+        let is_protobuf = |value: Option<&str>| value == Some("protobuf");
+        let wants_other = is_protobuf(request.query_value("format"))
+            || is_protobuf(request.query_value("cf_protocol"))
+            || request.subprotocols().any(|name| name == "centrifuge-protobuf");
+        let line = "Only JSON is spoken here: build the client without Protobuf.";
+        (request.path() == PATH && wants_other).then(|| Response::text(400, line))
+    }
+
+    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) {
+        let takes_pings = request.query_value("cf_ws_frame_ping_pong") != Some("true");
+        self.waiting.insert(id.index, Newcomer { id, takes_pings });
+        self.arm_at(id.index, out.now() + self.engine.rules.times.connect, out);
+    }
+
+    fn on_message(&mut self, id: ConnectionId, (): &mut (), mut message: Message<'_>, out: &mut Outbox) {
+        // Also in a binary frame.
+        match simdutf8::basic::from_utf8(message.payload()) {
+            Ok(text) => self.hear(id, text, out),
+            Err(_) => self.end(id, Disconnect::BadRequest, out),
+        }
+        self.engine.show(out);
+    }
+
+    fn on_close(&mut self, id: ConnectionId, (): (), _: &CloseReason, out: &mut Outbox) {
+        self.waiting.remove(&id.index);
+        self.wheel.cancel(id.index);
+        self.engine.closed(id);
+        self.engine.show(out);
+    }
+
+    fn on_bus(&mut self, _: Participant, record: Record<'_>, out: &mut Outbox) {
+        self.take_record(record, out);
+    }
+
+    fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
+        if let Some(channel) = channel_of(change.channel) {
+            self.engine.tell_others(channel, change.member, change.entered, out);
+        }
+    }
+
+    fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
+        self.listen_to_others(out);
+        let mut expired = Vec::new();
+        self.wheel.advance(now, &mut expired);
+        for index in expired {
+            self.look_at(index, out);
+        }
+        self.engine.expire(now, out);
+        self.engine.show(out);
+        [self.wheel.next_deadline(), self.engine.next_deadline()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,476 @@
+//! What each command comes to.
+
+use super::command::{self, Command, Connect, Data, History, Method, Recover, Subscribe};
+use super::replies::{self, Replies};
+use crate::data::id::ConnectionId;
+use crate::outbox::Outbox;
+use crate::outbox::shared::Shared;
+use crate::protocol::message::Kind;
+use crate::pubsub::app::Channels;
+use crate::pubsub::clients::{Client, name_of};
+use crate::pubsub::codes::{Disconnect, Error};
+use crate::pubsub::engine::{Post, Wanted, publications_of};
+use crate::pubsub::json::{self, in_one_line};
+use crate::pubsub::rules::Namespace;
+use crate::pubsub::tokens::{Identity, Refusal};
+use rand::Rng;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tungstenite::protocol::frame::coding::CloseCode;
+
+/// Commands of one message besides those that subscribe to as many channels as there may be.
+const MORE_COMMANDS: usize = 64;
+/// With so many bytes of replies to one message, or waiting for the client, nothing more is told that may be long.
+const MOST_REPLIES_BYTES: usize = 1 << 20;
+/// The longest list of who is there that a client is told.
+const PRESENCE_BYTES: usize = 1 << 20;
+/// Results of subscriptions from this size on are shared by all clients that get the same in a pass.
+const SHARED_BYTES: usize = 1024;
+/// What `connect` is answered as our version.
+const VERSION: &str = concat!("percore ", env!("CARGO_PKG_VERSION"));
+
+/// Replies of this pass that are the same for several clients.
+#[derive(Default)]
+pub struct Shares {
+    pass: Duration,
+    by_key: HashMap<String, (Rc<str>, Shared)>,
+    bytes: usize,
+}
+
+/// Bytes of shared replies that are kept to be found again within a pass.
+const SHARES_BYTES: usize = 16 << 20;
+
+/// How a command may end: an error is for the client to read, the end of the connection is not.
+enum Fault {
+    Error(Error),
+    End(Disconnect),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Error(error)
+    }
+}
+
+impl From<Disconnect> for Fault {
+    fn from(disconnect: Disconnect) -> Fault {
+        Fault::End(disconnect)
+    }
+}
+
+impl Channels {
+    /// A message came.
+    pub(in crate::pubsub) fn hear(&mut self, id: ConnectionId, text: &str, out: &mut Outbox) {
+        let mut replies = Replies::default();
+        let most = self.engine.rules.limits.client_channels + MORE_COMMANDS;
+        for (number, line) in command::lines(text).enumerate() {
+            let done = match command::read(line) {
+                Ok(command) if number < most => self.obey(id, command, &mut replies, out),
+                _ => Err(Disconnect::BadRequest),
+            };
+            if let Err(disconnect) = done {
+                replies.flush(id, out);
+                return self.end(id, disconnect, out);
+            }
+        }
+        replies.flush(id, out);
+    }
+
+    /// Ends a connection.
+    pub(in crate::pubsub) fn end(&mut self, id: ConnectionId, why: Disconnect, out: &mut Outbox) {
+        out.stats.channels_disconnects += 1;
+        out.close(id, CloseCode::from(why.code()), why.reason());
+    }
+
+    fn obey(
+        &mut self,
+        id: ConnectionId,
+        Command { id: number, method }: Command<'_>,
+        replies: &mut Replies,
+        out: &mut Outbox,
+    ) -> Result<(), Disconnect> {
+        let Some(method) = method else { return self.take_pong(id) };
+        out.stats.channels_commands += 1;
+        let done = match (self.engine.clients.get_mut(id.index), method) {
+            (None, Method::Connect(connect)) => self.connect(id, number, connect, replies, out),
+            (None, _) | (Some(_), Method::Connect(_)) => return Err(Disconnect::BadRequest),
+            (Some(client), method) => match self.command_rates.wait_until(&client.commands, out.now()) {
+                Some(_) => Err(Error::TooManyRequests.into()),
+                None => {
+                    self.command_rates.take(&mut client.commands, 1, 0, out.now());
+                    self.do_command(id, number, method, replies, out)
+                }
+            },
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Fault::End(disconnect)) => Err(disconnect),
+            Err(Fault::Error(error)) => {
+                out.stats.channels_errors += 1;
+                replies.error(number, error);
+                Ok(())
+            }
+        }
+    }
+
+    fn do_command(
+        &mut self,
+        id: ConnectionId,
+        number: u32,
+        method: Method<'_>,
+        replies: &mut Replies,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        match method {
+            Method::Subscribe(subscribe) => return self.subscribe(id, number, &subscribe, replies, out),
+            Method::Unsubscribe { channel } => {
+                named(&channel)?;
+                self.engine.unsubscribe(id.index, &channel, out);
+                self.arm(id, out);
+                replies.result(number, "unsubscribe", "{}");
+            }
+            Method::Publish { channel, data } => {
+                // A client that subscribed just before is told that first, and the others that it came.
+                replies.flush(id, out);
+                self.tell_news(out);
+                self.publish(id, &channel, data, out)?;
+                replies.result(number, "publish", "{}");
+            }
+            Method::Presence { channel } => {
+                self.may_be_long(id, replies, out)?;
+                self.lists_clients(id, &channel)?;
+                let presence = presence(&channel, out);
+                if presence.len() > PRESENCE_BYTES {
+                    return Err(Error::LimitExceeded.into());
+                }
+                replies.result(number, "presence", &presence);
+            }
+            Method::PresenceStats { channel } => {
+                self.lists_clients(id, &channel)?;
+                replies.result(number, "presence_stats", &presence_stats(&channel, out));
+            }
+            Method::History(history) => {
+                self.may_be_long(id, replies, out)?;
+                let result = self.history(id, &history, out)?;
+                replies.result(number, "history", &result);
+            }
+            Method::Refresh { token } => {
+                let result = self.refresh(id, &token, out)?;
+                replies.result(number, "refresh", &result);
+            }
+            Method::SubRefresh { channel, token } => {
+                named(&channel)?;
+                let result = self.refresh_subscription(id, &channel, &token, out)?;
+                replies.result(number, "sub_refresh", &result);
+            }
+            Method::Rpc => return Err(Error::NotAvailable.into()),
+            // There is nobody whom it could reach.
+            Method::Send => {}
+            Method::Connect(_) => return Err(Disconnect::BadRequest.into()),
+        }
+        Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        id: ConnectionId,
+        number: u32,
+        connect: Connect<'_>,
+        replies: &mut Replies,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let now = out.now();
+        let identity = self.identify(&connect.token, out)?;
+        let rules = identity.channels.iter().map(|(channel, _)| self.engine.rules.of(channel).copied());
+        let rules: Vec<Namespace> = rules.collect::<Result<_, _>>()?;
+        let mut random = [0; 16];
+        self.random.fill_bytes(&mut random);
+        let mut client = Client::new(id, name_of(id, random), Rc::clone(&identity.user), identity.info.clone());
+        client.expires = identity.until.map(|until| self.instant(until, out));
+        let mut fields = vec![format!("\"client\":\"{}\",\"version\":\"{VERSION}\"", client.name)];
+        fields.extend(replies::expiry(client.expires, now));
+        client.expires = client.expires.map(|at| at + self.engine.rules.times.grace);
+        let ping = self.engine.rules.times.ping;
+        if self.takes_pings(id) && !ping.is_zero() {
+            // Spread, so that not all are asked at once that came at once.
+            client.next_ping = Some(now + ping.mul_f64(0.5 + f64::from(random[15]) / 512.0));
+            fields.push(format!("\"ping\":{},\"pong\":true", ping.as_secs().max(1)));
+        }
+        self.waiting.remove(&id.index);
+        self.engine.clients.add(client);
+        let mut subs = Vec::new();
+        for ((channel, info), rules) in identity.channels.iter().zip(rules) {
+            let from = connect.positions.iter().find(|(name, _)| *name == *channel);
+            let from = from.map(|(_, from)| from).filter(|from| from.recover);
+            let wanted = Wanted {
+                info: info.clone(),
+                recover: from.map(|Recover { offset, epoch, .. }| (*offset, &**epoch)),
+                is_server_side: true,
+                hears_others: true,
+                ..Wanted::default()
+            };
+            let Ok(subscribed) = self.engine.subscribe(id.index, channel, rules, wanted, out) else { continue };
+            let (head, tail) = replies::subscribed(&subscribed, from.map(|from| from.offset), None);
+            let missed = subscribed.missed.as_deref().unwrap_or_default();
+            count_recovery(from.is_some(), subscribed.missed.is_some(), out);
+            subs.push(format!("{}:{head}{missed}{tail}", json::string(channel)));
+        }
+        if !subs.is_empty() {
+            fields.push(format!("\"subs\":{{{}}}", subs.join(",")));
+        }
+        replies.result(number, "connect", &format!("{{{}}}", fields.join(",")));
+        self.arm(id, out);
+        Ok(())
+    }
+
+    /// Who a client is that gives this token.
+    fn identify(&mut self, token: &str, out: &mut Outbox) -> Result<Identity, Fault> {
+        let rules = &self.engine.rules;
+        if rules.is_insecure || (token.is_empty() && rules.allows_anonymous) {
+            return Ok(Identity::default());
+        }
+        self.current_tokens(out).connection(token, out.unix_time()).map_err(|refusal| match refusal {
+            Refusal::Expired => Error::TokenExpired.into(),
+            Refusal::Invalid => Disconnect::InvalidToken.into(),
+        })
+    }
+
+    fn subscribe(
+        &mut self,
+        id: ConnectionId,
+        number: u32,
+        subscribe: &Subscribe<'_>,
+        replies: &mut Replies,
+        out: &mut Outbox,
+    ) -> Result<(), Fault> {
+        let channel = &*subscribe.channel;
+        named(channel)?;
+        let rules = *self.engine.rules.of(channel)?;
+        let now = out.now();
+        let Some(client) = self.engine.clients.get(id.index) else { return Err(Error::Internal.into()) };
+        let user = Rc::clone(&client.user);
+        if client.subscription(channel).is_some() {
+            return Err(Error::AlreadySubscribed.into());
+        }
+        let (mut info, mut until) = (None, None);
+        if !subscribe.token.is_empty() && !self.engine.rules.is_insecure {
+            let granted = self.current_tokens(out).subscription(&subscribe.token, channel, &user, out.unix_time());
+            let granted = granted.map_err(|refusal| match refusal {
+                Refusal::Expired => Error::TokenExpired,
+                Refusal::Invalid => Error::PermissionDenied,
+            })?;
+            (info, until) = (granted.info, granted.until.map(|until| self.instant(until, out)));
+        } else if !self.engine.rules.lets_subscribe(&rules, channel, &user) {
+            return Err(Error::PermissionDenied.into());
+        }
+        let recover = subscribe.recover.recover.then_some((subscribe.recover.offset, &*subscribe.recover.epoch));
+        if recover.is_some() {
+            self.may_be_long(id, replies, out)?;
+        }
+        let wanted = Wanted {
+            info,
+            expires: until.map(|until| until + self.engine.rules.times.grace),
+            recover,
+            is_recoverable: subscribe.is_recoverable,
+            is_positioned: subscribe.is_positioned,
+            hears_others: subscribe.hears_others,
+            is_server_side: false,
+        };
+        let subscribed = self.engine.subscribe(id.index, channel, rules, wanted, out)?;
+        count_recovery(recover.is_some(), subscribed.missed.is_some(), out);
+        if until.is_some() {
+            self.arm(id, out);
+        }
+        let (head, tail) =
+            replies::subscribed(&subscribed, recover.map(|(offset, _)| offset), replies::expiry(until, now));
+        let missed = subscribed.missed.as_deref().unwrap_or_default();
+        if missed.len() < SHARED_BYTES {
+            replies.result(number, "subscribe", &[&head, missed, tail].concat());
+            return Ok(());
+        }
+        replies.flush(id, out);
+        let top = subscribed.top.map_or(0, |top| top.offset);
+        replies.add(self.share(id, &format!("{top} {channel} {number} {head}"), number, [&head, missed, tail], out));
+        Ok(())
+    }
+
+    /// Sends the result of a subscription, which is stored once for all who get the same in this pass. Returns its length.
+    fn share(&mut self, id: ConnectionId, key: &str, number: u32, parts: [&str; 3], out: &mut Outbox) -> usize {
+        let shares = &mut self.shares;
+        if shares.pass != out.now() || shares.bytes > SHARES_BYTES {
+            *shares = Shares { pass: out.now(), ..Shares::default() };
+        }
+        let (text, shared) = shares.by_key.entry(key.to_owned()).or_insert_with(|| {
+            let text = format!("{{\"id\":{number},\"subscribe\":{}}}", parts.concat());
+            shares.bytes += key.len() + text.len();
+            (text.into(), Shared::default())
+        });
+        out.send_shared(id, Kind::Text, text.as_bytes(), shared);
+        text.len()
+    }
+
+    fn publish(&mut self, id: ConnectionId, channel: &str, data: Data<'_>, out: &mut Outbox) -> Result<(), Fault> {
+        named(channel)?;
+        let rules = *self.engine.rules.of(channel)?;
+        let Some(client) = self.engine.clients.get(id.index) else { return Err(Error::Internal.into()) };
+        let subscription = client.subscription(channel);
+        if !rules.publish.lets(&client.user, subscription.is_some()) {
+            return Err(Error::PermissionDenied.into());
+        }
+        let data = data.0.ok_or(Error::BadRequest)?;
+        if data.get().len() > self.engine.rules.limits.publication {
+            return Err(Error::LimitExceeded.into());
+        }
+        let data = in_one_line(data).map_err(|_| Error::BadRequest)?;
+        let info = client.describe(subscription.and_then(|subscription| subscription.info.as_deref()));
+        let post = Post { data: &data, info: Some(&info), ..Post::default() };
+        self.engine.publish(channel, rules, post, out)?;
+        Ok(())
+    }
+
+    /// Whether a client may know who is on a channel.
+    fn lists_clients(&self, id: ConnectionId, channel: &str) -> Result<(), Fault> {
+        named(channel)?;
+        let rules = self.engine.rules.of(channel)?;
+        if !rules.presence {
+            return Err(Error::NotAvailable.into());
+        }
+        let client = self.engine.clients.get(id.index).ok_or(Error::Internal)?;
+        match rules.presence_for.lets(&client.user, client.subscription(channel).is_some()) {
+            true => Ok(()),
+            false => Err(Error::PermissionDenied.into()),
+        }
+    }
+
+    fn history(&mut self, id: ConnectionId, wanted: &History<'_>, out: &Outbox) -> Result<String, Fault> {
+        let channel = &*wanted.channel;
+        named(channel)?;
+        let rules = *self.engine.rules.of(channel)?;
+        if !rules.has_history() {
+            return Err(Error::NotAvailable.into());
+        }
+        let client = self.engine.clients.get(id.index).ok_or(Error::Internal)?;
+        if !rules.history_for.lets(&client.user, client.subscription(channel).is_some()) {
+            return Err(Error::PermissionDenied.into());
+        }
+        let most = self.engine.rules.limits.recovery.publications;
+        let limit = usize::try_from(wanted.limit).map_or(most, |limit| limit.min(most));
+        let since = wanted.since.as_ref().map(|(offset, epoch)| (*offset, &**epoch));
+        let (top, publications) = self.engine.history(channel, rules, since, (wanted.reverse, limit), out.now())?;
+        Ok(replies::history(top, &publications))
+    }
+
+    fn refresh(&mut self, id: ConnectionId, token: &str, out: &mut Outbox) -> Result<String, Fault> {
+        if token.is_empty() {
+            return Err(Disconnect::BadRequest.into());
+        }
+        let identity =
+            self.current_tokens(out).connection(token, out.unix_time()).map_err(|refusal| match refusal {
+                Refusal::Expired => Disconnect::Expired,
+                Refusal::Invalid => Disconnect::InvalidToken,
+            })?;
+        let until = identity.until.map(|until| self.instant(until, out));
+        let grace = self.engine.rules.times.grace;
+        let client = self.engine.clients.get_mut(id.index).ok_or(Error::Internal)?;
+        if client.user != identity.user {
+            return Err(Disconnect::InvalidToken.into());
+        }
+        client.expires = until.map(|until| until + grace);
+        let mut fields = vec![format!("\"client\":\"{}\",\"version\":\"{VERSION}\"", client.name)];
+        fields.extend(replies::expiry(until, out.now()));
+        self.arm(id, out);
+        Ok(format!("{{{}}}", fields.join(",")))
+    }
+
+    fn refresh_subscription(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        token: &str,
+        out: &mut Outbox,
+    ) -> Result<String, Fault> {
+        let client = self.engine.clients.get(id.index).ok_or(Error::Internal)?;
+        let user = Rc::clone(&client.user);
+        // As to one that has just ended.
+        client.subscription(channel).ok_or(Error::PermissionDenied)?;
+        let granted = self.current_tokens(out).subscription(token, channel, &user, out.unix_time());
+        let granted = granted.map_err(|refusal| match refusal {
+            Refusal::Expired => Error::TokenExpired,
+            Refusal::Invalid => Error::PermissionDenied,
+        })?;
+        let until = granted.until.map(|until| self.instant(until, out));
+        let grace = self.engine.rules.times.grace;
+        if let Some(subscription) =
+            self.engine.clients.get_mut(id.index).and_then(|client| client.subscription_mut(channel))
+        {
+            subscription.expires = until.map(|until| until + grace);
+        }
+        self.arm(id, out);
+        Ok(format!("{{{}}}", replies::expiry(until, out.now()).unwrap_or_default()))
+    }
+
+    /// Unix time on the clock of this process.
+    fn instant(&self, unix: Duration, out: &Outbox) -> Duration {
+        out.now() + unix.saturating_sub(out.unix_time())
+    }
+
+    /// Whether a client may be told something long now.
+    fn may_be_long(&self, id: ConnectionId, replies: &Replies, out: &mut Outbox) -> Result<(), Error> {
+        match replies.bytes().max(out.backlog_bytes(id)) < MOST_REPLIES_BYTES {
+            true => Ok(()),
+            false => Err(Error::TooManyRequests),
+        }
+    }
+}
+
+/// Whether a channel is named at all: clients of this protocol always do.
+fn named(channel: &str) -> Result<(), Disconnect> {
+    if channel.is_empty() { Err(Disconnect::BadRequest) } else { Ok(()) }
+}
+
+fn count_recovery(was_recovering: bool, recovered: bool, out: &mut Outbox) {
+    if was_recovering {
+        out.stats.channels_recoveries[usize::from(!recovered)] += 1;
+    }
+}
+
+/// Who is on a channel, as a result.
+pub fn presence(channel: &str, out: &Outbox) -> String {
+    let name = publications_of(channel);
+    let mut presence = String::from("{\"presence\":{");
+    let mut last = "";
+    // Members come in order. Another program may have put something else among them.
+    for member in out.members(&name).filter(|member| *member != std::mem::replace(&mut last, member)) {
+        let Some(client) = client_of(member) else { continue };
+        if !presence.ends_with('{') {
+            presence.push(',');
+        }
+        presence.push_str(&format!("\"{client}\":{member}"));
+    }
+    presence.push_str("}}");
+    presence
+}
+
+/// The name of the client that a member of a channel is.
+fn client_of(member: &str) -> Option<&str> {
+    let name = member.strip_prefix("{\"client\":\"")?.get(..36)?;
+    let is_name = name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    (is_name && serde_json::from_str::<&RawValue>(member).is_ok()).then_some(name)
+}
+
+/// How many clients and users are on a channel, as a result.
+pub fn presence_stats(channel: &str, out: &Outbox) -> String {
+    let name = publications_of(channel);
+    let (mut clients, mut users) = (0, Vec::new());
+    for member in out.members(&name) {
+        if let Ok([_, Some(user)]) = crate::apps::fields::read(member, ["client", "user"]) {
+            clients += 1;
+            users.push(user.get());
+        }
+    }
+    users.sort_unstable();
+    users.dedup();
+    format!("{{\"num_clients\":{clients},\"num_users\":{}}}", users.len())
+}

@@ -1,0 +1,8 @@
+//! The Centrifuge client protocol, in JSON: what clients say and are answered.
+
+pub mod command;
+mod conversation;
+pub mod push;
+pub(in crate::pubsub) mod replies;
+
+pub(in crate::pubsub) use conversation::{Shares, presence, presence_stats};

@@ -1,0 +1,98 @@
+//! Replies: those to the commands of one message go out in one, a line each.
+
+use crate::data::id::ConnectionId;
+use crate::outbox::Outbox;
+use crate::pubsub::codes::Error;
+use crate::pubsub::engine::Subscribed;
+use crate::pubsub::streams::Position;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The lines so far.
+#[derive(Default, Debug)]
+pub struct Replies {
+    text: String,
+    /// Bytes of all there were.
+    sent: usize,
+}
+
+impl Replies {
+    /// Answers a command with a result, a JSON object.
+    pub fn result(&mut self, id: u32, method: &str, result: &str) {
+        self.line(&[&format!("{{\"id\":{id},\"{method}\":"), result, "}"]);
+    }
+
+    /// Answers a command with an error.
+    pub fn error(&mut self, id: u32, error: Error) {
+        let temporary = if error.is_temporary() { ",\"temporary\":true" } else { "" };
+        let (code, message) = (error.code(), error.message());
+        self.line(&[&format!("{{\"id\":{id},\"error\":{{\"code\":{code},\"message\":\"{message}\"{temporary}}}}}")]);
+    }
+
+    fn line(&mut self, parts: &[&str]) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        parts.iter().for_each(|part| self.text.push_str(part));
+    }
+
+    /// Counts a reply that goes out by itself.
+    pub fn add(&mut self, bytes: usize) {
+        self.sent += bytes;
+    }
+
+    /// Bytes of all replies to this message so far.
+    pub fn bytes(&self) -> usize {
+        self.sent + self.text.len()
+    }
+
+    /// Sends what there is.
+    pub fn flush(&mut self, id: ConnectionId, out: &mut Outbox) {
+        if !self.text.is_empty() {
+            out.send_text(id, &self.text);
+            self.sent += self.text.len();
+            self.text.clear();
+        }
+    }
+}
+
+/// When something ends, as fields of a result.
+pub fn expiry(expires: Option<Duration>, now: Duration) -> Option<String> {
+    let ttl = expires?.saturating_sub(now).as_secs().max(1);
+    Some(format!("\"expires\":true,\"ttl\":{ttl}"))
+}
+
+/// A position, as fields of a result.
+pub fn position(position: Position) -> String {
+    format!("\"offset\":{},\"epoch\":\"{}\"", position.offset, position.epoch.as_str())
+}
+
+/// The result of a subscription, in the two parts between which the publications stand that the client missed.
+pub fn subscribed(subscribed: &Subscribed, recover: Option<u64>, expiry: Option<String>) -> (String, &'static str) {
+    let mut fields = Vec::new();
+    if let Some(top) = subscribed.top {
+        fields.push("\"positioned\":true".to_owned());
+        if subscribed.is_recoverable {
+            fields.push("\"recoverable\":true".to_owned());
+        }
+        // A client moves on from what it had by the publications.
+        let offset = recover.filter(|_| subscribed.missed.is_some()).unwrap_or(top.offset);
+        fields.push(position(Position { offset, ..top }));
+    }
+    if recover.is_some() {
+        fields.push("\"was_recovering\":true".to_owned());
+    }
+    fields.extend(expiry);
+    match subscribed.missed {
+        Some(_) => {
+            fields.push("\"recovered\":true,\"publications\":[".to_owned());
+            (format!("{{{}", fields.join(",")), "]}")
+        }
+        None => (format!("{{{}", fields.join(",")), "}"),
+    }
+}
+
+/// A history, as a result.
+pub fn history(top: Position, publications: &[Rc<str>]) -> String {
+    format!("{{\"publications\":[{}],{}}}", publications.join(","), position(top))
+}

@@ -1,0 +1,218 @@
+//! `serve channels` and the SDKs of Centrifugo, unchanged. `tests/run` installs them.
+
+use crate::common::channels::{Hub, PATH, SECRET};
+use crate::common::program::Program;
+use crate::common::{TempDir, eventually, tool};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+fn script(program: PathBuf, name: &str, arguments: &[&str]) -> Program {
+    let mut command = Command::new(program);
+    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)).args(arguments);
+    Program::start(command)
+}
+
+fn node(scenario: &str, url: &str, rest: &[&str]) -> Program {
+    tool("node_modules/centrifuge/package.json");
+    script("node".into(), "centrifuge.js", &[&[scenario, url], rest].concat())
+}
+
+/// What a script prints, which is to end well.
+fn printed(program: Program) -> Vec<String> {
+    let (code, out, err) = program.ends();
+    assert_eq!(code, Some(0), "{out:#?}\n{err:#?}");
+    out
+}
+
+#[test]
+fn javascript_does_everything() {
+    let hub = Hub::start(&["--history-size", "10", "--presence"]);
+    let out = printed(node("everything", &hub.server.url(PATH), &[]));
+    let want = [
+        "connected 36 websocket",
+        "subscribed true true 0",
+        r#"publication {"text":"one\ntwo"} 1 true"#,
+        "presence 2 2 1",
+        "history 1,2 2",
+        "since from outside",
+        "joins 2 true",
+        "rpc 108",
+        "unsubscribed 102",
+    ];
+    assert_eq!(out, want);
+}
+
+#[test]
+fn python_does_everything() {
+    let hub = Hub::start(&["--history-size", "10", "--presence"]);
+    let out = printed(script(tool("venv/bin/python"), "centrifuge_client.py", &[&hub.server.url(PATH)]));
+    let want = [
+        "subscribed True 0",
+        "join 36",
+        r"publication {'text': 'a\nb'} 1",
+        "presence 1",
+        "stats 1 1",
+        r"history [{'text': 'a\nb'}] 1",
+        "rpc 108",
+    ];
+    assert_eq!(out, want);
+}
+
+#[test]
+fn a_backend_in_python() {
+    let folder = TempDir::new();
+    let key = folder.path("key");
+    std::fs::write(&key, "abc").expect("written");
+    let hub = Hub::start(&["--history-size", "10", "--presence", "--api-key-file", key.to_str().expect("text")]);
+    let url = format!("http://{}/api", hub.service);
+    let out = printed(script(tool("venv/bin/python"), "cent_api.py", &[&url, "abc"]));
+    let want = [
+        "publish 1 8 1",
+        "broadcast [2, 1]",
+        "history [{'x': 1}, 2] 2",
+        "presence {}",
+        "presence_stats 0 0",
+        "channels {}",
+        "info [('percore', 0)]",
+        "batch [3, 1]",
+        "error 102 unknown channel",
+        "unauthorized",
+    ];
+    assert_eq!(out, want);
+}
+
+/// A relay between clients and a server that cuts all its connections at once, wherever they are.
+struct Relay {
+    addr: SocketAddr,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+    accepted: Arc<AtomicU64>,
+}
+
+impl Relay {
+    fn to(server: SocketAddr) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let relay = Relay { addr, streams: Arc::default(), accepted: Arc::default() };
+        let (streams, accepted) = (Arc::clone(&relay.streams), Arc::clone(&relay.accepted));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(upstream) = TcpStream::connect(server) else { return };
+                let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+                streams.lock().expect("streams").extend([copy(&client), copy(&upstream)]);
+                accepted.fetch_add(1, Ordering::Relaxed);
+                for (mut from, mut to) in [(copy(&client), copy(&upstream)), (upstream, client)] {
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 700];
+                        while let Ok(bytes @ 1..) = from.read(&mut buffer)
+                            && to.write_all(&buffer[..bytes]).is_ok()
+                        {}
+                        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                    });
+                }
+            }
+        });
+        relay
+    }
+
+    /// How many connections there were.
+    fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    fn cut(&self) {
+        for stream in self.streams.lock().expect("streams").drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// In the middle of traffic all connections are cut a hundred times: every client hears every number once and in order.
+#[test]
+fn a_hundred_cuts_lose_nothing() {
+    const CLIENTS: u64 = 4;
+    let hub = Hub::start(&["--history-size", "5000", "--rate-messages", "0"]);
+    let relay = Relay::to(hub.server.addr());
+    let url = format!("ws://{}{PATH}", relay.addr);
+    let last = 1_000_000_000;
+    let clients = node("numbers", &url, &["numbers", &CLIENTS.to_string(), &last.to_string()]);
+    let are_there = || hub.result("channels", &json!({}))["channels"]["numbers"]["num_clients"] == CLIENTS;
+    let mut number = 0;
+    let publish = |number: &mut u64| {
+        *number += 1;
+        hub.result("publish", &json!({"channel": "numbers", "data": *number}));
+    };
+    eventually("all clients to subscribe", are_there);
+    for round in 0..100 {
+        for _ in 0..=round % 7 {
+            publish(&mut number);
+        }
+        let before = relay.accepted();
+        relay.cut();
+        for _ in 0..3 {
+            publish(&mut number);
+        }
+        eventually("all clients to come back", || {
+            publish(&mut number);
+            relay.accepted() >= before + CLIENTS && are_there()
+        });
+    }
+    assert_eq!(hub.result("publish", &json!({"channel": "numbers", "data": last}))["offset"], number + 1);
+    let out = printed(clients);
+    let seen: Vec<&String> = out.iter().filter(|line| line.starts_with("seen ")).collect();
+    assert_eq!(seen.len() as u64, CLIENTS, "{out:#?}");
+    for line in seen {
+        let counts: Vec<u64> = line.split(' ').skip(1).map(|count| count.parse().expect("a number")).collect();
+        // A client may be cut off before it is back. The last number does not follow on the one before.
+        assert!(counts[0] >= 80 && counts[1..] == [0, 1], "{out:#?}");
+    }
+}
+
+fn hub_with_tokens(config: &str) -> (Hub, TempDir) {
+    let folder = TempDir::new();
+    let (secret, file) = (folder.path("secret"), folder.path("channels.toml"));
+    std::fs::write(&secret, SECRET).expect("written");
+    std::fs::write(&file, config).expect("written");
+    let flags = ["--jwt-secret-file", secret.to_str().expect("text"), "--config", file.to_str().expect("text")];
+    (Hub::start(&flags), folder)
+}
+
+#[test]
+fn tokens_that_expire_are_replaced() {
+    let (hub, _folder) = hub_with_tokens("");
+    let out = printed(node("tokens", &hub.server.url(PATH), &[SECRET]));
+    let out: Vec<&str> = out.iter().map(String::as_str).filter(|line| !line.starts_with("error ")).collect();
+    assert_eq!(
+        out,
+        ["connected 36", "state connected subscribed", "refused 3500", "unsubscribed 103", "disconnected 0"]
+    );
+}
+
+#[test]
+fn backends_order_a_client_about() {
+    let config = "[channels]\nhistory_size = 10\nallow_subscribe_for_client = true\n[limits]\nhistory_bytes = \"4K\"\n";
+    let (hub, _folder) = hub_with_tokens(config);
+    let ann = node("ordered", &hub.server.url(PATH), &[SECRET]);
+    ann.shows("subscribed own", 1);
+    ann.shows("subscribed mail", 1);
+    ann.shows("subscribed news", 1);
+    hub.result("publish", &json!({"channel": "mail", "data": 7}));
+    ann.shows("publication mail 7", 1);
+    hub.result("subscribe", &json!({"user": "ann", "channel": "more"}));
+    ann.shows("subscribed more", 1);
+    hub.result("unsubscribe", &json!({"user": "ann", "channel": "more"}));
+    ann.shows("unsubscribed more", 1);
+    // The channel's history makes room for others, and is another one from then on.
+    for channel in ["b", "c", "d", "e", "f"] {
+        hub.result("publish", &json!({"channel": channel, "data": "x".repeat(800)}));
+    }
+    hub.result("publish", &json!({"channel": "own", "data": 1}));
+    ann.shows("subscribing 2500", 1);
+    ann.shows("subscribed own", 2);
+    hub.result("disconnect", &json!({"user": "ann"}));
+    assert!(printed(ann).contains(&"disconnected 3503".to_owned()));
+}
