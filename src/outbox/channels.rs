@@ -194,12 +194,14 @@ impl Outbox {
 
     /// Whether a channel carries so many bytes more of what clients publish: one that does not is to be published on later. What
     /// is not published in a call about a connection is always carried.
+    #[cfg(feature = "cli")]
     pub(crate) fn carries(&mut self, channel: &str, bytes: usize) -> bool {
         let subscribers = self.broadcast.channels.count(channel.as_bytes());
         self.publisher.is_none() || self.pacing.admit(channel.as_bytes(), bytes, subscribers, self.now)
     }
 
     /// The channels that somebody is on, or that an app listens to, in all processes on the bus; some may come twice.
+    #[cfg(feature = "cli")]
     pub(crate) fn channels(&self) -> impl Iterator<Item = &[u8]> {
         self.broadcast.channels.names().chain(self.broadcast.presence.channels())
     }
