@@ -99,6 +99,27 @@ fn a_figure_without_a_source_is_found() {
     assert_eq!(without_source("| [x](b.md#none) | 1.16 |\n", source).len(), 1);
 }
 
+/// Pages of a folder that a document does not link to.
+fn unlisted(index: &Document, pages: &[String]) -> Vec<String> {
+    let folder = Path::new(&index.path).parent().unwrap_or(Path::new(""));
+    let linked: Vec<_> = documents::links(&index.text).into_iter().map(|(_, target)| folder.join(target)).collect();
+    pages.iter().filter(|page| !linked.iter().any(|target| target == Path::new(page))).cloned().collect()
+}
+
+#[test]
+fn every_page_is_in_its_index() {
+    let pages: Vec<String> = documents::all().into_iter().map(|document| document.path).collect();
+    let (rooms, pages): (Vec<String>, Vec<String>) = pages
+        .into_iter()
+        .filter(|path| path.starts_with("docs/") && path != "docs/README.md")
+        .partition(|path| path.starts_with("docs/architecture/"));
+    assert_eq!(unlisted(&documents::read("docs/README.md"), &pages), [""; 0]);
+    assert_eq!(unlisted(&documents::read("ARCHITECTURE.md"), &rooms), [""; 0]);
+
+    let index = Document { path: "docs/README.md".into(), text: "[a](a.md)".into() };
+    assert_eq!(unlisted(&index, &["docs/a.md".into(), "docs/b.md".into()]), ["docs/b.md"]);
+}
+
 #[test]
 fn the_readme_is_short() {
     let lines = documents::read("README.md").text.lines().count();
