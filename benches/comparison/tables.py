@@ -167,7 +167,7 @@ the programs are in [peers](peers)."""
         peers = [name for name in self.names if name != RAW]
         deflating = [server.name for server in ALL if server.deflate and server.name in self.names]
         yield "### How", self.how()
-        yield "### Echo: messages a second over raw TCP, within the same round", \
+        yield "### Echo: messages a second relative to raw TCP, in the same round", \
             self.grid("echo", peers, label_of, CellResults.ratios_to_raw, with_spread, two_places, max)
         yield "", self.plot("echo-100", "100 connections") + "\n" + self.plot("echo-10000", "10,000 connections")
         yield "### Echo: messages a second", \
