@@ -203,6 +203,11 @@ the programs are in [peers](peers)."""
         return "\n\n".join(parts)
 
 
+def are_in(readme, text):
+    """Whether that is what stands between the markers."""
+    return f"{BEGIN}\n\n{text}\n\n{END}" in readme.read_text()
+
+
 def put_into(readme, text):
     """Replaces what stands between the markers, or adds the section at the end."""
     old = readme.read_text()

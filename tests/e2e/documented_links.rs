@@ -3,6 +3,7 @@
 use crate::common::documents::{self, Document};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// The links of a document that lead to no file or to no heading.
 fn broken(document: &Document, read: impl Fn(&Path) -> Option<String>) -> Vec<String> {
@@ -89,6 +90,19 @@ fn every_figure_of_the_readme_has_its_source() {
     assert_eq!(numbers.lines().filter(|line| line.starts_with("| [")).count(), 8);
     let missing = without_source(numbers, &documents::read("benches/README.md").text);
     assert!(missing.is_empty(), "benches/README.md does not have:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_tables_are_those_of_the_results() {
+    let root = documents::root();
+    let compare = Command::new(root.join("benches/compare")).arg("--check").output().expect("it runs");
+    assert!(compare.status.success(), "benches/README.md has other tables: benches/compare --render");
+    let results = root.join("benches/results/hostile.json");
+    let hostile = Command::new(root.join("benches/hostile")).arg("--markdown").arg("--from").arg(results).output();
+    let shown = String::from_utf8(hostile.expect("it runs").stdout).expect("text");
+    let table = shown.find("| attack ").map(|at| shown[at..].trim()).expect("a table");
+    let security = documents::read("docs/security.md").text;
+    assert!(security.contains(table), "docs/security.md has another table: benches/hostile --from ... --markdown");
 }
 
 #[test]
