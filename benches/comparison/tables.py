@@ -1,6 +1,7 @@
 """The section of benches/README.md that the results fill."""
 
 import os
+from collections import Counter
 
 from comparison import results
 from comparison.grid import STEADY_RATE, echo_cells, size_name
@@ -145,11 +146,12 @@ the programs are in [peers](peers)."""
 
     def runs(self):
         """When the cells were measured, and how often and how long."""
-        kinds = {}
+        runs = {}
         for one in self.found:
             rounds = f"{one.run['measured']}, percore {one.run['percore']}, {len(one.rounds)} rounds of {one.run['seconds']:g} s"
-            kinds.setdefault(rounds, []).append(one.cell.name)
-        return table(["measured", "of"], [[rounds, ", ".join(names)] for rounds, names in kinds.items()])
+            runs.setdefault(rounds, Counter())[one.cell.kind] += 1
+        cells = lambda counts: ", ".join(f"{kind} ({count})" for kind, count in counts.items())
+        return table(["measured", "cells"], [[rounds, cells(counts)] for rounds, counts in runs.items()])
 
     def failures(self):
         """Rounds that came to nothing."""
