@@ -90,7 +90,7 @@ def echo(found, names, connections, folder):
         panel.set_ylim(0, MOST_RATIO)
         panel.set_xticks(range(len(row)), [size_name(one.cell.size) for one in row])
         panel.set_title(f"{connections:,} connections, {in_flight} in flight", loc="left", pad=30 if in_flight > 1 else 6)
-        panel.set_ylabel("messages over raw TCP")
+        panel.set_ylabel("messages relative to raw TCP")
     handles = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
     if drawn:
@@ -136,7 +136,7 @@ def overview(found, names, folder):
     """Three cells that say most, side by side, with a row for each server: the picture of the project's README."""
     wanted = [
         ("echo", lambda one: (one.cell.connections, one.cell.in_flight, one.cell.size) == (100, 32, 125),
-         lambda one, name: one.ratios_to_raw(name), "{:.2f}", "Echo over raw TCP\n125 B, 32 in flight, 100 connections"),
+         lambda one, name: one.ratios_to_raw(name), "{:.2f}", "Echo rate relative to raw TCP\n125 B, 32 in flight, 100 connections"),
         ("idle", lambda one: True, lambda one, name: one.summary(name, results.memory_per_connection), "{:,.0f}",
          "Bytes per idle connection\n10,000 connections, logarithmic"),
         ("handshakes", lambda one: True, lambda one, name: one.summary(name, results.handshake_rate), "{:,.0f}",

@@ -1,6 +1,7 @@
 """The section of benches/README.md that the results fill."""
 
 import os
+from collections import Counter
 
 from comparison import results
 from comparison.grid import STEADY_RATE, echo_cells, size_name
@@ -145,11 +146,12 @@ the programs are in [peers](peers)."""
 
     def runs(self):
         """When the cells were measured, and how often and how long."""
-        kinds = {}
+        runs = {}
         for one in self.found:
             rounds = f"{one.run['measured']}, percore {one.run['percore']}, {len(one.rounds)} rounds of {one.run['seconds']:g} s"
-            kinds.setdefault(rounds, []).append(one.cell.name)
-        return table(["measured", "of"], [[rounds, ", ".join(names)] for rounds, names in kinds.items()])
+            runs.setdefault(rounds, Counter())[one.cell.kind] += 1
+        cells = lambda counts: ", ".join(f"{kind} ({count})" for kind, count in counts.items())
+        return table(["measured", "cells"], [[rounds, cells(counts)] for rounds, counts in runs.items()])
 
     def failures(self):
         """Rounds that came to nothing."""
@@ -167,7 +169,7 @@ the programs are in [peers](peers)."""
         peers = [name for name in self.names if name != RAW]
         deflating = [server.name for server in ALL if server.deflate and server.name in self.names]
         yield "### How", self.how()
-        yield "### Echo: messages a second over raw TCP, within the same round", \
+        yield "### Echo: messages a second relative to raw TCP, in the same round", \
             self.grid("echo", peers, label_of, CellResults.ratios_to_raw, with_spread, two_places, max)
         yield "", self.plot("echo-100", "100 connections") + "\n" + self.plot("echo-10000", "10,000 connections")
         yield "### Echo: messages a second", \
@@ -201,6 +203,11 @@ the programs are in [peers](peers)."""
         """The section without its heading."""
         parts = [f"{head}\n\n{body.strip()}" if head else body.strip() for head, body in self.parts() if body.strip()]
         return "\n\n".join(parts)
+
+
+def are_in(readme, text):
+    """Whether that is what stands between the markers."""
+    return f"{BEGIN}\n\n{text}\n\n{END}" in readme.read_text()
 
 
 def put_into(readme, text):

@@ -1,7 +1,7 @@
 //! Whatever a user can set, count or see on the wire is named in the documents: flags, counters, close codes.
 
+use crate::common::documents;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Close codes that percore sends, or hands to an app.
@@ -30,21 +30,14 @@ fn missing(names: &[String], documents: &str) -> Vec<String> {
     names.iter().filter(|name| !stands(name)).cloned().collect()
 }
 
-/// README.md, ARCHITECTURE.md and everything below docs.
-fn documents() -> String {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let in_docs = fs::read_dir(root.join("docs")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let paths = [root.join("README.md"), root.join("ARCHITECTURE.md")].into_iter().chain(in_docs);
-    let is_text = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "md");
-    paths.filter(is_text).map(|path: PathBuf| read(&path)).collect()
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default()
+/// README.md and everything below docs.
+fn texts() -> String {
+    let is_manual = |path: &str| path == "README.md" || path.starts_with("docs/");
+    documents::all().into_iter().filter(|document| is_manual(&document.path)).map(|document| document.text).collect()
 }
 
 fn assert_documented(names: &[String]) {
-    let missing = missing(names, &documents());
+    let missing = missing(names, &texts());
     assert!(missing.is_empty(), "no document names {}", missing.join(", "));
 }
 
@@ -109,10 +102,11 @@ fn rows_without_a_test(table: &str, source_of: impl Fn(&str) -> String) -> Vec<S
 
 #[test]
 fn every_fault_is_tried_by_a_test() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let faults = read(&root.join("docs/faults.md"));
+    let faults = documents::read("docs/faults.md").text;
     assert!(faults.lines().filter(|line| line.starts_with("| ")).count() > 20);
-    let missing = rows_without_a_test(&faults, |file| read(&root.join(format!("tests/e2e/{file}.rs"))));
+    let missing = rows_without_a_test(&faults, |file| {
+        fs::read_to_string(documents::root().join(format!("tests/e2e/{file}.rs"))).unwrap_or_default()
+    });
     assert!(missing.is_empty(), "no test of that name:\n{}", missing.join("\n"));
     let table = "| fault | test |\n|---|---|\n| a | `x::b` |\n| c | `x::d` |\n| e | |\n";
     assert_eq!(rows_without_a_test(table, |_| "#[test]\nfn b() {\n".into()), ["| c | `x::d` |", "| e | |"]);

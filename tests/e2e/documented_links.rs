@@ -3,6 +3,7 @@
 use crate::common::documents::{self, Document};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// The links of a document that lead to no file or to no heading.
 fn broken(document: &Document, read: impl Fn(&Path) -> Option<String>) -> Vec<String> {
@@ -92,11 +93,45 @@ fn every_figure_of_the_readme_has_its_source() {
 }
 
 #[test]
+fn the_tables_are_those_of_the_results() {
+    let root = documents::root();
+    let compare = Command::new(root.join("benches/compare")).arg("--check").output().expect("it runs");
+    assert!(compare.status.success(), "benches/README.md has other tables: benches/compare --render");
+    let results = root.join("benches/results/hostile.json");
+    let hostile = Command::new(root.join("benches/hostile")).arg("--markdown").arg("--from").arg(results).output();
+    let shown = String::from_utf8(hostile.expect("it runs").stdout).expect("text");
+    let table = shown.find("| attack ").map(|at| shown[at..].trim()).expect("a table");
+    let security = documents::read("docs/security.md").text;
+    assert!(security.contains(table), "docs/security.md has another table: benches/hostile --from ... --markdown");
+}
+
+#[test]
 fn a_figure_without_a_source_is_found() {
     let source = "# A\n| 1.16 | 18.5k (16 to 20) |\n## B\n0.99\n";
     assert!(without_source("| [x](b.md#a) | 1.16 | y 18.5k, 20 |\n", source).is_empty());
     assert_eq!(without_source("| [x](b.md#a) | 1.16 | 0.99 |\n", source).len(), 1);
     assert_eq!(without_source("| [x](b.md#none) | 1.16 |\n", source).len(), 1);
+}
+
+/// Pages of a folder that a document does not link to.
+fn unlisted(index: &Document, pages: &[String]) -> Vec<String> {
+    let folder = Path::new(&index.path).parent().unwrap_or(Path::new(""));
+    let linked: Vec<_> = documents::links(&index.text).into_iter().map(|(_, target)| folder.join(target)).collect();
+    pages.iter().filter(|page| !linked.iter().any(|target| target == Path::new(page))).cloned().collect()
+}
+
+#[test]
+fn every_page_is_in_its_index() {
+    let pages: Vec<String> = documents::all().into_iter().map(|document| document.path).collect();
+    let (rooms, pages): (Vec<String>, Vec<String>) = pages
+        .into_iter()
+        .filter(|path| path.starts_with("docs/") && path != "docs/README.md")
+        .partition(|path| path.starts_with("docs/architecture/"));
+    assert_eq!(unlisted(&documents::read("docs/README.md"), &pages), [""; 0]);
+    assert_eq!(unlisted(&documents::read("ARCHITECTURE.md"), &rooms), [""; 0]);
+
+    let index = Document { path: "docs/README.md".into(), text: "[a](a.md)".into() };
+    assert_eq!(unlisted(&index, &["docs/a.md".into(), "docs/b.md".into()]), ["docs/b.md"]);
 }
 
 #[test]

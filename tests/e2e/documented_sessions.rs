@@ -150,8 +150,12 @@ fn the_session_with_redis() {
     let shown = block_below("docs/bridge.md", "A session to paste", "text").text;
     let script = block_below("docs/bridge.md", "A session to paste", "sh").text;
     let mut script = script.replace("/dev/shm/", &format!("{}/", folder.path("").display()));
+    // In two steps, since a port may have the digits of another one.
     for port in ["6379", "9000", "9001"] {
         assert!(script.contains(port), "{script}");
+        script = script.replace(port, &format!("<{port}>"));
+    }
+    for port in ["<6379>", "<9000>", "<9001>"] {
         script = script.replace(port, &free_port().to_string());
     }
     let output = shell(&script).current_dir(folder.path("")).output().expect("sh runs");
@@ -184,17 +188,12 @@ fn the_commands_of_the_bus() {
 }
 
 #[test]
-fn a_health_check_and_a_reload() {
-    let server =
-        Server::launch(percore(&["serve", "echo", "--workers", "2", "--listen", "127.0.0.1:0", "--admin", "0"]), 1);
-    let check = block_below("docs/flags.md", "`percore healthcheck`", "sh").text;
-    let check = check.replace("127.0.0.1:8080", &server.listen[0]);
-    let reload = block_below("docs/workers-and-metrics.md", "Workers", "sh").text;
-    let reload = reload.replace("127.0.0.1:9464", &server.admin().to_string());
-    for script in [check, reload] {
-        let output = shell(&script).output().expect("sh runs");
-        assert!(output.status.success(), "{script}{}", String::from_utf8_lossy(&output.stderr));
-    }
+fn a_health_check() {
+    let server = Server::start(&[]);
+    let script = block_below("docs/flags.md", "`percore healthcheck`", "sh").text;
+    let script = script.replace("127.0.0.1:8080", &server.listen[0]);
+    let output = shell(&script).output().expect("sh runs");
+    assert!(output.status.success(), "{script}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

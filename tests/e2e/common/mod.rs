@@ -47,14 +47,19 @@ pub fn percore_after(setup: &str, args: &[&str]) -> Command {
     bare(command)
 }
 
-/// A script of a shell in which `percore` is the binary under test, with nothing else of this process's environment.
+/// A script of a shell in which `percore` is the binary under test, with nothing else of this process's environment. It
+/// is ended with all that it has started when it takes longer than what must happen may take.
 pub fn shell(script: &str) -> Command {
     let folder = Path::new(env!("CARGO_BIN_EXE_percore")).parent().expect("a folder");
     let mut path = folder.as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
-    let mut command = Command::new("bash");
-    command.args(["-c", script]).env_clear().env("PATH", path).stdin(Stdio::null());
+    let mut command = Command::new("timeout");
+    command
+        .args([&PATIENCE.as_secs().to_string(), "bash", "-c", script])
+        .env_clear()
+        .env("PATH", path)
+        .stdin(Stdio::null());
     command
 }
 
