@@ -3,7 +3,8 @@
 use super::other_end::{mapped, text_of};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 
 /// The state of a socket that listens, as the kernel's tables show it.
@@ -68,9 +69,12 @@ fn parent(pid: u32) -> Option<u32> {
 
 /// The sockets that listen where `addr` is, as links in `/proc/PID/fd` name them.
 fn listening(addr: SocketAddr) -> Vec<String> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
-    let lines = tables.iter().flat_map(|table| table.lines());
-    lines.filter_map(|line| socket_at(line, addr)).map(|number| format!("socket:[{number}]")).collect()
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok());
+    // Sockets that listen come first in a table, which may be long.
+    let listening = |line: &String| line.split_whitespace().nth(3).is_some_and(|state| state == LISTENS);
+    let of = |table| BufReader::new(table).lines().map_while(Result::ok).skip(1).take_while(listening);
+    let numbers = tables.flat_map(of).filter_map(|line| socket_at(&line, addr));
+    numbers.map(|number| format!("socket:[{number}]")).collect()
 }
 
 /// The socket of a line of the kernel's table, if it listens where `addr` is.

@@ -28,6 +28,7 @@ pub mod signals;
 #[cfg(not(feature = "signals"))]
 #[path = "signals_absent.rs"]
 pub mod signals;
+mod sock_diag;
 pub mod stream;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -1,5 +1,6 @@
 //! Which process has the other end of a connection within this host.
 
+use super::sock_diag;
 use rustix::net::sockopt::socket_peercred;
 use socket2::Socket;
 use std::fs::File;
@@ -25,6 +26,10 @@ impl OtherEnd {
         let (Some(ours), Some(theirs)) = (stream.local_addr()?.as_socket(), stream.peer_addr()?.as_socket()) else {
             return Ok(OtherEnd::Process(socket_peercred(stream.as_fd())?.pid.as_raw_nonzero().get()));
         };
+        if let Ok(Some(number)) = sock_diag::socket_number(theirs, ours) {
+            return Ok(OtherEnd::Socket(number));
+        }
+        // A sandbox may have no sock_diag; and what is not found may be a socket that takes both versions of IP.
         let [plain, mapped] = [line_of(theirs, ours), line_of(mapped(theirs), mapped(ours))];
         for (table, wanted) in [("/proc/net/tcp", &plain), ("/proc/net/tcp6", &plain), ("/proc/net/tcp6", &mapped)] {
             let Ok(connections) = File::open(table).map(BufReader::new) else { continue };
