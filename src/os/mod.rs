@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod holder;
 pub mod hostname;
 pub mod inherited;
+mod late_port;
 pub mod ledger;
 pub mod listener;
 pub mod locks;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod bench_results;
+mod bench_workers;
 mod bridge;
 mod bridge_cluster;
 mod bridge_hosts;
