@@ -33,7 +33,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const MOST_QUEUED_BYTES: usize = 256 * 1024;
 /// What is out at the end is waited for this long, or for twice as long as any answer took, within a bound.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// And then for as long as something has come within this time.
+const STILL_COMING: Duration = Duration::from_secs(5);
 
 /// What is under way on a connection.
 pub(super) struct Flight {
@@ -260,7 +262,10 @@ impl Load {
     pub(super) fn came(&mut self, nanoseconds: u64, count: u64, out: &mut Outbox) {
         self.out = self.out.saturating_sub(count);
         match self.stage {
-            Stage::Waiting(_) => self.record.late.add(nanoseconds),
+            Stage::Waiting(end) => {
+                self.record.late.add(nanoseconds);
+                self.stage = Stage::Waiting(end.max(out.now() + STILL_COMING));
+            }
             _ => self.record.answer(nanoseconds),
         }
         self.end_if_all_came(out);

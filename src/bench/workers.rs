@@ -5,7 +5,6 @@
 //! that still measure are not disturbed. A process that dies is an error, and the others go on.
 
 use super::line::{Order, Second, Word};
-use super::load::LONGEST_WAIT;
 use super::merge::Merged;
 use super::plan::{Plan, Workload};
 use super::report::{Progress, Report};
@@ -29,7 +28,9 @@ use std::time::Duration;
 pub const WORKER_COMMAND: &str = "bench-worker";
 /// From when the order to begin is given until it is to be carried out.
 const AHEAD: Duration = Duration::from_millis(100);
-/// How much longer than it should a process may take before it is ended.
+/// Each says every second how it goes. One that says nothing for so long hangs, and is ended.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How much longer than it should a process may take to close its connections before it is ended.
 const GRACE: Duration = Duration::from_secs(10);
 /// The line of a worker is looked at as its token says; this one is that of signals.
 const SIGNAL: Token = Token(usize::MAX - 1);
@@ -56,6 +57,8 @@ struct Member {
     reported: bool,
     gone: bool,
     subscribers: u64,
+    /// When it said something.
+    heard: Duration,
     /// How it goes, and whether that was shown.
     last: Second,
     shown: bool,
@@ -157,6 +160,7 @@ impl Workers {
             reported: false,
             gone: false,
             subscribers: 0,
+            heard: self.clock.now(),
             last: Second::default(),
             shown: true,
             second: 0,
@@ -171,16 +175,24 @@ impl Workers {
             if self.begun.is_none() && self.members.iter().all(|member| member.ready || member.is_done()) {
                 self.begin();
             }
-            let deadline = self.deadline();
-            self.look(deadline)?;
-            if self.clock.now() >= deadline {
-                let hanging = self.kill(|member| !member.is_done());
-                let said = || format!("{} told nothing in time", counted(hanging, "process*"));
-                self.merged.record.errors("worker hung", hanging as u64, said);
-                return Ok(());
-            }
+            let silent = self.members.iter().filter(|member| !member.is_done()).map(|member| member.heard).min();
+            self.look(silent.unwrap_or_default() + SILENCE)?;
+            self.end_silent();
         }
         Ok(())
+    }
+
+    /// Ends those that have said nothing for long, which shows as the end of what they say.
+    fn end_silent(&mut self) {
+        let now = self.clock.now();
+        for member in self.members.iter_mut().filter(|member| !member.is_done() && member.heard + SILENCE <= now) {
+            let pid = member.child.id();
+            self.merged
+                .record
+                .error("worker hung", || format!("process {pid} said nothing for {} s", SILENCE.as_secs()));
+            member.heard = now;
+            let _ = member.child.kill();
+        }
     }
 
     fn begin(&mut self) {
@@ -191,19 +203,10 @@ impl Workers {
         self.begun = Some(at);
     }
 
-    /// When those that have told nothing are given up.
-    fn deadline(&self) -> Duration {
-        match self.begun {
-            Some(at) if self.plan.count.is_none() => at + self.plan.warmup + self.plan.duration + LONGEST_WAIT + GRACE,
-            _ => Duration::MAX,
-        }
-    }
-
     /// Takes what comes until a time, once.
     fn look(&mut self, until: Duration) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
-        let timeout = (until != Duration::MAX).then(|| until.saturating_sub(self.clock.now()));
-        match self.poll.poll(&mut events, timeout) {
+        match self.poll.poll(&mut events, Some(until.saturating_sub(self.clock.now()))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
@@ -233,6 +236,7 @@ impl Workers {
     /// Reads what one of them says, up to the end of its last line.
     fn listen(&mut self, index: usize) {
         let mut buffer = [0; READ_BYTES];
+        self.members[index].heard = self.clock.now();
         loop {
             let member = &mut self.members[index];
             match member.words.read(&mut buffer) {

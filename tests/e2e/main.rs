@@ -14,6 +14,7 @@ mod bus;
 mod bus_damage;
 mod bus_faults;
 mod bus_presence;
+mod bus_removed;
 mod chat;
 mod chat_faults;
 mod chat_leaving;
