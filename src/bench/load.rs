@@ -1,14 +1,16 @@
 //! The app that makes the load: opens connections, sends, checks what comes back, and moves from stage to stage.
 
+use super::fanout::Elsewhere;
 use super::faults::{kind_of_error, kind_of_failure};
+use super::line::Word;
 use super::pace::Pace;
 use super::payload::Payload;
 use super::plan::{Plan, Workload};
 use super::progress::PROGRESS_EVERY;
 use super::record::Record;
-use super::report::{Report, Server};
 use super::stage::Stage;
 use super::usage::Usage;
+use super::worker::Line;
 use crate::app::{App, ConnectError, Error};
 use crate::data::id::ConnectionId;
 use crate::outbox::{Delivery, Outbox};
@@ -23,6 +25,8 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Connections under way at a time, below what servers let wait to be accepted.
 const MOST_CONNECTING: usize = 256;
+/// And where that is split over several processes, at least so many of each.
+const LEAST_CONNECTING: usize = 4;
 /// While connections are opened, or opened again after a failure, this is looked at so often.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// So much is queued for a connection at a time: what is beyond waits as a number, not as bytes.
@@ -30,6 +34,8 @@ const MOST_QUEUED_BYTES: usize = 256 * 1024;
 /// What is out at the end is waited for this long, or for twice as long as any answer took, within a bound.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// And then for as long as something has come within this time.
+const STILL_COMING: Duration = Duration::from_secs(5);
 
 /// What is under way on a connection.
 pub(super) struct Flight {
@@ -49,7 +55,7 @@ pub struct Load {
     pub(super) plan: Arc<Plan>,
     /// How many addresses connections come from in turn.
     sources: usize,
-    payload: Payload,
+    pub(super) payload: Payload,
     pub(super) stage: Stage,
     pub(super) record: Record,
     pub(super) flights: Vec<Flight>,
@@ -59,21 +65,29 @@ pub struct Load {
     /// Connections open now.
     pub(super) open: usize,
     connect_pace: Option<Pace>,
-    send_pace: Option<Pace>,
+    pub(super) send_pace: Option<Pace>,
     /// The connection that sends next in an open loop.
     next_sender: usize,
     /// Messages published, and whether any was delivered.
     pub(super) published: u32,
     pub(super) delivered: bool,
     /// Answers, or deliveries, that are to come on connections that are open.
-    out: u64,
+    pub(super) out: u64,
     /// Messages sent, or published.
     sent: u64,
     pub(super) next_progress: Duration,
-    before: Usage,
-    at_begin: Usage,
-    at_end: Usage,
+    pub(super) before: Usage,
+    pub(super) at_begin: Usage,
+    pub(super) at_end: Usage,
     pub(super) interrupted: bool,
+    /// To the process that started this one, if several share the load.
+    pub(super) line: Option<Line>,
+    /// What the publisher knows of subscribers of other processes, by their numbers.
+    pub(super) elsewhere: Vec<Elsewhere>,
+    /// Deliveries that the publisher was not told of yet.
+    pub(super) untold: u64,
+    /// Whether the number of published messages was told: by the publisher, or to it.
+    pub(super) told_published: bool,
 }
 
 impl Load {
@@ -81,7 +95,7 @@ impl Load {
     ///
     /// # Errors
     /// A process of the plan that is not there.
-    pub fn new(plan: Arc<Plan>) -> io::Result<Load> {
+    pub fn new(plan: Arc<Plan>, line: Option<Line>) -> io::Result<Load> {
         let before = Usage::read(&plan.pids)?;
         Ok(Load {
             payload: Payload::new(plan.size),
@@ -103,34 +117,25 @@ impl Load {
             at_begin: before,
             at_end: before,
             interrupted: false,
+            line,
+            elsewhere: Vec::new(),
+            untold: 0,
+            told_published: false,
             sources: plan.sources().len(),
             plan,
         })
     }
 
-    /// What came of it.
-    pub fn into_report(self) -> Report {
-        let server = (!self.plan.pids.is_empty()).then(|| Server {
-            cpu: self.at_end.cpu.saturating_sub(self.at_begin.cpu),
-            memory_before: self.before.memory,
-            memory_after: self.at_end.memory,
-        });
-        Report {
-            plan: self.plan,
-            connected: self.flights.len(),
-            measured: self.record.measured(),
-            record: self.record,
-            server,
-            interrupted: self.interrupted,
-        }
-    }
-
     /// Orders the connections that are due.
     fn connect(&mut self, now: Duration, out: &mut Outbox) {
+        if matches!(self.stage, Stage::Ready(_)) {
+            return;
+        }
         let again = self.plan.workload == Workload::Connect && self.stage.is_loaded();
         // The first that is open is the one that publishes.
-        let publisher_first = self.plan.publish_to.is_some() && self.flights.is_empty();
-        let most_connecting = if publisher_first { 1 } else { MOST_CONNECTING };
+        let publisher_first = self.plan.publish_to.is_some() && self.is_first() && self.flights.is_empty();
+        let most_connecting =
+            if publisher_first { 1 } else { (MOST_CONNECTING / self.plan.share.workers).max(LEAST_CONNECTING) };
         while self.connecting < most_connecting
             && (self.ordered < self.plan.connections || (again && self.connecting + self.open < self.plan.connections))
         {
@@ -138,24 +143,43 @@ impl Load {
                 return;
             }
             // Its target stands behind those of all others.
-            let target = if publisher_first { self.sources } else { self.ordered % self.sources };
+            let target =
+                if publisher_first { self.sources } else { (self.plan.share.first + self.ordered) % self.sources };
             out.connect(target, nanoseconds(out));
             self.ordered += 1;
             self.connecting += 1;
         }
     }
 
-    /// Begins the load once every connection is open or has failed.
-    fn begin_load(&mut self, out: &mut Outbox) {
+    /// All connections are open or have failed: begins the load, at once or together with other processes.
+    fn ready(&mut self, out: &mut Outbox) {
         let now = out.now();
-        if self.open == 0 {
-            return self.end(now, out);
+        match &self.line {
+            None => self.begin(now, out),
+            Some(line) => {
+                self.stage = Stage::Ready(None);
+                let there = self.subscriptions().filter(|flight| flight.id.is_some());
+                line.say(&Word::Ready(there.count() as u64));
+            }
         }
-        self.stage = Stage::Warmup(now + self.plan.warmup);
+    }
+
+    /// Begins the load at `start`, which is now or has just passed.
+    fn begin(&mut self, start: Duration, out: &mut Outbox) {
+        let now = out.now();
+        self.stage = Stage::Warmup(start + self.plan.warmup);
         if self.plan.warmup.is_zero() {
             self.next_stage(now, out);
         }
-        self.send_pace = self.plan.rate.map(|rate| Pace::new(now, rate));
+        let from = start + self.plan.share.phase(self.plan.rate);
+        self.send_pace = self
+            .plan
+            .rate
+            .filter(|_| self.plan.workload != Workload::Fanout || self.is_first())
+            .map(|rate| Pace::new(from, rate));
+        if self.plan.workload == Workload::Connect {
+            self.connect_pace = self.plan.connect_rate.map(|rate| Pace::new(start, rate));
+        }
         let all = 0..self.flights.len();
         match self.plan.workload {
             Workload::Echo if self.send_pace.is_none() => {
@@ -205,12 +229,12 @@ impl Load {
     }
 
     /// Whether as many messages have been sent as there are to be.
-    fn is_all_sent(&self) -> bool {
+    pub(super) fn is_all_sent(&self) -> bool {
         self.plan.count.is_some_and(|count| self.sent >= count)
     }
 
     /// Counts a message. After the last one, answers are waited for, but not for ever.
-    fn count_sent(&mut self, now: Duration) {
+    pub(super) fn count_sent(&mut self, now: Duration) {
         self.sent += 1;
         if let (true, Stage::Measuring(end)) = (self.is_all_sent(), &mut self.stage) {
             *end = (*end).min(now + LONGEST_WAIT);
@@ -234,75 +258,22 @@ impl Load {
         }
     }
 
-    /// Publishes as long as fewer messages than allowed are under way to some subscriber.
-    fn publish_closed(&mut self, out: &mut Outbox) {
-        let allowed = self.subscribers() * self.plan.in_flight as u64;
-        while self.out < allowed && self.publish(nanoseconds(out), out) {}
-    }
-
-    fn subscribers(&self) -> u64 {
-        self.open.saturating_sub(1) as u64
-    }
-
-    fn publish(&mut self, at: u64, out: &mut Outbox) -> bool {
-        if self.is_all_sent() {
-            return false;
-        }
-        let Some(Flight { id: Some(id), .. }) = self.flights.first() else { return false };
-        let message = self.payload.published(self.published, at);
-        if out.send(*id, self.plan.kind, &[message]) != Delivery::Queued {
-            self.record
-                .error("not sent", || "the publisher takes no more: the server reads too slowly, or closes".into());
-            return false;
-        }
-        self.published = self.published.wrapping_add(1);
-        self.out += self.subscribers();
-        self.count_sent(out.now());
-        self.record.published += u64::from(self.stage.is_measured());
-        true
-    }
-
-    /// A published message, or something else, came to a subscriber.
-    fn delivered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
-        let now = nanoseconds(out);
-        let Some((number, at)) = self.payload.read_published(message.payload()) else {
-            // Rooms greet, and tell who came.
-            return;
-        };
-        if flight == 0 {
-            return;
-        }
-        let expected = self.flights[flight].answered;
-        if number.wrapping_sub(expected) >= self.published.wrapping_sub(expected) {
-            // Of what was not published there is nothing to come either.
-            let kind = if number < self.published { "delivered twice" } else { "unasked message" };
-            return self.record.error(kind, || format!("message {number} came when {expected} was to come"));
-        }
-        self.flights[flight].answered = number.wrapping_add(1);
-        self.delivered = true;
-        // What was left out will not come any more, and must not be waited for.
-        let missing = u64::from(number.wrapping_sub(expected));
-        self.record
-            .errors("missing delivery", missing, || format!("message {number} came after {expected} was to come"));
-        self.came(now.saturating_sub(at), 1 + missing, out);
-        if self.send_pace.is_none() && self.stage.is_loaded() {
-            self.publish_closed(out);
-        }
-    }
-
     /// An answer or a delivery came after so long, and with it so many are no longer to come.
-    fn came(&mut self, nanoseconds: u64, count: u64, out: &mut Outbox) {
+    pub(super) fn came(&mut self, nanoseconds: u64, count: u64, out: &mut Outbox) {
         self.out = self.out.saturating_sub(count);
         match self.stage {
-            Stage::Waiting(_) => self.record.late.add(nanoseconds),
+            Stage::Waiting(end) => {
+                self.record.late.add(nanoseconds);
+                self.stage = Stage::Waiting(end.max(out.now() + STILL_COMING));
+            }
             _ => self.record.answer(nanoseconds),
         }
         self.end_if_all_came(out);
     }
 
-    fn end_if_all_came(&mut self, out: &mut Outbox) {
+    pub(super) fn end_if_all_came(&mut self, out: &mut Outbox) {
         let is_done = matches!(self.stage, Stage::Waiting(_)) || (self.stage.is_measured() && self.is_all_sent());
-        if is_done && self.out == 0 {
+        if is_done && self.out == 0 && self.knows_published() {
             self.end(out.now(), out);
         }
     }
@@ -324,10 +295,15 @@ impl Load {
         match self.stage {
             Stage::Warmup(end) if end <= now => {
                 self.stage = Stage::Measuring(now + self.plan.duration);
-                self.record.begin(now);
+                self.record.begin(now, !self.plan.warmup.is_zero());
                 self.next_progress = now + PROGRESS_EVERY;
                 self.at_begin = self.usage();
+                // Its part of the messages may be none, or all have come before it began.
+                if self.plan.count.is_some_and(|count| count == 0) || (self.told_published && !self.is_first()) {
+                    self.wait(now, out);
+                }
             }
+            Stage::Ready(Some(start)) if start <= now => self.begin(start, out),
             Stage::Measuring(end) if end <= now => self.wait(now, out),
             Stage::Waiting(end) if end <= now => self.end(now, out),
             _ => {}
@@ -335,10 +311,12 @@ impl Load {
     }
 
     /// The measuring is over; what is out may still come.
-    fn wait(&mut self, now: Duration, out: &mut Outbox) {
+    pub(super) fn wait(&mut self, now: Duration, out: &mut Outbox) {
         self.at_end = self.usage();
         self.end_interval(now);
-        let longest = 2 * self.record.latency.max();
+        self.next_progress = now + PROGRESS_EVERY;
+        self.tell_published();
+        let longest = if self.knows_published() { 2 * self.record.latency.max() } else { LONGEST_WAIT };
         self.stage = Stage::Waiting(now + longest.clamp(SHORTEST_WAIT, LONGEST_WAIT));
         self.end_if_all_came(out);
     }
@@ -351,27 +329,36 @@ impl Load {
             self.end_interval(now);
         }
         match self.plan.workload {
-            Workload::Fanout => self.count_undelivered(),
+            Workload::Fanout if self.line.is_none() => {
+                self.record.compare(self.published, self.delivered, self.undelivered());
+            }
             Workload::Echo | Workload::Idle { .. } => self.count_unanswered(now),
-            Workload::Connect => {}
+            Workload::Connect | Workload::Fanout => {}
         }
+        self.tell_published();
         self.stage = Stage::Over;
-        out.stop();
+        if self.line.is_none() {
+            return out.stop();
+        }
+        // The others may still measure, and are not to be disturbed by connections that close.
+        self.say_report();
     }
 
-    fn usage(&mut self) -> Usage {
-        Usage::read(&self.plan.pids).unwrap_or_else(|error| {
-            self.record.error("server gone", || error.to_string());
-            self.at_begin
-        })
+    pub(super) fn interrupt(&mut self, out: &mut Outbox) {
+        if self.stage != Stage::Over {
+            self.interrupted = true;
+            self.end(out.now(), out);
+        }
     }
 
     fn connection_over(&mut self, out: &mut Outbox) {
         if self.stage == Stage::Connecting && self.ordered == self.plan.connections && self.connecting == 0 {
-            self.begin_load(out);
+            if self.open == 0 { self.end(out.now(), out) } else { self.ready(out) }
         } else if self.open == 0 && self.plan.workload != Workload::Connect {
             match self.stage {
-                Stage::Warmup(_) | Stage::Measuring(_) | Stage::Waiting(_) => self.end(out.now(), out),
+                Stage::Ready(_) | Stage::Warmup(_) | Stage::Measuring(_) | Stage::Waiting(_) => {
+                    self.end(out.now(), out);
+                }
                 Stage::Connecting | Stage::Over => {}
             }
         } else {
@@ -389,7 +376,7 @@ impl App for Load {
             return None;
         }
         if self.stage == Stage::Connecting && self.plan.workload == Workload::Connect {
-            self.stage = Stage::Warmup(now + self.plan.warmup);
+            self.ready(out);
         }
         self.next_stage(now, out);
         self.connect(now, out);
@@ -397,12 +384,14 @@ impl App for Load {
             self.send_due(now, out);
         }
         self.progress(now);
-        let connects = self.stage == Stage::Connecting || self.plan.workload == Workload::Connect;
+        let waits = matches!(self.stage, Stage::Connecting | Stage::Ready(_));
+        let looks_again = waits || self.plan.workload == Workload::Connect || self.tells_publisher();
+        self.tell_untold();
         let times = [
             Some(self.next_progress),
             self.stage.end(),
             self.send_pace.map(|pace| pace.next()),
-            connects.then(|| now + LOOK_AGAIN),
+            looks_again.then(|| now + LOOK_AGAIN),
         ];
         times.into_iter().flatten().min()
     }
@@ -457,11 +446,17 @@ impl App for Load {
         let Flight { id, sent_at, answered, .. } = &mut self.flights[flight];
         *id = None;
         let lost = match self.plan.workload {
-            Workload::Fanout if flight > 0 => u64::from(self.published.wrapping_sub(*answered)),
+            Workload::Fanout if flight > 0 || self.plan.share.index > 0 => {
+                u64::from(self.published.wrapping_sub(*answered))
+            }
             _ => sent_at.len() as u64,
         };
-        self.out = self.out.saturating_sub(lost);
+        let answered = *answered;
+        if self.knows_published() {
+            self.out = self.out.saturating_sub(lost);
+        }
         if self.stage != Stage::Over {
+            self.tell_gone(answered);
             if reason.clean {
                 self.record.error("closed by the server", || format!("{} {}", u16::from(reason.code), reason.reason));
             }
@@ -476,14 +471,15 @@ impl App for Load {
     }
 
     fn on_drain(&mut self, out: &mut Outbox) {
-        if self.stage != Stage::Over {
-            self.interrupted = true;
-            self.end(out.now(), out);
-        }
+        self.interrupt(out);
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) {
+        self.take_orders(out);
     }
 }
 
 /// When the bytes at hand were read, or the pass began.
-fn nanoseconds(out: &Outbox) -> u64 {
+pub(super) fn nanoseconds(out: &Outbox) -> u64 {
     out.now().as_nanos() as u64
 }

@@ -3,8 +3,12 @@
 //! [`Plan`] says what to do, [`run`] does it, [`Report`] says what came of it. Answers are checked, not only counted, and
 //! whatever is not as it should be is counted by its kind.
 
+mod fanout;
 mod faults;
+mod limits;
+mod line;
 mod load;
+mod merge;
 mod pace;
 mod payload;
 mod plan;
@@ -12,24 +16,34 @@ mod plot;
 mod progress;
 mod record;
 mod report;
+mod share;
 mod stage;
 mod url;
 mod usage;
+mod worker;
+mod workers;
 
+pub use limits::Limits;
 pub use payload::PUBLISHED_BYTES;
 pub use plan::{Plan, Workload};
 pub use plot::plotted;
 pub use report::Report;
+pub use share::Share;
 pub use url::Url;
+pub use workers::{Program, run as run_workers};
 
+use crate::os::clock::Clock;
+use crate::os::cpus;
 use crate::outbox::SendRules;
 use crate::protocol::client::Offer;
-use crate::reactor::{Client, Target};
+use crate::reactor::{Client, Target, Waker};
 use crate::session::Settings;
 use load::Load;
+use progress::PROGRESS_EVERY;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use worker::{Begin, Line};
 
 /// How long connections have to close once all is measured.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -44,7 +58,26 @@ const MAX_MESSAGE: usize = 1 << 30;
 /// What makes the loop impossible, or a `--pid` that is no process. What goes wrong with connections is in the report.
 pub fn run(plan: Plan) -> io::Result<Report> {
     let plan = Arc::new(plan);
-    let load = Load::new(Arc::clone(&plan))?;
+    let load = Load::new(Arc::clone(&plan), None)?;
+    let (_, load) = client(load, &plan).run()?;
+    Ok(load.into_report())
+}
+
+/// Runs a part of a plan, which the process at the other end of standard input says, and tells that one all that comes of it.
+///
+/// # Errors
+/// What makes the loop impossible, or there is no such process.
+pub fn run_worker(plan: &Plan) -> io::Result<()> {
+    let waker = Waker::default();
+    let (Begin { index, workers, beginning }, line) = Line::open(waker.clone())?;
+    let plan = Arc::new(plan.part(index, workers));
+    let load = Load::new(Arc::clone(&plan), Some(line))?;
+    client(load, &plan).waker(&waker).clock(Clock::since(beginning)).run()?;
+    Ok(())
+}
+
+/// The loop that carries it out.
+fn client(load: Load, plan: &Plan) -> Client<Load> {
     let offer_to = |url: &Url| {
         Arc::new(Offer {
             target: url.target.clone(),
@@ -89,9 +122,9 @@ pub fn run(plan: Plan) -> io::Result<Report> {
     if !plan.url.handshake {
         client = client.without_handshake();
     }
-    if plan.rate.is_some() {
+    // Processes that look out in turns would only take the time from each other.
+    if plan.rate.is_some() && plan.share.workers <= cpus::usable() {
         client = client.busy_poll(BUSY_POLL);
     }
-    let (_, load) = client.run()?;
-    Ok(load.into_report())
+    client
 }

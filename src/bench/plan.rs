@@ -1,5 +1,6 @@
 //! What a run is to do.
 
+use super::share::Share;
 use super::url::Url;
 use crate::os::listener::ListenAddr;
 use crate::os::tls::TlsClient;
@@ -8,10 +9,13 @@ use crate::protocol::message::Kind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// So many connections go from one address to one address and port, out of the ports that Linux gives out by default.
-const PER_SOURCE: usize = 20_000;
+/// So many connections go from one address to one address and port before Linux, by its default range of ports, has to
+/// search for one that is free: it takes every second port first.
+const PER_SOURCE: usize = 14_000;
+/// Addresses of a net of the loopback's that are used.
+const IN_A_NET: usize = 250;
 /// Addresses that a run uses that connects all the time, so that ports have rested before they are used again.
-const SOURCES_TO_CONNECT: u8 = 16;
+const SOURCES_TO_CONNECT: usize = 16;
 
 /// The kind of load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +89,8 @@ pub struct Plan {
     pub tls: Option<TlsClient>,
     /// No progress lines.
     pub quiet: bool,
+    /// Which part of all this is: other processes have the others.
+    pub share: Share,
 }
 
 impl Plan {
@@ -95,11 +101,12 @@ impl Plan {
         }
         let count = match self.workload {
             Workload::Connect => SOURCES_TO_CONNECT,
-            _ => self.connections.div_ceil(PER_SOURCE).clamp(1, 250) as u8,
+            _ => self.connections.div_ceil(PER_SOURCE).clamp(1, IN_A_NET * IN_A_NET),
         };
         match &self.url.addr {
             ListenAddr::Tcp(addr) if count > 1 && addr.ip().is_loopback() && addr.is_ipv4() => {
-                (1..=count).map(|last| Some(Ipv4Addr::new(127, 0, 0, last).into())).collect()
+                let address = |number| Ipv4Addr::new(127, 0, (number / IN_A_NET) as u8, (number % IN_A_NET) as u8 + 1);
+                (0..count).map(|number| Some(address(number).into())).collect()
             }
             _ => vec![None],
         }
@@ -110,5 +117,50 @@ impl Plan {
     pub(super) fn max_backlog(&self) -> usize {
         let in_flight = self.in_flight.saturating_mul(self.size + 16);
         if self.rate.is_some() { in_flight.max(16 << 20) } else { usize::MAX }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// A hundred connections to an echo on the loopback.
+    pub fn plan() -> Plan {
+        Plan {
+            workload: Workload::Echo,
+            url: "ws://127.0.0.1:8080/".parse().expect("an address"),
+            publish_to: None,
+            connections: 100,
+            in_flight: 1,
+            rate: None,
+            size: 125,
+            kind: Kind::Binary,
+            deflate: DeflateMode::Off,
+            subprotocols: Vec::new(),
+            headers: Vec::new(),
+            duration: Duration::from_secs(10),
+            warmup: Duration::from_secs(1),
+            connect_rate: None,
+            handshake_timeout: Duration::from_secs(10),
+            source: Vec::new(),
+            pids: Vec::new(),
+            count: None,
+            tls: None,
+            quiet: true,
+            share: Share::WHOLE,
+        }
+    }
+
+    #[test]
+    fn a_million_connections_go_from_addresses_that_suffice() {
+        for (connections, wanted) in [(1, 1), (14_000, 1), (14_001, 2), (1_000_000, 72), (4_000_000, 286)] {
+            let sources = Plan { connections, ..plan() }.sources();
+            assert_eq!(sources.len(), wanted, "{connections}");
+            assert_eq!(sources.iter().collect::<BTreeSet<_>>().len(), wanted);
+            assert!(sources.iter().flatten().all(|address| address.is_loopback()));
+        }
+        let remote = Plan { connections: 1_000_000, url: "ws://10.0.0.1/".parse().expect("an address"), ..plan() };
+        assert_eq!(remote.sources(), [None]);
     }
 }

@@ -13,23 +13,37 @@ impl Load {
         if now < self.next_progress {
             return;
         }
-        self.next_progress = now + PROGRESS_EVERY;
+        // Whole seconds, as those of other processes are, unless one was missed.
+        self.next_progress = (self.next_progress + PROGRESS_EVERY).max(now);
+        if self.line.is_some() {
+            return self.tell_interval(now);
+        }
         let interval = if self.stage.is_measured() { self.record.end_interval(now) } else { None };
         self.show_progress(interval);
     }
 
     /// Ends the last interval, of which a line tells unless it is too short to say anything.
     pub(super) fn end_interval(&mut self, now: Duration) {
+        if self.line.is_some() {
+            return self.tell_interval(now);
+        }
         let interval = self.record.end_interval(now);
         if interval.is_some_and(|interval| interval.length >= PROGRESS_EVERY / 10) {
             self.show_progress(interval);
         }
     }
 
+    /// Ends an interval, if it is measured, and tells the process that adds them up.
+    fn tell_interval(&mut self, now: Duration) {
+        let pairs = self.record.current_pairs();
+        let interval = if self.stage.is_measured() { self.record.end_interval(now) } else { None };
+        self.say_progress(interval.map(|interval| (interval.end, interval.length, pairs)));
+    }
+
     fn show_progress(&self, interval: Option<Interval>) {
         if !self.plan.quiet {
-            let errors = self.record.error_count();
-            Progress { stage: self.stage, connected: self.open, plan: &self.plan, interval, errors }.print();
+            let (connected, errors) = (self.open, self.record.error_count());
+            Progress { stage: self.stage, connected, plan: &self.plan, interval, errors }.print();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted and timed while a run measures.
 
 use hdrhistogram::Histogram;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,6 +25,18 @@ impl Times {
     #[inline]
     pub fn add(&mut self, nanoseconds: u64) {
         self.0.saturating_record(nanoseconds);
+    }
+
+    /// What was added, as pairs of a time and how often, from which [`Times::add_pairs`] makes the same.
+    pub fn pairs(&self) -> Vec<u64> {
+        self.0.iter_recorded().flat_map(|step| [step.value_iterated_to(), step.count_at_value()]).collect()
+    }
+
+    /// Adds what another process has.
+    pub fn add_pairs(&mut self, pairs: &[u64]) {
+        for pair in pairs.chunks_exact(2) {
+            self.0.saturating_record_n(pair[0], pair[1]);
+        }
     }
 
     fn take_from(&mut self, other: &mut Times) {
@@ -73,7 +86,7 @@ pub struct Interval {
 }
 
 /// What went wrong, by kind: how often, and what was said the first time.
-pub type Errors = BTreeMap<&'static str, (u64, String)>;
+pub type Errors = BTreeMap<Cow<'static, str>, (u64, String)>;
 
 /// See the module.
 pub struct Record {
@@ -110,9 +123,11 @@ impl Record {
         }
     }
 
-    /// Measuring begins: what came before was warm-up.
-    pub fn begin(&mut self, now: Duration) {
-        self.current = Times::new();
+    /// Measuring begins. What came before was warm-up, if there was one: else another process began a moment sooner.
+    pub fn begin(&mut self, now: Duration, has_warmup: bool) {
+        if has_warmup {
+            self.current = Times::new();
+        }
         (self.began, self.interval_began) = (now, now);
     }
 
@@ -122,23 +137,45 @@ impl Record {
         self.current.add(nanoseconds);
     }
 
-    /// Ends an interval, and says what was in it; `None` when no time has passed.
+    /// Ends an interval, and says what was in it; `None` when no time has passed and nothing came.
     pub fn end_interval(&mut self, now: Duration) -> Option<Interval> {
         let length = now.saturating_sub(self.interval_began);
-        if length.is_zero() {
+        if length.is_zero() && self.current.count() == 0 {
             return None;
         }
-        let interval = Interval {
-            end: now.saturating_sub(self.began),
-            length,
-            count: self.current.count(),
-            p50: self.current.percentile(50.0),
-            p99: self.current.percentile(99.0),
-        };
         self.interval_began = now;
-        self.latency.take_from(&mut self.current);
+        Some(self.push_interval(now.saturating_sub(self.began), length))
+    }
+
+    /// What came since the last interval, as pairs of a time and how often.
+    pub fn current_pairs(&self) -> Vec<u64> {
+        self.current.pairs()
+    }
+
+    /// Adds an interval of other processes, with what came to all of them.
+    pub fn add_interval(&mut self, end: Duration, length: Duration, pairs: &[u64]) -> Interval {
+        self.current.add_pairs(pairs);
+        self.push_interval(end, length)
+    }
+
+    fn push_interval(&mut self, end: Duration, length: Duration) -> Interval {
+        let current = &mut self.current;
+        let (p50, p99) = (current.percentile(50.0), current.percentile(99.0));
+        let interval = Interval { end, length, count: current.count(), p50, p99 };
+        self.latency.take_from(current);
         self.intervals.push(interval);
-        Some(interval)
+        interval
+    }
+
+    /// Compares what subscribers got with what was published: whether any of it came, how many subscribers miss the last
+    /// messages, and how many these are together.
+    pub fn compare(&mut self, published: u32, delivered: bool, (subscribers, missing): (u64, u64)) {
+        if published > 0 && !delivered {
+            return self.error("no delivery", || "the server sends to nobody what the publisher sent".into());
+        }
+        self.errors("missing delivery", missing, || {
+            format!("the last messages did not reach {subscribers} subscribers")
+        });
     }
 
     /// How long was measured, up to the end of the last interval.
@@ -147,20 +184,40 @@ impl Record {
     }
 
     /// Counts what went wrong.
-    pub fn error(&mut self, kind: &'static str, said: impl FnOnce() -> String) {
+    pub fn error(&mut self, kind: impl Into<Cow<'static, str>>, said: impl FnOnce() -> String) {
         self.errors(kind, 1, said);
     }
 
     /// Counts what went wrong so often.
     #[cold]
-    pub fn errors(&mut self, kind: &'static str, count: u64, said: impl FnOnce() -> String) {
+    pub fn errors(&mut self, kind: impl Into<Cow<'static, str>>, count: u64, said: impl FnOnce() -> String) {
         if count > 0 {
-            self.errors.entry(kind).or_insert_with(|| (0, said())).0 += count;
+            self.errors.entry(kind.into()).or_insert_with(|| (0, said())).0 += count;
         }
     }
 
     /// How much went wrong.
     pub fn error_count(&self) -> u64 {
         self.errors.values().map(|(count, _)| count).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_go_to_another_process_and_are_the_same() {
+        let (mut here, mut there) = (Times::new(), Times::new());
+        for time in [0, 1, 999, 1_000_000, 1_000_000, 123_456_789, u64::MAX] {
+            here.add(time);
+        }
+        there.add_pairs(&here.pairs());
+        assert_eq!(there.count(), 7);
+        assert_eq!((there.min(), there.max(), there.mean()), (here.min(), here.max(), here.mean()));
+        assert!([50.0, 90.0, 99.0].iter().all(|percent| there.percentile(*percent) == here.percentile(*percent)));
+        // What is not a pair is left out, as is what another version might say.
+        there.add_pairs(&[5]);
+        assert_eq!(there.count(), 7);
     }
 }

@@ -1,5 +1,6 @@
 //! What came of a run: for people, and as JSON.
 
+use super::load::Load;
 use super::plan::{Plan, Workload};
 use super::record::{Interval, Record, Times};
 use super::stage::Stage;
@@ -36,6 +37,20 @@ pub struct Report {
     pub(super) record: Record,
     pub(super) server: Option<Server>,
     pub(super) interrupted: bool,
+}
+
+impl Load {
+    /// What came of it.
+    pub fn into_report(self) -> Report {
+        Report {
+            connected: self.flights.len(),
+            measured: self.record.measured(),
+            server: self.server(),
+            plan: self.plan,
+            record: self.record,
+            interrupted: self.interrupted,
+        }
+    }
 }
 
 impl Report {
@@ -90,6 +105,7 @@ impl Report {
             "workload": plan.workload.name(),
             "url": plan.url.text,
             "connections": plan.connections,
+            "workers": plan.share.workers,
             "in_flight": plan.in_flight,
             "rate": plan.rate,
             "size": plan.size,
@@ -195,6 +211,9 @@ impl fmt::Display for Report {
 
 pub(super) fn described(plan: &Plan) -> String {
     let mut line = counted(plan.connections, "connection*");
+    if plan.share.workers > 1 {
+        let _ = write!(line, " of {} processes", plan.share.workers);
+    }
     if matches!(plan.workload, Workload::Echo | Workload::Fanout) {
         let _ = match plan.rate {
             Some(rate) => write!(line, ", {} messages/s (open loop)", grouped(rate)),

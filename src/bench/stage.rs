@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum Stage {
     /// Connections are being opened.
     Connecting,
+    /// All is ready, and the other processes are waited for, until this time, once it is known.
+    Ready(Option<Duration>),
     /// Load is on, and not measured yet, until this time.
     Warmup(Duration),
     /// It is measured, until this time.
@@ -32,7 +34,19 @@ impl Stage {
     pub fn end(self) -> Option<Duration> {
         match self {
             Stage::Warmup(end) | Stage::Measuring(end) | Stage::Waiting(end) => Some(end),
+            Stage::Ready(start) => start,
             Stage::Connecting | Stage::Over => None,
+        }
+    }
+
+    /// As other processes are told it.
+    pub fn number(self) -> u64 {
+        match self {
+            Stage::Connecting => 0,
+            Stage::Ready(_) => 1,
+            Stage::Warmup(_) => 2,
+            Stage::Measuring(_) => 3,
+            Stage::Waiting(_) | Stage::Over => 4,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the server's processes use, as `/proc` tells (proc(5)).
 
+use super::load::Load;
+use super::report::Server;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -27,6 +29,25 @@ impl Usage {
             sum = Usage { cpu: sum.cpu + one.cpu, memory: sum.memory + one.memory };
         }
         Ok(sum)
+    }
+}
+
+impl Load {
+    /// What the server's processes use now.
+    pub(super) fn usage(&mut self) -> Usage {
+        Usage::read(&self.plan.pids).unwrap_or_else(|error| {
+            self.record.error("server gone", || error.to_string());
+            self.at_begin
+        })
+    }
+
+    /// What the server used.
+    pub(super) fn server(&self) -> Option<Server> {
+        (!self.plan.pids.is_empty()).then(|| Server {
+            cpu: self.at_end.cpu.saturating_sub(self.at_begin.cpu),
+            memory_before: self.before.memory,
+            memory_after: self.at_end.memory,
+        })
     }
 }
 

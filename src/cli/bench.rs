@@ -1,22 +1,24 @@
 //! `percore bench WORKLOAD URL`.
 
 use super::Failure;
+use super::bench_sources::{AddressRange, addresses, check_sources};
 use super::flags::{DeflateFlag, check_subprotocols, header};
 use super::output;
 use super::units::{LONGEST, boolean, bytes, duration};
-use crate::bench::{PUBLISHED_BYTES, Plan, Url, Workload, plotted, run as run_plan};
+use super::workers::{Workers, workers};
+use crate::bench::{
+    Limits, PUBLISHED_BYTES, Plan, Program, Report, Share, Url, Workload, plotted, run as run_plan, run_worker,
+    run_workers,
+};
 use crate::data::log::counted;
 use crate::os::tls::TlsClient;
 use crate::protocol::message::Kind;
 use clap::{Args, Subcommand};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Descriptors that a run needs besides those of its connections.
-const OTHER_DESCRIPTORS: u64 = 32;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Bench {
@@ -64,6 +66,10 @@ pub(super) struct LoadFlags {
     #[arg(long, short, env = "PERCORE_BENCH_CONNECTIONS", value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     connections: u32,
+    /// Processes that share the load: a number, or auto for one per core, and more where one may not have as many descriptors
+    #[arg(long, env = "PERCORE_BENCH_WORKERS", value_name = "N|auto", default_value = "1", value_parser = workers)]
+    #[arg(help_heading = "Load")]
+    workers: Workers,
     /// How long to measure
     #[arg(long, short, env = "PERCORE_BENCH_DURATION", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration, help_heading = "Load")]
@@ -81,11 +87,15 @@ pub(super) struct LoadFlags {
     #[arg(long, env = "PERCORE_BENCH_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration, help_heading = "Connections")]
     handshake_timeout: Duration,
-    /// Address to connect from; repeatable, taken in turn [default: the kernel's choice]
-    #[arg(long, env = "PERCORE_BENCH_SOURCE", value_name = "IP", value_delimiter = ',', help_heading = "Connections")]
-    #[arg(long_help = "Address to connect from; repeatable, taken in turn [default: the kernel's choice; from \
-        127.0.0.1 on as many as the ports of one would not do for, where the server is on the loopback]")]
-    source: Vec<IpAddr>,
+    /// Address to connect from, or first and last of several; repeatable, taken in turn [default: the kernel's choice]
+    #[arg(long, env = "PERCORE_BENCH_SOURCE", value_name = "IP[-IP]", value_delimiter = ',', value_parser = addresses)]
+    #[arg(help_heading = "Connections")]
+    #[arg(
+        long_help = "Address to connect from, or first and last of several, as 10.0.0.5-10.0.0.9; repeatable, taken in turn \
+        [default: the kernel's choice; from 127.0.0.1 on as many as the ports of one would not do for, where the server is on \
+        the loopback]"
+    )]
+    source: Vec<AddressRange>,
     /// permessage-deflate to ask for
     #[arg(
         long,
@@ -158,6 +168,12 @@ pub(super) struct MessageFlags {
     binary: bool,
 }
 
+/// Where results are to go.
+struct Outputs {
+    json: Option<PathBuf>,
+    plot: Option<PathBuf>,
+}
+
 /// Where results go besides standard output.
 struct Files {
     json: Option<OutputFile>,
@@ -186,21 +202,23 @@ impl OutputFile {
     }
 }
 
+/// Carries out the part of a load that the process which started this one says.
+pub(super) fn work(bench: Bench) -> Result<(), Failure> {
+    let (plan, _) = checked(bench)?;
+    run_worker(&plan).map_err(|error| Failure::Run(error.to_string()))
+}
+
 /// Runs the load, and writes what came of it.
 pub(super) fn run(bench: Bench) -> Result<(), Failure> {
-    let one = MessageFlags { size: 125, in_flight: 1, rate: None, count: None, text: false, binary: true };
-    let (workload, load, messages, publish_to) = match bench {
-        Bench::Echo { load, messages } => (Workload::Echo, load, messages, None),
-        Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one, None),
-        Bench::Connect { load } => (Workload::Connect, load, one, None),
-        Bench::Fanout { load, messages, publish_to } => (Workload::Fanout, load, messages, publish_to),
-    };
-    let json_to_output = load.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    let (json, plot) = (load.json.clone().filter(|_| !json_to_output), load.plot.clone());
-    let plan = plan(workload, load, messages, publish_to)?;
+    let (plan, Outputs { json, plot }) = checked(bench)?;
+    let json_to_output = json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    check_sources(&plan)?;
+    Limits::read().check(&plan, plan.share.workers).map_err(Failure::Usage)?;
+    let json = json.filter(|_| !json_to_output);
     // Before the run, which would be in vain if they could not be written.
     let files = Files { json: json.map(OutputFile::open).transpose()?, plot: plot.map(OutputFile::open).transpose()? };
-    let report = run_plan(plan).map_err(|error| Failure::Run(error.to_string()))?;
+    let report = if plan.share.workers > 1 { run_split(plan) } else { run_plan(plan) };
+    let report = report.map_err(|error| Failure::Run(error.to_string()))?;
     let json_text = || format!("{:#}\n", report.json());
     // The files first: standard output may be a pipe that nobody reads to its end.
     if let Some(mut file) = files.json {
@@ -215,6 +233,25 @@ pub(super) fn run(bench: Bench) -> Result<(), Failure> {
         (_, Err(failure @ Failure::Run(_))) => Err(failure),
         (count, _) => Err(Failure::Run(counted(count, "error*"))),
     }
+}
+
+/// Has several processes run it: this program, with the same arguments.
+fn run_split(plan: Plan) -> io::Result<Report> {
+    let arguments = std::env::args_os().skip(2).collect();
+    run_workers(plan, &Program { path: std::env::current_exe()?, arguments })
+}
+
+/// What is to be done, and where the results go.
+fn checked(bench: Bench) -> Result<(Plan, Outputs), Failure> {
+    let one = MessageFlags { size: 125, in_flight: 1, rate: None, count: None, text: false, binary: true };
+    let (workload, load, messages, publish_to) = match bench {
+        Bench::Echo { load, messages } => (Workload::Echo, load, messages, None),
+        Bench::Idle { load, echo } => (Workload::Idle { echo }, load, one, None),
+        Bench::Connect { load } => (Workload::Connect, load, one, None),
+        Bench::Fanout { load, messages, publish_to } => (Workload::Fanout, load, messages, publish_to),
+    };
+    let outputs = Outputs { json: load.json.clone(), plot: load.plot.clone() };
+    Ok((plan(workload, load, messages, publish_to)?, outputs))
 }
 
 /// Checks what each flag by itself could not.
@@ -242,14 +279,18 @@ fn plan(
     if workload == Workload::Fanout && load.connections < 2 {
         return Err(Failure::Usage("--connections 1 leaves no subscriber: give 2 or more".into()));
     }
-    if let Some(bad) = load.source.iter().find(|source| !can_reach(source, &url)) {
+    let source: Vec<IpAddr> = load.source.into_iter().flat_map(|range| range.0).collect();
+    if let Some(bad) = source.iter().find(|source| !can_reach(source, &url)) {
         return Err(Failure::Usage(format!("--source {bad} cannot reach {}", url.text)));
     }
-    let needed = u64::from(load.connections) + OTHER_DESCRIPTORS;
-    if let Some(limit) = crate::os::descriptors::raise_descriptor_limit().filter(|limit| *limit < needed) {
+    let connections = load.connections as usize;
+    let workers = match load.workers {
+        Workers::Auto => Limits::read().workers(connections, load.workers.number()),
+        given => given.number(),
+    };
+    if workers > connections {
         return Err(Failure::Usage(format!(
-            "--connections {} needs {needed} file descriptors, and this process may have {limit}: raise it by ulimit -n",
-            load.connections
+            "--workers {workers} leaves some without any of {connections} connections"
         )));
     }
     let speaks_tls = [Some(&url), publish_to.as_ref()].iter().flatten().any(|url| url.tls.is_some());
@@ -261,7 +302,7 @@ fn plan(
         workload,
         url,
         publish_to,
-        connections: load.connections as usize,
+        connections,
         in_flight: messages.in_flight as usize,
         rate: messages.rate,
         size: messages.size,
@@ -275,9 +316,10 @@ fn plan(
         tls,
         connect_rate: load.connect_rate,
         handshake_timeout: load.handshake_timeout,
-        source: load.source,
+        source,
         pids: load.pid,
         quiet: load.quiet,
+        share: Share { workers, ..Share::WHOLE },
     })
 }
 

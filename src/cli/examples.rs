@@ -76,7 +76,16 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("percore bench echo ws://127.0.0.1:8080/ --rate 20000 --plot run.svg", "at a rate, with a plot"),
         ],
     ),
-    ("bench idle", &[("percore bench idle ws://127.0.0.1:8080/ -c 10000 --pid 4711", "memory of a connection")]),
+    (
+        "bench idle",
+        &[
+            ("percore bench idle ws://127.0.0.1:8080/ -c 10000 --pid 4711", "memory of a connection"),
+            (
+                "percore bench idle ws://127.0.0.1:8080/ -c 100000 --workers auto -d 1m",
+                "as many processes as that takes",
+            ),
+        ],
+    ),
     ("bench connect", &[("percore bench connect ws://127.0.0.1:8080/ -c 100 -d 30s", "handshakes a second")]),
     (
         "bench fanout",

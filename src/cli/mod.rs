@@ -5,6 +5,7 @@
 
 mod ask;
 mod bench;
+mod bench_sources;
 mod bridge;
 mod bus;
 mod bus_flags;
@@ -59,6 +60,9 @@ enum Command {
     /// Put load on a WebSocket server, and measure what comes back
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// What shares a load
+    #[command(subcommand, hide = true)]
+    BenchWorker(bench::Bench),
     /// Talk to a WebSocket server, line by line, or show the prices of a ticker feed
     Client(client::ClientFlags),
     /// Look at a bus between processes, publish on it, listen to it
@@ -93,6 +97,7 @@ pub fn main() -> ExitCode {
         Ok((Cli { command: Command::Serve(serve) }, _)) => report(serve::run(serve, Part::Main)),
         Ok((Cli { command: Command::Worker(serve) }, _)) => report(serve::run(serve, Part::Worker)),
         Ok((Cli { command: Command::Bench(bench) }, _)) => report(bench::run(bench)),
+        Ok((Cli { command: Command::BenchWorker(bench) }, _)) => report(bench::work(bench)),
         Ok((Cli { command: Command::Client(flags) }, matches)) => {
             report(client::run(flags, &|flag| environment::is_typed(&matches, flag)))
         }

@@ -17,7 +17,7 @@ use crate::data::log::{Field, Level, Log, counted};
 use crate::data::rate::RateRules;
 use crate::data::stats::Stats;
 use crate::os::allocator::give_memory_back;
-use crate::os::bus::{Bus, BusOptions, PrivateBus, is_in_memory};
+use crate::os::bus::{Bus, BusKeeper, BusOptions, is_in_memory};
 use crate::os::clock::unix_time;
 use crate::os::cpus;
 use crate::os::descriptors::raise_descriptor_limit;
@@ -386,11 +386,11 @@ pub(super) fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Fa
     };
     let bus_options = BusOptions { slots: slots_for(workers), ..checked.bus_options };
     let mut arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
-    // Goes at the end of this function, when all workers are gone.
-    let mut private = None;
-    match place {
+    // A private one goes with the supervisor, when all workers are gone.
+    let keeper = match place {
         // Whatever keeps workers from it shows now, and not as deaths of theirs.
         BusPlace::Folder(path) => {
+            let keeper = BusKeeper::of_folder(&path, bus_options).map_err(failed)?;
             let slots = Bus::join(&path, bus_options).map_err(failed)?.slots();
             warn_of_disk(&path, &mut checked.log);
             // It may have been made by others, for fewer.
@@ -402,16 +402,18 @@ pub(super) fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Fa
                     2 * workers
                 )));
             }
+            Some(keeper)
         }
         BusPlace::Private if broadcasts => {
-            let bus = private.insert(PrivateBus::create(bus_options).map_err(failed)?);
+            let keeper = BusKeeper::of_private(bus_options).map_err(failed)?;
             // What is behind -- belongs to the app.
             let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
-            arguments.splice(end..end, ["--bus".into(), bus.path().into()]);
+            arguments.splice(end..end, ["--bus".into(), keeper.path().into()]);
+            Some(keeper)
         }
-        BusPlace::Private | BusPlace::Off => {}
-    }
-    supervise_program(checked, arguments).map_err(failed)
+        BusPlace::Private | BusPlace::Off => None,
+    };
+    supervise_program(checked, arguments, keeper).map_err(failed)
 }
 
 /// How many there can be on a bus: of as many as there are cores those that fit.
@@ -430,7 +432,7 @@ fn workers_on_bus(checked: &mut Checked) -> Result<usize, Failure> {
     Ok(MAX_WORKERS)
 }
 
-fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<()> {
+fn supervise_program(checked: Checked, arguments: Vec<OsString>, bus: Option<BusKeeper>) -> io::Result<()> {
     let Checked { listen, service, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
     let ready = Ready::new(ready_fd)?;
     let slots = workers.number();
@@ -458,6 +460,7 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>) -> io::Result<(
         cpus: places(slots, pin)?,
         drain_timeout: options.drain_timeout,
         hang_timeout: options.hang_timeout,
+        bus,
         board,
         ready,
         log,

@@ -1,5 +1,6 @@
 //! The only place that reads the clocks.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time since the process began, on the monotonic clock.
@@ -12,6 +13,17 @@ impl Clock {
         Clock(Instant::now())
     }
 
+    /// A clock that began at a moment of [`monotonic`], which another process may have told.
+    pub fn since(beginning: Duration) -> Clock {
+        // Both are read one after the other; of several tries the one that nothing came between.
+        let tries = (0..10).map(|_| {
+            let (before, moment) = (Instant::now(), monotonic());
+            (before.elapsed(), before, moment)
+        });
+        let (_, instant, moment) = tries.min().unwrap_or_else(|| (Duration::ZERO, Instant::now(), monotonic()));
+        Clock(instant.checked_sub(moment.saturating_sub(beginning)).unwrap_or(instant))
+    }
+
     /// Time since the beginning.
     pub fn now(&self) -> Duration {
         self.0.elapsed()
@@ -20,11 +32,35 @@ impl Clock {
 
 /// Time since the machine started, its sleep included.
 pub fn boot_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time_of(ClockId::Boottime)
+}
+
+/// A moment on the monotonic clock, which all processes of a machine have in common.
+pub fn monotonic() -> Duration {
+    time_of(ClockId::Monotonic)
+}
+
+fn time_of(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// Time since 1970, zero on a machine that believes to live before.
 pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clocks_of_one_beginning_agree() {
+        let beginning = monotonic();
+        let clocks = [Clock::since(beginning), Clock::since(beginning)];
+        let [first, second] = clocks.map(|clock| clock.now());
+        let past = monotonic() - beginning;
+        assert!(first <= past + Duration::from_micros(100) && second >= first, "{first:?} {second:?} {past:?}");
+        assert!(Clock::since(Duration::ZERO).now() <= monotonic());
+    }
 }

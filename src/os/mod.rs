@@ -13,6 +13,7 @@ pub mod hostname;
 pub mod inherited;
 #[cfg(feature = "cli")]
 pub mod key_files;
+mod late_port;
 #[cfg(feature = "cli")]
 pub mod ledger;
 pub mod listener;

@@ -1,5 +1,6 @@
 //! A connected socket, TCP or unix, perhaps with TLS on it.
 
+use super::late_port::choose_port_late;
 use super::listener::ListenAddr;
 use super::tls::TlsSocket;
 use crate::data::id::Peer;
@@ -8,6 +9,7 @@ use mio::{Interest, Registry, Token, event::Source};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 
 /// EINPROGRESS.
 const IN_PROGRESS: i32 = 115;
@@ -109,10 +111,21 @@ impl Stream {
     }
 }
 
+/// Whether connections may come from an address: that of an interface of this machine.
+///
+/// # Errors
+/// As `socket(2)` and `bind(2)`.
+pub fn check_source(source: IpAddr) -> io::Result<()> {
+    let addr = SocketAddr::new(source, 0);
+    Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?.bind(&addr.into())
+}
+
 fn connect_tcp(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
+        // Without it the port is chosen by `bind`, which does as well as long as there are enough.
+        let _ = choose_port_late(socket.as_fd());
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     match socket.connect(&addr.into()) {

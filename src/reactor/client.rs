@@ -54,6 +54,7 @@ pub struct Client<A: App> {
     drain_timeout: Duration,
     busy_poll: Duration,
     waker: Option<Waker>,
+    clock: Option<Clock>,
 }
 
 impl<A: App> Client<A> {
@@ -69,6 +70,7 @@ impl<A: App> Client<A> {
             drain_timeout: Duration::from_secs(10),
             busy_poll: Duration::ZERO,
             waker: None,
+            clock: None,
         }
     }
 
@@ -116,6 +118,12 @@ impl<A: App> Client<A> {
         Client { waker: Some(waker.clone()), ..self }
     }
 
+    /// Has times count from the beginning of this clock, as those of other processes do.
+    #[cfg(feature = "cli")]
+    pub(crate) fn clock(self, clock: Clock) -> Client<A> {
+        Client { clock: Some(clock), ..self }
+    }
+
     /// Runs until [`Outbox::stop`](crate::Outbox::stop), SIGTERM or SIGINT, then closes every connection with 1001 and
     /// gives the app back.
     ///
@@ -142,7 +150,7 @@ impl<A: App> Client<A> {
             time_each_read: self.time_each_read,
             ..Setup::default()
         };
-        let mut event_loop = EventLoop::new(sessions, setup, Clock::start())?;
+        let mut event_loop = EventLoop::new(sessions, setup, self.clock.unwrap_or_else(Clock::start))?;
         let outcome = event_loop.run();
         log_writer::finish();
         Ok((outcome?, event_loop.into_app()))

@@ -11,6 +11,7 @@
 
 pub mod admin;
 mod backoff;
+mod bus;
 mod lending;
 mod listeners;
 mod orphan;
@@ -25,6 +26,7 @@ pub use worker::{Assignment, Program, WORKER_COMMAND};
 use crate::data::log::{Field, Level, Log, counted, in_words};
 use crate::data::pulse::pass_every;
 use crate::data::stats::Stats;
+use crate::os::bus::BusKeeper;
 use crate::os::clock::Clock;
 use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::{self, SIGCHLD, SIGHUP, Signals};
@@ -59,6 +61,8 @@ pub struct Plan {
     pub drain_timeout: Duration,
     /// A worker that makes no pass for so long is replaced; zero for never.
     pub hang_timeout: Duration,
+    /// The bus that the workers are on.
+    pub bus: Option<BusKeeper>,
     /// What the admin listener shows.
     pub board: SharedBoard,
     /// Whom to tell of readiness.
@@ -97,6 +101,9 @@ pub struct Supervisor {
     retiring: Vec<Worker>,
     reload: Option<Reload>,
     reloads: [u64; 2],
+    /// When all workers are to be replaced, so that they move to another bus; and whether that could not be made.
+    moves: Option<Duration>,
+    bus_failed: bool,
     /// Whether any has served, whether all did at once, and whether that was said.
     served: bool,
     ready: bool,
@@ -124,6 +131,8 @@ impl Supervisor {
             retiring: Vec::new(),
             reload: None,
             reloads: [0; 2],
+            moves: None,
+            bus_failed: false,
             served: false,
             ready: false,
             announced: false,
@@ -182,6 +191,7 @@ impl Supervisor {
         }
         self.bury();
         self.go_on_reloading();
+        self.keep_bus();
         self.kill_late();
         self.look();
         self.start_due();
@@ -397,6 +407,7 @@ impl Supervisor {
             }
         }
         self.reloads[0] += 1;
+        self.moves = None;
         let text = format!("reloaded: {} took over, the old ones retire", counted(self.slots.len(), "new worker*"));
         self.log.push(Level::Info, "reload", &[], text);
         self.plan.ready.serving();

@@ -17,7 +17,7 @@ fn bench(args: &[&str]) -> (i32, Value) {
     (code, json)
 }
 
-fn number(json: &Value, path: &str) -> f64 {
+pub fn number(json: &Value, path: &str) -> f64 {
     json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} in {json:#}"))
 }
 
@@ -172,7 +172,7 @@ fn a_publisher_on_another_process_of_the_bus() {
 }
 
 /// An example, and where it listens.
-fn example(name: &str, more: &[&str]) -> (Killed, String) {
+pub fn example(name: &str, more: &[&str]) -> (Killed, String) {
     let mut example = std::path::PathBuf::from(env!("CARGO_BIN_EXE_percore"));
     example.pop();
     example.push("examples");
@@ -319,7 +319,7 @@ fn what_cannot_be_is_said_before_anything_is_done() {
 
 /// A server that sends on what comes on one connection to the others, as `deliver` says: how often the message of that number
 /// goes to the subscriber of that number.
-fn hub(deliver: impl Fn(usize, usize) -> usize + Send + Sync + Copy + 'static) -> String {
+pub fn hub(deliver: impl Fn(usize, usize) -> usize + Send + Sync + Copy + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("ws://{}/", listener.local_addr().expect("bound"));
     let all = std::sync::Arc::new(std::sync::Mutex::new(Vec::<TcpStream>::new()));

@@ -158,6 +158,24 @@ fn everyone_hears_everything() {
 }
 
 #[test]
+fn a_crowd_of_several_processes_has_one_port() {
+    let folder = std::env::temp_dir().join(format!("percore-crowd-{}", std::process::id()));
+    let first = Example::start_with("crowd", &[&folder]);
+    // The kernel gave it a port, which the other shares.
+    let shared = Command::new(path_of("crowd")).arg(&first.addr).arg(&folder).stdout(Stdio::piped()).spawn();
+    let mut shared = shared.expect("it starts");
+    let output = shared.stdout.take().expect("its output is piped");
+    assert!(BufReader::new(output).lines().next().is_some_and(|line| line.is_ok()), "it listens");
+    let mut clients: Vec<Client> = (0..20).map(|_| first.connect("/")).collect();
+    clients[0].0.send(Message::binary(vec![1])).expect("the socket takes it");
+    assert_eq!(clients[0].0.read().expect("an answer"), Message::binary(vec![1]));
+    clients[3].send("hello");
+    assert!(clients.iter_mut().all(|client| client.text() == "hello"));
+    shared.kill().and_then(|()| shared.wait()).expect("it ends");
+    std::fs::remove_dir_all(&folder).expect("the bus");
+}
+
+#[test]
 fn state_is_kept_for_each_connection() {
     let mut example = Example::start("state");
     let (mut ada, mut ben) = (example.connect("/"), example.connect("/"));

@@ -4,6 +4,7 @@
 
 mod bench;
 mod bench_results;
+mod bench_workers;
 mod bridge;
 mod bridge_cluster;
 mod bridge_hosts;
@@ -13,6 +14,7 @@ mod bus;
 mod bus_damage;
 mod bus_faults;
 mod bus_presence;
+mod bus_removed;
 mod channels;
 mod channels_api;
 mod channels_hostile;

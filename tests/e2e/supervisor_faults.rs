@@ -69,6 +69,7 @@ fn a_service_of_which_nobody_ever_served_gives_up() {
         cpus: vec![None, None],
         drain_timeout: Duration::from_secs(1),
         hang_timeout: Duration::from_secs(10),
+        bus: None,
         board: SharedBoard::default(),
         ready: Ready::new(None).expect("nobody is told"),
         log: Log::new(None),

@@ -8,12 +8,14 @@
 //! anything that another waits for, so that one that does not run, or is killed, keeps nobody from joining or going on.
 
 mod folder;
+mod keeper;
 mod links;
 mod own_list;
 mod private;
 mod trust;
 
 pub use folder::{BusOptions, Folder, is_in_memory};
+pub use keeper::BusKeeper;
 pub use private::PrivateBus;
 
 use crate::bus::envelope::{self, HEAD_BYTES};

@@ -50,6 +50,14 @@ impl PrivateBus {
         Err(io::Error::other(format!("folders in {} are removed again and again", place.display())))
     }
 
+    /// Takes the folder that was made in place of the one that was removed. If it is still the same, that is ours already.
+    pub(super) fn own_again(&mut self) -> io::Result<()> {
+        if let Some(owner) = lock(&self.path)? {
+            self._owner = owner;
+        }
+        Ok(())
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
