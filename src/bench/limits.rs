@@ -149,7 +149,7 @@ mod tests {
                 ENOUGH,
                 here(2_450_000),
                 200,
-                "20070 MB of memory, those of the server on this machine included, and 20000 MB",
+                "22540 MB of memory, those of the server on this machine included, and 20000 MB",
             ),
             (Limits { memory: None, ..ENOUGH }, here(1_300_000), 90, "2600000 file descriptors of the machine"),
             (Limits { descriptors: Some(33), ..ENOUGH }, here(1_000_000), 1, "raise it by ulimit -n"),
