@@ -4,12 +4,12 @@ use std::time::Duration;
 
 /// What the names of the gateway's own channels begin with.
 const OWN_CHANNELS: &str = "percore.";
-/// The longest name of a channel, in bytes.
+/// The longest name of a channel, in characters.
 const LONGEST_CHANNEL: usize = 255;
 
 /// Whether the application may use a channel of this name.
 pub fn is_channel(name: &str) -> bool {
-    (1..=LONGEST_CHANNEL).contains(&name.len()) && !name.starts_with(OWN_CHANNELS)
+    !name.is_empty() && name.chars().count() <= LONGEST_CHANNEL && !name.starts_with(OWN_CHANNELS)
 }
 
 /// What becomes of a connection of which an event cannot be delivered.

@@ -32,6 +32,7 @@ mod examples;
 mod faults;
 mod gateway;
 mod gateway_examples;
+mod gateway_openapi;
 mod gateway_service;
 mod gateway_tokens;
 mod healthcheck;

@@ -37,7 +37,7 @@ impl Gateway {
             (["connections"], "GET") => self.serve_list(request, out),
             (["connections", id, "labels", label], "PUT" | "DELETE") => {
                 if !is_label(label) {
-                    return Some(error(400, "bad_label", "a label is text of 128 bytes at most"));
+                    return Some(error(400, "bad_label", "a label is text of 128 characters at most"));
                 }
                 let deed = if request.method() == "PUT" { Deed::Label(label) } else { Deed::Unlabel(label) };
                 self.act_on_one(id, &deed, Shape::Rest, request, out)
@@ -117,7 +117,7 @@ fn publish(channel: &str, request: &Request<'_>, out: &mut Outbox) -> Response {
 
 fn refuse_channel(channel: &str) -> Option<Response> {
     (!is_channel(channel)).then(|| {
-        error(400, "bad_channel", "a channel has a name of 255 bytes at most that does not begin with percore.")
+        error(400, "bad_channel", "a channel has a name of 255 characters at most that does not begin with percore.")
     })
 }
 
