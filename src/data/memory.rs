@@ -27,11 +27,13 @@ pub enum MemoryKind {
     Windows,
     /// Buffers of the process.
     Scratch,
+    /// What the app keeps.
+    App,
 }
 
 /// The kinds as label values, by index.
-pub const MEMORY_KINDS: [&str; 10] =
-    ["connections", "input", "content", "assembly", "backlog", "shared", "spans", "held", "windows", "scratch"];
+pub const MEMORY_KINDS: [&str; 11] =
+    ["connections", "input", "content", "assembly", "backlog", "shared", "spans", "held", "windows", "scratch", "app"];
 
 /// Bytes by [`MemoryKind`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

@@ -229,7 +229,7 @@ fn deflate(bytes: &[u8], window_bits: u8) -> usize {
 }
 
 fn receive(bytes: &[u8], piece: usize) -> usize {
-    let rules = Rules { role: Role::Server, max_message: 1 << 20, pieces_from: None };
+    let rules = Rules { role: Role::Server, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
     let (mut receiver, mut scratch, mut pool) = (Receiver::with_deflate(None), Scratch::default(), Pool::default());
     let mut bytes = bytes.to_vec();
     for piece in bytes.chunks_mut(piece) {
