@@ -85,6 +85,6 @@ mod tests {
         memory.add(MemoryKind::Scratch, 2);
         memory.add(MemoryKind::Scratch, 3);
         assert_eq!((memory.of(MemoryKind::Scratch), memory.total()), (5, 6));
-        assert_eq!((memory.words()[0], memory.words()[MEMORY_KINDS.len() - 1]), (1, 5));
+        assert_eq!((memory.words()[0], memory.words()[MemoryKind::Scratch as usize]), (1, 5));
     }
 }

@@ -268,7 +268,8 @@ mod tests {
         assert_eq!(verified("service", &good, AT), Ok(()));
         for (what, by, denied) in [
             ("fbf31", "fbf30", Denied::Wrong),
-            ("fbf31", "", Denied::Wrong),
+            ("bf31", "", Denied::Wrong),
+            ("fbf31", "", Denied::Incomplete),
             ("fbf31", "zzzzz", Denied::Incomplete),
             ("GET /", "GET /x", Denied::Wrong),
             ("Host: example", "Host: sample", Denied::Wrong),

@@ -8,6 +8,11 @@ use percore::bridge::resp::Replies;
 use percore::bridge::wire;
 use percore::bus::list;
 use percore::data::pool::Pool;
+use percore::gateway::Rules as GatewayRules;
+use percore::gateway::app::{Gateway, Manner};
+use percore::gateway::codec::json::Json;
+use percore::gateway::core::Core;
+use percore::gateway::name::{Names, Serials};
 use percore::protocol::client::{ClientHandshake, Offer};
 use percore::protocol::content::{Content, Framing};
 use percore::protocol::deflate::{Deflater, Inflater, Output};
@@ -23,6 +28,7 @@ use percore::{
     App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
     Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
 };
+use std::sync::Arc;
 
 /// A parser and its bounds.
 pub struct Parser {
@@ -202,6 +208,33 @@ pub const PARSERS: &[Parser] = &[
         once: 1 << 10,
     },
     Parser {
+        name: "gateway: /sr",
+        read: |bytes, _| gateway("POST", "/sr", bytes),
+        pieces: WHOLE,
+        hostile: inputs::OUTGOING,
+        allocated: 160,
+        held: 80,
+        once: 256 << 10,
+    },
+    Parser {
+        name: "gateway: a batch",
+        read: |bytes, _| gateway("POST", "/connections:batch", bytes),
+        pieces: WHOLE,
+        hostile: inputs::OUTGOING,
+        allocated: 240,
+        held: 120,
+        once: 256 << 10,
+    },
+    Parser {
+        name: "gateway: @connections",
+        read: |bytes, _| gateway("POST", "/@connections/AAAA", bytes),
+        pieces: WHOLE,
+        hostile: inputs::PLAIN,
+        allocated: 16,
+        held: 8,
+        once: 256 << 10,
+    },
+    Parser {
         name: "request with content",
         read: request_with_content,
         pieces: ANY,
@@ -330,6 +363,20 @@ fn request_with_content(bytes: &[u8], piece: usize) -> usize {
     for piece in bytes.chunks_mut(piece) {
         sessions.receive(key, piece);
     }
+    0
+}
+
+/// A request of an application with this content.
+fn gateway(method: &str, path: &str, bytes: &[u8]) -> usize {
+    let mut core = Core::new(GatewayRules::default(), Box::new(Json), 1);
+    core.place(Names::new("127.0.0.1:9465/sr", b"key"), Serials::new(0, 1 << 50));
+    let manner = Manner { max_message: 1 << 20, ..Manner::default() };
+    let app = Gateway::new(core, manner, |_| {}, Arc::default());
+    let settings = Settings { max_content: usize::MAX, ..Settings::default() };
+    let mut sessions = Sessions::new(app, settings, Log::new(None), 0, [0; 32]);
+    let key = sessions.accept_service(Peer::UNIX).expect("room for a connection");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    sessions.receive(key, &mut [head.as_bytes(), bytes].concat());
     0
 }
 

@@ -110,7 +110,10 @@ impl Gateway {
     }
 
     pub(super) fn count_delivery(&mut self, delivered: Delivered, out: &mut Outbox) {
-        out.stats.gateway_deliveries[delivered as usize] += 1;
+        // Nobody's message ends as a label does, whatever another node says.
+        if let Some(count) = out.stats.gateway_deliveries.get_mut(delivered as usize) {
+            *count += 1;
+        }
     }
 
     /// Does something to the connection of one name: at once if it is here, else it is sorted for those who have it.

@@ -15,7 +15,7 @@ use super::aws::timestamp;
 use super::deliver::{Sorted, hops};
 use super::describe::Facts;
 use super::record::Deed;
-use super::{Delivered, Gateway, Job, PATIENCE, Shape, decoded, sr, too_many};
+use super::{Delivered, Gateway, Job, PATIENCE, Shape, decoded, outgoing, sr, too_many};
 use crate::gateway::labels::is_label;
 use crate::gateway::name;
 use crate::gateway::rules::is_channel;
@@ -23,8 +23,6 @@ use crate::outbox::Outbox;
 use crate::protocol::close::may_be_sent;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -77,7 +75,7 @@ impl Gateway {
     }
 
     fn serve_batch(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
-        let Some((names, kind, payload)) = read_batch(request.content()) else {
+        let Some((names, kind, payload)) = outgoing::read_batch(request.content()) else {
             let form = "give {\"ids\":[..],\"message\":{\"text\":..}}, or \"binary\" with base64";
             return Some(error(400, "bad_request", form));
         };
@@ -128,18 +126,6 @@ fn message(request: &Request<'_>) -> Kind {
     if is_text { Kind::Text } else { Kind::Binary }
 }
 
-fn read_batch(content: &[u8]) -> Option<(Vec<String>, Kind, Vec<u8>)> {
-    let batch: Value = serde_json::from_slice(content).ok()?;
-    let ids = batch.get("ids")?.as_array()?.iter().map(|id| id.as_str().map(str::to_owned));
-    let message = batch.get("message")?;
-    let (kind, payload) = match (message.get("text"), message.get("binary")) {
-        (Some(text), None) => (Kind::Text, text.as_str()?.as_bytes().to_vec()),
-        (None, Some(binary)) => (Kind::Binary, STANDARD.decode(binary.as_str()?).ok()?),
-        _ => return None,
-    };
-    Some((ids.collect::<Option<_>>()?, kind, payload))
-}
-
 /// The answer to a request about one connection.
 pub(super) fn answer(delivered: Delivered) -> Response {
     match delivered {
@@ -180,25 +166,6 @@ pub(super) fn json_of(status: u16, body: &Value) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn batches() {
-        let text = br#"{"ids":["a","b"],"message":{"text":"hi"}}"#;
-        assert_eq!(read_batch(text), Some((vec!["a".into(), "b".into()], Kind::Text, b"hi".to_vec())));
-        let binary = br#"{"ids":[],"message":{"binary":"AAE="}}"#;
-        assert_eq!(read_batch(binary), Some((Vec::new(), Kind::Binary, vec![0, 1])));
-        for bad in [
-            "",
-            "null",
-            "{}",
-            r#"{"ids":[1],"message":{"text":"a"}}"#,
-            r#"{"ids":[],"message":{}}"#,
-            r#"{"ids":[],"message":{"text":"a","binary":""}}"#,
-            r#"{"ids":[],"message":{"binary":"!"}}"#,
-        ] {
-            assert_eq!(read_batch(bad.as_bytes()), None, "{bad}");
-        }
-    }
 
     #[test]
     fn parts_of_a_path() {
