@@ -144,10 +144,23 @@ pub trait App {
         None
     }
 
+    /// Whether a request to a service listener that lacks the listener's token is for the app all the same, which then finds out
+    /// by itself who asks. Default never.
+    fn authenticates(&self, request: &Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
     /// Whether `/healthz` answers 200, and not 503, as long as the server does not drain. Default true: who answers at all is
     /// well.
     fn is_healthy(&self) -> bool {
         true
+    }
+
+    /// Bytes that the app keeps of what clients sent, for the account that [`Settings::max_memory`](crate::Settings) bounds. Asked for in
+    /// each pass. Default 0.
+    fn memory(&self) -> usize {
+        0
     }
 
     /// A connection is open: its upgrade was accepted. What is sent now follows the handshake's answer at once.

@@ -215,7 +215,7 @@ fn arming_a_timer_allocates_nothing() {
 
 /// Whether anything is held when `bytes` have come in pieces of `piece` bytes.
 fn is_idle_after(bytes: &[u8], piece: usize) -> bool {
-    let rules = Rules { role: Role::Server, max_message: 1 << 20, pieces_from: None };
+    let rules = Rules { role: Role::Server, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
     let (mut receiver, mut scratch, mut pool) = (Receiver::new(), Scratch::default(), Pool::default());
     let mut bytes = bytes.to_vec();
     for piece in bytes.chunks_mut(piece) {

@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&[mode, limit, pieces], stream)) = bytes.split_first_chunk::<3>() else { return };
     let role = if mode & 1 == 0 { Role::Server } else { Role::Client };
     // 0 to 65,025, with many small ones.
-    let rules = Rules { role, max_message: usize::from(limit) * usize::from(limit), pieces_from: None };
+    let rules = Rules { role, max_message: usize::from(limit) * usize::from(limit), max_frame: usize::MAX, pieces_from: None };
     let in_parts = Rules { pieces_from: Some(usize::from(pieces).max(1)), ..rules };
     let whole = receive(mode, &rules, stream, |rest| rest);
     assert_eq!(whole, receive(mode, &in_parts, stream, |rest| rest), "large messages in parts");

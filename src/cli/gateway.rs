@@ -8,6 +8,7 @@ use super::service_flags::ServiceFlags;
 use super::units::{bytes, duration};
 use crate::data::network::Network;
 use crate::data::rate::RateRules;
+use crate::gateway::AccessKeys;
 use crate::gateway::app::{Gateway, Manner};
 use crate::gateway::codec::Codec;
 use crate::gateway::codec::aws::Aws;
@@ -15,7 +16,7 @@ use crate::gateway::codec::json::Json;
 use crate::gateway::codec::route::Selection;
 use crate::gateway::core::Core;
 use crate::gateway::name::Names;
-use crate::gateway::rules::{Balance, OnFailure, Rules};
+use crate::gateway::rules::{Balance, Limits, OnFailure, Rules};
 use crate::gateway::tokens::Tokens;
 use crate::origin::{self, CallRules, Secrets, Target};
 use crate::os::clock::unix_time;
@@ -194,7 +195,19 @@ struct AwsFlags {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     aws_route_response: bool,
+    /// File of credentials as SDKs have it; requests to @connections have to be signed with one of them
+    #[arg(long, env = "PERCORE_AWS_CREDENTIALS_FILE", value_name = "FILE")]
+    aws_credentials_file: Option<PathBuf>,
+    /// AWS's limits: connections of 2 h, 10 min of silence, messages of 128 KiB in frames of 32 KiB, text only
+    #[arg(long, env = "PERCORE_AWS_LIMITS")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
+    #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
+    aws_limits: bool,
 }
+
+/// The longest message and frame of AWS.
+const AWS_MESSAGE: usize = 128 << 10;
+const AWS_FRAME: usize = 32 << 10;
 
 impl AwsFlags {
     fn codec(&self) -> Result<Aws, String> {
@@ -266,8 +279,13 @@ impl GatewayFlags {
         let rates = RateRules::default();
         let mut checked = server.check(Defaults { port: 8080, paths: &["*"], origins: &[], rates })?;
         service.apply(&mut checked)?;
-        let manner = Manner { max_message: checked.settings.max_message, ..plan.manner };
+        if self.aws.aws_limits {
+            checked.settings.max_message = checked.settings.max_message.min(AWS_MESSAGE);
+            checked.settings.max_frame = AWS_FRAME;
+        }
         let node_token = checked.settings.service_token.clone();
+        let (max_message, has_token) = (checked.settings.max_message, node_token.is_some());
+        let manner = Manner { max_message, has_token, ..plan.manner };
         let max_memory = checked.settings.max_memory;
         if max_memory > 0 {
             plan.rules.total_bytes = plan.rules.total_bytes.min(max_memory / 4);
@@ -310,6 +328,11 @@ impl GatewayFlags {
             true => Some(TlsClient::new(self.origin_ca.as_deref()).map_err(|error| Failure::Run(error.to_string()))?),
             false => None,
         };
+        let access_keys = self.aws.aws_credentials_file.as_deref().map(|path| {
+            let flag = "aws-credentials-file";
+            let bad = |error| Failure::Usage(format!("--{flag} {}: {error}", path.display()));
+            AccessKeys::read(&read(flag, path)?).map_err(bad)
+        });
         if let Some(addr) = &self.advertise
             && Target::node(&format!("{addr}{SERVICE_PATH}")).is_err()
         {
@@ -329,6 +352,7 @@ impl GatewayFlags {
                 },
                 keep_alive_interval: self.keep_alive_interval,
                 origin_calls: self.origin_calls as usize,
+                limits: self.aws.aws_limits.then_some(Limits::OF_AWS),
                 balance: match self.origin_balance {
                     BalanceFlag::Least => Balance::Least,
                     BalanceFlag::RoundRobin => Balance::RoundRobin,
@@ -342,6 +366,9 @@ impl GatewayFlags {
                 plain_is_bad: self.websocket_port.is_some(),
                 peers: self.peer.clone(),
                 max_message: 0,
+                text_only: self.aws.aws_limits,
+                has_token: false,
+                access_keys: access_keys.transpose()?,
             },
             calls: CallRules {
                 dial_timeout: self.origin_dial_timeout,

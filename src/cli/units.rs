@@ -35,7 +35,9 @@ fn time(text: &str, bare: f64) -> Result<Duration, String> {
         let (unit, behind) = behind.split_at(end);
         let factor = match unit.trim() {
             "" if number.len() == text.trim().len() => bare,
-            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            // With the micro sign, or the Greek letter.
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
             "ms" => 1e-3,
             "s" => 1.0,
             "m" => 60.0,
@@ -117,6 +119,15 @@ mod tests {
             ("2m0.5s", 120_500),
             ("20000us", 20),
             ("1d", 86_400_000),
+            // As Go writes them.
+            ("0s", 0),
+            ("1h2m3.5s", 3_723_500),
+            ("2h45m0s", 9_900_000),
+            ("1.5h", 5_400_000),
+            ("100000\u{b5}s", 100),
+            ("100000\u{3bc}s", 100),
+            ("1000000ns", 1),
+            (".5s", 500),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }

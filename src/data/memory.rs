@@ -27,11 +27,13 @@ pub enum MemoryKind {
     Windows,
     /// Buffers of the process.
     Scratch,
+    /// What the app keeps.
+    App,
 }
 
 /// The kinds as label values, by index.
-pub const MEMORY_KINDS: [&str; 10] =
-    ["connections", "input", "content", "assembly", "backlog", "shared", "spans", "held", "windows", "scratch"];
+pub const MEMORY_KINDS: [&str; 11] =
+    ["connections", "input", "content", "assembly", "backlog", "shared", "spans", "held", "windows", "scratch", "app"];
 
 /// Bytes by [`MemoryKind`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -83,6 +85,6 @@ mod tests {
         memory.add(MemoryKind::Scratch, 2);
         memory.add(MemoryKind::Scratch, 3);
         assert_eq!((memory.of(MemoryKind::Scratch), memory.total()), (5, 6));
-        assert_eq!((memory.words()[0], memory.words()[MEMORY_KINDS.len() - 1]), (1, 5));
+        assert_eq!((memory.words()[0], memory.words()[MemoryKind::Scratch as usize]), (1, 5));
     }
 }

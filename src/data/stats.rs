@@ -268,6 +268,8 @@ stats! {
     gateway_closed_pending: u64 = Gauge "percore_gateway_closed_pending";
     /// Closed connections of which no origin was told in time.
     gateway_closed_given_up: u64 = Counter "percore_gateway_closed_given_up_total";
+    /// Other nodes that are left out because they fail.
+    gateway_nodes_out: u64 = Gauge "percore_gateway_nodes_out";
     /// Clients that were refused for want of a good token.
     gateway_tokens_refused: u64 = Counter "percore_gateway_tokens_refused_total";
     /// Messages from the application, by what became of them.

@@ -6,8 +6,11 @@ use super::core::{Core, Order};
 use super::event::Opening;
 use super::ledger::Ledger;
 use super::name::{Names, Serials};
+use super::service::deliver::NodeCall;
+use super::service::nodes::Nodes;
 use super::service::relay::Relay;
 use super::service::{self, Job, Listing};
+use super::sigv4::AccessKeys;
 use super::tokens::Tokens;
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant};
@@ -18,7 +21,7 @@ use crate::outbox::Outbox;
 use crate::outbox::answers::{Ticket, Upgrade};
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
-use crate::protocol::message::Message;
+use crate::protocol::message::{Kind, Message};
 use crate::protocol::upgrade;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -51,6 +54,12 @@ pub struct Manner {
     pub plain_is_bad: bool,
     /// The longest message that AWS's way in takes, in bytes.
     pub max_message: usize,
+    /// Whether a client that sends bytes is closed, as at AWS.
+    pub text_only: bool,
+    /// Whether the service listener asks for a token.
+    pub has_token: bool,
+    /// Keys that requests to AWS's way in are signed with; `None` where signatures are not looked at.
+    pub access_keys: Option<AccessKeys>,
     /// Nodes that are told messages for connections of theirs, though the names are not proven.
     pub peers: Vec<Network>,
 }
@@ -80,8 +89,12 @@ pub struct Gateway {
     pub(super) listings: HashMap<u64, Listing>,
     pub(super) next_job: u64,
     pub(super) job_deadlines: VecDeque<(Duration, u64)>,
-    /// Calls to other nodes: the job, and the places of the results.
-    pub(super) node_calls: HashMap<u64, (Option<u64>, Vec<u32>)>,
+    /// Bytes of the names that jobs keep.
+    pub(super) job_bytes: usize,
+    /// Messages for connections of other nodes under way.
+    pub(super) node_calls: HashMap<u64, NodeCall>,
+    /// What is under way to each of them.
+    pub(super) nodes: Nodes,
     /// Requests that other nodes are to answer.
     pub(super) relays: HashMap<u64, Relay>,
     next_node_call: u64,
@@ -114,7 +127,9 @@ impl Gateway {
             listings: HashMap::new(),
             next_job: 0,
             job_deadlines: VecDeque::new(),
+            job_bytes: 0,
             node_calls: HashMap::new(),
+            nodes: Nodes::default(),
             relays: HashMap::new(),
             next_node_call: 0,
             unlogged: 0,
@@ -201,6 +216,7 @@ impl Gateway {
                     self.log_failure(id, &reason, out);
                     out.close(id, CloseCode::Error, &reason);
                 }
+                Order::SendAway(id) => drop(out.close(id, CloseCode::Away, "Going away")),
                 Order::Pause(id) => drop(out.pause(id)),
                 Order::Resume(id) => drop(out.resume(id)),
                 Order::Admit(serial, subprotocol) => {
@@ -266,6 +282,7 @@ impl Gateway {
         stats.gateway_pauses = counts.pauses;
         stats.gateway_closed_pending = self.core.closed_pending() as u64;
         stats.gateway_closed_given_up = counts.closed_given_up;
+        stats.gateway_nodes_out = self.nodes.out() as u64;
     }
 }
 
@@ -275,6 +292,14 @@ impl App for Gateway {
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
         if request.is_service() { usize::MAX } else { 0 }
+    }
+
+    fn authenticates(&self, request: &Request<'_>) -> bool {
+        self.manner.access_keys.is_some() && service::is_signed(request)
+    }
+
+    fn memory(&self) -> usize {
+        self.core.memory() + self.job_bytes + self.nodes.bytes()
     }
 
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
@@ -335,7 +360,11 @@ impl App for Gateway {
         serial
     }
 
-    fn on_message(&mut self, _: ConnectionId, serial: &mut u64, mut message: Message<'_>, out: &mut Outbox) {
+    fn on_message(&mut self, id: ConnectionId, serial: &mut u64, mut message: Message<'_>, out: &mut Outbox) {
+        if self.manner.text_only && message.kind() == Kind::Binary {
+            out.close(id, CloseCode::Unsupported, "binary messages are not supported");
+            return;
+        }
         let (kind, payload) = (message.kind(), message.payload().to_vec());
         self.core.message(*serial, kind, payload, out.now());
         self.settle(out);

@@ -38,6 +38,8 @@ pub enum Order {
     Subscribe(ConnectionId, String),
     /// Close a connection with 1011, for this reason.
     Close(ConnectionId, String),
+    /// Close a connection with 1001: it has had its time.
+    SendAway(ConnectionId),
     /// Do not read from a connection until told to.
     Pause(ConnectionId),
     /// Read from it again.
@@ -103,10 +105,14 @@ pub struct Core {
     bytes_under_way: usize,
     /// Bytes of requests written since the last tick.
     written: usize,
+    /// When to look at how long connections have lived.
+    next_look: Duration,
     next_call: u64,
     pub(super) origins: Origins,
     pub(super) keep_alive: KeepAlive,
     labels: Labels,
+    /// What connections keep outside their table.
+    kept_bytes: usize,
     /// Channels for connections whose handshake was admitted and is not complete, by number.
     joins: HashMap<u64, Vec<String>>,
     pub(super) orders: VecDeque<Order>,
@@ -139,8 +145,10 @@ impl Core {
             under_way: HashMap::new(),
             bytes_under_way: 0,
             written: 0,
+            next_look: Duration::ZERO,
             next_call: 0,
             labels: Labels::default(),
+            kept_bytes: 0,
             joins: HashMap::new(),
             orders: VecDeque::new(),
             counts: Counts::default(),
@@ -179,36 +187,6 @@ impl Core {
         &self.names
     }
 
-    /// Calls to origins under way.
-    pub fn in_flight(&self) -> usize {
-        self.origins.calls()
-    }
-
-    /// Origins that are left out because they fail.
-    pub fn origins_out(&self) -> usize {
-        self.origins.out()
-    }
-
-    /// Events that the origin has not taken, and the bytes that they hold.
-    pub fn waiting(&self) -> (usize, usize) {
-        (self.waiting_events, self.waiting_bytes)
-    }
-
-    /// What all events that wait take.
-    fn held_bytes(&self) -> usize {
-        self.waiting_bytes + self.waiting_events * EVENT_BYTES
-    }
-
-    /// Whether so much waits for the origin that no connection is to be let in.
-    pub fn is_full(&self) -> bool {
-        self.held_bytes() >= self.rules.total_bytes
-    }
-
-    /// Closed connections of which the origin does not know yet.
-    pub fn closed_pending(&self) -> usize {
-        self.closed_lines
-    }
-
     /// The connection that has this number.
     pub fn find(&self, serial: u64) -> Option<&Connection> {
         self.places.get(&serial).and_then(|place| self.connections.get(*place))
@@ -244,7 +222,9 @@ impl Core {
         let keeps = self.codec.keeps_client();
         let agent = agent.filter(|_| keeps).map(Box::from);
         let claims = event.opening().and_then(|opening| opening.claims.clone()).filter(|_| keeps);
-        let connection = Connection { serial, id, peer, agent, claims, opened: now, heard: now, closing: false };
+        let connection =
+            Connection { serial, id, peer, agent, claims, opened: now, heard: now, reached: now, closing: false };
+        self.kept_bytes += connection.kept_bytes();
         let place = self.connections.insert(connection);
         self.places.insert(serial, place);
         self.keep_alive.begin(self.rules.keep_alive_interval, now);
@@ -299,8 +279,17 @@ impl Core {
             return self.orders.push_back(Order::Strike(serial));
         }
         let opened = opened.saturating_sub(self.epoch);
-        let gone =
-            Connection { serial, id: None, peer, agent: None, claims: None, opened, heard: opened, closing: true };
+        let gone = Connection {
+            serial,
+            id: None,
+            peer,
+            agent: None,
+            claims: None,
+            opened,
+            heard: opened,
+            reached: opened,
+            closing: true,
+        };
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);
@@ -316,7 +305,9 @@ impl Core {
         let place = self.places.remove(&serial)?;
         self.labels.forget(serial);
         self.joins.remove(&serial);
-        Some(self.connections.remove(place))
+        let connection = self.connections.remove(place);
+        self.kept_bytes -= connection.kept_bytes();
+        Some(connection)
     }
 
     /// Adds an event to the end of a connection's line.
@@ -356,6 +347,7 @@ impl Core {
         }
         self.pump(now);
         self.keep_alive(now);
+        self.enforce_limits(now);
     }
 
     /// When [`Core::tick`] is to be called.
@@ -365,7 +357,7 @@ impl Core {
             return Some(Duration::ZERO);
         }
         let later = self.later.first().map(|(at, _)| *at);
-        [later, self.keep_alive.next_deadline()].into_iter().flatten().min()
+        [later, self.keep_alive.next_deadline(), self.next_limit()].into_iter().flatten().min()
     }
 
     /// Sends first events, as long as an origin is free.
@@ -482,4 +474,6 @@ impl Core {
     }
 }
 
+mod account;
 mod delivery;
+mod limits;

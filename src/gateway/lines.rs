@@ -24,6 +24,8 @@ pub struct Connection {
     pub opened: Duration,
     /// When the client last sent a message, likewise.
     pub heard: Duration,
+    /// When a message was last sent to it, where that counts.
+    pub reached: Duration,
     /// Whether we have begun to close it.
     pub closing: bool,
 }
@@ -111,6 +113,12 @@ impl Line {
 }
 
 impl Connection {
+    /// Bytes that it keeps outside its own.
+    pub fn kept_bytes(&self) -> usize {
+        let claims = self.claims.as_ref().map_or(0, |claims| claims.len());
+        claims + self.agent.as_ref().map_or(0, |agent| agent.len())
+    }
+
     /// Whom an event is about, for a codec.
     pub fn subject(&self, name: String, event_id: String, epoch: Duration, now: Duration) -> Subject {
         let (peer, agent, claims) = (self.peer, self.agent.clone(), self.claims.clone());

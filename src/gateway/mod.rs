@@ -21,6 +21,8 @@ pub mod name;
 mod origins;
 pub mod rules;
 pub mod service;
+mod sigv4;
 pub mod tokens;
 
 pub use rules::Rules;
+pub use sigv4::AccessKeys;

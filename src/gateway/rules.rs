@@ -4,12 +4,12 @@ use std::time::Duration;
 
 /// What the names of the gateway's own channels begin with.
 const OWN_CHANNELS: &str = "percore.";
-/// The longest name of a channel, in bytes.
+/// The longest name of a channel, in characters.
 const LONGEST_CHANNEL: usize = 255;
 
 /// Whether the application may use a channel of this name.
 pub fn is_channel(name: &str) -> bool {
-    (1..=LONGEST_CHANNEL).contains(&name.len()) && !name.starts_with(OWN_CHANNELS)
+    !name.is_empty() && name.chars().count() <= LONGEST_CHANNEL && !name.starts_with(OWN_CHANNELS)
 }
 
 /// What becomes of a connection of which an event cannot be delivered.
@@ -30,6 +30,20 @@ pub enum Balance {
     Least,
     /// One after the other.
     RoundRobin,
+}
+
+/// How long connections live.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// After how long a connection ends.
+    pub lifetime: Duration,
+    /// After how long without a message, either way, it ends.
+    pub silence: Duration,
+}
+
+impl Limits {
+    /// Those of AWS API Gateway.
+    pub const OF_AWS: Limits = Limits { lifetime: Duration::from_secs(2 * 3600), silence: Duration::from_secs(600) };
 }
 
 /// Rules of the core. The default is that of the command line.
@@ -55,6 +69,8 @@ pub struct Rules {
     pub keep_alive_interval: Duration,
     /// Calls under way to one origin; others wait. Default 512.
     pub origin_calls: usize,
+    /// How long connections live. Default for as long as they want.
+    pub limits: Option<Limits>,
     /// Which of several origins is called. Default the one with the fewest calls.
     pub balance: Balance,
 }
@@ -71,6 +87,7 @@ impl Default for Rules {
             on_failure: OnFailure::Close,
             keep_alive_interval: Duration::ZERO,
             origin_calls: 512,
+            limits: None,
             balance: Balance::Least,
         }
     }

@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::hash::Hash;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -57,16 +57,22 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Connections that wait to be used again, by whom they lead to.
-pub struct Pool<K>(Mutex<HashMap<K, Vec<(Sender, Instant)>>>);
+pub struct Pool<K>(Arc<Mutex<Idle<K>>>);
 
-impl<K: Hash + Eq + Clone> Pool<K> {
+struct Idle<K> {
+    by_callee: HashMap<K, Vec<(Sender, Instant)>>,
+    /// Whether a task runs that ends those that wait for too long.
+    is_swept: bool,
+}
+
+impl<K: Hash + Eq + Clone + Send + 'static> Pool<K> {
     pub fn new() -> Pool<K> {
-        Pool(Mutex::new(HashMap::new()))
+        Pool(Arc::new(Mutex::new(Idle { by_callee: HashMap::new(), is_swept: false })))
     }
 
     /// Takes the one that was used last.
     pub fn take(&self, to: &K) -> Option<Sender> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).by_callee;
         let idle = all.get_mut(to)?;
         let since = Instant::now();
         while let Some((sender, last)) = idle.pop() {
@@ -87,14 +93,32 @@ impl<K: Hash + Eq + Clone> Pool<K> {
         if !sender.is_ready() {
             return;
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = all.entry(to.clone()).or_default();
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = idle.by_callee.entry(to.clone()).or_default();
+        if waiting.len() < MOST_IDLE {
+            waiting.push((sender, Instant::now()));
+        }
+        if !std::mem::replace(&mut idle.is_swept, true) {
+            tokio::spawn(sweep(Arc::clone(&self.0)));
+        }
+    }
+}
+
+/// Ends connections that wait for too long, until there are none.
+async fn sweep<K: Hash + Eq>(pool: Arc<Mutex<Idle<K>>>) {
+    loop {
+        tokio::time::sleep(IDLE / 2).await;
+        let mut idle = pool.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        // The first have waited longest.
-        let stale = idle.iter().take_while(|(_, last)| now.duration_since(*last) >= IDLE).count();
-        idle.drain(..stale);
-        if idle.len() < MOST_IDLE {
-            idle.push((sender, now));
+        idle.by_callee.retain(|_, waiting| {
+            // The first have waited longest.
+            let stale = waiting.iter().take_while(|(_, last)| now.duration_since(*last) >= IDLE).count();
+            waiting.drain(..stale);
+            !waiting.is_empty()
+        });
+        if idle.by_callee.is_empty() {
+            idle.is_swept = false;
+            return;
         }
     }
 }

@@ -65,7 +65,7 @@ proptest! {
         prop_assert_eq!(outbox.send_text(ID, "after the Close"), Delivery::Closed);
         let mut bytes = written(&mut outbox);
 
-        let rules = Rules { role: peer, max_message: 1 << 20, pieces_from: None };
+        let rules = Rules { role: peer, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
         let (mut scratch, mut pool) = (Scratch::default(), crate::data::pool::Pool::default());
         let window = takeover.then(|| Box::new(crate::protocol::deflate::Inflater::new()));
         let mut receiver = if deflate { Receiver::with_deflate(window) } else { Receiver::new() };

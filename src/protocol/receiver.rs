@@ -55,6 +55,8 @@ pub struct Rules {
     pub role: Role,
     /// The longest message in bytes, after decompression.
     pub max_message: usize,
+    /// The longest payload of a frame, in bytes.
+    pub max_frame: usize,
     /// Unfragmented, uncompressed binary messages from this size on that are not all there are given out in pieces
     /// instead of being put together; `None` for never. At least 1.
     pub pieces_from: Option<usize>,
@@ -276,6 +278,9 @@ impl Receiver {
         if head.payload_bytes > (limit - so_far.min(limit)) as u64 {
             return Err(Violation::TooBig { limit: rules.max_message });
         }
+        if head.payload_bytes > rules.max_frame as u64 {
+            return Err(Violation::TooBig { limit: rules.max_frame });
+        }
         Ok(())
     }
 
@@ -362,7 +367,7 @@ impl Receiver {
 #[inline(always)]
 pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
     let Short { first, start, end, mask } = frame::decode_short::<MASKED>(input)?;
-    if end - start > rules.max_message {
+    if end - start > rules.max_message.min(rules.max_frame) {
         return None;
     }
     let frame = &mut input[..end];

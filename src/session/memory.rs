@@ -71,6 +71,7 @@ impl<A: App> Sessions<A> {
         memory.add(MemoryKind::Assembly, self.scratch.assembly_bytes);
         memory.add(MemoryKind::Windows, self.inflaters * INFLATER_BYTES);
         memory.add(MemoryKind::Scratch, self.scratch.memory());
+        memory.add(MemoryKind::App, self.app.memory());
         self.outbox.account(&mut memory);
         memory
     }

@@ -198,7 +198,7 @@ impl<A: App> Sessions<A> {
         outbox.pacing = Pacing::new(settings.rates.channel);
         let rates = Rates::new(settings.rates);
         outbox.log = AppLog::like(&log);
-        let rules = Rules { role, max_message: settings.max_message, pieces_from };
+        let rules = Rules { role, max_message: settings.max_message, max_frame: settings.max_frame, pieces_from };
         Sessions {
             random: StdRng::from_seed(seed),
             app,

@@ -34,6 +34,8 @@ pub struct Settings {
     /// The longest message, in bytes, all fragments together and after decompression; beyond it the connection is closed
     /// with 1009 (RFC 6455, section 7.4.1). Default 1 MiB.
     pub max_message: usize,
+    /// The longest frame, likewise; a message may have several. Default any.
+    pub max_frame: usize,
     /// What is upgraded: paths, origins, subprotocols, compression (RFC 6455, section 4.2). Default `/` and `/ws`, for
     /// any origin.
     pub upgrade: UpgradeRules,
@@ -95,6 +97,7 @@ impl Default for Settings {
         Settings {
             node: 0,
             max_message: 1 << 20,
+            max_frame: usize::MAX,
             upgrade: UpgradeRules::default(),
             head: HeadLimits { request_line_bytes: 8 << 10, head_bytes: 16 << 10 },
             send: SendRules::default(),

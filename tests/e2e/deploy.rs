@@ -40,9 +40,12 @@ fn configurations() -> Vec<(PathBuf, String)> {
 }
 
 fn help() -> String {
-    let (code, help, _) = run(percore(&["serve", "echo", "--help"]));
-    assert_eq!(code, 0);
-    help
+    let helps = ["echo", "gateway"].map(|app| {
+        let (code, help, _) = run(percore(&["serve", app, "--help"]));
+        assert_eq!(code, 0);
+        help
+    });
+    helps.concat()
 }
 
 /// Words of a text that begin so, each up to what no name has.

@@ -458,6 +458,7 @@ fn what_is_wrong_on_the_command_line_is_said() {
     refused(&with(&["--origin-timeout", "0"]), "--origin-timeout");
     refused(&with(&["--jwks-file", "/nowhere"]), "--jwks-file /nowhere: No such file");
     refused(&with(&["--jwt-secret-file", "/dev/null"]), "openssl rand -hex 32");
+    refused(&with(&["--aws-credentials-file", "/dev/null"]), "aws_access_key_id");
     refused(&with(&["--jwt-audience", "a"]), "--jwks-file");
     refused(&with(&["--jwt-cookie", "a"]), "--jwks-file");
 }

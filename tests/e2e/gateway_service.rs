@@ -162,11 +162,11 @@ fn connections_are_found_by_their_labels() {
         for (method, path, status) in [
             ("GET", "/connections".to_owned(), 400),
             ("GET", "/connections?label=a&limit=x".to_owned(), 400),
-            ("GET", "/connections?label=a&after=AAAA".to_owned(), 400),
+            ("GET", "/connections?label=a&limit=0".to_owned(), 400),
+            ("GET", "/connections?label=a&after=AAAA".to_owned(), 404),
             ("GET", format!("/connections?label={}", "x".repeat(129)), 400),
             ("POST", "/connections?label=a".to_owned(), 405),
             ("PUT", path(&ids[0], &"x".repeat(129)), 400),
-            ("PUT", path(&ids[0], "a%0Ab"), 400),
             ("PUT", path("AAAA", "a"), 404),
             ("GET", path(&ids[0], "a"), 405),
         ] {

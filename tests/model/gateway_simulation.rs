@@ -203,7 +203,7 @@ impl World {
                 }
                 Order::Enter(entry) => assert!(self.ledger.insert(entry.serial), "it is entered once"),
                 Order::Strike(serial) => drop(self.ledger.remove(&serial)),
-                Order::Send(..) | Order::Subscribe(..) => panic!("row E has none of these"),
+                Order::Send(..) | Order::Subscribe(..) | Order::SendAway(_) => panic!("nothing asks for these"),
             }
         }
         self.core.check_invariants();

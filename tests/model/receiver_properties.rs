@@ -36,8 +36,11 @@ struct Listener {
 impl Listener {
     fn new(role: Role, deflate: bool, short: bool) -> Listener {
         let receiver = if deflate { Receiver::with_deflate(None) } else { Receiver::new() };
-        let (rules, scratch, pool) =
-            (Rules { role, max_message: MAX_MESSAGE, pieces_from: None }, Scratch::default(), Pool::default());
+        let (rules, scratch, pool) = (
+            Rules { role, max_message: MAX_MESSAGE, max_frame: usize::MAX, pieces_from: None },
+            Scratch::default(),
+            Pool::default(),
+        );
         Listener { receiver, rules, scratch, pool, short, got: Vec::new() }
     }
 

@@ -69,6 +69,21 @@ pub const CHUNKS: &[Input] = &[
     Repeat(b"", b"2\r\nhi\r\n0\r\n\r\n", b""),
 ];
 
+/// Of an application, for `/sr` and for batches.
+pub const OUTGOING: &[Input] = &[
+    // Ids of no bytes and of few, as text and as numbers; messages with none; depth; numbers without end.
+    Repeat(br#"{"OutgoingWebSocketMessages":[{"Message":{"Text":"x"},"ConnectionIds":["#, br#""","#, br#"""]}]}"#),
+    Repeat(br#"{"OutgoingWebSocketMessages":[{"Message":{"Text":"x"},"ConnectionIds":["#, b"[],", b"[]]}]}"),
+    Repeat(br#"{"OutgoingWebSocketMessages":[{"Message":{"Text":"x"},"ConnectionIds":[["#, b"1,", b"1]]}]}"),
+    Repeat(br#"{"OutgoingWebSocketMessages":["#, b"{},", b"{}]}"),
+    Repeat(br#"{"OutgoingWebSocketMessages":["#, br#"{"ConnectionIds":["AAAA"],"Message":{"Text":""}},"#, b"{}]}"),
+    Repeat(b"{\"x\":", b"[", b""),
+    Repeat(b"{\"x\":[", b"0,", b"0]}"),
+    Repeat(br#"{"message":{"text":"x"},"ids":["#, br#""","#, br#"""]}"#),
+    Repeat(br#"{"message":{"binary":""#, b"AAAA", br#""},"ids":["AAAA"]}"#),
+    Count("{", |n| format!("\"{n}\":{n},"), "\"ids\":[]}"),
+];
+
 pub const FRAMES: &[Input] = &[
     // Messages and fragments of one byte and of none, Pings between them.
     Repeat(b"", &[0x82, 0x81, 0, 0, 0, 0, 1], b""),

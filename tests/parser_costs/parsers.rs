@@ -8,6 +8,11 @@ use percore::internal::bridge::resp::Replies;
 use percore::internal::bridge::wire;
 use percore::internal::bus::list;
 use percore::internal::data::pool::Pool;
+use percore::internal::gateway::Rules as GatewayRules;
+use percore::internal::gateway::app::{Gateway, Manner};
+use percore::internal::gateway::codec::json::Json;
+use percore::internal::gateway::core::Core;
+use percore::internal::gateway::name::{Names, Serials};
 use percore::internal::protocol::client::{ClientHandshake, Offer};
 use percore::internal::protocol::content::{Content, Framing};
 use percore::internal::protocol::deflate::{Deflater, Inflater, Output};
@@ -25,6 +30,7 @@ use percore::{
     App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
     Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
 };
+use std::sync::Arc;
 
 /// A parser and its bounds.
 pub struct Parser {
@@ -213,6 +219,33 @@ pub const PARSERS: &[Parser] = &[
         once: 1 << 10,
     },
     Parser {
+        name: "gateway: /sr",
+        read: |bytes, _| gateway("POST", "/sr", bytes),
+        pieces: WHOLE,
+        hostile: inputs::OUTGOING,
+        allocated: 160,
+        held: 80,
+        once: 256 << 10,
+    },
+    Parser {
+        name: "gateway: a batch",
+        read: |bytes, _| gateway("POST", "/connections:batch", bytes),
+        pieces: WHOLE,
+        hostile: inputs::OUTGOING,
+        allocated: 240,
+        held: 120,
+        once: 256 << 10,
+    },
+    Parser {
+        name: "gateway: @connections",
+        read: |bytes, _| gateway("POST", "/@connections/AAAA", bytes),
+        pieces: WHOLE,
+        hostile: inputs::PLAIN,
+        allocated: 16,
+        held: 8,
+        once: 256 << 10,
+    },
+    Parser {
         name: "request with content",
         read: request_with_content,
         pieces: ANY,
@@ -240,7 +273,7 @@ fn deflate(bytes: &[u8], window_bits: u8) -> usize {
 }
 
 fn receive(bytes: &[u8], piece: usize) -> usize {
-    let rules = Rules { role: Role::Server, max_message: 1 << 20, pieces_from: None };
+    let rules = Rules { role: Role::Server, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
     let (mut receiver, mut scratch, mut pool) = (Receiver::with_deflate(None), Scratch::default(), Pool::default());
     let mut bytes = bytes.to_vec();
     for piece in bytes.chunks_mut(piece) {
@@ -341,6 +374,20 @@ fn request_with_content(bytes: &[u8], piece: usize) -> usize {
     for piece in bytes.chunks_mut(piece) {
         sessions.receive(key, piece);
     }
+    0
+}
+
+/// A request of an application with this content.
+fn gateway(method: &str, path: &str, bytes: &[u8]) -> usize {
+    let mut core = Core::new(GatewayRules::default(), Box::new(Json), 1);
+    core.place(Names::new("127.0.0.1:9465/sr", b"key"), Serials::new(0, 1 << 50));
+    let manner = Manner { max_message: 1 << 20, ..Manner::default() };
+    let app = Gateway::new(core, manner, |_| {}, Arc::default());
+    let settings = Settings { max_content: usize::MAX, ..Settings::default() };
+    let mut sessions = Sessions::new(app, settings, Log::new(None), 0, [0; 32]);
+    let key = sessions.accept_service(Peer::UNIX).expect("room for a connection");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", bytes.len());
+    sessions.receive(key, &mut [head.as_bytes(), bytes].concat());
     0
 }
 

@@ -16,7 +16,7 @@ fn stored(length: u8) -> Vec<u8> {
 }
 
 fn received(mut bytes: Vec<u8>, cut: usize) -> Result<usize, Violation> {
-    let rules = Rules { role: Role::Client, max_message: LIMIT, pieces_from: None };
+    let rules = Rules { role: Role::Client, max_message: LIMIT, max_frame: usize::MAX, pieces_from: None };
     let (mut receiver, mut scratch, mut pool) = (Receiver::with_deflate(None), Scratch::default(), Pool::default());
     let (first, second) = bytes.split_at_mut(cut);
     receiver.next(first, &rules, &mut scratch, &mut pool)?;

@@ -205,6 +205,7 @@ impl Core {
         assert_eq!((events, bytes), (self.waiting_events, self.waiting_bytes));
         assert_eq!(self.lines.values().filter(|line| line.gone.is_some()).count(), self.closed_lines);
         assert_eq!(self.places.len(), self.connections.len());
+        assert_eq!(self.connections.iter().map(|(_, one)| one.kept_bytes()).sum::<usize>(), self.kept_bytes);
         assert!(self.joins.keys().all(|serial| self.places.contains_key(serial)));
         assert_eq!(self.under_way.len(), self.origins.calls());
         assert_eq!(self.under_way.values().map(|(.., bytes)| bytes).sum::<usize>(), self.bytes_under_way);

@@ -4,6 +4,7 @@ use super::describe::Facts;
 use super::record::Deed;
 use super::{Delivered, Gateway, Shape};
 use crate::data::calendar::Utc;
+use crate::gateway::sigv4::{self, Denied};
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
@@ -22,6 +23,10 @@ pub fn connection_in(path: &str) -> Option<&str> {
 
 impl Gateway {
     pub(super) fn serve_aws(&mut self, name: &str, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
+        if let Err(denied) = self.check_signature(request, out) {
+            let (kind, message) = denied.error();
+            return Some(error(403, kind, message));
+        }
         let Some(name) = super::decoded(name) else {
             return Some(error(400, "BadRequestException", "Invalid connectionId"));
         };
@@ -41,6 +46,19 @@ impl Gateway {
             ),
         }
     }
+
+    /// Whoever has no signature was let in by the token, as other nodes are.
+    fn check_signature(&self, request: &Request<'_>, out: &Outbox) -> Result<(), Denied> {
+        match &self.manner.access_keys {
+            Some(keys) if is_signed(request) || !self.manner.has_token => keys.verify(request, out.unix_time()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a request has a signature, which is to be checked in place of a token.
+pub fn is_signed(request: &Request<'_>) -> bool {
+    connection_in(request.path()).is_some() && request.headers("authorization").any(sigv4::is_signature)
 }
 
 /// The answer to a POST or DELETE.

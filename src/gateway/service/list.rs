@@ -2,7 +2,7 @@
 //! worker, in the order of their slots, which is that of the numbers of connections.
 
 use super::record::{Record, channel};
-use super::{Gateway, PATIENCE, decoded, rest, too_many};
+use super::{Delivered, Gateway, PATIENCE, decoded, rest, too_many};
 use crate::gateway::labels::is_label;
 use crate::gateway::name::{Named, first_of, slot_of};
 use crate::outbox::Outbox;
@@ -32,22 +32,23 @@ impl Gateway {
     pub(super) fn serve_list(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let text = |name| request.query_value(name).map(|text| decoded(&text.replace('+', " ")).unwrap_or_default());
         let Some(label) = text("label").filter(|label| is_label(label)) else {
-            return Some(rest::error(400, "bad_label", "give label=NAME, of 128 bytes at most"));
+            return Some(rest::error(400, "bad_label", "give label=NAME, of 128 characters at most"));
         };
-        let Some(most) = text("limit").map_or(Some(PAGE), |limit| limit.parse().ok()) else {
-            return Some(rest::error(400, "bad_request", "limit is a number"));
+        let most = text("limit").map_or(Some(PAGE), |limit| limit.parse().ok());
+        let Some(most) = most.filter(|most| (1..=LONGEST_PAGE).contains(most)) else {
+            return Some(rest::error(400, "bad_request", "limit is a number from 1 to 1000"));
         };
         let after = match request.query_value("after").map(decoded).map(Option::unwrap_or_default) {
             None => 0,
             Some(id) => match self.core.read_name(&id) {
                 Named::Here(serial) => serial,
-                _ => return Some(rest::error(400, "bad_request", "after is the id that the page before gave as next")),
+                _ => return Some(rest::answer(Delivered::Forged)),
             },
         };
         if self.listings.len() >= super::MAX_JOBS {
             return Some(too_many());
         }
-        let (ticket, most) = (out.defer(request), most.clamp(1, LONGEST_PAGE));
+        let ticket = out.defer(request);
         let key = self.begin_wait(out.now() + PATIENCE);
         let listing = Listing { ticket, label, most, after, slot: slot_of(after), found: Vec::new() };
         self.go_on_listing(key, listing, out);

@@ -2,15 +2,17 @@
 //! common is `Job`, a request whose results come from other workers and nodes.
 
 mod aws;
-mod deliver;
+pub(super) mod deliver;
 mod describe;
 mod list;
+pub(super) mod nodes;
 mod outgoing;
 mod record;
 pub(super) mod relay;
 mod rest;
 mod sr;
 
+pub(super) use aws::is_signed;
 pub(super) use list::Listing;
 pub(super) use record::channel;
 
@@ -94,6 +96,14 @@ pub(super) struct Job {
     deadline: Duration,
 }
 
+impl Job {
+    /// What it keeps: names, and a result for each.
+    fn bytes(&self) -> usize {
+        let names: usize = self.names.iter().map(String::len).sum();
+        names + self.names.len() * size_of::<String>() + self.results.len()
+    }
+}
+
 impl Gateway {
     /// Answers a request on the service listener; `None` when nothing is there, or the answer comes later.
     pub(super) fn serve(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
@@ -118,7 +128,7 @@ impl Gateway {
                 let _ = out.publish(&channel(slot), crate::Kind::Binary, &[&bytes]);
             }
             Some(record::Record::Described { job, facts }) => {
-                let described = self.jobs.remove(&job).map(|job| (job.ticket, describe::answer(job.shape, facts)));
+                let described = self.take_job(job).map(|job| (job.ticket, describe::answer(job.shape, facts)));
                 if let Some((ticket, response)) = described {
                     out.answer(ticket, response);
                 }
@@ -150,6 +160,7 @@ impl Gateway {
             return None;
         }
         let key = self.begin_wait(job.deadline);
+        self.job_bytes += job.bytes();
         self.jobs.insert(key, job);
         Some(key)
     }
@@ -176,9 +187,15 @@ impl Gateway {
         }
     }
 
+    fn take_job(&mut self, key: u64) -> Option<Job> {
+        let job = self.jobs.remove(&key)?;
+        self.job_bytes -= job.bytes();
+        Some(job)
+    }
+
     /// Answers with what is known.
     fn end_job(&mut self, key: u64, out: &mut Outbox) {
-        let Some(job) = self.jobs.remove(&key) else { return };
+        let Some(job) = self.take_job(key) else { return };
         let mut results = job.results.into_iter().map(|result| result.unwrap_or(Delivered::Unreachable));
         let response = match job.shape {
             Shape::List => sr::list(job.names.iter().map(String::as_str).zip(results)),

@@ -109,6 +109,15 @@ object!(Body { "OutgoingWebSocketMessages" messages: Vec<Item>, });
 object!(Item { "ConnectionIds" ids: Vec<Bytes>, "Message" message: Message, });
 object!(Message { "Binary" binary: Bytes, "Text" text: String, });
 
+object!(Batch { "ids" ids: Vec<String>, "message" message: Message, });
+
+/// Names and the message of the content of `POST /connections:batch`; `None` when it is not of that form.
+pub fn read_batch(content: &[u8]) -> Option<(Vec<String>, Kind, Vec<u8>)> {
+    let Batch { ids, message: content } = serde_json::from_slice(content).ok()?;
+    let (kind, payload) = message(content?)?;
+    Some((ids?, kind, payload))
+}
+
 /// Bytes: base64, or numbers in a row, as Go reads them.
 struct Bytes(Vec<u8>);
 
@@ -185,6 +194,26 @@ mod tests {
             r#"{"OutgoingWebSocketMessages":[]}x"#,
         ] {
             assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn batches() {
+        let text = br#"{"ids":["a","b"],"message":{"text":"hi"}}"#;
+        assert_eq!(read_batch(text), Some((vec!["a".into(), "b".into()], Kind::Text, b"hi".to_vec())));
+        let binary = br#"{"ids":[],"message":{"binary":"AAE="}}"#;
+        assert_eq!(read_batch(binary), Some((Vec::new(), Kind::Binary, vec![0, 1])));
+        for bad in [
+            "",
+            "null",
+            "{}",
+            r#"{"ids":[1],"message":{"text":"a"}}"#,
+            r#"{"ids":[],"message":{}}"#,
+            r#"{"ids":[],"message":{"text":"a","binary":""}}"#,
+            r#"{"ids":null,"message":{"text":"a"}}"#,
+            r#"{"ids":[],"message":{"binary":"!"}}"#,
+        ] {
+            assert_eq!(read_batch(bad.as_bytes()), None, "{bad}");
         }
     }
 

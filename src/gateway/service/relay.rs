@@ -15,6 +15,8 @@ const PASSED_ON: [&str; 2] = ["x-amzn-errortype", "allow"];
 pub(in crate::gateway) struct Relay {
     ticket: Ticket,
     shape: Shape,
+    address: String,
+    bytes: usize,
 }
 
 impl Gateway {
@@ -26,7 +28,9 @@ impl Gateway {
         request: &Request<'_>,
         out: &mut Outbox,
     ) -> Option<Response> {
-        if hops(request) > 0 || self.relays.len() >= MAX_NODE_CALLS {
+        let bytes = request.content().len();
+        let may_go = hops(request) == 0 && self.relays.len() < MAX_NODE_CALLS;
+        if !may_go || !self.nodes.begin(&address, bytes, out.now()) {
             return Some(answer_one(shape, Delivered::Unreachable));
         }
         let key = self.next_node_call();
@@ -39,14 +43,17 @@ impl Gateway {
         headers.extend(media_type.map(|media_type| ("content-type".to_owned(), media_type.to_owned())));
         let post = Post { media_type: "", headers, body: request.content().to_vec() };
         let aim = Some((request.method().to_owned(), path));
-        (self.call)(Call { key, to: Callee::Node(address), aim, event_id: String::new(), post });
-        self.relays.insert(key, Relay { ticket: out.defer(request), shape });
+        let to = Callee::Node(address.clone());
+        (self.call)(Call { key, to, aim, event_id: String::new(), post });
+        self.relays.insert(key, Relay { ticket: out.defer(request), shape, address, bytes });
         None
     }
 
     /// The other node answered, or not. Returns what came if it was not of a relay.
     pub(in crate::gateway) fn relay_returned(&mut self, returned: Returned, out: &mut Outbox) -> Option<Returned> {
-        let Some(Relay { ticket, shape }) = self.relays.remove(&returned.key) else { return Some(returned) };
+        let Some(relay) = self.relays.remove(&returned.key) else { return Some(returned) };
+        let Relay { ticket, shape, address, bytes } = relay;
+        self.nodes.end(&address, bytes, matches!(returned.outcome, Outcome::Answered(_)), out.now());
         let response = match returned.outcome {
             Outcome::Answered(reply) if (200..600).contains(&reply.status) => {
                 let mut response = Response::new(reply.status);

@@ -15,7 +15,7 @@ use super::aws::timestamp;
 use super::deliver::{Sorted, hops};
 use super::describe::Facts;
 use super::record::Deed;
-use super::{Delivered, Gateway, Job, PATIENCE, Shape, decoded, sr, too_many};
+use super::{Delivered, Gateway, Job, PATIENCE, Shape, decoded, outgoing, sr, too_many};
 use crate::gateway::labels::is_label;
 use crate::gateway::name;
 use crate::gateway::rules::is_channel;
@@ -23,8 +23,6 @@ use crate::outbox::Outbox;
 use crate::protocol::close::may_be_sent;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -37,7 +35,7 @@ impl Gateway {
             (["connections"], "GET") => self.serve_list(request, out),
             (["connections", id, "labels", label], "PUT" | "DELETE") => {
                 if !is_label(label) {
-                    return Some(error(400, "bad_label", "a label is text of 128 bytes at most"));
+                    return Some(error(400, "bad_label", "a label is text of 128 characters at most"));
                 }
                 let deed = if request.method() == "PUT" { Deed::Label(label) } else { Deed::Unlabel(label) };
                 self.act_on_one(id, &deed, Shape::Rest, request, out)
@@ -77,7 +75,7 @@ impl Gateway {
     }
 
     fn serve_batch(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
-        let Some((names, kind, payload)) = read_batch(request.content()) else {
+        let Some((names, kind, payload)) = outgoing::read_batch(request.content()) else {
             let form = "give {\"ids\":[..],\"message\":{\"text\":..}}, or \"binary\" with base64";
             return Some(error(400, "bad_request", form));
         };
@@ -117,7 +115,7 @@ fn publish(channel: &str, request: &Request<'_>, out: &mut Outbox) -> Response {
 
 fn refuse_channel(channel: &str) -> Option<Response> {
     (!is_channel(channel)).then(|| {
-        error(400, "bad_channel", "a channel has a name of 255 bytes at most that does not begin with percore.")
+        error(400, "bad_channel", "a channel has a name of 255 characters at most that does not begin with percore.")
     })
 }
 
@@ -126,18 +124,6 @@ fn message(request: &Request<'_>) -> Kind {
     let is_binary = request.header("content-type").is_some_and(|kind| kind.starts_with("application/octet-stream"));
     let is_text = !is_binary && simdutf8::basic::from_utf8(request.content()).is_ok();
     if is_text { Kind::Text } else { Kind::Binary }
-}
-
-fn read_batch(content: &[u8]) -> Option<(Vec<String>, Kind, Vec<u8>)> {
-    let batch: Value = serde_json::from_slice(content).ok()?;
-    let ids = batch.get("ids")?.as_array()?.iter().map(|id| id.as_str().map(str::to_owned));
-    let message = batch.get("message")?;
-    let (kind, payload) = match (message.get("text"), message.get("binary")) {
-        (Some(text), None) => (Kind::Text, text.as_str()?.as_bytes().to_vec()),
-        (None, Some(binary)) => (Kind::Binary, STANDARD.decode(binary.as_str()?).ok()?),
-        _ => return None,
-    };
-    Some((ids.collect::<Option<_>>()?, kind, payload))
 }
 
 /// The answer to a request about one connection.
@@ -180,25 +166,6 @@ pub(super) fn json_of(status: u16, body: &Value) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn batches() {
-        let text = br#"{"ids":["a","b"],"message":{"text":"hi"}}"#;
-        assert_eq!(read_batch(text), Some((vec!["a".into(), "b".into()], Kind::Text, b"hi".to_vec())));
-        let binary = br#"{"ids":[],"message":{"binary":"AAE="}}"#;
-        assert_eq!(read_batch(binary), Some((Vec::new(), Kind::Binary, vec![0, 1])));
-        for bad in [
-            "",
-            "null",
-            "{}",
-            r#"{"ids":[1],"message":{"text":"a"}}"#,
-            r#"{"ids":[],"message":{}}"#,
-            r#"{"ids":[],"message":{"text":"a","binary":""}}"#,
-            r#"{"ids":[],"message":{"binary":"!"}}"#,
-        ] {
-            assert_eq!(read_batch(bad.as_bytes()), None, "{bad}");
-        }
-    }
 
     #[test]
     fn parts_of_a_path() {

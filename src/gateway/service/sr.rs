@@ -3,10 +3,10 @@
 use super::deliver::{Sorted, hops};
 use super::record::Deed;
 use super::{Delivered, Gateway, Job, PATIENCE, Shape, outgoing};
+use crate::gateway::codec::json::write_string;
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use serde_json::Value;
-use serde_json::json;
 
 impl Gateway {
     /// Answers 200 at once, as old nodes wait for it no longer than half a second. Who accepts JSON is told what became of each
@@ -57,9 +57,14 @@ impl Gateway {
 
 /// The results of a request, in the order of its names.
 pub fn list<'a>(results: impl Iterator<Item = (&'a str, Delivered)>) -> Response {
-    let results = results.map(|(name, result)| json!({"id": name, "result": result.word()}));
-    let body = json!({"results": results.collect::<Vec<_>>()});
-    Response::new(200).content("application/json", body.to_string())
+    let mut body = String::from(r#"{"results":["#);
+    for (place, (name, result)) in results.enumerate() {
+        body.push_str(if place == 0 { r#"{"id":"# } else { r#",{"id":"# });
+        write_string(&mut body, name);
+        body.extend([r#","result":""#, result.word(), r#""}"#]);
+    }
+    body.push_str("]}");
+    Response::new(200).content("application/json", body)
 }
 
 /// Reads such a list from another node. One of websocket-service tells nothing: then all is taken for queued.
@@ -88,6 +93,10 @@ mod tests {
         let text = String::from_utf8(body).expect("text");
         let (_, json) = text.split_once("\r\n\r\n").expect("content");
         assert_eq!(read_results(json.as_bytes(), 5), results);
+        let strange = list([("\"\\\u{1}ü", Delivered::Gone)].into_iter()).encode(true, false, "D");
+        let text = String::from_utf8(strange).expect("text");
+        let (_, json) = text.split_once("\r\n\r\n").expect("content");
+        assert_eq!(serde_json::from_str::<Value>(json).expect("JSON")["results"][0]["id"], "\"\\\u{1}ü");
         for other in ["", "null", "{}", r#"{"results":[]}"#, r#"{"results":[{"result":"?"}]}"#] {
             assert_eq!(read_results(other.as_bytes(), 1), [Delivered::Queued], "{other}");
         }

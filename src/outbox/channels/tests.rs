@@ -54,7 +54,7 @@ fn write(outbox: &mut Outbox, rooms: [usize; CONNECTIONS as usize], got: &mut [V
 
 /// The messages in what a connection got.
 fn read(index: u32, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
-    let rules = Rules { role: Role::Client, max_message: 1 << 20, pieces_from: None };
+    let rules = Rules { role: Role::Client, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
     let (mut scratch, mut pool) = (Scratch::default(), crate::data::pool::Pool::default());
     let mut receiver = match agreement(index) {
         Some(agreed) => Receiver::with_deflate(agreed.server_takeover.then(|| Box::new(Inflater::new()))),
