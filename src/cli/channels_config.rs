@@ -1,6 +1,7 @@
 //! The configuration file of `serve channels`, in TOML: what may be done on which channel. An error names the line.
 
 use super::units::{bytes, duration};
+use crate::pubsub::pusher::PusherApp;
 use crate::pubsub::rules::{Namespace, Rules};
 use std::borrow::Cow;
 use std::fmt;
@@ -63,8 +64,18 @@ pub fn read(text: &str) -> Result<Rules, Mistake> {
             "client" => {
                 reader.fields(reader.table(key, value)?, |field, value| of_clients(&mut rules, field, value))?
             }
+            "pusher" => {
+                let (id, secret) = (String::new(), String::new());
+                let mut app = PusherApp { id, key: String::new(), secret, client_events: false };
+                reader.fields(reader.table(key, value)?, |field, value| of_pusher(&mut app, field, value))?;
+                if app.id.is_empty() || app.key.is_empty() || app.secret.is_empty() {
+                    return Err(reader.mistake(key.span(), "pusher: give app_id, key and secret".to_owned()));
+                }
+                rules.pusher = Some(app);
+            }
             other => {
-                let what = format!("unknown table '{other}': there are channels, namespaces, limits and client");
+                let what =
+                    format!("unknown table '{other}': there are channels, namespaces, limits, client and pusher");
                 return Err(reader.mistake(key.span(), what));
             }
         }
@@ -180,6 +191,20 @@ fn of_clients(rules: &mut Rules, field: &str, value: &DeValue<'_>) -> Option<Res
     Some(set)
 }
 
+fn of_pusher(app: &mut PusherApp, field: &str, value: &DeValue<'_>) -> Option<Result<(), Unfit>> {
+    let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let word =
+        || value.as_str().filter(is_word).map(str::to_owned).ok_or("give a word of letters, digits, - and _".into());
+    let set = match field {
+        "app_id" => word().map(|id| app.id = id),
+        "key" => word().map(|key| app.key = key),
+        "secret" => word().map(|secret| app.secret = secret),
+        "client_events" => flag(value).map(|on| app.client_events = on),
+        _ => return None,
+    };
+    Some(set)
+}
+
 fn flag(value: &DeValue<'_>) -> Result<bool, Unfit> {
     value.as_bool().ok_or_else(|| "give true or false".into())
 }
@@ -237,6 +262,8 @@ mod tests {
             ("[channels]\npresence = true\npresence = false\n", 3, "duplicate"),
             ("[limits]\npublication = \"many\"\n", 2, "publication"),
             ("[client]\nfast = true\n", 2, "unknown key"),
+            ("[client]\n[pusher]\nkey = \"a\"\n", 2, "app_id, key and secret"),
+            ("[pusher]\nkey = \"a/b\"\n", 2, "letters"),
         ] {
             let mistake = read(text).expect_err(text);
             assert!(mistake.line == line && mistake.what.contains(part), "{text}: {mistake}");

@@ -16,6 +16,7 @@ mod bus_presence;
 mod channels;
 mod channels_api;
 mod channels_hostile;
+mod channels_pusher;
 mod channels_sdk;
 mod channels_tokens;
 mod chat;

@@ -327,6 +327,7 @@ impl Channels {
         let info = client.describe(subscription.and_then(|subscription| subscription.info.as_deref()));
         let post = Post { data: &data, info: Some(&info), ..Post::default() };
         self.engine.publish(channel, rules, post, out)?;
+        self.pass_on_to_pusher(channel, &data, out);
         Ok(())
     }
 
