@@ -151,10 +151,10 @@ fn of_namespace(namespace: &mut Namespace, field: &str, value: &DeValue<'_>) -> 
         "presence" => flag(value).map(|on| namespace.presence = on),
         "join_leave" => flag(value).map(|on| namespace.join_leave = on),
         "force_push_join_leave" => flag(value).map(|on| namespace.force_push_join_leave = on),
-        "leave_hold" => time(value).and_then(|time| match time <= Duration::from_secs(10) {
-            true => Ok(namespace.leave_hold = time),
-            false => Err("10s at most".to_owned()),
-        }),
+        "leave_hold" => match time(value) {
+            Ok(hold) if hold > Duration::from_secs(10) => Err("10s at most".to_owned()),
+            hold => hold.map(|hold| namespace.leave_hold = hold),
+        },
         "allow_subscribe_for_client" => flag(value).map(|on| namespace.subscribe_for_client = on),
         "allow_subscribe_for_anonymous" => flag(value).map(|on| namespace.subscribe_for_anonymous = on),
         "allow_user_limited_channels" => flag(value).map(|on| namespace.user_limited = on),

@@ -113,11 +113,14 @@ impl Post<'_> {
     }
 }
 
+/// Where the channel stood, and what was published since, if that is all there.
+type Answer = (Position, Option<Rc<str>>);
+
 /// What was given to clients that came back in this pass, by channel and offset.
 #[derive(Default)]
 struct Answers {
     pass: Duration,
-    by_position: HashMap<(Rc<str>, u64), (Position, Option<Rc<str>>)>,
+    by_position: HashMap<(Rc<str>, u64), Answer>,
     bytes: usize,
 }
 
