@@ -14,6 +14,7 @@ use crate::jwt::Verifier;
 use crate::os::listener::ListenAddr;
 use crate::outbox::SlowConsumer;
 use crate::pubsub::app::{Channels, PATH, SUBPROTOCOL};
+use crate::pubsub::pusher::Pusher;
 use crate::pubsub::rules::Rules;
 use crate::pubsub::tokens::Tokens;
 use crate::supervisor::ListenPattern;
@@ -112,7 +113,7 @@ impl ChannelsFlags {
             }
         }
         // Without a word about who may do what, on this machine, everyone may do everything.
-        let has_rules = verifier.is_some() || rules.allows_anonymous;
+        let has_rules = verifier.is_some() || rules.allows_anonymous || rules.pusher.is_some();
         let mut public = None;
         for pattern in &checked.listen {
             if is_public(&first(pattern, "listen")?) {
@@ -138,6 +139,7 @@ impl ChannelsFlags {
             rules.namespaces.values_mut().for_each(|namespace| *namespace = namespace.open_to_all());
         }
         check_history(&rules, &checked)?;
+        checked.settings.upgrade.paths.extend(rules.pusher.as_ref().map(Pusher::path));
         checked.service = self.service_listen;
         checked.settings.max_content = self.max_content;
         checked.settings.app_guards_service = api_key.is_some();

@@ -1,6 +1,7 @@
 //! The configuration file of `serve channels`, in TOML: what may be done on which channel. An error names the line.
 
 use super::units::{bytes, duration};
+use crate::pubsub::pusher::PusherApp;
 use crate::pubsub::rules::{Namespace, Rules};
 use std::borrow::Cow;
 use std::fmt;
@@ -63,8 +64,18 @@ pub fn read(text: &str) -> Result<Rules, Mistake> {
             "client" => {
                 reader.fields(reader.table(key, value)?, |field, value| of_clients(&mut rules, field, value))?
             }
+            "pusher" => {
+                let (id, secret) = (String::new(), String::new());
+                let mut app = PusherApp { id, key: String::new(), secret, client_events: false };
+                reader.fields(reader.table(key, value)?, |field, value| of_pusher(&mut app, field, value))?;
+                if app.id.is_empty() || app.key.is_empty() || app.secret.is_empty() {
+                    return Err(reader.mistake(key.span(), "pusher: give app_id, key and secret".to_owned()));
+                }
+                rules.pusher = Some(app);
+            }
             other => {
-                let what = format!("unknown table '{other}': there are channels, namespaces, limits and client");
+                let what =
+                    format!("unknown table '{other}': there are channels, namespaces, limits, client and pusher");
                 return Err(reader.mistake(key.span(), what));
             }
         }
@@ -140,10 +151,10 @@ fn of_namespace(namespace: &mut Namespace, field: &str, value: &DeValue<'_>) -> 
         "presence" => flag(value).map(|on| namespace.presence = on),
         "join_leave" => flag(value).map(|on| namespace.join_leave = on),
         "force_push_join_leave" => flag(value).map(|on| namespace.force_push_join_leave = on),
-        "leave_hold" => time(value).and_then(|time| match time <= Duration::from_secs(10) {
-            true => Ok(namespace.leave_hold = time),
-            false => Err("10s at most".to_owned()),
-        }),
+        "leave_hold" => match time(value) {
+            Ok(hold) if hold > Duration::from_secs(10) => Err("10s at most".to_owned()),
+            hold => hold.map(|hold| namespace.leave_hold = hold),
+        },
         "allow_subscribe_for_client" => flag(value).map(|on| namespace.subscribe_for_client = on),
         "allow_subscribe_for_anonymous" => flag(value).map(|on| namespace.subscribe_for_anonymous = on),
         "allow_user_limited_channels" => flag(value).map(|on| namespace.user_limited = on),
@@ -175,6 +186,20 @@ fn of_clients(rules: &mut Rules, field: &str, value: &DeValue<'_>) -> Option<Res
         "pong_timeout" => time(value).map(|time| times.pong = time),
         "connect_timeout" => time(value).map(|time| times.connect = time),
         "expiry_grace" => time(value).map(|time| times.grace = time),
+        _ => return None,
+    };
+    Some(set)
+}
+
+fn of_pusher(app: &mut PusherApp, field: &str, value: &DeValue<'_>) -> Option<Result<(), Unfit>> {
+    let is_word = |text: &&str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let word =
+        || value.as_str().filter(is_word).map(str::to_owned).ok_or("give a word of letters, digits, - and _".into());
+    let set = match field {
+        "app_id" => word().map(|id| app.id = id),
+        "key" => word().map(|key| app.key = key),
+        "secret" => word().map(|secret| app.secret = secret),
+        "client_events" => flag(value).map(|on| app.client_events = on),
         _ => return None,
     };
     Some(set)
@@ -237,6 +262,8 @@ mod tests {
             ("[channels]\npresence = true\npresence = false\n", 3, "duplicate"),
             ("[limits]\npublication = \"many\"\n", 2, "publication"),
             ("[client]\nfast = true\n", 2, "unknown key"),
+            ("[client]\n[pusher]\nkey = \"a\"\n", 2, "app_id, key and secret"),
+            ("[pusher]\nkey = \"a/b\"\n", 2, "letters"),
         ] {
             let mistake = read(text).expect_err(text);
             assert!(mistake.line == line && mistake.what.contains(part), "{text}: {mistake}");

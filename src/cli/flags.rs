@@ -33,7 +33,7 @@ pub struct ServerFlags {
     #[arg(
         long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' in it stands for the number \
         of a worker, from 0: each then has an address of its own; else they share a port, which nobody else may have \
-        [default: 127.0.0.1:8080, for chat port 9001, or 0.0.0.0:$PORT where PORT is set]"
+        [default: 127.0.0.1:8080, for chat port 9001, for channels 8000, or 0.0.0.0:$PORT where PORT is set]"
     )]
     listen: Vec<String>,
     /// Connections that may wait to be accepted (the kernel's somaxconn bounds it)
@@ -102,12 +102,12 @@ pub struct ServerFlags {
     #[arg(help_heading = "Proxies")]
     max_connections_per_ip: u32,
 
-    /// Path that upgrades; repeatable [default: / and /ws, for chat /websockets]
+    /// Path that upgrades; repeatable [default: / and /ws, for chat /websockets, for channels /connection/websocket]
     #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
     path: Vec<String>,
     // The line is read in a terminal, where brackets around the URL would only be in the way.
     #[allow(rustdoc::bare_urls)]
-    /// Origin that may connect, as in https://example.org, 'same' for the host itself, or 'any'; repeatable [default: any, for chat same]
+    /// Origin that may connect, as in https://example.org, 'same' for the host itself, or 'any'; repeatable [default: any, for chat and channels same]
     #[arg(long, env = "PERCORE_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = "Upgrade")]
     origin: Vec<String>,
     /// Subprotocol spoken here; repeatable; the client's order decides

@@ -12,7 +12,7 @@ pub(super) struct LimitFlags {
     #[arg(long, env = "PERCORE_RATE_MESSAGES", value_name = "N", help_heading = "Limits")]
     #[arg(
         long_help = "Messages and HTTP requests a second that a connection may send; twice as many at once. Beyond it \
-        nothing is read from it for a while, and nothing is lost; 0 for any number [default: 0, for chat 200, for ticker 20]"
+        nothing is read from it for a while, and nothing is lost; 0 for any number [default: 0, for chat and channels 200, for ticker 20]"
     )]
     rate_messages: Option<u32>,
     /// Bytes a second that a connection may send, after decompression, before it has to wait; 0 for any number
@@ -20,7 +20,7 @@ pub(super) struct LimitFlags {
     #[arg(
         long_help = "Payload bytes a second that a connection may send, after decompression; twice as many at once. Beyond it \
         nothing is read from it for a while, and nothing is lost; 0 for any number \
-        [default: 0, for chat 256K, for ticker 64K]"
+        [default: 0, for chat and channels 256K, for ticker 64K]"
     )]
     rate_bytes: Option<usize>,
     /// Bytes a second that a channel carries to each subscriber, of all that clients publish; 0 for any number
@@ -28,7 +28,7 @@ pub(super) struct LimitFlags {
     #[arg(
         long_help = "Bytes a second that a channel carries to each subscriber, of all that clients publish there; to more than 64 \
         subscribers as much in all as to 64. Divided among the workers. Beyond it clients that publish take turns, and nothing is \
-        lost; 0 for any number [default: 0, for chat 1M]"
+        lost; 0 for any number [default: 0, for chat and channels 1M]"
     )]
     rate_channel: Option<usize>,
     /// Memory that all connections may take, of all workers together; 0 for any amount [default: half of what there is]

@@ -134,6 +134,8 @@ impl Channels {
         let channel = self.place(name);
         let own = self.subscriptions.entry(key).or_default();
         let Err(at) = own.binary_search_by_key(&channel, |subscription| subscription.channel) else { return false };
+        // Most connections are on one channel, and there may be very many of them.
+        own.reserve_exact(usize::from(own.is_empty()));
         let subscribers = &mut self.slab[channel as usize].subscribers;
         own.insert(at, Subscription { channel, place: subscribers.len() as u32, member: None });
         subscribers.push(key);

@@ -4,6 +4,7 @@
 use super::centrifuge::Shares;
 use super::codes::{Disconnect, Unsubscribe};
 use super::engine::{Engine, channel_of};
+use super::pusher::Pusher;
 use super::rules::Rules;
 use super::tokens::Tokens;
 use crate::app::App;
@@ -20,6 +21,7 @@ use crate::protocol::message::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Where clients of the Centrifuge protocol connect.
@@ -35,6 +37,15 @@ pub(super) struct Newcomer {
     takes_pings: bool,
 }
 
+/// Which protocol the client of a connection speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Front {
+    /// That of Centrifugo.
+    Centrifuge,
+    /// That of Pusher.
+    Pusher,
+}
+
 /// The app.
 pub struct Channels {
     pub(super) engine: Engine,
@@ -48,6 +59,10 @@ pub struct Channels {
     pub(super) api_key: Option<String>,
     /// What this process is called among others.
     pub(super) name: String,
+    /// The name of all users that have none.
+    pub(super) nobody: Rc<str>,
+    /// The second front, if there is one.
+    pub(super) pusher: Option<Pusher>,
     /// Whether we hear what backends ask other workers.
     pub(super) listens: bool,
     wheel: Wheel,
@@ -60,6 +75,7 @@ impl Channels {
         let (mut of_epochs, mut name) = ([0; 32], [0; 16]);
         random.fill_bytes(&mut of_epochs);
         random.fill_bytes(&mut name);
+        let pusher = rules.pusher.clone().map(Pusher::new);
         Channels {
             engine: Engine::new(rules, of_epochs),
             tokens,
@@ -69,6 +85,8 @@ impl Channels {
             waiting: HashMap::new(),
             api_key: None,
             name: uuid::Builder::from_random_bytes(name).into_uuid().to_string(),
+            nobody: "".into(),
+            pusher,
             listens: false,
             wheel: Wheel::new(),
         }
@@ -160,7 +178,7 @@ impl Channels {
 }
 
 impl App for Channels {
-    type Connection = ();
+    type Connection = Front;
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
         if request.is_service() { usize::MAX } else { 0 }
@@ -168,7 +186,7 @@ impl App for Channels {
 
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         if request.is_service() {
-            return self.serve(request, out);
+            return self.serve(request, out).or_else(|| self.serve_pusher(request, out));
         }
         let is_protobuf = |value: Option<&str>| value == Some("protobuf");
         let wants_other = is_protobuf(request.query_value("format"))
@@ -178,22 +196,31 @@ impl App for Channels {
         (request.path() == PATH && wants_other).then(|| Response::text(400, line))
     }
 
-    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) {
+    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Front {
+        if self.pusher.as_ref().is_some_and(|pusher| pusher.is_path(request.path())) {
+            self.open_pusher(id, out);
+            return Front::Pusher;
+        }
         let takes_pings = request.query_value("cf_ws_frame_ping_pong") != Some("true");
         self.waiting.insert(id.index, Newcomer { id, takes_pings });
         self.arm_at(id.index, out.now() + self.engine.rules.times.connect, out);
+        Front::Centrifuge
     }
 
-    fn on_message(&mut self, id: ConnectionId, (): &mut (), mut message: Message<'_>, out: &mut Outbox) {
+    fn on_message(&mut self, id: ConnectionId, front: &mut Front, mut message: Message<'_>, out: &mut Outbox) {
         // Also in a binary frame.
-        match simdutf8::basic::from_utf8(message.payload()) {
-            Ok(text) => self.hear(id, text, out),
-            Err(_) => self.end(id, Disconnect::BadRequest, out),
+        match (simdutf8::basic::from_utf8(message.payload()), front) {
+            (Ok(text), Front::Centrifuge) => self.hear(id, text, out),
+            (Ok(text), Front::Pusher) => self.hear_pusher(id, text, out),
+            (Err(_), _) => self.end(id, Disconnect::BadRequest, out),
         }
         self.engine.show(out);
     }
 
-    fn on_close(&mut self, id: ConnectionId, (): (), _: &CloseReason, out: &mut Outbox) {
+    fn on_close(&mut self, id: ConnectionId, front: Front, _: &CloseReason, out: &mut Outbox) {
+        if let (Front::Pusher, Some(pusher)) = (front, &mut self.pusher) {
+            return pusher.closed(id.index);
+        }
         self.waiting.remove(&id.index);
         self.wheel.cancel(id.index);
         self.engine.closed(id);
@@ -205,8 +232,9 @@ impl App for Channels {
     }
 
     fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
-        if let Some(channel) = channel_of(change.channel) {
-            self.engine.tell_others(channel, change.member, change.entered, out);
+        match channel_of(change.channel) {
+            Some(channel) => self.engine.tell_others(channel, change.member, change.entered, out),
+            None => self.pusher_presence(change.channel, change.member, change.entered, out),
         }
     }
 
@@ -218,7 +246,9 @@ impl App for Channels {
             self.look_at(index, out);
         }
         self.engine.expire(now, out);
+        self.expire_pusher(now, out);
         self.engine.show(out);
-        [self.wheel.next_deadline(), self.engine.next_deadline()].into_iter().flatten().min()
+        let held = self.pusher.as_ref().and_then(Pusher::next_deadline);
+        [self.wheel.next_deadline(), self.engine.next_deadline(), held].into_iter().flatten().min()
     }
 }

@@ -6,6 +6,8 @@
 use crate::data::id::ConnectionId;
 use crate::data::rate::Bucket;
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,13 +28,41 @@ pub struct Subscription {
     pub is_server_side: bool,
 }
 
+/// By which others know a client: a UUID that begins with the connection's index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Name([u8; 36]);
+
+impl Name {
+    /// A name for the client of a connection, of random bytes but for the index in front.
+    pub fn new(id: ConnectionId, mut random: [u8; 16]) -> Name {
+        random[..4].copy_from_slice(&id.index.to_be_bytes());
+        let mut text = [0; 36];
+        uuid::Builder::from_custom_bytes(random).into_uuid().hyphenated().encode_lower(&mut text);
+        Name(text)
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
 /// A connected client.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The connection.
     pub id: ConnectionId,
-    /// By which others know it: a UUID that begins with the connection's index.
-    pub name: Rc<str>,
+    /// By which others know it.
+    pub name: Name,
     /// The user that it speaks for; empty for nobody that is known.
     pub user: Rc<str>,
     /// What the token says of the user, as JSON.
@@ -50,7 +80,7 @@ pub struct Client {
 
 impl Client {
     /// A client on no channel.
-    pub fn new(id: ConnectionId, name: Rc<str>, user: Rc<str>, info: Option<Rc<str>>) -> Client {
+    pub fn new(id: ConnectionId, name: Name, user: Rc<str>, info: Option<Rc<str>>) -> Client {
         let (commands, subscriptions) = (Bucket::default(), Vec::new());
         Client { id, name, user, info, expires: None, commands, next_ping: None, pong_by: None, subscriptions }
     }
@@ -170,12 +200,6 @@ impl Clients {
     }
 }
 
-/// A name for the client of a connection: a UUID of 16 random bytes, but for the index in front.
-pub fn name_of(id: ConnectionId, mut random: [u8; 16]) -> Rc<str> {
-    random[..4].copy_from_slice(&id.index.to_be_bytes());
-    uuid::Builder::from_custom_bytes(random).into_uuid().to_string().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +209,7 @@ mod tests {
     }
 
     fn client(index: u32, user: &str) -> Client {
-        Client::new(id(index), name_of(id(index), [index as u8; 16]), user.into(), None)
+        Client::new(id(index), Name::new(id(index), [index as u8; 16]), user.into(), None)
     }
 
     #[test]
@@ -197,7 +221,7 @@ mod tests {
         assert_eq!(clients.count(), (4, 2));
         assert_eq!(clients.of("ann", ""), [0, 3]);
         assert_eq!(clients.of("", ""), [0; 0]);
-        let name = name_of(id(200_000), [200_000u32 as u8; 16]);
+        let name = Name::new(id(200_000), [200_000u32 as u8; 16]);
         assert_eq!(name.len(), 36);
         assert_eq!(
             (clients.of("ben", &name), clients.of("", &name), clients.of("ann", &name)),

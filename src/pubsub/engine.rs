@@ -113,11 +113,14 @@ impl Post<'_> {
     }
 }
 
+/// Where the channel stood, and what was published since, if that is all there.
+type Answer = (Position, Option<Rc<str>>);
+
 /// What was given to clients that came back in this pass, by channel and offset.
 #[derive(Default)]
 struct Answers {
     pass: Duration,
-    by_position: HashMap<(Rc<str>, u64), (Position, Option<Rc<str>>)>,
+    by_position: HashMap<(Rc<str>, u64), Answer>,
     bytes: usize,
 }
 
@@ -185,7 +188,7 @@ impl Engine {
         if client.subscriptions().len() >= most {
             return Err(Error::LimitExceeded);
         }
-        let (id, description) = (client.id, client.describe(wanted.info.as_deref()));
+        let (id, description) = (client.id, rules.lists_clients().then(|| client.describe(wanted.info.as_deref())));
         let is_recoverable = rules.has_history() && (rules.force_recovery || wanted.is_recoverable);
         let is_positioned = rules.has_history() && (is_recoverable || rules.force_positioning || wanted.is_positioned);
         let hears_others = rules.join_leave && (rules.force_push_join_leave || wanted.hears_others);
@@ -216,9 +219,9 @@ impl Engine {
         if let Some(client) = self.clients.get_mut(index) {
             client.add(Subscription { channel: name, info, expires, is_positioned, hears_others, is_server_side });
         }
-        match rules.lists_clients() {
-            true => out.subscribe_as(id, &publications_of(channel), &description),
-            false => out.subscribe(id, &publications_of(channel)),
+        match description {
+            Some(description) => out.subscribe_as(id, &publications_of(channel), &description),
+            None => out.subscribe(id, &publications_of(channel)),
         };
         if hears_others {
             out.subscribe(id, &others_of(channel));

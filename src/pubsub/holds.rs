@@ -31,8 +31,8 @@ pub struct Holds {
 }
 
 fn who(channel: &str, description: &str) -> Who {
-    let [client, user] = fields::read(description, ["client", "user"]).unwrap_or_default();
-    let user = string(user).filter(|user| !user.is_empty());
+    let [client, user, user_id] = fields::read(description, ["client", "user", "user_id"]).unwrap_or_default();
+    let user = string(user.or(user_id)).filter(|user| !user.is_empty());
     // A quote stands in no user's name that is written like a client's.
     let name = user.map_or_else(|| client.map_or("", |client| client.get()).to_owned(), |user| format!("u{user}"));
     (channel.into(), name.into())

@@ -2,7 +2,7 @@
 //!
 //! [`engine`] is what holds it together: who is subscribed to what, and what is published; [`streams`] is the history,
 //! [`rules`] what may be done on which channel, [`clients`] who is connected. Clients speak [`centrifuge`]; backends ask by HTTP
-//! ([`api`]). [`app`] ties them to the outbox. None of it knows a socket or a clock.
+//! (`api`). [`pusher`] is a second front for both. [`app`] ties them to the outbox. None of it knows a socket or a clock.
 
 mod api;
 pub mod app;
@@ -13,6 +13,7 @@ pub mod engine;
 mod holds;
 pub mod idempotency;
 pub mod json;
+pub mod pusher;
 pub mod rules;
 pub mod streams;
 pub mod tokens;

@@ -5,6 +5,7 @@
 //! `dialog#1,2`.
 
 use super::codes::Error;
+use super::pusher::PusherApp;
 use super::streams::{Keep, Most};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -171,6 +172,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Times.
     pub times: Times,
+    /// The app of the second front, if there is one.
+    pub pusher: Option<PusherApp>,
     /// Nobody needs a token.
     pub is_insecure: bool,
     /// Whoever has no token may connect without a name.

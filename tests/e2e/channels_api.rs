@@ -1,8 +1,9 @@
 //! The HTTP API of `serve channels`, as backends see it.
 
 use crate::common::channels::{Hub, command, token};
-use crate::common::{Client, TempDir, eventually};
+use crate::common::{Client, TempDir, eventually, process};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 #[test]
 fn the_key_is_asked_for() {
@@ -137,17 +138,55 @@ fn backends_act_on_users() {
     assert_eq!(ben.ended().0, 3005);
 }
 
+/// How many clients each worker has, in the order of the workers.
+fn clients_of_workers(admin: SocketAddr) -> Vec<u64> {
+    let text = Client::connect(admin).get("/metrics").body;
+    let lines = text.lines().filter(|line| line.starts_with("percore_channels_clients{"));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect()
+}
+
+/// Clients of a worker that is killed are told to be gone, by all others.
+#[test]
+fn a_killed_worker_takes_its_clients_along() {
+    let (hub, _folder) = hub_of_users(&["--workers", "2", "--admin", "127.0.0.1:0", "--presence"]);
+    let admin = hub.server.admin();
+    let place = |clients: Vec<u64>| clients.iter().position(|count| *count > 0);
+    let token = token(&json!({"sub": "ann"}));
+    let mut ann = hub.client_by(&token);
+    let mut own = None;
+    eventually("the worker of the first client", || {
+        own = place(clients_of_workers(admin));
+        own.is_some()
+    });
+    ann.subscribe("room", &json!({"join_leave": true}));
+    let mut others = Vec::new();
+    eventually("a client on the other worker", || {
+        let mut speaker = hub.client_by(&token);
+        speaker.subscribe("room", &json!({}));
+        others.push(speaker);
+        clients_of_workers(admin).iter().all(|count| *count > 0)
+    });
+    let there = others.last().expect("one at least").name.clone();
+    let workers = process::children(hub.server.child().id());
+    process::signal(workers[1 - own.expect("just found")], "KILL");
+    loop {
+        let told = ann.hear();
+        if told["push"]["leave"]["info"]["client"] == there {
+            break;
+        }
+        assert!(told["push"].get("join").is_some(), "{told}");
+    }
+    let presence = hub.result("presence", &json!({"channel": "room"}));
+    assert!(presence["presence"].get(&there).is_none() && presence["presence"].get(&ann.name).is_some(), "{presence}");
+}
+
 /// Without a history several workers are one service.
 #[test]
 fn workers_are_one_service() {
     let flags = ["--workers", "2", "--admin", "127.0.0.1:0"];
     let (hub, _folder) = hub_of_users(&flags);
     let admin = hub.server.admin();
-    let clients = || -> Vec<u64> {
-        let text = Client::connect(admin).get("/metrics").body;
-        let lines = text.lines().filter(|line| line.starts_with("percore_channels_clients{"));
-        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect()
-    };
+    let clients = || clients_of_workers(admin);
     let ann = token(&json!({"sub": "ann"}));
     let mut all = Vec::new();
     eventually("clients on both workers", || {

@@ -80,7 +80,7 @@ fn completed_by_bash(words: &[&str]) -> Vec<String> {
 #[test]
 fn bash_completes_commands_and_flags() {
     assert_eq!(completed_by_bash(&["percore", "ser"]), ["serve"]);
-    assert_eq!(completed_by_bash(&["percore", "serve", "ch"]), ["chat"]);
+    assert_eq!(completed_by_bash(&["percore", "serve", "cha"]), ["chat", "channels"]);
     assert_eq!(completed_by_bash(&["percore", "serve", "chat", "--dem"]), ["--demo"]);
     assert_eq!(completed_by_bash(&["percore", "serve", "echo", "--slow-consumer", "d"]), ["drop"]);
     // What only a supervisor runs is offered to nobody.

@@ -9,6 +9,7 @@ mod publishing;
 use super::app::Channels;
 use super::centrifuge::command::Malformed;
 use super::codes::Error;
+use crate::apps::fields;
 use crate::data::record::Record;
 use crate::outbox::Outbox;
 use crate::protocol::bearer::is_same;
@@ -92,11 +93,10 @@ impl Channels {
     fn call(&mut self, method: &str, params: &str, out: &mut Outbox) -> Result<String, Fault> {
         if matches!(method, "subscribe" | "unsubscribe" | "disconnect" | "refresh") {
             self.act(method, params, out)?;
-            if out.participant().is_some() {
-                let parts = [method.as_bytes(), b" ", params.as_bytes()];
-                out.publish(CONTROL, Kind::Binary, &parts).map_err(|_| Error::LimitExceeded)?;
-            }
-            return Ok("{}".to_owned());
+            return match self.tell_others(method, params, out) {
+                true => Ok("{}".to_owned()),
+                false => Err(Error::LimitExceeded.into()),
+            };
         }
         match method {
             "publish" => self.publish_one(params, out),
@@ -110,6 +110,12 @@ impl Channels {
             "info" => Ok(self.describe_nodes(out)),
             _ => Err(Error::MethodNotFound.into()),
         }
+    }
+
+    /// Tells other workers, if there are any, what was asked here. Returns whether it could be told.
+    pub(super) fn tell_others(&mut self, method: &str, params: &str, out: &mut Outbox) -> bool {
+        let parts = [method.as_bytes(), b" ", params.as_bytes()];
+        out.participant().is_none() || out.publish(CONTROL, Kind::Binary, &parts).is_ok()
     }
 
     /// Has the other workers tell us what backends ask them.
@@ -126,8 +132,20 @@ impl Channels {
             return;
         }
         let text = std::str::from_utf8(record.payload).unwrap_or_default();
-        if let Some((method, params)) = text.split_once(' ') {
-            let _ = self.act(method, params, out);
+        match text.split_once(' ') {
+            Some(("pusher", params)) => {
+                let [channel, frame, socket] =
+                    fields::read(params, ["channel", "frame", "socket"]).unwrap_or_default().map(fields::string);
+                if let (Some(channel), Some(frame), Some(socket)) = (channel, frame, socket) {
+                    self.send_here_except(&channel, &frame, &socket, out);
+                }
+            }
+            Some(("pusher_terminate", params)) => {
+                let [user] = fields::read(params, ["user"]).unwrap_or_default();
+                self.terminate_here(&fields::string(user).unwrap_or_default(), out);
+            }
+            Some((method, params)) => drop(self.act(method, params, out)),
+            None => {}
         }
     }
 }

@@ -96,6 +96,7 @@ impl Channels {
         }
         let post = Post { data, info: None, tags: tags.as_deref(), skips_history: *skips_history };
         let position = self.engine.publish(channel, rules, post, out)?;
+        self.pass_on_to_pusher(channel, data, out);
         if !key.is_empty() {
             self.engine.results.keep(channel, key, position, now);
         }

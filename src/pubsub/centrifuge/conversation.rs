@@ -7,7 +7,7 @@ use crate::outbox::Outbox;
 use crate::outbox::shared::Shared;
 use crate::protocol::message::Kind;
 use crate::pubsub::app::Channels;
-use crate::pubsub::clients::{Client, name_of};
+use crate::pubsub::clients::{Client, Name};
 use crate::pubsub::codes::{Disconnect, Error};
 use crate::pubsub::engine::{Post, Wanted, publications_of};
 use crate::pubsub::json::{self, in_one_line};
@@ -187,7 +187,7 @@ impl Channels {
         let rules: Vec<Namespace> = rules.collect::<Result<_, _>>()?;
         let mut random = [0; 16];
         self.random.fill_bytes(&mut random);
-        let mut client = Client::new(id, name_of(id, random), Rc::clone(&identity.user), identity.info.clone());
+        let mut client = Client::new(id, Name::new(id, random), Rc::clone(&identity.user), identity.info.clone());
         client.expires = identity.until.map(|until| self.instant(until, out));
         let mut fields = vec![format!("\"client\":\"{}\",\"version\":\"{VERSION}\"", client.name)];
         fields.extend(replies::expiry(client.expires, now));
@@ -229,7 +229,7 @@ impl Channels {
     fn identify(&mut self, token: &str, out: &mut Outbox) -> Result<Identity, Fault> {
         let rules = &self.engine.rules;
         if rules.is_insecure || (token.is_empty() && rules.allows_anonymous) {
-            return Ok(Identity::default());
+            return Ok(Identity { user: Rc::clone(&self.nobody), ..Identity::default() });
         }
         self.current_tokens(out).connection(token, out.unix_time()).map_err(|refusal| match refusal {
             Refusal::Expired => Error::TokenExpired.into(),
@@ -327,6 +327,7 @@ impl Channels {
         let info = client.describe(subscription.and_then(|subscription| subscription.info.as_deref()));
         let post = Post { data: &data, info: Some(&info), ..Post::default() };
         self.engine.publish(channel, rules, post, out)?;
+        self.pass_on_to_pusher(channel, &data, out);
         Ok(())
     }
 
