@@ -37,6 +37,7 @@ ARG CARGO_PROFILE_RELEASE_STRIP=true
 # Cargo.toml names them.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY benches/*.rs benches/
+COPY examples/service.rs examples/
 RUN mkdir src && echo 'fn main() {}' >src/main.rs && touch src/lib.rs \
     && cargo build --release --locked \
     && rm -r src

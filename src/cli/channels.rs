@@ -134,6 +134,7 @@ impl ChannelsFlags {
             _ => {}
         }
         rules.is_insecure = self.insecure || !has_rules;
+        rules.is_local = rules.is_insecure && !self.insecure;
         if rules.is_insecure {
             rules.plain = rules.plain.open_to_all();
             rules.namespaces.values_mut().for_each(|namespace| *namespace = namespace.open_to_all());

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod http;
 pub mod mask;
 pub mod message;
+pub mod own_name;
 pub mod proxy_header;
 pub mod receiver;
 mod response;

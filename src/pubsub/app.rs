@@ -8,7 +8,7 @@ use super::pusher::Pusher;
 use super::rules::Rules;
 use super::tokens::Tokens;
 use crate::app::App;
-use crate::data::id::{ConnectionId, Participant};
+use crate::data::id::{ConnectionId, Participant, Peer};
 use crate::data::log::Level;
 use crate::data::presence::Change;
 use crate::data::rate::RateRules;
@@ -18,6 +18,7 @@ use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Message;
+use crate::protocol::own_name::is_own_name;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
@@ -181,12 +182,16 @@ impl App for Channels {
     type Connection = Front;
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
-        if request.is_service() { usize::MAX } else { 0 }
+        if request.is_service() && self.may_send_content(request) { usize::MAX } else { 0 }
     }
 
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         if request.is_service() {
             return self.serve(request, out).or_else(|| self.serve_pusher(request, out));
+        }
+        if self.engine.rules.is_local && request.peer() != Peer::UNIX && !is_own_name(request.host()) {
+            let line = "Without tokens this server is for its own machine, by address or localhost: see --insecure.";
+            return Some(Response::text(403, line));
         }
         let is_protobuf = |value: Option<&str>| value == Some("protobuf");
         let wants_other = is_protobuf(request.query_value("format"))

@@ -176,6 +176,8 @@ pub struct Rules {
     pub pusher: Option<PusherApp>,
     /// Nobody needs a token.
     pub is_insecure: bool,
+    /// That was not asked for: it is so for this machine only.
+    pub is_local: bool,
     /// Whoever has no token may connect without a name.
     pub allows_anonymous: bool,
 }

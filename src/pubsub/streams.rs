@@ -83,6 +83,11 @@ pub struct Filter {
     pub reverse: bool,
 }
 
+/// Turns of streams that were published on begin here.
+const PUBLISHED: u64 = 1 << 63;
+/// Room for so many publications is not given back.
+const LEAST_CAPACITY: usize = 4;
+
 struct Kept {
     at: Duration,
     text: Rc<str>,
@@ -120,6 +125,9 @@ impl Stream {
             bytes += first.bytes();
             self.kept.pop_front();
         }
+        if self.kept.capacity() > LEAST_CAPACITY && self.kept.len() < self.kept.capacity() / 4 {
+            self.kept.shrink_to(2 * self.kept.len());
+        }
         bytes
     }
 
@@ -147,7 +155,8 @@ pub struct Counts {
 /// The histories of all channels.
 pub struct Streams {
     by_name: HashMap<Rc<str>, Stream>,
-    /// By turn: the stream that was published on least recently first.
+    /// By turn: those first on which nothing was published yet, the oldest first, and then the one that was published on least
+    /// recently. So nobody has histories given up by asking for channels that nobody uses.
     turns: BTreeMap<u64, Rc<str>>,
     due: BTreeMap<(Duration, u64), Rc<str>>,
     serial: u64,
@@ -185,8 +194,9 @@ impl Streams {
         self.bytes += kept.bytes();
         stream.kept.push_back(kept);
         self.bytes -= stream.trim(now);
-        self.turns.remove(&std::mem::replace(&mut stream.turn, self.serial));
-        self.turns.insert(self.serial, Rc::clone(&name));
+        let turn = PUBLISHED + self.serial;
+        self.turns.remove(&std::mem::replace(&mut stream.turn, turn));
+        self.turns.insert(turn, Rc::clone(&name));
         self.schedule(&name);
         self.make_room(&name);
         self.check_invariants();
@@ -268,7 +278,7 @@ impl Streams {
         self.expire(now);
         let Some(stream) = self.by_name.get_mut(channel) else { return };
         stream.used = now;
-        self.bytes -= stream.kept.drain(..).map(|kept| kept.bytes()).sum::<usize>();
+        self.bytes -= std::mem::take(&mut stream.kept).iter().map(Kept::bytes).sum::<usize>();
         let name = Rc::clone(&self.turns[&stream.turn]);
         self.schedule(&name);
         self.check_invariants();

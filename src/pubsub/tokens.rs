@@ -91,16 +91,17 @@ impl Tokens {
         if channel.is_some() {
             return Err(Refusal::Invalid);
         }
+        // Of a channel that is in both, what `subs` says of it counts.
         let mut all = Vec::new();
-        if let Some(list) = channels.filter(is_there) {
-            let names: Vec<String> = serde_json::from_str(list.get())?;
-            all.extend(names.into_iter().map(|name| (name, None)));
-        }
         if let Some(object) = subs.filter(is_there) {
             for (name, options) in fields::entries(object.get(), MOST_CHANNELS)? {
                 let [info, b64info] = fields::read(options.get(), ["info", "b64info"])?;
                 all.push((name.into_owned(), read_info(info, b64info)?));
             }
+        }
+        if let Some(list) = channels.filter(is_there) {
+            let names: Vec<String> = serde_json::from_str(list.get())?;
+            all.extend(names.into_iter().map(|name| (name, None)));
         }
         if all.len() > MOST_CHANNELS {
             return Err(Refusal::Invalid);

@@ -110,7 +110,9 @@ impl<A: App> Sessions<A> {
             Ok(Answered::KeepAlive) => {
                 self.slab[key as usize].served = true;
                 self.wheel.arm(key, self.now + self.settings.handshake_timeout);
-                if self.outbox.queue.lane_at(key).queued_bytes() > self.settings.send.max_backlog {
+                // One answer may be longer: nothing more is read until it is taken.
+                let lane = self.outbox.queue.lane_at(key);
+                if lane.is_blocked() && lane.queued_bytes() > self.settings.send.max_backlog {
                     self.end(key);
                     return Some(true);
                 }

@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::data::id::Peer;
 use crate::protocol::bearer;
 use crate::protocol::http::{Request, Response};
-use std::net::IpAddr;
+use crate::protocol::own_name::is_own_name;
 
 impl<A: App> Sessions<A> {
     /// A socket was accepted by a service listener. `None` when it is to be closed, as with [`Sessions::accept`]. What bounds
@@ -46,28 +46,4 @@ fn may_be_of_a_page(request: &Request<'_>) -> bool {
     request.raw_values("origin").next().is_some()
         || request.headers("sec-fetch-site").any(is_cross)
         || (request.peer() != Peer::UNIX && !is_own_name(request.host()))
-}
-
-fn is_own_name(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    bare.is_empty() || bare.parse::<IpAddr>().is_ok() || bare.eq_ignore_ascii_case("localhost")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_lead_to_this_machine_alone() {
-        for own in ["localhost", "LocalHost:9465", "127.0.0.1:9465", "10.0.0.7", "[::1]:9465", "[::1]", ""] {
-            assert!(is_own_name(own), "{own}");
-        }
-        for other in ["example.com", "example.com:9465", "localhost.example.com", "127.0.0.1.example.com", "a:b"] {
-            assert!(!is_own_name(other), "{other}");
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! `serve channels` and clients that mean harm: what each may have the server hold and do is bounded, and others notice nothing.
 
-use crate::common::channels::Hub;
-use crate::common::process;
+use crate::common::channels::{Hub, SECRET, token};
+use crate::common::client::upgrade_request;
+use crate::common::{Client, TempDir, process};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -107,4 +108,113 @@ fn idle_channels_are_bounded() {
     }
     assert!(hub.server.metric("percore_channels_history_bytes") <= 64 << 10);
     assert!(hub.server.metric("percore_channels_evicted_total") > 500);
+}
+
+/// The replies to a batch end where they would be too long, and what cannot be read is not done in part.
+#[test]
+fn batches_are_bounded() {
+    let hub = Hub::start(&["--history-size", "300"]);
+    for _ in 0..100 {
+        hub.result("publish", &json!({"channel": "a", "data": "x".repeat(6_000)}));
+    }
+    let history = json!({"history": {"channel": "a", "limit": -1}});
+    let replies = hub.result("batch", &json!({"commands": vec![history; 1000]}))["replies"].clone();
+    let replies = replies.as_array().expect("a list");
+    assert_eq!(replies.len(), 1000);
+    assert_eq!(replies[0]["history"]["publications"].as_array().map(Vec::len), Some(100));
+    let refused = replies.iter().filter(|reply| reply["error"]["code"] == 106).count();
+    assert_eq!(refused, 998, "two are a mebibyte and more");
+    // One after the other they are longer than a backlog may be.
+    let hub = Hub::start(&["--history-size", "300", "--max-backlog", "64K"]);
+    for _ in 0..100 {
+        hub.result("publish", &json!({"channel": "a", "data": "x".repeat(6_000)}));
+    }
+    let all = hub.result("history", &json!({"channel": "a", "limit": -1}));
+    assert_eq!(all["publications"].as_array().map(Vec::len), Some(100));
+    let (_, answer) = hub.call("batch", &json!({"commands": [{"publish": {"channel": "b", "data": 1}}, {}]}));
+    assert_eq!(answer["error"]["code"], 107);
+    assert_eq!(hub.result("history", &json!({"channel": "b", "limit": -1}))["offset"], json!(0));
+}
+
+/// Content is read from backends only that have the key.
+#[test]
+fn the_key_comes_before_the_content() {
+    let folder = TempDir::new();
+    let key = folder.path("key");
+    std::fs::write(&key, "secret").expect("a file");
+    let hub = Hub::start(&["--api-key-file", key.to_str().expect("text")]);
+    for (key, status) in [("wrong", 401), ("secret", 200)] {
+        let mut backend = Client::connect(hub.service);
+        let length = if status == 200 { 2 } else { 1 << 20 };
+        backend.send(format!(
+            "POST /api/info HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        if status == 200 {
+            backend.send("{}");
+        }
+        assert_eq!(backend.response().status, status);
+    }
+}
+
+/// A page that was led to this machine by its DNS has no business here.
+#[test]
+fn names_of_others_are_not_served_without_tokens() {
+    let hub = Hub::start(&[]);
+    let upgrade = |host: &str| {
+        let mut client = Client::connect(hub.server.addr());
+        let request = upgrade_request("/connection/websocket", &format!("Origin: http://{host}\r\n"));
+        client.send(request.replace("test.example", host));
+        client.head_response().status
+    };
+    assert_eq!(["evil.example", "localhost", "127.0.0.1:8000"].map(upgrade), [403, 101, 101]);
+}
+
+/// A question that costs much counts as many.
+#[test]
+fn counting_clients_has_its_price() {
+    let hub = Hub::start(&["--rate-messages", "5", "--presence"]);
+    let crowd: Vec<_> = (0..200)
+        .map(|_| {
+            let mut client = hub.client();
+            client.subscribe("a", &json!({}));
+            client
+        })
+        .collect();
+    let mut bad = hub.client();
+    let mut text = String::new();
+    for number in 1..=9 {
+        let _ = writeln!(text, "{{\"id\":{number},\"presence_stats\":{{\"channel\":\"a\"}}}}");
+    }
+    bad.say(&text);
+    let replies: Vec<_> = (0..9).map(|_| bad.hear()).collect();
+    assert_eq!(replies[0]["presence_stats"]["num_clients"], 200);
+    assert!(replies.iter().filter(|reply| reply["error"]["code"] == 111).count() >= 6, "{replies:?}");
+    drop(crowd);
+}
+
+/// A client whose token puts it on many channels gets so much at once; of the rest it is told that it missed some.
+#[test]
+fn recovery_at_the_connection_is_bounded() {
+    let folder = TempDir::new();
+    let secret = folder.path("secret");
+    std::fs::write(&secret, SECRET).expect("a file");
+    let hub = Hub::start(&["--history-size", "300", "--jwt-secret-file", secret.to_str().expect("text")]);
+    let channels: Vec<String> = (0..8).map(|number| format!("c{number}")).collect();
+    for channel in &channels {
+        for _ in 0..10 {
+            hub.result("publish", &json!({"channel": channel, "data": "x".repeat(50_000)}));
+        }
+    }
+    let subs: serde_json::Map<_, _> =
+        channels.iter().map(|name| (name.clone(), json!({"recover": true, "offset": 0, "epoch": ""}))).collect();
+    let claims = json!({"sub": "ann", "channels": channels});
+    let reply = hub.speaker().ask(&json!({"connect": {"token": token(&claims), "subs": subs}}));
+    let subs = reply["connect"]["subs"].as_object().expect("subscriptions").clone();
+    assert_eq!(subs.len(), 8);
+    assert!(subs.values().all(|sub| sub["was_recovering"] == true));
+    let whole = subs
+        .values()
+        .filter(|sub| sub["recovered"] == true && sub["publications"].as_array().is_some_and(|all| all.len() == 10));
+    let nothing = subs.values().filter(|sub| sub.get("recovered").is_none() && sub.get("publications").is_none());
+    assert_eq!((whole.count(), nothing.count()), (3, 5));
 }

@@ -200,3 +200,16 @@ fn the_stream_that_was_published_on_least_recently_goes_first() {
     assert_eq!((tops(&mut streams, "newest"), tops(&mut streams, "new")), (1, 1));
     assert_eq!(tops(&mut streams, "old"), 0);
 }
+
+/// Channels on which nothing is published cost no other its history, however many are asked for.
+#[test]
+fn streams_without_publications_go_first() {
+    let mut streams = Streams::new(4000, [7; 32]);
+    streams.append("used", "{\"data\":1", KEEP, Duration::ZERO);
+    let before = streams.top("used", KEEP, Duration::ZERO);
+    for number in 0..1000 {
+        streams.top(&format!("unused{number}"), KEEP, Duration::ZERO);
+    }
+    assert!(streams.counts().evicted > 900);
+    assert_eq!(streams.top("used", KEEP, Duration::ZERO), before);
+}

@@ -17,6 +17,8 @@ use std::borrow::Cow;
 
 /// Channels of a broadcast, and commands of a batch.
 const MOST: usize = 10_000;
+/// Commands of a batch are called as long as the replies to those before have no more bytes than this.
+const MOST_REPLY_BYTES: usize = 1 << 20;
 
 /// What is to be published, wherever.
 struct Publication<'a> {
@@ -110,21 +112,29 @@ impl Channels {
         if commands.len() > MOST {
             return Err(Error::BadRequest.into());
         }
-        let mut replies = Vec::with_capacity(commands.len());
+        // All or nothing is done of what cannot be read.
+        let mut calls = Vec::with_capacity(commands.len());
         for command in commands {
-            let entries = fields::entries(command.get(), 1)?;
-            let (method, params) = entries.first().ok_or(Error::BadRequest)?;
+            calls.push(fields::entries(command.get(), 1)?.pop().ok_or(Error::BadRequest)?);
+        }
+        let mut replies = String::from("{\"replies\":[");
+        for (number, (method, params)) in calls.iter().enumerate() {
             let done = match &**method {
                 "batch" => Err(Error::MethodNotFound.into()),
+                _ if replies.len() > MOST_REPLY_BYTES => Err(Error::LimitExceeded.into()),
                 method => self.call(method, params.get(), out),
             };
-            replies.push(match done {
-                Ok(result) => format!("{{\"{method}\":{result}}}"),
-                Err(Fault::Error(error)) => format!("{{\"error\":{}}}", describe(error)),
-                Err(Fault::Malformed) => format!("{{\"error\":{}}}", describe(Error::BadRequest)),
-            });
+            if number > 0 {
+                replies.push(',');
+            }
+            match done {
+                Ok(result) => replies.extend(["{\"", method, "\":", &result, "}"]),
+                Err(Fault::Error(error)) => replies.extend(["{\"error\":", &describe(error), "}"]),
+                Err(Fault::Malformed) => replies.extend(["{\"error\":", &describe(Error::BadRequest), "}"]),
+            }
         }
-        Ok(format!("{{\"replies\":[{}]}}", replies.join(",")))
+        replies.push_str("]}");
+        Ok(replies)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each command comes to.
 
 use super::command::{self, Command, Connect, Data, History, Method, Recover, Subscribe};
+use super::costs::{COMMAND_BYTES, COMMAND_MEMBERS, MOST_REPLIES_BYTES};
 use super::replies::{self, Replies};
 use crate::data::id::ConnectionId;
 use crate::outbox::Outbox;
@@ -22,8 +23,6 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Commands of one message besides those that subscribe to as many channels as there may be.
 const MORE_COMMANDS: usize = 64;
-/// With so many bytes of replies to one message, or waiting for the client, nothing more is told that may be long.
-const MOST_REPLIES_BYTES: usize = 1 << 20;
 /// The longest list of who is there that a client is told.
 const PRESENCE_BYTES: usize = 1 << 20;
 /// Results of subscriptions from this size on are shared by all clients that get the same in a pass.
@@ -145,15 +144,19 @@ impl Channels {
                 if presence.len() > PRESENCE_BYTES {
                     return Err(Error::LimitExceeded.into());
                 }
+                self.charge(id, presence.len() / COMMAND_BYTES, out);
                 replies.result(number, "presence", &presence);
             }
             Method::PresenceStats { channel } => {
                 self.lists_clients(id, &channel)?;
+                let members = out.members(&publications_of(&channel)).count();
+                self.charge(id, members / COMMAND_MEMBERS, out);
                 replies.result(number, "presence_stats", &presence_stats(&channel, out));
             }
             Method::History(history) => {
                 self.may_be_long(id, replies, out)?;
                 let result = self.history(id, &history, out)?;
+                self.charge(id, result.len() / COMMAND_BYTES, out);
                 replies.result(number, "history", &result);
             }
             Method::Refresh { token } => {
@@ -200,13 +203,16 @@ impl Channels {
         }
         self.waiting.remove(&id.index);
         self.engine.clients.add(client);
-        let mut subs = Vec::new();
+        let (mut subs, mut bytes) = (Vec::new(), 0);
         for ((channel, info), rules) in identity.channels.iter().zip(rules) {
             let from = connect.positions.iter().find(|(name, _)| *name == *channel);
             let from = from.map(|(_, from)| from).filter(|from| from.recover);
             let wanted = Wanted {
                 info: info.clone(),
-                recover: from.map(|Recover { offset, epoch, .. }| (*offset, &**epoch)),
+                // A client that is told too much at once is told that it missed the rest.
+                recover: from
+                    .filter(|_| bytes < MOST_REPLIES_BYTES)
+                    .map(|Recover { offset, epoch, .. }| (*offset, &**epoch)),
                 is_server_side: true,
                 hears_others: true,
                 ..Wanted::default()
@@ -215,6 +221,7 @@ impl Channels {
             let (head, tail) = replies::subscribed(&subscribed, from.map(|from| from.offset), None);
             let missed = subscribed.missed.as_deref().unwrap_or_default();
             count_recovery(from.is_some(), subscribed.missed.is_some(), out);
+            bytes += missed.len();
             subs.push(format!("{}:{head}{missed}{tail}", json::string(channel)));
         }
         if !subs.is_empty() {
@@ -286,6 +293,7 @@ impl Channels {
         let (head, tail) =
             replies::subscribed(&subscribed, recover.map(|(offset, _)| offset), replies::expiry(until, now));
         let missed = subscribed.missed.as_deref().unwrap_or_default();
+        self.charge(id, missed.len() / COMMAND_BYTES, out);
         if missed.len() < SHARED_BYTES {
             replies.result(number, "subscribe", &[&head, missed, tail].concat());
             return Ok(());
@@ -415,14 +423,6 @@ impl Channels {
     /// Unix time on the clock of this process.
     fn instant(&self, unix: Duration, out: &Outbox) -> Duration {
         out.now() + unix.saturating_sub(out.unix_time())
-    }
-
-    /// Whether a client may be told something long now.
-    fn may_be_long(&self, id: ConnectionId, replies: &Replies, out: &mut Outbox) -> Result<(), Error> {
-        match replies.bytes().max(out.backlog_bytes(id)) < MOST_REPLIES_BYTES {
-            true => Ok(()),
-            false => Err(Error::TooManyRequests),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod command;
 mod conversation;
+mod costs;
 pub mod push;
 pub(in crate::pubsub) mod replies;
 

@@ -58,7 +58,8 @@ impl Replies {
 
 /// When something ends, as fields of a result.
 pub fn expiry(expires: Option<Duration>, now: Duration) -> Option<String> {
-    let ttl = expires?.saturating_sub(now).as_secs().max(1);
+    // Some SDKs have 32 bits for it.
+    let ttl = expires?.saturating_sub(now).as_secs().clamp(1, u32::MAX.into());
     Some(format!("\"expires\":true,\"ttl\":{ttl}"))
 }
 

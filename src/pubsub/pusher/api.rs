@@ -2,7 +2,7 @@
 
 use super::conversation::{channel_of, events_of, users_on};
 use super::sign::{is_signed, md5};
-use super::{MAX_NAME_BYTES, PusherApp, is_channel, is_presence};
+use super::{MAX_NAME_BYTES, Pusher, PusherApp, is_channel, is_presence};
 use crate::apps::fields::{self, string};
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
@@ -23,7 +23,13 @@ const MAX_DATA_BYTES: usize = 10 << 10;
 type Refusal = (u16, &'static str);
 
 impl Channels {
-    /// Answers a request; `None` when nothing is there.
+    /// Whether the app's backend has signed a request, as far as its head tells.
+    pub(in crate::pubsub) fn is_signed(&self, request: &Request<'_>) -> bool {
+        let is_signed = |pusher: &Pusher| check_signature(&pusher.app, request, &query_of(request)).is_ok();
+        self.pusher.as_ref().is_some_and(is_signed)
+    }
+
+    /// Answers a request of the app's backend; `None` when nothing is there.
     pub(in crate::pubsub) fn serve_pusher(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let pusher = self.pusher.as_ref()?;
         let path = request.path().strip_prefix("/apps/")?;
@@ -204,6 +210,17 @@ fn decoded(text: &str) -> String {
 /// Refuses a request that the app's backend has not signed, or not for this content, or not now.
 fn check(app: &PusherApp, request: &Request<'_>, query: &BTreeMap<String, String>, now: u64) -> Result<(), Refusal> {
     let given = |name: &str| query.get(name).map_or("", String::as_str);
+    check_signature(app, request, query)?;
+    if given("auth_timestamp").parse::<u64>().is_ok_and(|at| at.abs_diff(now) <= MAX_AGE) {
+        let is_same = request.content().is_empty() || given("body_md5") == md5(request.content());
+        return if is_same { Ok(()) } else { Err((401, "The body_md5 is wrong.")) };
+    }
+    Err((401, "The auth_timestamp is more than 600 seconds off."))
+}
+
+/// The same of a request of which only the head is there. The content's sum is signed with it.
+fn check_signature(app: &PusherApp, request: &Request<'_>, query: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let given = |name: &str| query.get(name).map_or("", String::as_str);
     if given("auth_key") != app.key {
         return Err((401, "The auth_key is not that of the app."));
     }
@@ -213,12 +230,8 @@ fn check(app: &PusherApp, request: &Request<'_>, query: &BTreeMap<String, String
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let text = format!("{}\n{}\n{}", request.method(), request.path(), signed.join("&"));
-    if !is_signed(&app.secret, &text, given("auth_signature")) {
-        return Err((401, "The auth_signature is wrong."));
+    match is_signed(&app.secret, &text, given("auth_signature")) {
+        true => Ok(()),
+        false => Err((401, "The auth_signature is wrong.")),
     }
-    if given("auth_timestamp").parse::<u64>().is_ok_and(|at| at.abs_diff(now) <= MAX_AGE) {
-        let is_same = request.content().is_empty() || given("body_md5") == md5(request.content());
-        return if is_same { Ok(()) } else { Err((401, "The body_md5 is wrong.")) };
-    }
-    Err((401, "The auth_timestamp is more than 600 seconds off."))
 }
