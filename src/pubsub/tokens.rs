@@ -186,7 +186,7 @@ mod tests {
         let ann = ann.expect("good");
         assert_eq!((&*ann.user, ann.until), ("ann", Some(Duration::from_secs(2000))));
         assert!(ann.info.is_some_and(|info| info.starts_with('{') && !info.contains('\n')));
-        assert_eq!(ann.channels, [("x".into(), None), ("y".into(), Some("2".into())), ("z".into(), None)]);
+        assert_eq!(ann.channels, [("y".into(), Some("2".into())), ("z".into(), None), ("x".into(), None)]);
         assert_eq!(connection("{}"), Ok(Identity::default()));
         let until = |claims: &str| connection(claims).map(|identity| identity.until);
         assert_eq!(until(r#"{"exp":2000,"expire_at":0}"#), Ok(None));

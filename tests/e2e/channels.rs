@@ -279,7 +279,7 @@ fn pings_are_answered_or_else() {
 
 #[test]
 fn protobuf_is_refused_by_a_sentence() {
-    let hub = Hub::start(&[]);
+    let hub = Hub::start(&["--insecure"]);
     let protobuf = ("", "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n");
     for (query, headers) in [("?format=protobuf", ""), ("?cf_protocol=protobuf", ""), protobuf] {
         let mut client = Client::connect(hub.server.addr());

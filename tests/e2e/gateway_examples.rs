@@ -69,6 +69,7 @@ fn chats() {
 #[test]
 fn behind_nginx() {
     let flags = ["--origin", "same", "--trusted-proxy", "127.0.0.0/8", "--forward-header", "X-Forwarded-For"];
+    let flags = [&flags[..], &["--admin", "127.0.0.1:0"]].concat();
     let (gateway, origin, addr) = start("python3", "chat.py", &flags);
     let nginx = nginx::Nginx::start("gateway.conf", &[("gateway-backend:8080", gateway.server.addr().to_string())]);
     let open = |path: &str, headers: &str| {
@@ -83,6 +84,10 @@ fn behind_nginx() {
     for (path, status) in [("/sr", 426), ("/healthz", 200), ("/metrics", 426)] {
         assert_eq!(nginx.connect().get(path).status, status, "{path}");
     }
+    // It tells the client before it answers the gateway.
+    eventually("the answer", || {
+        gateway.server.metric("percore_origin_calls_total{worker=\"0\",outcome=\"taken\"}") == 1
+    });
     drop(origin);
     let _origin = serve("python3", "chat.py", addr, &gateway);
     let (mut ben, _) = open("/", "");
