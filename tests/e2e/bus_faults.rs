@@ -306,6 +306,8 @@ fn removed_files_are_said() {
     let mut tail =
         Killed(command("tail", &path, &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it runs"));
     here.until("all are there", |here| here.here.len() == 2);
+    // One that is not done with joining ends by an error of its own.
+    eventually("the list of the one that joined last", || path.join("2.presence").exists());
     there.drain();
     assert_eq!((here.bus.warning(), there.bus.warning()), (None, None));
     std::fs::remove_dir_all(&path).expect("it is there");
