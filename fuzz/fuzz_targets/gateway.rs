@@ -1,8 +1,7 @@
 //! Any content of an application's request to the gateway's service: `/sr`, a batch, a message, `@connections`, a channel, and any
 //! path.
 //!
-//! Nothing panics, each request is answered at once or put off, and what is for a connection that is there reaches it or not,
-//! without another's.
+//! Nothing panics, whatever it is.
 
 #![no_main]
 
