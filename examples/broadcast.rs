@@ -28,7 +28,7 @@ impl App for Broadcast {
 
     fn on_message(&mut self, _: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
         let kind = message.kind();
-        // One that is too long for the bus reaches nobody.
+        // A message that is too long for the bus is not sent.
         let _ = out.publish(CHANNEL, kind, &[message.payload()]);
     }
 }

@@ -25,7 +25,7 @@ impl App for Crowd {
 
     fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
         match message.kind() {
-            // One that is too long for the bus reaches nobody.
+            // A message that is too long for the bus is not sent.
             Kind::Text => drop(out.publish(CHANNEL, Kind::Text, &[message.payload()])),
             Kind::Binary => drop(out.echo(id, message)),
         }

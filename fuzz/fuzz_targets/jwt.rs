@@ -1,6 +1,6 @@
 //! Any text as a token and as keys; and any header and claims, signed.
 //!
-//! Nothing panics; what nobody signed is refused; what was signed and is taken comes out as it went in, and once more in ASCII.
+//! Nothing panics; an unsigned token is refused; the claims of an accepted one come out as they were signed, and once more in ASCII.
 
 #![no_main]
 

@@ -6,9 +6,9 @@
 //! Each connection, message and ping gets a line in the log, of bounded length.
 
 use super::demo::Demo;
-use super::fields::{self, string};
 use crate::app::App;
 use crate::data::calendar::Utc;
+use crate::data::fields::{self, string};
 use crate::data::id::{ConnectionId, Participant};
 use crate::data::log::Level;
 use crate::data::presence::Change;

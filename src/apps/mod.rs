@@ -6,6 +6,4 @@ pub mod chat;
 pub mod demo;
 pub mod echo;
 #[cfg(feature = "cli")]
-pub(crate) mod fields;
-#[cfg(feature = "cli")]
 pub mod ticker;

@@ -1,7 +1,7 @@
-//! Publishing, and what comes of it to subscribers, of which other processes may have some.
+//! Publishing to subscribers, some of which may belong to other processes of the run.
 //!
-//! The process that publishes counts what is on its way to each of the others, which tell it what came. They learn how many
-//! messages there were only at the end, and compare their subscribers with that.
+//! The publishing process counts the deliveries that are on their way to each other process, and each process reports its
+//! deliveries back. The others learn only at the end how many messages there were, and compare their subscribers with that.
 
 use super::line::{Order, Word};
 use super::load::{Flight, Load, nanoseconds};
@@ -14,7 +14,7 @@ use crate::protocol::message::Message;
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Elsewhere {
     pub subscribers: u64,
-    /// Deliveries that are to come to them.
+    /// Deliveries on their way to them.
     pub out: u64,
 }
 
@@ -24,7 +24,7 @@ impl Load {
         self.plan.share.index == 0
     }
 
-    /// The connections that are to get what is published.
+    /// The connections that should receive what is published.
     pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Flight> {
         let publisher = usize::from(self.plan.workload == Workload::Fanout && self.is_first());
         self.flights.iter().skip(publisher)
@@ -60,28 +60,28 @@ impl Load {
         true
     }
 
-    /// A published message, or something else, came to a subscriber.
+    /// A subscriber received a message, published or not.
     pub(super) fn delivered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
         let now = nanoseconds(out);
         let Some((number, at)) = self.payload.read_published(message.payload()) else {
-            // Rooms greet, and tell who came.
+            // A greeting of a room, or news of its members.
             return;
         };
         if flight == 0 && self.is_first() {
             return;
         }
         let expected = self.flights[flight].answered;
-        // Where it is not known yet what was published, all that lies ahead may have been.
+        // As long as the number of messages is not known, any later one may have been published.
         let ahead = if self.knows_published() { self.published.wrapping_sub(expected) } else { u32::MAX / 2 };
         if number.wrapping_sub(expected) >= ahead {
-            // Of what was not published there is nothing to come either.
+            // It was delivered before, or never published: nothing is missing because of it.
             let came_before = expected.wrapping_sub(number).wrapping_sub(1) < u32::MAX / 2;
             let kind = if came_before { "delivered twice" } else { "unasked message" };
             return self.record.error(kind, || format!("message {number} came when {expected} was to come"));
         }
         self.flights[flight].answered = number.wrapping_add(1);
         self.delivered = true;
-        // What was left out will not come any more, and must not be waited for.
+        // Skipped messages will not arrive any more, and must not be waited for.
         let missing = u64::from(number.wrapping_sub(expected));
         self.record
             .errors("missing delivery", missing, || format!("message {number} came after {expected} was to come"));
@@ -92,12 +92,12 @@ impl Load {
         }
     }
 
-    /// Whether this process tells another one, which publishes as messages come, what came.
+    /// Whether this process reports its deliveries to another one, which publishes in a closed loop.
     pub(super) fn tells_publisher(&self) -> bool {
         self.line.is_some() && !self.is_first() && self.plan.workload == Workload::Fanout && self.plan.rate.is_none()
     }
 
-    /// Tells the publisher what came, once that is as much as a message to all subscribers here.
+    /// Reports deliveries to the publisher, once there is one for each subscriber here.
     fn tell_came(&mut self, count: u64) {
         if self.tells_publisher() {
             self.untold += count;
@@ -107,7 +107,7 @@ impl Load {
         }
     }
 
-    /// Tells the publisher what came and was not told.
+    /// Reports the deliveries that were not reported yet.
     pub(super) fn tell_untold(&mut self) {
         if self.untold > 0 {
             let count = std::mem::take(&mut self.untold);
@@ -115,7 +115,7 @@ impl Load {
         }
     }
 
-    /// A subscriber here is gone, which had got so many messages.
+    /// Reports that a subscriber here is gone, and how many messages it had received.
     pub(super) fn tell_gone(&mut self, answered: u32) {
         if self.tells_publisher() {
             self.tell_untold();

@@ -1,4 +1,4 @@
-//! What this machine has for a run, and whether it is enough: asked before the load begins.
+//! The limits of this machine, and whether they allow a run: checked before the load begins.
 
 use super::plan::Plan;
 use crate::os::descriptors::raise_descriptor_limit;
@@ -10,7 +10,7 @@ use std::fs;
 const OTHER_DESCRIPTORS: u64 = 32;
 /// The most processes of a run.
 pub const MOST_WORKERS: u64 = 1024;
-/// Memory of a connection that says nothing, at one of its ends: 4.3 KB of the kernel's, and what the process keeps
+/// Memory of one end of an idle connection: 4.3 KB in the kernel, and what the process keeps
 /// (`benches/million`).
 const BYTES_OF_CONNECTION: u64 = 4600;
 
@@ -69,7 +69,7 @@ impl Limits {
     /// Whether there is enough for a plan that so many processes share.
     ///
     /// # Errors
-    /// A sentence that says what is too little, and what to do.
+    /// A sentence that names the limit that is too low, and the remedy.
     pub fn check(&self, plan: &Plan, workers: usize) -> Result<(), String> {
         let connections = plan.connections as u64;
         let needed = connections.div_ceil(workers as u64) + OTHER_DESCRIPTORS;

@@ -1,5 +1,5 @@
-//! What the processes of one run say to each other, a line each: [`Order`]s by a worker's standard input, [`Word`]s by its
-//! standard output. Times count from a beginning that all have in common.
+//! The messages between the processes of one run, a line each: [`Order`]s go to a worker's standard input, [`Word`]s come from
+//! its standard output. Times count from a moment that all processes share.
 
 use super::record::{Record, Times};
 use super::report::Server;
@@ -14,13 +14,13 @@ pub enum Order {
     Start(usize, usize, u64),
     /// The load begins then, in nanoseconds since the beginning; how many subscribers each of the processes has.
     Go(u64, Vec<u64>),
-    /// So many messages were published in all.
+    /// The number of messages published, in total.
     Published(u32),
-    /// The publisher is told that so many messages came to subscribers of the process with this number.
+    /// To the publisher: this process (by number) had this many deliveries.
     Came(usize, u64),
-    /// The publisher is told that a subscriber of that process is gone, which had got so many messages.
+    /// To the publisher: a subscriber of this process is gone, after this many messages.
     Gone(usize, u32),
-    /// The publisher is told that that process is gone.
+    /// To the publisher: this process is gone.
     Died(usize),
     /// Close all connections and end.
     Stop,
@@ -64,15 +64,15 @@ impl Order {
 /// What a worker says.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Word {
-    /// Its connections are open, among them so many of subscribers.
+    /// Its connections are open; how many of them are subscribers.
     Ready(u64),
     /// A second has passed, or the last part of one.
     Progress(Second),
-    /// So many messages were published in all.
+    /// The number of messages published, in total.
     Published(u32),
-    /// So many came to its subscribers.
+    /// How many deliveries its subscribers had since the last report.
     Came(u64),
-    /// A subscriber is gone, which had got so many messages.
+    /// A subscriber is gone, after this many messages.
     Gone(u32),
     /// What came of it; there is nothing more to say.
     Report(Value),

@@ -1,4 +1,4 @@
-//! A load that several processes share: they are started, begin together, are listened to, and what they tell is added up.
+//! A load that several processes share: starts them, lets them begin together, and adds up their reports.
 //!
 //! Each is this program, run anew with [`WORKER_COMMAND`]. It opens its part of the connections, says so and waits; once all
 //! have, all are told when to begin. No connection is closed before every process has told what came of it, so that those
@@ -26,9 +26,9 @@ use std::time::Duration;
 
 /// The command that runs one of them.
 pub const WORKER_COMMAND: &str = "bench-worker";
-/// From when the order to begin is given until it is to be carried out.
+/// Time between the order to begin and the beginning.
 const AHEAD: Duration = Duration::from_millis(100);
-/// Each says every second how it goes. One that says nothing for so long hangs, and is ended.
+/// Each worker reports every second. One that has been silent this long hangs, and is ended.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How much longer than it should a process may take to close its connections before it is ended.
 const GRACE: Duration = Duration::from_secs(10);
@@ -71,7 +71,8 @@ impl Member {
         self.reported || self.gone
     }
 
-    /// Tells it something. One that takes nothing, as it hangs or is gone, is ended, which shows by the end of what it says.
+    /// Sends it an order. A worker that does not take it, because it hangs or is gone, is ended; the end of its output then
+    /// shows that.
     fn tell(&mut self, order: &Order) {
         let Some(orders) = &mut self.orders else { return };
         if orders.write_all(format!("{order}\n").as_bytes()).is_err() {
@@ -169,7 +170,7 @@ impl Workers {
         Ok(member)
     }
 
-    /// Until each of them has told what came of it, or is gone.
+    /// Runs until each worker has sent its result or is gone.
     fn go_on(&mut self) -> io::Result<()> {
         while !self.members.iter().all(Member::is_done) {
             if self.begun.is_none() && self.members.iter().all(|member| member.ready || member.is_done()) {
@@ -182,7 +183,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Ends those that have said nothing for long, which shows as the end of what they say.
+    /// Ends workers that have been silent for too long; the end of their output then shows that.
     fn end_silent(&mut self) {
         let now = self.clock.now();
         for member in self.members.iter_mut().filter(|member| !member.is_done() && member.heard + SILENCE <= now) {

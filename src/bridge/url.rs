@@ -2,6 +2,7 @@
 
 use crate::data::log::printable;
 use crate::os::resolve::has_port;
+use crate::protocol::percent::{Piece, pieces};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -247,24 +248,14 @@ fn login_of(text: &str) -> Result<Option<Login>, String> {
 
 /// Undoes percent-encoding.
 fn decode(text: &str) -> Result<Vec<u8>, String> {
-    let (mut out, mut rest) = (Vec::new(), text.as_bytes());
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            out.push(byte);
-            continue;
+    let byte = |piece| match piece {
+        Piece::Plain(byte) | Piece::Escaped(byte) => Ok(byte),
+        Piece::Broken => {
+            let text = "a % in the URL's user or password is not followed by two hexadecimal digits: write % as %25";
+            Err(text.to_owned())
         }
-        let digits = rest.split_at_checked(2).and_then(|(digits, tail)| {
-            rest = tail;
-            std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        });
-        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        out.push(
-            decoded
-                .ok_or("a % in the URL's user or password is not followed by two hexadecimal digits: write % as %25")?,
-        );
-    }
-    Ok(out)
+    };
+    pieces(text).map(byte).collect()
 }
 
 #[cfg(test)]

@@ -24,8 +24,6 @@ pub(super) struct Target {
     pub path: String,
     /// Whether to begin with a PROXY protocol header.
     pub proxy_protocol: bool,
-    /// Whether the server is to keep the connection open after its answer.
-    pub keep_alive: bool,
 }
 
 /// An answer, of which the first line was read.
@@ -41,14 +39,13 @@ impl Target {
         let url = Url::parse(url, &[("http", Some(80))])?;
         let addr = url.place.first_addr()?;
         let path = if url.target.is_empty() { ROUTE.to_owned() } else { url.target };
-        Ok(Target { addr, host: url.host, path, proxy_protocol: false, keep_alive: false })
+        Ok(Target { addr, host: url.host, path, proxy_protocol: false })
     }
 
     /// Asks, and reads up to the end of the status line.
     pub fn ask(&self, deadline: Instant) -> io::Result<Answer> {
         let mut stream = self.connect(deadline)?;
-        let connection = if self.keep_alive { "keep-alive" } else { "close" };
-        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: {connection}\r\n\r\n", self.path, self.host);
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.path, self.host);
         let header = if self.proxy_protocol { LOCAL.as_slice() } else { &[] };
         stream.write_all(&[header, request.as_bytes()].concat())?;
         let mut begun = Vec::new();
@@ -98,8 +95,7 @@ impl Answer {
         self.line.split(' ').nth(1) == Some("200")
     }
 
-    /// The server's end of the connection. It can be told whose it is as long as it is open: ask with `keep_alive`, as looking for
-    /// it takes seconds on a host with hundreds of thousands of connections.
+    /// The server's end of the connection, which is open as long as ours.
     pub fn other_end(&self) -> io::Result<OtherEnd> {
         OtherEnd::of(&self.stream)
     }

@@ -143,7 +143,7 @@ impl ChannelsFlags {
         checked.settings.upgrade.paths.extend(rules.pusher.as_ref().map(Pusher::path));
         checked.service = self.service_listen;
         checked.settings.max_content = self.max_content;
-        checked.settings.app_guards_service = api_key.is_some();
+        checked.settings.service_token.clone_from(&api_key);
         let commands = checked.settings.rates.messages;
         Ok((Plan { rules, verifier, api_key, commands }, checked))
     }

@@ -315,6 +315,16 @@ pub(super) struct Defaults {
     pub origins: &'static [&'static str],
 }
 
+impl Defaults {
+    /// Those of an app that says nothing else.
+    pub const PLAIN: Defaults = Defaults {
+        port: 8080,
+        paths: &["/", "/ws"],
+        rates: RateRules { messages: 0, bytes: 0, channel: 0 },
+        origins: &[],
+    };
+}
+
 impl ServerFlags {
     /// Without `--listen`, listens where `HTTP_SERVER_ADDR` says, if that is there.
     pub(super) fn or_listen_at_server_addr(mut self) -> Result<ServerFlags, Failure> {

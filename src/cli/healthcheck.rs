@@ -68,7 +68,7 @@ fn listening() -> Result<Target, Failure> {
         ListenAddr::Tcp(addr) => addr.to_string(),
         ListenAddr::Unix(_) => "localhost".to_owned(),
     };
-    Ok(Target { addr, host, path: ROUTE.to_owned(), proxy_protocol: false, keep_alive: false })
+    Ok(Target { addr, host, path: ROUTE.to_owned(), proxy_protocol: false })
 }
 
 /// The address under which the own host reaches who listens on all of them.

@@ -87,12 +87,7 @@ enum Command {
 /// Parses the command line and calls its command.
 pub fn main() -> ExitCode {
     let report = |result| report("percore", Cli::command, result);
-    let mut command = environment::with_variables(shell::command());
-    if !io::stdout().is_terminal() {
-        // Lines as they are, for whoever looks for something in them.
-        command = command.term_width(0);
-    }
-    let matches = command.try_get_matches();
+    let matches = parse(shell::command());
     match matches.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
         Ok((Cli { command: Command::Serve(serve) }, _)) => report(serve::run(serve, Part::Main)),
         Ok((Cli { command: Command::Worker(serve) }, _)) => report(serve::run(serve, Part::Worker)),
@@ -111,6 +106,14 @@ pub fn main() -> ExitCode {
         Err(error) if is_help(error.kind()) => help("percore", &error),
         Err(error) => report(Err(Failure::Usage(one_line(&error.to_string())))),
     }
+}
+
+/// Reads the command line of this process, and the environment.
+fn parse(command: clap::Command) -> clap::error::Result<clap::ArgMatches> {
+    let command = environment::with_variables(command);
+    // Where it is not read in a terminal lines stay whole, so that they can be searched.
+    let command = if io::stdout().is_terminal() { command } else { command.term_width(0) };
+    command.try_get_matches()
 }
 
 /// Prints a text that was asked for; what was not, because there was no command, is an error.

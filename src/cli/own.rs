@@ -4,12 +4,10 @@ use super::flags::{Defaults, ServerFlags};
 use super::healthcheck::{self, HealthcheckFlags};
 use super::reload::{self, ReloadFlags};
 use super::serve::{Part, prepare, serve_app, supervise, supervises};
-use super::{Failure, environment, help, is_help, one_line, report};
+use super::{Failure, help, is_help, one_line, parse, report};
 use crate::app::App;
-use crate::data::rate::RateRules;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 #[derive(Parser, Debug)]
@@ -83,11 +81,7 @@ pub fn serve<A: App, E: Display>(
     app: impl FnOnce(&[String]) -> Result<A, E>,
 ) -> ExitCode {
     let command = || Program::command().name(name).version(version);
-    let mut parser = environment::with_variables(command());
-    if !io::stdout().is_terminal() {
-        parser = parser.term_width(0);
-    }
-    let parsed = parser.try_get_matches().and_then(|matches| Program::from_arg_matches(&matches));
+    let parsed = parse(command()).and_then(|matches| Program::from_arg_matches(&matches));
     let result = match parsed {
         Ok(Program { command: Command::Serve(flags) }) => run(flags, app, Part::Main),
         Ok(Program { command: Command::Worker(flags) }) => run(flags, app, Part::Worker),
@@ -105,8 +99,7 @@ fn run<A: App, E: Display>(
     part: Part,
 ) -> Result<(), Failure> {
     prepare();
-    let defaults = Defaults { port: 8080, paths: &["/", "/ws"], origins: &[], rates: RateRules::default() };
-    let checked = flags.server.check(defaults)?;
+    let checked = flags.server.check(Defaults::PLAIN)?;
     let app = app(&flags.arguments).map_err(|error| Failure::Usage(error.to_string()))?;
     if supervises(&checked, part) { supervise(checked, true) } else { serve_app(app, checked, part) }
 }

@@ -40,15 +40,13 @@ pub(super) fn run(flags: ReloadFlags) -> Result<(), Failure> {
         // The name of another host, perhaps.
         Err(_) => format!("http://{admin}/metrics"),
     };
-    let mut target = Target::parse(&url).map_err(|error| Failure::Usage(format!("--admin {error}")))?;
+    let target = Target::parse(&url).map_err(|error| Failure::Usage(format!("--admin {error}")))?;
     let deadline = Instant::now() + flags.timeout;
     let before = told(&target, deadline)?;
     let Some(supervisor) = before.supervisor.and_then(Pid::from_raw) else {
         return Err(Failure::Run(format!("{target}: a plain process, which has no workers to replace (--workers)")));
     };
-    target.keep_alive = true;
     hang_up(&target, supervisor, deadline)?;
-    target.keep_alive = false;
     loop {
         let now = told(&target, deadline)?;
         if now.failed > before.failed {

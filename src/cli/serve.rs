@@ -145,12 +145,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     match serve {
         Serve::Echo(EchoFlags { hostname_prefix, server }) => {
             let server = if hostname_prefix { server.or_listen_at_server_addr()? } else { server };
-            let mut checked = server.check(Defaults {
-                port: 8080,
-                paths: &["/", "/ws"],
-                origins: &[],
-                rates: RateRules::default(),
-            })?;
+            let mut checked = server.check(Defaults::PLAIN)?;
             leave_out_bus(&mut checked, part);
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, false),
@@ -175,8 +170,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
             let ticker = flags.ticker()?;
-            let mut checked =
-                flags.server.check(Defaults { port: 8080, paths: &["/", "/ws"], origins: &[], rates: TICKER_RATES })?;
+            let mut checked = flags.server.check(Defaults { rates: TICKER_RATES, ..Defaults::PLAIN })?;
             announce_page(&mut checked, flags.demo, part);
             match checked {
                 checked if supervises(&checked, part) => supervise(checked, true),

@@ -5,6 +5,10 @@
 
 pub mod calendar;
 pub mod channels;
+#[cfg(feature = "cli")]
+pub mod fields;
+#[cfg(feature = "cli")]
+pub mod hex;
 pub mod histogram;
 pub mod id;
 pub mod input;

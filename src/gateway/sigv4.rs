@@ -1,5 +1,6 @@
 //! Signatures of AWS (Signature Version 4), as its SDKs put them on requests: whether one was made with a key that we know.
 
+use crate::data::hex;
 use crate::protocol::http::Request;
 use ring::{digest, hmac};
 use std::collections::HashMap;
@@ -107,7 +108,7 @@ impl AccessKeys {
             match name {
                 "Credential" => credential = Some(value),
                 "SignedHeaders" => signed = Some(value),
-                "Signature" => signature = unhex(value),
+                "Signature" => signature = hex::decode(value),
                 _ => {}
             }
         }
@@ -128,7 +129,7 @@ impl AccessKeys {
         if now.as_secs().abs_diff(at) > SKEW.as_secs() {
             return Err(Denied::Stale);
         }
-        let hashed = hex(digest::digest(&digest::SHA256, canonical(request, signed).as_bytes()).as_ref());
+        let hashed = hex::encode(digest::digest(&digest::SHA256, canonical(request, signed).as_bytes()).as_ref());
         let text = format!("{ALGORITHM}\n{stamp}\n{scope}\n{hashed}");
         let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{secret}").as_bytes());
         let key = [date, region, service, "aws4_request"]
@@ -161,7 +162,7 @@ fn canonical(request: &Request<'_>, signed: &str) -> String {
         let values: Vec<String> = values.map(|words| words.join(" ")).collect();
         text.extend([name, ":", &values.join(","), "\n"]);
     }
-    let content = hex(digest::digest(&digest::SHA256, request.content()).as_ref());
+    let content = hex::encode(digest::digest(&digest::SHA256, request.content()).as_ref());
     text.extend(["\n", signed, "\n", &content]);
     text
 }
@@ -198,22 +199,6 @@ fn encode(text: &str, also: &[u8], out: &mut String) {
             let _ = write!(out, "%{byte:02X}");
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some((digit(*high)? << 4 | digit(*low)?) as u8),
-        _ => None,
-    });
-    pairs.collect()
 }
 
 /// Seconds since 1970 of a time such as `20150830T123600Z`.

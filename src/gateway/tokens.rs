@@ -3,6 +3,7 @@
 use crate::data::log::Level;
 use crate::jwt::{Refused, Verifier};
 use crate::outbox::Outbox;
+use crate::protocol::bearer::credentials;
 use crate::protocol::http::{Request, Response};
 use std::sync::Arc;
 
@@ -34,10 +35,7 @@ impl Tokens {
     }
 
     fn find<'a>(&self, request: &Request<'a>) -> Option<&'a str> {
-        let bearer = request.headers("authorization").find_map(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
+        let bearer = request.headers("authorization").find_map(|value| credentials(value, "bearer"));
         let in_query = || self.parameter.as_deref().and_then(|name| request.query_value(name));
         let in_cookie = || self.cookie.as_deref().and_then(|name| cookie(request, name));
         bearer.or_else(in_query).or_else(in_cookie)

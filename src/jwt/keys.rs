@@ -1,6 +1,6 @@
 //! The keys that signatures are verified with, read from text: secrets, one a line, and a JSON Web Key Set.
 
-use super::fields::text;
+use crate::data::fields::string;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
@@ -275,7 +275,7 @@ fn point(key: &Map<String, Value>, length: usize) -> Result<Vec<u8>, String> {
 
 /// The name of an algorithm in a header.
 pub(super) fn algorithm_in(value: &RawValue) -> Option<(String, Algorithm)> {
-    let name = text(value)?;
+    let name = string(Some(value))?;
     let algorithm = Algorithm::named(&name)?;
     Some((name, algorithm))
 }

@@ -11,7 +11,6 @@
 //! a token's claims is looked at before its signature is verified; whatever the token, at most [`MOST_TRIES`] signatures are
 //! computed, and no more memory is taken than a few times [`MAX_TOKEN_BYTES`].
 
-mod fields;
 mod keys;
 #[cfg(test)]
 mod tests;

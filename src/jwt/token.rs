@@ -1,8 +1,8 @@
 //! One token in the compact form (RFC 7515, section 7.1): taken apart, its signature verified, then its claims read.
 
 use super::Rules;
-use super::fields::{fields, text};
 use super::keys::{Keys, algorithm_in};
+use crate::data::fields::{read_once, string};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
@@ -106,14 +106,14 @@ pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules, now: Duration) -> 
         return Err(Refused::Malformed("its header is too long"));
     }
     let header = part(header, "its header is not base64")?;
-    let [alg, kid, crit] =
-        fields(&header, ["alg", "kid", "crit"]).map_err(|_| Refused::Malformed("its header is not a JSON object"))?;
+    let [alg, kid, crit] = read_once(&header, ["alg", "kid", "crit"])
+        .map_err(|_| Refused::Malformed("its header is not a JSON object"))?;
     if crit.is_some() {
         return Err(Refused::Malformed("its header has extensions that are not known"));
     }
     let (name, algorithm) = alg.and_then(algorithm_in).ok_or(Refused::Algorithm)?;
     let bad_kid = Refused::Malformed("its kid is not a string");
-    let kid = kid.map(|kid| text(kid).ok_or(bad_kid)).transpose()?;
+    let kid = kid.map(|kid| string(Some(kid)).ok_or(bad_kid)).transpose()?;
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Refused::Malformed("its signature is not base64"))?;
     match keys.verify((&name, algorithm), kid.as_deref(), (signed.as_bytes(), &signature), MOST_TRIES) {
         Some(true) => read_claims(part(payload, "its claims are not base64")?, rules, now),
@@ -123,7 +123,7 @@ pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules, now: Duration) -> 
 }
 
 fn read_claims(json: String, rules: &Rules, now: Duration) -> Result<Claims, Refused> {
-    let [exp, nbf, aud, iss, sub] = fields(&json, ["exp", "nbf", "aud", "iss", "sub"])
+    let [exp, nbf, aud, iss, sub] = read_once(&json, ["exp", "nbf", "aud", "iss", "sub"])
         .map_err(|_| Refused::Malformed("its claims are not a JSON object"))?;
     let exp = date(exp, "its exp is not a number")?;
     let nbf = date(nbf, "its nbf is not a number")?;
@@ -136,11 +136,11 @@ fn read_claims(json: String, rules: &Rules, now: Duration) -> Result<Claims, Ref
     if !rules.audiences.is_empty() && !names_one_of(aud, &rules.audiences) {
         return Err(Refused::Audience);
     }
-    let issuer = iss.and_then(text);
+    let issuer = string(iss);
     if !rules.issuers.is_empty() && !issuer.is_some_and(|issuer| rules.issuers.contains(&issuer)) {
         return Err(Refused::Issuer);
     }
-    let subject = sub.map(|sub| text(sub).ok_or(Refused::Malformed("its sub is not a string"))).transpose()?;
+    let subject = sub.map(|sub| string(Some(sub)).ok_or(Refused::Malformed("its sub is not a string"))).transpose()?;
     Ok(Claims { subject, expires: exp, json })
 }
 
@@ -154,7 +154,7 @@ fn date(value: Option<&RawValue>, why: &'static str) -> Result<Option<Duration>,
 /// Whether `aud`, a string or a list of them, has one of these.
 fn names_one_of(aud: Option<&RawValue>, ours: &[String]) -> bool {
     let Some(aud) = aud else { return false };
-    match text(aud) {
+    match string(Some(aud)) {
         Some(one) => ours.contains(&one),
         None => {
             serde_json::from_str::<Vec<String>>(aud.get()).is_ok_and(|all| all.iter().any(|one| ours.contains(one)))

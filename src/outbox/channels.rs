@@ -200,6 +200,13 @@ impl Outbox {
         self.publisher.is_none() || self.pacing.admit(channel.as_bytes(), bytes, subscribers, self.now)
     }
 
+    /// The connections of this process on a channel, by index.
+    #[cfg(feature = "cli")]
+    pub(crate) fn subscribers_here(&self, channel: &str) -> Vec<u32> {
+        let channels = &self.broadcast.channels;
+        channels.find(channel.as_bytes()).map_or(Vec::new(), |number| channels.subscribers(number).to_vec())
+    }
+
     /// The channels that somebody is on, or that an app listens to, in all processes on the bus; some may come twice.
     #[cfg(feature = "cli")]
     pub(crate) fn channels(&self) -> impl Iterator<Item = &[u8]> {

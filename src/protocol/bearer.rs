@@ -8,8 +8,13 @@ use std::hint::black_box;
 pub fn is_given(request: &Request<'_>, token: &str) -> bool {
     let mut values = request.headers("authorization");
     let (Some(value), None) = (values.next(), values.next()) else { return false };
-    let Some((scheme, given)) = value.split_once(' ') else { return false };
-    scheme.eq_ignore_ascii_case("bearer") && is_same(given.trim().as_bytes(), token.as_bytes())
+    credentials(value, "bearer").is_some_and(|given| is_same(given.as_bytes(), token.as_bytes()))
+}
+
+/// What stands behind a scheme in the value of an Authorization header (RFC 9110, section 11.6.2), if that is its scheme.
+pub(crate) fn credentials<'a>(value: &'a str, scheme: &str) -> Option<&'a str> {
+    let (given, rest) = value.split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
 /// Whether a word is the one that is wanted, which is not empty. How long that takes does not depend on where it differs.

@@ -185,6 +185,11 @@ impl App for Channels {
         if request.is_service() && self.may_send_content(request) { usize::MAX } else { 0 }
     }
 
+    // The key may be given in other ways than as the listener's token.
+    fn authenticates(&self, _: &Request<'_>) -> bool {
+        self.api_key.is_some()
+    }
+
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         if request.is_service() {
             return self.serve(request, out).or_else(|| self.serve_pusher(request, out));

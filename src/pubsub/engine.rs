@@ -347,9 +347,7 @@ impl Engine {
         }
         entry.seen = None;
         let name = publications_of(channel);
-        let channels = &out.broadcast.channels;
-        let subscribers = channels.find(name.as_bytes()).map(|number| channels.subscribers(number).to_vec());
-        for index in subscribers.unwrap_or_default() {
+        for index in out.subscribers_here(&name) {
             let Some(client) = self.clients.get(index) else { continue };
             let id = client.id;
             match client.subscription(channel) {

@@ -254,7 +254,7 @@ impl<A: App> Server<A> {
     /// this machine can reach, without a token (`InvalidInput`). Errors of connections are not among them: they go to
     /// [`App::on_error`].
     pub fn run(self) -> io::Result<Outcome> {
-        if self.settings.service_token.is_none() && !self.settings.app_guards_service {
+        if self.settings.service_token.is_none() {
             self.service_addrs()?.iter().try_for_each(check_open_to_all).map_err(invalid)?;
         }
         let Server { app, mut settings, options, log, listeners, service_listeners, control, counters, bus, waker } =

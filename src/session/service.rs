@@ -20,11 +20,7 @@ impl<A: App> Sessions<A> {
     /// The refusal of a request to a service listener that has not the token, or where there is none, was made by a page in a
     /// browser on this machine; anybody may ask how the server is.
     pub(super) fn demand_token(&self, request: &Request<'_>) -> Option<Response> {
-        if !request.is_service()
-            || self.settings.app_guards_service
-            || health::is_path(request)
-            || self.app.authenticates(request)
-        {
+        if !request.is_service() || health::is_path(request) || self.app.authenticates(request) {
             return None;
         }
         let Some(token) = self.settings.service_token.as_deref() else {

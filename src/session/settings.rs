@@ -66,9 +66,6 @@ pub struct Settings {
     /// What requests to a service listener have to give as `Authorization: Bearer` (401 otherwise), but those that ask how the
     /// server is. Default `None`: nothing.
     pub service_token: Option<String>,
-    /// The app itself finds out who may ask on a service listener, so that nothing is refused there for want of a token.
-    /// Default false.
-    pub app_guards_service: bool,
     /// How long a connection serves requests: the answer to the first one after that is its last, so that nobody holds a
     /// place for ever by asking again and again; zero for no limit. Default 60 s.
     pub http_lifetime: Duration,
@@ -109,7 +106,6 @@ impl Default for Settings {
             max_content: 1 << 20,
             answer_timeout: Duration::from_secs(30),
             service_token: None,
-            app_guards_service: false,
             http_lifetime: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             hears_out: false,

@@ -6,6 +6,7 @@ use super::{Codec, Post};
 use crate::data::calendar::Utc;
 use crate::gateway::event::{Answer, Effects, Ending, Event, Opening, Refusal, Reply, Subject};
 use crate::protocol::message::Kind;
+use crate::protocol::percent::form_text;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -193,7 +194,7 @@ fn add_request(told: &mut Map<String, Value>, opening: &Opening, subject: &Subje
     let query = opening.query.as_deref().unwrap_or_default();
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (unescaped(name), unescaped(value))
+        (form_text(name), form_text(value))
     });
     for (name, all, pairs) in [
         ("headers", "multiValueHeaders", headers),
@@ -258,26 +259,6 @@ fn request_time(time: Duration) -> String {
     let (year, month, day, clock) = (&date[..4], &date[5..7], &date[8..10], &date[11..19]);
     let month = month.parse::<usize>().ok().and_then(|month| MONTHS.get(month.wrapping_sub(1))).unwrap_or(&"Jan");
     format!("{day}/{month}/{year}:{clock} +0000")
-}
-
-/// A part of a query, with `+` as a space and `%` and two digits as a byte.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(if first == b'+' { b' ' } else { first });
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

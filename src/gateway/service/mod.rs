@@ -24,6 +24,7 @@ use crate::outbox::Outbox;
 use crate::outbox::answers::Ticket;
 use crate::outbox::shared::Shared;
 use crate::protocol::http::{Request, Response};
+use crate::protocol::percent::{Piece, pieces};
 use std::time::Duration;
 
 /// How long other workers and nodes have to tell what became of a message.
@@ -262,21 +263,9 @@ fn too_many() -> Response {
 
 /// A part of a path, with `%` and two digits as the byte that they stand for; `None` when that is not text.
 fn decoded(part: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let escaped = tail.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match (first, escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'%', None) => return None,
-            (_, Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            (byte, None) => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok()
+    let byte = |piece| match piece {
+        Piece::Plain(byte) | Piece::Escaped(byte) => Some(byte),
+        Piece::Broken => None,
+    };
+    String::from_utf8(pieces(part).map(byte).collect::<Option<_>>()?).ok()
 }

@@ -1,7 +1,7 @@
 //! Methods that ask, and methods about connections.
 
 use super::Fault;
-use crate::apps::fields;
+use crate::data::fields;
 use crate::data::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
@@ -162,7 +162,7 @@ impl Channels {
 
     pub(super) fn presence_stats(&mut self, params: &str, out: &mut Outbox) -> Result<String, Fault> {
         match self.rules_in(params)? {
-            (rules, channel) if rules.presence => Ok(presence_stats(&channel, out)),
+            (rules, channel) if rules.presence => Ok(presence_stats(&channel, out).1),
             _ => Err(Error::NotAvailable.into()),
         }
     }

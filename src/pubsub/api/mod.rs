@@ -9,10 +9,10 @@ mod publishing;
 use super::app::Channels;
 use super::centrifuge::command::Malformed;
 use super::codes::Error;
-use crate::apps::fields;
+use crate::data::fields;
 use crate::data::record::Record;
 use crate::outbox::Outbox;
-use crate::protocol::bearer::is_same;
+use crate::protocol::bearer::{credentials, is_same};
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
 
@@ -90,10 +90,7 @@ impl Channels {
     /// Whether a backend has given the key, if there is one.
     fn is_allowed(&self, request: &Request<'_>) -> bool {
         let Some(key) = &self.api_key else { return true };
-        let in_authorization = request.header("authorization").and_then(|value| {
-            let (scheme, key) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("apikey").then(|| key.trim())
-        });
+        let in_authorization = request.header("authorization").and_then(|value| credentials(value, "apikey"));
         let given = [request.header("x-api-key"), in_authorization, request.query_value("api_key")];
         given.into_iter().flatten().any(|given| is_same(given.as_bytes(), key.as_bytes()))
     }

@@ -1,7 +1,7 @@
 //! Methods that publish: `publish`, `broadcast`, and `batch`, which may hold any other.
 
 use super::{Fault, describe};
-use crate::apps::fields;
+use crate::data::fields;
 use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::centrifuge::command::{flag, number, text};

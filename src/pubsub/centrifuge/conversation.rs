@@ -149,9 +149,9 @@ impl Channels {
             }
             Method::PresenceStats { channel } => {
                 self.lists_clients(id, &channel)?;
-                let members = out.members(&publications_of(&channel)).count();
-                self.charge(id, members / COMMAND_MEMBERS, out);
-                replies.result(number, "presence_stats", &presence_stats(&channel, out));
+                let (clients, stats) = presence_stats(&channel, out);
+                self.charge(id, clients / COMMAND_MEMBERS, out);
+                replies.result(number, "presence_stats", &stats);
             }
             Method::History(history) => {
                 self.may_be_long(id, replies, out)?;
@@ -461,17 +461,17 @@ fn client_of(member: &str) -> Option<&str> {
     (is_name && serde_json::from_str::<&RawValue>(member).is_ok()).then_some(name)
 }
 
-/// How many clients and users are on a channel, as a result.
-pub fn presence_stats(channel: &str, out: &Outbox) -> String {
+/// How many clients are on a channel, and that with the number of users as a result.
+pub fn presence_stats(channel: &str, out: &Outbox) -> (usize, String) {
     let name = publications_of(channel);
     let (mut clients, mut users) = (0, Vec::new());
     for member in out.members(&name) {
-        if let Ok([_, Some(user)]) = crate::apps::fields::read(member, ["client", "user"]) {
+        if let Ok([_, Some(user)]) = crate::data::fields::read(member, ["client", "user"]) {
             clients += 1;
             users.push(user.get());
         }
     }
     users.sort_unstable();
     users.dedup();
-    format!("{{\"num_clients\":{clients},\"num_users\":{}}}", users.len())
+    (clients, format!("{{\"num_clients\":{clients},\"num_users\":{}}}", users.len()))
 }

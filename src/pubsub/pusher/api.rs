@@ -3,9 +3,10 @@
 use super::conversation::{channel_of, events_of, users_on};
 use super::sign::{is_signed, md5};
 use super::{MAX_NAME_BYTES, Pusher, PusherApp, is_channel, is_presence};
-use crate::apps::fields::{self, string};
+use crate::data::fields::{self, string};
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
+use crate::protocol::percent::form_text;
 use crate::pubsub::app::Channels;
 use crate::pubsub::json::string as quoted;
 use serde_json::value::RawValue;
@@ -185,26 +186,7 @@ fn describe(channel: &str, query: &BTreeMap<String, String>, out: &Outbox) -> St
 /// The query, decoded.
 fn query_of(request: &Request<'_>) -> BTreeMap<String, String> {
     let pairs = request.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(key, value)| (key.to_ascii_lowercase(), decoded(value))).collect()
-}
-
-/// `%` and two digits are the byte that they stand for.
-fn decoded(text: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail.get(..2).filter(|_| first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(if first == b'+' { b' ' } else { first });
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    pairs.map(|(key, value)| (key.to_ascii_lowercase(), form_text(value))).collect()
 }
 
 /// Refuses a request that the app's backend has not signed, or not for this content, or not now.

@@ -5,7 +5,7 @@ use super::sign::is_signed;
 use super::{
     Client, EVENTS, LEAVE_HOLD, MAX_NAME_BYTES, MEMBERS, NAMESPACE, is_channel, is_presence, is_private, member_head,
 };
-use crate::apps::fields::{self, string};
+use crate::data::fields::{self, string};
 use crate::data::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::outbox::shared::Shared;
@@ -245,10 +245,8 @@ impl Channels {
     pub(in crate::pubsub) fn send_here_except(&self, channel: &str, frame: &str, socket: &str, out: &mut Outbox) {
         let Some(pusher) = &self.pusher else { return };
         let name = format!("{EVENTS}{channel}");
-        let channels = &out.broadcast.channels;
-        let subscribers = channels.find(name.as_bytes()).map(|number| channels.subscribers(number).to_vec());
         let mut shared = Shared::default();
-        for index in subscribers.unwrap_or_default() {
+        for index in out.subscribers_here(&name) {
             if let Some(client) = pusher.clients.get(&index).filter(|client| client.socket != socket) {
                 out.send_shared(client.id, Kind::Text, frame.as_bytes(), &mut shared);
             }

@@ -1,29 +1,18 @@
 //! Signatures: HMAC-SHA256 with the app's secret, in hexadecimal.
 
+use crate::data::hex;
 use md5::{Digest, Md5};
 use ring::hmac;
-use std::fmt::Write;
 
 /// Whether a signature is that of the text.
 pub fn is_signed(secret: &str, text: &str, signature: &str) -> bool {
-    let Some(bytes) = decode(signature) else { return false };
+    let Some(bytes) = hex::decode(signature) else { return false };
     hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes(), &bytes).is_ok()
 }
 
 /// The digest of content, which stands in what is signed.
 pub fn md5(content: &[u8]) -> String {
-    let mut out = String::with_capacity(32);
-    for byte in Md5::digest(content) {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
-}
-
-fn decode(digits: &str) -> Option<Vec<u8>> {
-    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let pairs = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok());
-    if is_hex { pairs.collect() } else { None }
+    hex::encode(&Md5::digest(content))
 }
 
 #[cfg(test)]

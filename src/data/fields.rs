@@ -15,13 +15,32 @@ pub(crate) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
 /// # Errors
 /// The text is not JSON, or not an object ([`serde_json::Error::is_data`]).
 pub(crate) fn read<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<Values<'a, N>, serde_json::Error> {
+    read_object(text, &names, false)
+}
+
+/// The same, where a name that comes twice is an error: of two readers of a token each might take another.
+///
+/// # Errors
+/// As [`read`], and when a field stands there twice.
+pub(crate) fn read_once<'a, const N: usize>(
+    text: &'a str,
+    names: [&str; N],
+) -> Result<Values<'a, N>, serde_json::Error> {
+    read_object(text, &names, true)
+}
+
+fn read_object<'a, const N: usize>(
+    text: &'a str,
+    names: &[&str; N],
+    once: bool,
+) -> Result<Values<'a, N>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let values = Object(&names).deserialize(&mut deserializer)?;
+    let values = Object { names, once }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(values)
 }
 
-/// The fields of an object whose names nobody knows beforehand, in the order of the text.
+/// All fields of an object, whatever their names, in the order of the text.
 ///
 /// # Errors
 /// As [`read`], and when there are more than `most`.
@@ -58,7 +77,11 @@ pub(crate) fn string(value: Option<&RawValue>) -> Option<String> {
     value.and_then(|value| serde_json::from_str(value.get()).ok())
 }
 
-struct Object<'n, const N: usize>(&'n [&'n str; N]);
+struct Object<'n, const N: usize> {
+    names: &'n [&'n str; N],
+    /// Whether each may come but once.
+    once: bool,
+}
 
 impl<'de, const N: usize> DeserializeSeed<'de> for Object<'_, N> {
     type Value = Values<'de, N>;
@@ -77,8 +100,11 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut values = [None; N];
-        while let Some(place) = map.next_key_seed(Name(self.0))? {
+        while let Some(place) = map.next_key_seed(Name(self.names))? {
             match place {
+                Some(place) if self.once && values[place].is_some() => {
+                    return Err(Error::custom(format_args!("{} stands there twice", self.names[place])));
+                }
                 Some(place) => values[place] = Some(map.next_value()?),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -125,6 +151,16 @@ mod tests {
         {
             let error = read(text, ["a"]).expect_err("no object");
             assert_eq!(error.is_data(), is_data, "{text}: {error}");
+        }
+        // Nobody is told other values than another reader finds.
+        let twice = r#"{"a":1,"x":0,"\u0061":2,"x":1}"#;
+        assert_eq!(read(twice, ["a"]).expect("an object")[0].map(RawValue::get), Some("2"));
+        assert!(read_once(twice, ["a"]).is_err());
+        let [a, b] =
+            read_once(r#" { "b" : [1, {"a": 2}], "c": {"a": 1}, "\u0061": 1e400 } "#, ["a", "b"]).expect("an object");
+        assert_eq!((a.map(RawValue::get), b.map(RawValue::get)), (Some("1e400"), Some(r#"[1, {"a": 2}]"#)));
+        for bad in ["", "[]", "null", "1", r#""a""#, "{", r#"{"a":1}{}"#, r#"{"a":1,"a":1}"#] {
+            assert!(read_once(bad, ["a"]).is_err(), "{bad}");
         }
         let found = entries(r#"{"a":1,"\u0062":[2]}"#, 2).expect("two");
         let found: Vec<_> = found.iter().map(|(name, value)| (&**name, value.get())).collect();
