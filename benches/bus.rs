@@ -108,7 +108,7 @@ fn throughput(cpu: usize, bytes: usize, batch: usize) -> (f64, u64) {
                 records += 1;
             }
             BusEvent::Gap { lost: missing, .. } => lost += missing,
-            BusEvent::Joined(_) | BusEvent::Present { .. } | BusEvent::Left(_) => {}
+            _ => {}
         });
         passes += 1;
         match start {

@@ -81,7 +81,7 @@ struct Clients {
 }
 
 impl App for Clients {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) {
         let set = request.tag() % self.distinct;

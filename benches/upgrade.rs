@@ -4,7 +4,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use percore::internal::protocol::client::{ClientHandshake, Offer};
 use percore::internal::protocol::http::{self, MAX_HEADERS};
 use percore::internal::protocol::upgrade;
-use percore::{DeflateMode, Peer, UpgradeRules};
+use percore::{Deflate, DeflateMode, Peer, UpgradeRules};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn answer(request: &[u8], rules: &UpgradeRules) -> Vec<u8> {
     let end = http::head_end(request, 0).expect("a whole head");
     let request = http::parse(&request[..end], &mut headers, Peer::UNIX).expect("a request");
     assert!(upgrade::is_asked(&request));
-    upgrade::accept(&request, rules).expect("an upgrade").encode()
+    upgrade::accept(&request, rules, &Deflate::default()).expect("an upgrade").encode()
 }
 
 fn server(c: &mut Criterion) {

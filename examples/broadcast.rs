@@ -20,7 +20,7 @@ const CHANNEL: &str = "all";
 struct Broadcast;
 
 impl App for Broadcast {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         out.subscribe(id, CHANNEL);

@@ -17,7 +17,7 @@ const CHANNEL: &str = "all";
 struct Crowd;
 
 impl App for Crowd {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         out.subscribe(id, CHANNEL);

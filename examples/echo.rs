@@ -10,7 +10,7 @@ use percore::{App, ConnectionId, Message, Outbox, Request, Server};
 struct Echo;
 
 impl App for Echo {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 

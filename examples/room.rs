@@ -22,11 +22,11 @@ struct Member {
 struct Rooms;
 
 impl App for Rooms {
-    type Connection = Member;
+    type State = Member;
 
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Member {
-        let room = request.query_value("room").unwrap_or(request.path()).to_owned();
-        let name = request.query_value("name").map_or_else(|| request.peer().to_string(), str::to_owned);
+        let room = request.query_value("room").unwrap_or(request.path().into()).into_owned();
+        let name = request.query_value("name").map_or_else(|| request.peer().to_string(), |name| name.into_owned());
         out.subscribe_as(id, &room, &name);
         Member { name, room }
     }

@@ -18,11 +18,11 @@ struct Room {
 }
 
 impl App for Room {
-    type Connection = ();
+    type State = ();
 
     // Asked for every path: one that was forgotten here would be open to all.
     fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
-        let is_known = request.query_value("token") == Some(self.token.as_str());
+        let is_known = request.query_value("token").as_deref() == Some(self.token.as_str());
         (!is_known).then(|| Response::text(401, "Give the token, as in /?token=secret"))
     }
 

@@ -27,7 +27,7 @@ struct Guests {
 }
 
 impl App for Guests {
-    type Connection = Guest;
+    type State = Guest;
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> Guest {
         self.here.insert(id);

@@ -24,7 +24,7 @@ use std::time::Duration;
 ///
 /// # State
 ///
-/// What belongs to one connection goes into [`App::Connection`]; what belongs to all goes into the app's own fields. A
+/// What belongs to one connection goes into [`App::State`]; what belongs to all goes into the app's own fields. A
 /// handler is given the state of its own connection only. An app that sends to others keeps their ids:
 ///
 /// ```
@@ -37,11 +37,11 @@ use std::time::Duration;
 ///
 /// impl App for Room {
 ///     /// The name of who is connected.
-///     type Connection = String;
+///     type State = String;
 ///
 ///     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, _: &mut Outbox) -> String {
 ///         self.0.insert(id);
-///         request.query_value("name").unwrap_or("someone").to_owned()
+///         request.query_value("name").unwrap_or("someone".into()).into_owned()
 ///     }
 ///
 ///     fn on_message(&mut self, _: ConnectionId, name: &mut String, mut message: Message<'_>, out: &mut Outbox) {
@@ -69,7 +69,7 @@ use std::time::Duration;
 pub trait App {
     /// What the app keeps for each open connection; `()` costs nothing. Made by [`App::on_open`], lent to each handler
     /// that is called for the connection, and given back to [`App::on_close`].
-    type Connection;
+    type State;
 
     /// An HTTP request, before it is upgraded or answered. `Some` is the answer: to serve a route of the app's own, or
     /// to refuse an upgrade. `None`, the default, leaves it to the server: upgrade on the paths of
@@ -84,13 +84,13 @@ pub trait App {
     /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
     /// # struct Private;
     /// # impl App for Private {
-    /// #     type Connection = ();
+    /// #     type State = ();
     /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
     /// #     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
     /// fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
     ///     match request.path() {
     ///         "/about" => Some(Response::text(200, "A private server.")),
-    ///         _ if request.query_value("token") == Some("secret") => None,
+    ///         _ if request.query_value("token").as_deref() == Some("secret") => None,
     ///         _ => Some(Response::text(403, "Give a token.")),
     ///     }
     /// }
@@ -113,7 +113,7 @@ pub trait App {
     /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
     /// # struct Mailbox(Vec<Vec<u8>>);
     /// # impl App for Mailbox {
-    /// #     type Connection = ();
+    /// #     type State = ();
     /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
     /// #     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
     /// fn takes_content(&self, request: &Request<'_>) -> usize {
@@ -167,20 +167,14 @@ pub trait App {
     ///
     /// The request is the one that was upgraded, with [`Request::subprotocol`] as agreed. It is gone after this call, as
     /// is the peer's address: keep in the connection's state what is wanted later.
-    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Self::Connection;
+    fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Self::State;
 
     /// A message has come, whole: fragments joined, unmasked, decompressed, and text checked to be UTF-8 (RFC 6455,
     /// sections 5.4, 5.6 and 8.1). It has at most [`Settings::max_message`](crate::Settings::max_message) bytes.
     ///
     /// It lies in a buffer that is used again after this call, so what is to stay is copied. It is unmasked when it is
     /// first looked at, which is why looking takes `mut message`. Pings are answered without a call.
-    fn on_message(
-        &mut self,
-        id: ConnectionId,
-        connection: &mut Self::Connection,
-        message: Message<'_>,
-        out: &mut Outbox,
-    );
+    fn on_message(&mut self, id: ConnectionId, state: &mut Self::State, message: Message<'_>, out: &mut Outbox);
 
     /// A connection's socket has taken all that waited for it. Called once for each
     /// [`Outbox::when_written`](crate::Outbox::when_written), at the end of the pass of the loop.
@@ -192,7 +186,7 @@ pub trait App {
     ///
     /// impl App for Series {
     ///     /// The next part.
-    ///     type Connection = u32;
+    ///     type State = u32;
     ///
     ///     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> u32 {
     ///         out.when_written(id);
@@ -209,8 +203,8 @@ pub trait App {
     /// #   fn on_message(&mut self, _: ConnectionId, _: &mut u32, _: Message<'_>, _: &mut Outbox) {}
     /// }
     /// ```
-    fn on_written(&mut self, id: ConnectionId, connection: &mut Self::Connection, out: &mut Outbox) {
-        let _ = (id, connection, out);
+    fn on_written(&mut self, id: ConnectionId, state: &mut Self::State, out: &mut Outbox) {
+        let _ = (id, state, out);
     }
 
     /// Whether large binary messages only go back to their sender. Those of 64 KiB and more then do so piece by piece as
@@ -222,8 +216,8 @@ pub trait App {
 
     /// Something went wrong with a connection; [`App::on_close`] follows in the same pass. A closing handshake, whatever
     /// its code and whoever began it, is no error. Nothing that is sent to `id` now is certain to arrive.
-    fn on_error(&mut self, id: ConnectionId, connection: &mut Self::Connection, error: &Error, out: &mut Outbox) {
-        let _ = (id, connection, error, out);
+    fn on_error(&mut self, id: ConnectionId, state: &mut Self::State, error: &Error, out: &mut Outbox) {
+        let _ = (id, state, error, out);
     }
 
     /// A connection that [`Outbox::connect`] ordered with `tag` did not open. Nothing else is called for it; to try again
@@ -254,8 +248,8 @@ pub trait App {
     /// more, and no other connection is ever called so.
     ///
     /// A second SIGTERM or SIGINT, which ends [`Server::run`](crate::Server::run) at once, leaves it out.
-    fn on_close(&mut self, id: ConnectionId, connection: Self::Connection, reason: &CloseReason, out: &mut Outbox) {
-        let _ = (id, connection, reason, out);
+    fn on_close(&mut self, id: ConnectionId, state: Self::State, reason: &CloseReason, out: &mut Outbox) {
+        let _ = (id, state, reason, out);
     }
 
     /// Something was published by another process on a channel that the app listens to ([`Outbox::listen`]), as text or
@@ -298,7 +292,7 @@ pub trait App {
     /// # use std::time::Duration;
     /// # struct Clock(Vec<ConnectionId>);
     /// # impl App for Clock {
-    /// #     type Connection = ();
+    /// #     type State = ();
     /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
     /// #     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
     /// fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
@@ -317,6 +311,7 @@ pub trait App {
 
 /// Why a connection ended otherwise than by a closing handshake; given to [`App::on_error`].
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// The peer broke the protocol. It was told by a Close frame with [`Violation::code`].
     Violation(Violation),
@@ -359,6 +354,7 @@ impl std::error::Error for Error {}
 
 /// Why a connection that was ordered did not open; given to [`App::on_connect_failed`].
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// No connection came about, or it broke: the kind, and the operating system's text, such as `Connection refused`.
     Io(io::ErrorKind, String),

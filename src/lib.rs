@@ -10,7 +10,7 @@
 //! struct Shout;
 //!
 //! impl App for Shout {
-//!     type Connection = ();
+//!     type State = ();
 //!
 //!     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) {
 //!         out.send_text(id, &format!("welcome to {}", request.path()));
@@ -49,6 +49,7 @@
 //!   protocol, compression, channels and the bus, and at most 35 crates.
 //! * `tls` (default): clients that connect to `wss://`. A server speaks TLS through a proxy before it.
 //! * `signals` (with `cli`): SIGTERM and SIGINT drain a server.
+//! * `log`: a server's log can go to the logger of the crate `log`.
 
 mod app;
 mod apps;
@@ -163,7 +164,7 @@ pub use data::rate::RateRules;
 pub use data::stats::Stats;
 pub use os::listener::ListenAddr;
 pub use outbox::{SendRules, SlowConsumer};
-pub use protocol::extension::DeflateMode;
+pub use protocol::extension::{Deflate, DeflateMode};
 pub use protocol::forwarded::{ForwardedHeader, ProxyRules};
 pub use protocol::http::HeadLimits;
 pub use protocol::upgrade::UpgradeRules;

@@ -16,7 +16,7 @@ use crate::data::stats::{self, Stats};
 use crate::protocol::Role;
 use crate::protocol::close::payload as close_payload;
 use crate::protocol::deflate::{Deflater, Output};
-use crate::protocol::extension::Agreement;
+use crate::protocol::extension::{Agreement, Deflate};
 use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
 use crate::protocol::message::Kind;
@@ -39,7 +39,7 @@ pub enum SlowConsumer {
     Drop,
 }
 
-/// Bounds and compression of what is sent.
+/// Bounds on what is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct SendRules {
     /// Bytes that may wait for one connection's socket. A message is queued while there are fewer, so one message may
@@ -47,24 +47,11 @@ pub struct SendRules {
     pub max_backlog: usize,
     /// What happens beyond.
     pub slow_consumer: SlowConsumer,
-    /// Messages from this size on are compressed, where the client agreed to it.
-    pub deflate_min: usize,
-    /// Longer messages are not compressed, for compression takes time in proportion: at level 1 about 10 ns for each byte
-    /// that does not shrink. The bound halves with each step of the window below 4 KiB, where every byte costs more.
-    pub deflate_max: usize,
-    /// 1 (fast) to 9 (small).
-    pub deflate_level: u32,
 }
 
 impl Default for SendRules {
     fn default() -> SendRules {
-        SendRules {
-            max_backlog: 4 << 20,
-            slow_consumer: SlowConsumer::Close,
-            deflate_min: 1024,
-            deflate_max: 128 * 1024,
-            deflate_level: 1,
-        }
+        SendRules { max_backlog: 4 << 20, slow_consumer: SlowConsumer::Close }
     }
 }
 
@@ -160,6 +147,7 @@ pub struct Outbox {
     /// What the app has to say.
     pub(crate) log: AppLog,
     rules: SendRules,
+    deflate: Deflate,
     node: u32,
     /// One compressor for each window size, for all connections without context takeover.
     shared: [Option<Deflater>; 16],
@@ -174,9 +162,15 @@ pub struct Outbox {
     pub(crate) random: Option<StdRng>,
 }
 
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("now", &self.now).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
 impl Outbox {
     /// An outbox of process `node`. `seed` feeds the masking keys of client connections.
-    pub(crate) fn new(rules: SendRules, node: u32, seed: [u8; 32]) -> Outbox {
+    pub(crate) fn new(rules: SendRules, deflate: Deflate, node: u32, seed: [u8; 32]) -> Outbox {
         Outbox {
             queue: OutQueue::new(),
             stats: Stats::default(),
@@ -195,6 +189,7 @@ impl Outbox {
             publisher: None,
             log: AppLog::like(&Log::new(None)),
             rules,
+            deflate,
             node,
             shared: [const { None }; 16],
             own: HashMap::new(),
@@ -313,7 +308,7 @@ impl Outbox {
     /// # use percore::{App, ConnectionId, Level, Message, Outbox, Request};
     /// # struct Diary;
     /// # impl App for Diary {
-    /// #     type Connection = ();
+    /// #     type State = ();
     /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
     /// fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
     ///     if let Some(text) = message.text() {
@@ -349,7 +344,7 @@ impl Outbox {
         lane.mode |= bits << WINDOW_SHIFT;
         if takeover {
             lane.mode |= TAKEOVER;
-            self.own.insert(id.index, Deflater::new(self.rules.deflate_level, bits, true));
+            self.own.insert(id.index, Deflater::new(self.deflate.level, bits, true));
         }
     }
 
@@ -387,8 +382,8 @@ impl Outbox {
     fn window_bits(&self, mode: u8, payload_bytes: usize) -> usize {
         let bits = mode >> WINDOW_SHIFT;
         // The compressor goes through its tables, 128 KiB, for each window that it leaves behind.
-        let most = self.rules.deflate_max >> SMALL_WINDOW_BITS.saturating_sub(bits);
-        let is_within = (self.rules.deflate_min.max(1)..=most).contains(&payload_bytes);
+        let most = self.deflate.max_bytes >> SMALL_WINDOW_BITS.saturating_sub(bits);
+        let is_within = (self.deflate.min_bytes.max(1)..=most).contains(&payload_bytes);
         if is_within { bits.into() } else { 0 }
     }
 
@@ -414,7 +409,7 @@ impl Outbox {
 
     /// The compressor of those who agreed to a window of so many bits, each message by itself.
     fn shared_deflater(&mut self, bits: usize) -> &mut Deflater {
-        let level = self.rules.deflate_level;
+        let level = self.deflate.level;
         self.shared[bits].get_or_insert_with(|| Deflater::new(level, bits as u8, false))
     }
 

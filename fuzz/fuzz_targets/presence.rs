@@ -10,7 +10,7 @@ use percore::{Participant, Presence, Records};
 fuzz_target!(|bytes: &[u8]| {
     let (one, two) = (Participant { slot: 0, generation: 1 }, Participant { slot: 1, generation: 1 });
     let _ = read(bytes.to_vec(), one);
-    let list = read([&header(1), bytes].concat(), one);
+    let Some(list) = read([&header(1), bytes].concat(), one) else { return };
     let mut presence = Presence::default();
     let (mut entered, mut left) = (0u64, 0u64);
     presence.replace(one, &list, |change| {

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use libfuzzer_sys::fuzz_target;
 use percore::internal::protocol::client::{ClientHandshake, Offer};
-use percore::internal::protocol::extension::DeflateMode;
+use percore::internal::protocol::extension::{Deflate, DeflateMode};
 use percore::internal::protocol::http::{self, HeadLimits, MAX_HEADERS};
 use percore::internal::protocol::upgrade::{self, UpgradeRules};
 use percore::{Peer, Request};
@@ -68,11 +68,9 @@ fn answer(request: &Request<'_>, deflate: DeflateMode) {
     let rules = UpgradeRules {
         origins: vec![ORIGIN.into()],
         subprotocols: vec!["a".into(), "b".into()],
-        deflate,
-        deflate_bits: 12,
         ..UpgradeRules::default()
     };
-    let accepted = match upgrade::accept(request, &rules) {
+    let accepted = match upgrade::accept(request, &rules, &Deflate { mode: deflate, window_bits: 12, ..Deflate::default() }) {
         Ok(accepted) => accepted,
         Err(refusal) => {
             assert!(refusal.status() >= 400);

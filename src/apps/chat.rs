@@ -211,7 +211,7 @@ impl Chat {
 }
 
 impl App for Chat {
-    type Connection = Client;
+    type State = Client;
 
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let asks_for_upgrade = request.has_token("upgrade", "websocket");

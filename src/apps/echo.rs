@@ -12,7 +12,7 @@ use crate::protocol::message::{Kind, Message};
 pub struct Echo;
 
 impl App for Echo {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 
@@ -40,7 +40,7 @@ impl PrefixedEcho {
 }
 
 impl App for PrefixedEcho {
-    type Connection = ();
+    type State = ();
 
     /// `GET /` without an upgrade is answered by an empty 200.
     fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {

@@ -369,7 +369,7 @@ impl Load {
 
 impl App for Load {
     /// Its place in `flights`.
-    type Connection = usize;
+    type State = usize;
 
     fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
         if self.stage == Stage::Over {

@@ -36,6 +36,7 @@ use crate::os::clock::Clock;
 use crate::os::cpus;
 use crate::outbox::SendRules;
 use crate::protocol::client::Offer;
+use crate::protocol::extension::Deflate;
 use crate::reactor::{Client, Target, Waker};
 use crate::session::Settings;
 use load::Load;
@@ -93,12 +94,8 @@ fn client(load: Load, plan: &Plan) -> Client<Load> {
         heartbeat: Duration::ZERO,
         heartbeat_timeout: Duration::ZERO,
         handshake_timeout: plan.handshake_timeout,
-        send: SendRules {
-            max_backlog: plan.max_backlog(),
-            deflate_min: 1,
-            deflate_max: usize::MAX,
-            ..SendRules::default()
-        },
+        deflate: Deflate { min_bytes: 1, max_bytes: usize::MAX, ..Deflate::default() },
+        send: SendRules { max_backlog: plan.max_backlog(), ..SendRules::default() },
         ..Settings::default()
     };
     let tls_of = |url: &Url| plan.tls.clone().zip(url.tls.clone());

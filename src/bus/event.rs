@@ -6,6 +6,7 @@ use crate::data::record::{Record, Records};
 /// What a bus tells. For each participant: first `Joined`, then records in the order in which they were published, and
 /// `Gap`s between them, at last `Left`. `Present` follows soon upon `Joined` and upon each `Gap`, unless `Left` does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum BusEvent<'a> {
     /// Another participant is there: it came, or was there before us.
     Joined(Participant),

@@ -2,7 +2,8 @@
 
 use super::Failure;
 use super::bench_sources::{AddressRange, addresses, check_sources};
-use super::flags::{DeflateFlag, check_subprotocols, header};
+use super::choices::DeflateFlag;
+use super::flags::{check_subprotocols, header};
 use super::output;
 use super::units::{LONGEST, boolean, bytes, duration};
 use super::workers::{Workers, workers};

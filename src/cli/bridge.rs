@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::bus_flags::ring;
-use super::flags::{FormatFlag, LevelFlag};
+use super::choices::{FormatFlag, LevelFlag};
 use super::serve::warn_of_disk;
 use super::units::{bytes, duration, mode};
 use crate::bridge::dialect::Dialect;

@@ -2,7 +2,8 @@
 
 use super::Failure;
 use super::bench::tls_client;
-use super::flags::{DeflateFlag, check_subprotocols, header, is_origin};
+use super::choices::DeflateFlag;
+use super::flags::{check_subprotocols, header, is_origin};
 use super::units::{boolean, bytes, duration};
 use crate::apps::ticker::client::Wishes;
 use crate::client::conversation::{self, Manner};

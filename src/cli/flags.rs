@@ -4,6 +4,7 @@ mod others;
 
 use super::Failure;
 use super::bus_flags::{BusFlags, BusPlace};
+use super::choices::{DeflateFlag, FormatFlag, LevelFlag};
 use super::limit_flags::LimitFlags;
 use super::units::{boolean, bytes, duration, microseconds, mode};
 use super::workers::{Workers, workers};
@@ -12,9 +13,8 @@ use crate::data::network::Network;
 use crate::data::rate::RateRules;
 use crate::os::bus::BusOptions;
 use crate::os::listener::ListenAddr;
-use crate::os::log_writer::LogFormat;
 use crate::outbox::{SendRules, SlowConsumer};
-use crate::protocol::extension::DeflateMode;
+use crate::protocol::extension::Deflate;
 use crate::protocol::forwarded::{ForwardedHeader, ProxyRules};
 use crate::protocol::http::HeadLimits;
 use crate::protocol::upgrade::UpgradeRules;
@@ -215,23 +215,6 @@ enum SlowConsumerFlag {
     Drop,
 }
 
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub(super) enum DeflateFlag {
-    Off,
-    NoTakeover,
-    Takeover,
-}
-
-impl From<DeflateFlag> for DeflateMode {
-    fn from(flag: DeflateFlag) -> DeflateMode {
-        match flag {
-            DeflateFlag::Off => DeflateMode::Off,
-            DeflateFlag::NoTakeover => DeflateMode::NoTakeover,
-            DeflateFlag::Takeover => DeflateMode::Takeover,
-        }
-    }
-}
-
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PinFlag {
     Auto,
@@ -251,42 +234,6 @@ fn admin(text: &str) -> Result<Admin, String> {
 
 pub(super) fn default_admin() -> ListenAddr {
     ListenAddr::Tcp((std::net::Ipv4Addr::LOCALHOST, 9464).into())
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub(super) enum LevelFlag {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
-impl From<LevelFlag> for Option<Level> {
-    fn from(flag: LevelFlag) -> Option<Level> {
-        match flag {
-            LevelFlag::Off => None,
-            LevelFlag::Error => Some(Level::Error),
-            LevelFlag::Warn => Some(Level::Warn),
-            LevelFlag::Info => Some(Level::Info),
-            LevelFlag::Debug => Some(Level::Debug),
-        }
-    }
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub(super) enum FormatFlag {
-    Text,
-    Json,
-}
-
-impl From<FormatFlag> for LogFormat {
-    fn from(flag: FormatFlag) -> LogFormat {
-        match flag {
-            FormatFlag::Text => LogFormat::Text,
-            FormatFlag::Json => LogFormat::Json,
-        }
-    }
 }
 
 /// What the flags come to.
@@ -384,8 +331,13 @@ impl ServerFlags {
                 paths: if self.path.is_empty() { paths } else { self.path.clone() },
                 origins: self.origins(defaults),
                 subprotocols: self.subprotocol.clone(),
-                deflate: self.deflate.into(),
-                deflate_bits: self.deflate_window,
+            },
+            deflate: Deflate {
+                mode: self.deflate.into(),
+                window_bits: self.deflate_window,
+                level: self.deflate_level,
+                min_bytes: self.deflate_min,
+                max_bytes: self.deflate_max,
             },
             head: HeadLimits { request_line_bytes: self.max_request_line, head_bytes: self.max_headers },
             send: SendRules {
@@ -394,9 +346,6 @@ impl ServerFlags {
                     SlowConsumerFlag::Close => SlowConsumer::Close,
                     SlowConsumerFlag::Drop => SlowConsumer::Drop,
                 },
-                deflate_min: self.deflate_min,
-                deflate_max: self.deflate_max,
-                deflate_level: self.deflate_level,
             },
             rates: self.limits.rates(defaults.rates, self.workers.number()),
             max_memory: self.limits.max_memory(self.workers.number()),

@@ -11,6 +11,7 @@ mod bus;
 mod bus_flags;
 mod channels;
 mod channels_config;
+mod choices;
 mod client;
 mod config;
 mod environment;

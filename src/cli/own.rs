@@ -59,7 +59,7 @@ struct ServeFlags {
 /// struct Greeter(String);
 ///
 /// impl App for Greeter {
-///     type Connection = ();
+///     type State = ();
 ///     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 ///     fn on_message(&mut self, id: ConnectionId, _: &mut (), mut message: Message<'_>, out: &mut Outbox) {
 ///         if let Some(name) = message.text() {

@@ -180,7 +180,7 @@ impl Conversation {
 
 impl App for Conversation {
     /// Why it ends, if not by a closing handshake.
-    type Connection = Option<String>;
+    type State = Option<String>;
 
     fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
         if self.next_attempt.is_some_and(|at| at <= now) {
@@ -286,7 +286,7 @@ fn hex(bytes: &[u8]) -> String {
 pub fn run(dial: &mut Dial, mut manner: Manner) -> io::Result<Ending> {
     let rules = &mut dial.settings;
     // So reading never pauses, and what we send, which minds the backlog, is never left out.
-    rules.send = SendRules { max_backlog: MAX_BACKLOG_BYTES, slow_consumer: SlowConsumer::Drop, ..rules.send };
+    rules.send = SendRules { max_backlog: MAX_BACKLOG_BYTES, slow_consumer: SlowConsumer::Drop };
     rules.hears_out = true;
     let waker = Waker::default();
     let (input, screen, is_typed) = input::begin(manner.history.take(), waker.clone())?;

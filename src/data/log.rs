@@ -108,6 +108,7 @@ const PASS_BYTES: usize = 512 * 1024;
 /// log.messages = true;
 /// assert!(log.keeps(Level::Warn) && !log.keeps(Level::Debug));
 /// ```
+#[derive(Debug)]
 pub struct Log {
     /// Whether each message that comes gets a line, at [`Level::Info`].
     pub messages: bool,

@@ -20,7 +20,7 @@ pub struct Change<'a> {
 }
 
 /// What one participant has on one channel.
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Part {
     interest: Interest,
     members: BTreeSet<Box<str>>,
@@ -71,7 +71,7 @@ impl Part {
 /// assert_eq!(presence.members(b"room").collect::<Vec<_>>(), ["ann"]);
 /// presence.remove(from, |change| assert_eq!((change.member, change.entered), ("ann", false)));
 /// ```
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub struct Presence {
     /// By channel, and then by participant, of which there are few.
     channels: HashMap<Arc<[u8]>, Vec<(Participant, Part)>>,

@@ -257,6 +257,11 @@ impl OutQueue {
         self.common.len()
     }
 
+    /// How many such bytes there have been since the beginning.
+    pub fn common_total(&self) -> u64 {
+        self.common.total_bytes()
+    }
+
     /// Tells one pass from another, for whoever remembers where such bytes lie.
     pub fn common_pass(&self) -> u64 {
         self.common.passes()

@@ -8,6 +8,7 @@ pub const MAX_CHANNEL_BYTES: usize = u16::MAX as usize;
 /// What a record is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum RecordKind {
     /// A text message for the subscribers of the channel, wherever they are connected.
     Text = 1,
@@ -92,6 +93,7 @@ impl<'a> Record<'a> {
 
 /// Why something cannot be published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum PublishError {
     /// The record is longer than a quarter of the ring (`--bus-size`).
     TooLong {

@@ -288,7 +288,7 @@ impl Gateway {
 
 impl App for Gateway {
     /// The number of the connection.
-    type Connection = u64;
+    type State = u64;
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
         if request.is_service() { usize::MAX } else { 0 }

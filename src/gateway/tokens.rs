@@ -5,6 +5,7 @@ use crate::jwt::{Refused, Verifier};
 use crate::outbox::Outbox;
 use crate::protocol::bearer::credentials;
 use crate::protocol::http::{Request, Response};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Lets in clients with a good token: in `Authorization: Bearer`, in a query parameter or in a cookie. The first that is there
@@ -27,18 +28,18 @@ impl Tokens {
             out.log(Level::Error, "keys", None, format_args!("keys stay as they were: {error}"));
         }
         let token = self.find(request).ok_or(None);
-        let claims = token.and_then(|token| self.verifier.verify(token, out.unix_time()).map_err(Some));
+        let claims = token.and_then(|token| self.verifier.verify(&token, out.unix_time()).map_err(Some));
         claims.map(|claims| claims.one_line().into()).map_err(|refused| {
             out.stats.gateway_tokens_refused += 1;
             refusal(refused)
         })
     }
 
-    fn find<'a>(&self, request: &Request<'a>) -> Option<&'a str> {
+    fn find<'a>(&self, request: &Request<'a>) -> Option<Cow<'a, str>> {
         let bearer = request.headers("authorization").find_map(|value| credentials(value, "bearer"));
         let in_query = || self.parameter.as_deref().and_then(|name| request.query_value(name));
         let in_cookie = || self.cookie.as_deref().and_then(|name| cookie(request, name));
-        bearer.or_else(in_query).or_else(in_cookie)
+        bearer.map(Cow::Borrowed).or_else(in_query).or_else(|| in_cookie().map(Cow::Borrowed))
     }
 }
 
@@ -74,7 +75,7 @@ mod tests {
         let head = format!("GET {target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n");
         let mut space = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let request = http::parse(head.as_bytes(), &mut space, Peer::UNIX).expect("a request");
-        tokens.find(&request).map(str::to_owned)
+        tokens.find(&request).map(Cow::into_owned)
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line: `time`, `level`, `event`, `message` and the record's fields.
     Json,
+    /// Not a line on standard error, but a record for the logger of the crate [`log`](https://docs.rs/log), with the target
+    /// `percore::EVENT`, such as `percore::open`. The logger is called on the server's one thread: it must not block.
+    #[cfg(feature = "log")]
+    Facade,
 }
 
 /// Bytes that may wait to be written.
@@ -46,6 +50,10 @@ pub fn write_log(format: LogFormat, log: &mut Log) {
         return;
     }
     STANDARD_ERROR.left_out.fetch_add(log.left_out(), Relaxed);
+    #[cfg(feature = "log")]
+    if format == LogFormat::Facade {
+        return log.take().iter().for_each(super::log_facade::to_facade);
+    }
     STANDARD_ERROR.push(format, &log.take());
 }
 

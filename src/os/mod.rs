@@ -18,6 +18,8 @@ mod late_port;
 pub mod ledger;
 pub mod listener;
 pub mod locks;
+#[cfg(feature = "log")]
+mod log_facade;
 pub mod log_writer;
 pub mod memory;
 pub mod other_end;

@@ -138,7 +138,7 @@ impl Outbox {
     /// struct News(Vec<Ticket>);
     ///
     /// impl App for News {
-    ///     type Connection = ();
+    ///     type State = ();
     ///     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
     ///         if request.path() == "/news" {
     ///             self.0.push(out.defer(request));

@@ -153,6 +153,22 @@ impl Outbox {
         Ok(self.carry(channel.as_bytes(), kind, parts))
     }
 
+    /// Publishes text: [`Outbox::publish`] with one part.
+    ///
+    /// # Errors
+    /// When it is too long for the bus.
+    pub fn publish_text(&mut self, channel: &str, text: &str) -> Result<usize, PublishError> {
+        self.publish(channel, Kind::Text, &[text.as_bytes()])
+    }
+
+    /// Publishes bytes: [`Outbox::publish`] with one part.
+    ///
+    /// # Errors
+    /// When there are too many for the bus.
+    pub fn publish_binary(&mut self, channel: &str, payload: &[u8]) -> Result<usize, PublishError> {
+        self.publish(channel, Kind::Binary, &[payload])
+    }
+
     fn carry(&mut self, channel: &[u8], kind: Kind, parts: &[&[u8]]) -> usize {
         if self.broadcast.place.is_some() {
             self.broadcast.outgoing.push(kind.into(), channel, parts);
@@ -289,7 +305,7 @@ impl Outbox {
         if subscribers == 0 {
             return 0;
         }
-        if (self.rules.deflate_min.max(1)..=self.rules.deflate_max).contains(&payload_bytes) {
+        if (self.deflate.min_bytes.max(1)..=self.deflate.max_bytes).contains(&payload_bytes) {
             self.end_fanout();
             self.deliver_compressed(channel, kind, parts);
             return subscribers;

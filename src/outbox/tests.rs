@@ -8,6 +8,7 @@ const ID: ConnectionId = ConnectionId { node: 3, generation: 1, index: 0 };
 
 impl Outbox {
     /// A connection for the tests of apps.
+    #[cfg(feature = "cli")]
     pub(crate) fn open_plain(&mut self, id: ConnectionId) {
         self.queue.open(id.index, id.generation);
         self.begin_frames(id, Role::Server, None);
@@ -16,8 +17,8 @@ impl Outbox {
 
 /// An outbox with one connection, on which our end is `role`.
 fn outbox(role: Role, deflate: Option<Agreement>) -> Outbox {
-    let rules = SendRules { deflate_min: 50, ..SendRules::default() };
-    let mut outbox = Outbox::new(rules, ID.node, [5; 32]);
+    let rules = Deflate { min_bytes: 50, ..Deflate::default() };
+    let mut outbox = Outbox::new(SendRules::default(), rules, ID.node, [5; 32]);
     outbox.queue.open(ID.index, ID.generation);
     outbox.begin_frames(ID, role, deflate);
     outbox

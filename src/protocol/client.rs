@@ -51,6 +51,7 @@ pub struct Refusal {
 
 /// A server's answer that does not.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum HandshakeError {
     /// Another status than 101.
     Refused(Box<Refusal>),
@@ -184,6 +185,7 @@ impl ClientHandshake {
 
 #[cfg(test)]
 mod tests {
+    use super::super::extension::Deflate;
     use super::super::http;
     use super::super::upgrade::{self, UpgradeRules};
     use super::*;
@@ -207,9 +209,9 @@ mod tests {
         let mut headers = [httparse::EMPTY_HEADER; http::MAX_HEADERS];
         let request = http::parse(&request, &mut headers, Peer::UNIX).expect("our own request");
         assert_eq!(request.header("x-test"), Some("1"));
-        let rules =
-            UpgradeRules { subprotocols: vec!["y".into()], deflate: DeflateMode::Takeover, ..UpgradeRules::default() };
-        let accepted = upgrade::accept(&request, &rules).expect("accepted");
+        let rules = UpgradeRules { subprotocols: vec!["y".into()], ..UpgradeRules::default() };
+        let deflate = Deflate { mode: DeflateMode::Takeover, ..Deflate::default() };
+        let accepted = upgrade::accept(&request, &rules, &deflate).expect("accepted");
         let answer = accepted.encode();
         for cut in 0..answer.len() {
             assert_eq!(client.read(&answer[..cut], cut.saturating_sub(1)), Ok(None));

@@ -6,6 +6,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 /// What a peer did that ends its connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Violation {
     /// A frame header the RFC forbids; the text says which rule.
     Protocol(&'static str),

@@ -11,6 +11,35 @@ pub enum DeflateMode {
     Takeover,
 }
 
+/// How messages are compressed (RFC 7692).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deflate {
+    /// What is agreed on with clients that offer it. Default [`DeflateMode::NoTakeover`].
+    pub mode: DeflateMode,
+    /// Bound on both windows, as a binary logarithm: 9 to 15. Default 15.
+    pub window_bits: u8,
+    /// 1 (fast) to 9 (small). Default 1.
+    pub level: u32,
+    /// Messages from this size on are compressed, in bytes. Default 1 KiB.
+    pub min_bytes: usize,
+    /// Longer messages are not compressed, for compression takes time in proportion: at level 1 about 10 ns for each byte
+    /// that does not shrink. The bound halves with each step of the window below 4 KiB, where every byte costs more.
+    /// Default 128 KiB.
+    pub max_bytes: usize,
+}
+
+impl Default for Deflate {
+    fn default() -> Deflate {
+        Deflate {
+            mode: DeflateMode::NoTakeover,
+            window_bits: LARGEST_BITS,
+            level: 1,
+            min_bytes: 1024,
+            max_bytes: 128 << 10,
+        }
+    }
+}
+
 /// What both ends go by once they agree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Agreement {

@@ -1,9 +1,12 @@
 //! As much of HTTP/1.1 (RFC 9112) as stands before an upgrade: the heads of requests. Their content is in `content.rs`.
 
 use super::content::Framing;
+use super::percent::form_text;
 use super::target::{self, is_host};
 use crate::data::id::Peer;
 use httparse::Header;
+use std::borrow::Cow;
+use std::fmt;
 
 pub use super::response::Response;
 pub(crate) use super::response::is_name;
@@ -54,6 +57,18 @@ pub(crate) enum ReplyTo {
     Upgrade(u32),
 }
 
+impl fmt::Debug for Request<'_> {
+    // Values of headers may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { method, path, peer, .. } = self;
+        f.debug_struct("Request")
+            .field("method", method)
+            .field("path", path)
+            .field("peer", peer)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'a> Request<'a> {
     /// A request for `/` that says nothing else.
     pub(crate) fn bare(peer: Peer) -> Request<'a> {
@@ -89,10 +104,11 @@ impl<'a> Request<'a> {
         self.query
     }
 
-    /// The value of the first query parameter `name`, not decoded.
-    pub fn query_value(&self, name: &str) -> Option<&'a str> {
+    /// The value of the first query parameter `name`, decoded as forms are (WHATWG URL, section 5.1): `+` is a space and
+    /// `%C3%A4` an `ä`; a `%` without two digits stays as it is, and bytes that are not UTF-8 become U+FFFD.
+    pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
         let pairs = self.query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+        pairs.into_iter().find(|(key, _)| form_text(key) == name).map(|(_, value)| form_text(value))
     }
 
     /// The first header of that name, whatever its case; `None` also when its value is not UTF-8.
@@ -299,12 +315,12 @@ mod tests {
 
     #[test]
     fn a_request_is_read() {
-        let head = "GET /ws?room=a&x HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Protocol: a, b\r\n\r\n";
+        let head = "GET /ws?room=a+%C3%A4%&x HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Protocol: a, b\r\n\r\n";
         with(head, |request| {
             let request = request.expect("good");
-            assert_eq!((request.method(), request.path(), request.query()), ("GET", "/ws", Some("room=a&x")));
-            assert_eq!(request.query_value("room"), Some("a"));
-            assert_eq!(request.query_value("x"), Some(""));
+            assert_eq!((request.method(), request.path(), request.query()), ("GET", "/ws", Some("room=a+%C3%A4%&x")));
+            assert_eq!(request.query_value("room").as_deref(), Some("a ä%"));
+            assert_eq!(request.query_value("x").as_deref(), Some(""));
             assert_eq!(request.header("HOST"), Some("h"));
             assert!(request.has_token("connection", "upgrade"));
             assert_eq!(request.subprotocols().collect::<Vec<_>>(), ["a", "b"]);

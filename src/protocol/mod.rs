@@ -15,7 +15,6 @@ pub mod http;
 pub mod mask;
 pub mod message;
 pub mod own_name;
-#[cfg(feature = "cli")]
 pub mod percent;
 pub mod proxy_header;
 pub mod receiver;

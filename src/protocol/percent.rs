@@ -1,5 +1,7 @@
 //! Percent-encoding (RFC 3986, section 2.1): a byte as `%` and two hexadecimal digits.
 
+use std::borrow::Cow;
+
 /// A part of percent-encoded text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Piece {
@@ -27,15 +29,19 @@ pub fn pieces(text: &str) -> impl Iterator<Item = Piece> {
     })
 }
 
-/// A part of a query as forms write it, with `+` for a space. A `%` without digits stands for itself; what is not UTF-8 is replaced.
-pub fn form_text(text: &str) -> String {
+/// A part of a query as forms write it, with `+` for a space (WHATWG URL, section 5.1). A `%` without digits stands for
+/// itself; what is not UTF-8 is replaced by U+FFFD.
+pub fn form_text(text: &str) -> Cow<'_, str> {
+    if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
     let byte = |piece| match piece {
         Piece::Plain(b'+') => b' ',
         Piece::Plain(byte) | Piece::Escaped(byte) => byte,
         Piece::Broken => b'%',
     };
     let bytes: Vec<u8> = pieces(text).map(byte).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The server's half of the opening handshake (RFC 6455, section 4.2).
 
-use super::extension::{self, Agreement, DeflateMode};
+use super::extension::{self, Agreement, Deflate};
 use super::http::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,21 +20,11 @@ pub struct UpgradeRules {
     pub origins: Vec<String>,
     /// Subprotocols spoken here; the client's order decides among them.
     pub subprotocols: Vec<String>,
-    /// Compression to offer.
-    pub deflate: DeflateMode,
-    /// Bound on both windows, 9 to 15.
-    pub deflate_bits: u8,
 }
 
 impl Default for UpgradeRules {
     fn default() -> UpgradeRules {
-        UpgradeRules {
-            paths: vec!["/".into(), "/ws".into()],
-            origins: Vec::new(),
-            subprotocols: Vec::new(),
-            deflate: DeflateMode::NoTakeover,
-            deflate_bits: 15,
-        }
+        UpgradeRules { paths: vec!["/".into(), "/ws".into()], origins: Vec::new(), subprotocols: Vec::new() }
     }
 }
 
@@ -78,7 +68,7 @@ pub fn required() -> Response {
 ///
 /// # Errors
 /// The response that refuses it.
-pub fn accept<'a>(request: &Request<'a>, rules: &UpgradeRules) -> Result<Accepted<'a>, Response> {
+pub fn accept<'a>(request: &Request<'a>, rules: &UpgradeRules, deflate: &Deflate) -> Result<Accepted<'a>, Response> {
     let bad = |line| Err(Response::text(400, line));
     if request.minor_version == 0 {
         return bad("WebSocket needs HTTP/1.1 (behind nginx: proxy_http_version 1.1).");
@@ -103,7 +93,7 @@ pub fn accept<'a>(request: &Request<'a>, rules: &UpgradeRules) -> Result<Accepte
         return Err(Response::text(403, "This Origin may not connect."));
     }
     let spoken = |offered: &&str| rules.subprotocols.iter().any(|ours| ours == offered);
-    let deflate = extension::negotiate(request.headers("sec-websocket-extensions"), rules.deflate, rules.deflate_bits);
+    let deflate = extension::negotiate(request.headers("sec-websocket-extensions"), deflate.mode, deflate.window_bits);
     let (deflate, extensions) = deflate.map_or((None, None), |(agreed, answer)| (Some(agreed), Some(answer)));
     Ok(Accepted { accept: accept_value(key), subprotocol: request.subprotocols().find(spoken), deflate, extensions })
 }
@@ -163,7 +153,8 @@ mod tests {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let request = http::parse(head.as_ref(), &mut headers, Peer::UNIX).expect("a request");
         assert!(is_asked(&request));
-        let bytes = accept(&request, rules).map_or_else(|refusal| refusal.encode(true, false, "D"), |yes| yes.encode());
+        let bytes = accept(&request, rules, &Deflate::default())
+            .map_or_else(|refusal| refusal.encode(true, false, "D"), |yes| yes.encode());
         String::from_utf8(bytes).expect("text")
     }
 

@@ -179,7 +179,7 @@ impl Channels {
 }
 
 impl App for Channels {
-    type Connection = Front;
+    type State = Front;
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
         if request.is_service() && self.may_send_content(request) { usize::MAX } else { 0 }
@@ -198,9 +198,9 @@ impl App for Channels {
             let line = "Without tokens this server is for its own machine, by address or localhost: see --insecure.";
             return Some(Response::text(403, line));
         }
-        let is_protobuf = |value: Option<&str>| value == Some("protobuf");
-        let wants_other = is_protobuf(request.query_value("format"))
-            || is_protobuf(request.query_value("cf_protocol"))
+        let is_protobuf = |name| request.query_value(name).as_deref() == Some("protobuf");
+        let wants_other = is_protobuf("format")
+            || is_protobuf("cf_protocol")
             || request.subprotocols().any(|name| name == "centrifuge-protobuf");
         let line = "Only JSON is spoken here: build the client without Protobuf.";
         (request.path() == PATH && wants_other).then(|| Response::text(400, line))
@@ -211,7 +211,7 @@ impl App for Channels {
             self.open_pusher(id, out);
             return Front::Pusher;
         }
-        let takes_pings = request.query_value("cf_ws_frame_ping_pong") != Some("true");
+        let takes_pings = request.query_value("cf_ws_frame_ping_pong").as_deref() != Some("true");
         self.waiting.insert(id.index, Newcomer { id, takes_pings });
         self.arm_at(id.index, out.now() + self.engine.rules.times.connect, out);
         Front::Centrifuge

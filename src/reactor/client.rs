@@ -12,6 +12,7 @@ use crate::os::resolve::Endpoint;
 use crate::os::signals::{self, Signals};
 use crate::protocol::Role;
 use crate::session::{Sessions, Settings};
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use std::time::Duration;
 /// struct Once;
 ///
 /// impl App for Once {
-///     type Connection = ();
+///     type State = ();
 ///     fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
 ///         out.connect(0, 1);
 ///         None
@@ -55,6 +56,12 @@ pub struct Client<A: App> {
     busy_poll: Duration,
     waker: Option<Waker>,
     clock: Option<Clock>,
+}
+
+impl<A: App> fmt::Debug for Client<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
 }
 
 impl<A: App> Client<A> {

@@ -9,7 +9,7 @@ use super::sockets::{BUS, CONTROL, HANG_UP, Purpose, SIGNALS, Sockets, WAKER, Wa
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::target::Target;
 use super::waker::Waker;
-use super::writing::FAN_OUT_SHARE;
+use super::writing::{FAN_OUT_SHARE, Postponed};
 use crate::app::App;
 use crate::data::log::{Level, counted};
 use crate::data::stats::Stats;
@@ -34,6 +34,7 @@ const HELD_UP: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// After a signal, or because the app asked, every connection was told and has gone.
     Drained(Stats),
@@ -91,7 +92,7 @@ pub(super) struct EventLoop<A: App> {
     /// The clock as it was read last.
     pub(super) clock_read: Duration,
     /// Connections to which only what many are sent is to be written, oldest first, with their generations.
-    pub(super) postponed: VecDeque<(u32, u32)>,
+    pub(super) postponed: VecDeque<Postponed>,
     /// What is left of the pass's share of time for such writes.
     pub(super) fan_out_left: Duration,
 }

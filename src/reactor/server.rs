@@ -15,6 +15,7 @@ use crate::os::log_writer::{self, LogFormat};
 use crate::os::shared_words::SharedWords;
 use crate::os::signals::{self, Signals};
 use crate::session::{Sessions, Settings};
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +76,7 @@ impl ServerOptions {
 /// struct Echo;
 ///
 /// impl App for Echo {
-///     type Connection = ();
+///     type State = ();
 ///     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 ///     fn on_message(&mut self, id: ConnectionId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
 ///         out.echo(id, message);
@@ -98,6 +99,13 @@ pub struct Server<A: App> {
     waker: Option<Waker>,
 }
 
+impl<A: App> fmt::Debug for Server<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addrs = self.local_addrs();
+        f.debug_struct("Server").field("listens", &addrs).finish_non_exhaustive()
+    }
+}
+
 impl<A: App> Server<A> {
     /// A server with default settings that does not listen yet and logs nothing.
     ///
@@ -107,7 +115,7 @@ impl<A: App> Server<A> {
     /// use std::time::Duration;
     /// # struct Echo;
     /// # impl App for Echo {
-    /// #     type Connection = ();
+    /// #     type State = ();
     /// #     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
     /// #     fn on_message(&mut self, id: ConnectionId, _: &mut (), message: Message<'_>, out: &mut Outbox) {
     /// #         out.echo(id, message);

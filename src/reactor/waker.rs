@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 /// struct Obedient(Receiver<&'static str>);
 ///
 /// impl App for Obedient {
-///     type Connection = ();
+///     type State = ();
 ///     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 ///     fn on_message(&mut self, _: ConnectionId, _: &mut (), _: Message<'_>, _: &mut Outbox) {}
 ///     fn on_wake(&mut self, out: &mut Outbox) {

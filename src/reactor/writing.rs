@@ -15,6 +15,16 @@ pub(super) const FAN_OUT_SHARE: Duration = Duration::from_millis(4);
 const LEAST_SHARE: Duration = Duration::from_millis(1);
 /// The clock is read after this many writes.
 const WRITES: usize = 16;
+/// What those who wait in line may have been sent meanwhile, all together. Beyond it a share goes on until it is less.
+const LINE_BYTES: u64 = 8 << 20;
+
+/// A connection that waits in line.
+pub(super) struct Postponed {
+    key: u32,
+    generation: u32,
+    /// How much many had been sent before it.
+    since: u64,
+}
 
 impl<A: App> EventLoop<A> {
     /// Tells other processes, before anything is written: whoever has its answer may rely on that they know.
@@ -43,32 +53,42 @@ impl<A: App> EventLoop<A> {
             }
         }
         self.sessions.queue().end_flush();
+        if self.line_bytes() > LINE_BYTES {
+            self.write_postponed();
+        }
     }
 
     /// Puts a connection in line. Returns false if there is none.
     fn postpone(&mut self, key: u32) -> bool {
         let Some(generation) = self.sessions.generation(key) else { return false };
+        let since = self.sessions.queue().common_total();
         self.sessions.queue().postpone(key);
         self.sessions.stats_mut().writes_postponed += 1;
-        self.postponed.push_back((key, generation));
+        self.postponed.push_back(Postponed { key, generation, since });
         true
     }
 
-    /// Writes to those who wait in line, for a share of time.
+    /// Writes to those who wait in line, for a share of time, and for longer while much waits for them.
     pub(super) fn write_postponed(&mut self) {
         if self.postponed.is_empty() {
             return;
         }
         let (end, mut count) = (self.clock.now() + self.fan_out_left.max(LEAST_SHARE), 0);
-        while let Some((key, generation)) = self.postponed.pop_front() {
+        while let Some(Postponed { key, generation, .. }) = self.postponed.pop_front() {
             count += 1;
             if self.sessions.queue().take_turn(key, generation) {
                 self.write_ready(key);
             }
-            if count % WRITES == 0 && self.clock.now() >= end {
+            if count % WRITES == 0 && self.clock.now() >= end && self.line_bytes() <= LINE_BYTES {
                 break;
             }
         }
+    }
+
+    /// How much those who wait in line have been sent since the first of them began to wait, at most.
+    fn line_bytes(&self) -> u64 {
+        let Some(first) = self.postponed.front() else { return 0 };
+        (self.sessions.outbox.queue.common_total() - first.since) * self.postponed.len() as u64
     }
 
     /// Writes once to a connection.

@@ -77,7 +77,7 @@ impl<A: App> Sessions<A> {
             Answer::Upgrade(upgrade) => upgrade,
         };
         // It was accepted before, by the same rules.
-        let mut accepted = match upgrade::accept(&request, &self.settings.upgrade) {
+        let mut accepted = match upgrade::accept(&request, &self.settings.upgrade, &self.settings.deflate) {
             Ok(accepted) => accepted,
             Err(response) => return Ok(self.finish(key, &response, &request, head.has_unread)),
         };

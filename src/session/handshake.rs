@@ -190,7 +190,7 @@ impl<A: App> Sessions<A> {
         let response = match self.route(key, &request, has_unread) {
             Some(response) => response,
             None if self.outbox.debts.is_owed(key) => return self.owe(key, head, has_unread),
-            None => match upgrade::accept(&request, &self.settings.upgrade) {
+            None => match upgrade::accept(&request, &self.settings.upgrade, &self.settings.deflate) {
                 Err(response) => response,
                 Ok(accepted) => {
                     request.subprotocol = accepted.subprotocol;

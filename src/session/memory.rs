@@ -64,7 +64,7 @@ impl<A: App> Sessions<A> {
     /// What the connections hold, by kind.
     pub fn memory(&self) -> Memory {
         let mut memory = Memory::default();
-        let tables = self.slab.capacity() * size_of::<Session<A::Connection>>() + self.wheel.memory();
+        let tables = self.slab.capacity() * size_of::<Session<A::State>>() + self.wheel.memory();
         memory.add(MemoryKind::Connections, tables + self.rates.memory());
         memory.add(MemoryKind::Input, self.rests.memory() + self.head_bytes);
         memory.add(MemoryKind::Content, self.content_bytes);

@@ -144,7 +144,7 @@ pub struct Sessions<A: App> {
     random: StdRng,
     /// Connections by client, and the order of those that are not open.
     tally: Tally,
-    slab: Slab<Session<A::Connection>>,
+    slab: Slab<Session<A::State>>,
     scratch: Scratch,
     wheel: Wheel,
     expired: Vec<u32>,
@@ -193,7 +193,7 @@ impl<A: App> Sessions<A> {
         // A message that gets a log line is put together like any other.
         let in_pieces = role == Role::Server && app.echoes_large() && !log.messages;
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
-        let mut outbox = Outbox::new(settings.send, settings.node, seed);
+        let mut outbox = Outbox::new(settings.send, settings.deflate, settings.node, seed);
         outbox.epoch = Duration::from_secs(epoch);
         outbox.pacing = Pacing::new(settings.rates.channel);
         let rates = Rates::new(settings.rates);

@@ -2,6 +2,7 @@
 
 use crate::data::rate::RateRules;
 use crate::outbox::SendRules;
+use crate::protocol::extension::Deflate;
 use crate::protocol::forwarded::ProxyRules;
 use crate::protocol::http::HeadLimits;
 use crate::protocol::upgrade::UpgradeRules;
@@ -10,7 +11,7 @@ use std::time::Duration;
 /// Settings of all connections of a process. The default is that of the command line.
 ///
 /// ```
-/// use percore::{DeflateMode, SendRules, Settings, SlowConsumer, UpgradeRules};
+/// use percore::{Deflate, DeflateMode, SendRules, Settings, SlowConsumer, UpgradeRules};
 /// use std::time::Duration;
 ///
 /// let settings = Settings {
@@ -19,10 +20,10 @@ use std::time::Duration;
 ///     upgrade: UpgradeRules {
 ///         paths: vec!["/feed".into()],
 ///         origins: vec!["same".into(), "https://example.org".into()],
-///         deflate: DeflateMode::Off,
 ///         ..UpgradeRules::default()
 ///     },
-///     send: SendRules { max_backlog: 1 << 20, slow_consumer: SlowConsumer::Drop, ..SendRules::default() },
+///     deflate: Deflate { mode: DeflateMode::Off, ..Deflate::default() },
+///     send: SendRules { max_backlog: 1 << 20, slow_consumer: SlowConsumer::Drop },
 ///     ..Settings::default()
 /// };
 /// assert_eq!(settings.heartbeat_timeout, Duration::from_secs(75));
@@ -36,12 +37,14 @@ pub struct Settings {
     pub max_message: usize,
     /// The longest frame, likewise; a message may have several. Default any.
     pub max_frame: usize,
-    /// What is upgraded: paths, origins, subprotocols, compression (RFC 6455, section 4.2). Default `/` and `/ws`, for
+    /// What is upgraded: paths, origins, subprotocols (RFC 6455, section 4.2). Default `/` and `/ws`, for
     /// any origin.
     pub upgrade: UpgradeRules,
+    /// How messages are compressed, with clients that offer it (RFC 7692).
+    pub deflate: Deflate,
     /// Bounds on requests. Default 8 KiB for the request line (414 beyond), 16 KiB for the whole head (431).
     pub head: HeadLimits,
-    /// What may wait to be sent, and when it is compressed.
+    /// What may wait to be sent.
     pub send: SendRules,
     /// How much each connection may send; beyond it, it is not read from for a while. Default no limit.
     pub rates: RateRules,
@@ -96,6 +99,7 @@ impl Default for Settings {
             max_message: 1 << 20,
             max_frame: usize::MAX,
             upgrade: UpgradeRules::default(),
+            deflate: Deflate::default(),
             head: HeadLimits { request_line_bytes: 8 << 10, head_bytes: 16 << 10 },
             send: SendRules::default(),
             rates: RateRules::default(),

@@ -154,7 +154,7 @@ struct Admin {
 }
 
 impl App for Admin {
-    type Connection = ();
+    type State = ();
 
     fn on_tick(&mut self, now: Duration, _: &mut Outbox) -> Option<Duration> {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);

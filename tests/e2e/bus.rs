@@ -31,6 +31,7 @@ fn owned(event: BusEvent<'_>) -> Option<Event> {
         }
         BusEvent::Gap { from, lost } => Event::Gap(from, lost),
         BusEvent::Left(who) => Event::Left(who),
+        _ => panic!("{event:?}"),
     })
 }
 

@@ -46,6 +46,7 @@ impl Listener {
                 *heard.entry(text).or_default() += 1;
             }
             BusEvent::Present { .. } => {}
+            _ => panic!("{event:?}"),
         }) {}
     }
 

@@ -51,6 +51,7 @@ impl Mirror {
                 assert!(here.remove(&who), "{who} leaves once");
                 presence.remove(who, &mut note);
             }
+            _ => panic!("{event:?}"),
         };
         while bus.drain(&mut take) {}
     }

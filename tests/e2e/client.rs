@@ -200,7 +200,7 @@ struct Crowd {
 }
 
 impl App for Crowd {
-    type Connection = Vec<String>;
+    type State = Vec<String>;
 
     fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
         (0..self.size).for_each(|tag| out.connect(0, tag as u64));

@@ -49,7 +49,7 @@ fn send(id: ConnectionId, step: usize, out: &mut Outbox) {
 }
 
 impl App for Checker {
-    type Connection = usize;
+    type State = usize;
 
     fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
         (0..self.connections).for_each(|tag| out.connect(0, tag + 100));
@@ -197,7 +197,7 @@ fn frames_that_come_back_as_they_were_sent() {
 struct Clocks(Option<Duration>);
 
 impl App for Clocks {
-    type Connection = ();
+    type State = ();
 
     fn on_tick(&mut self, _: Duration, out: &mut Outbox) -> Option<Duration> {
         self.0 = Some(out.unix_time());

@@ -1,7 +1,8 @@
 //! One message for thousands of connections is written in shares, between which others are served; all of it arrives, in order.
 
-use crate::common::Client;
+use crate::common::chat::{Talker, start};
 use crate::common::client::{TEXT, close_frame, frame};
+use crate::common::{Client, process};
 use percore::{App, ConnectionId, Message, Outbox, Outcome, Request, Server, ServerOptions};
 
 const LISTENERS: usize = 4_000;
@@ -11,7 +12,7 @@ const MESSAGES: usize = 20;
 struct Broadcast;
 
 impl App for Broadcast {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         out.subscribe(id, "all");
@@ -62,4 +63,33 @@ fn what_thousands_are_sent_is_written_in_shares() {
     let Outcome::Drained(stats) = server.join().expect("no panic") else { panic!("it drained") };
     assert!(stats.writes_postponed > 0);
     assert_eq!(stats.slow_consumers_closed + stats.memory_closed, 0);
+}
+
+/// Each of many says something at once, which all hear: what waits for its turn to be written is not kept for each of them without
+/// a bound.
+#[test]
+fn what_waits_in_line_is_bounded() {
+    const TALKERS: usize = 800;
+    let server = start(&["--rate-channel", "0"]);
+    let mut talkers: Vec<Talker> = (0..TALKERS).map(|_| Talker::to(server.addr())).collect();
+    let peak = || -> u64 {
+        let peak = process::status(server.child().id(), "VmHWM");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    };
+    let before = peak();
+    talkers.iter_mut().for_each(|talker| talker.submits("hi"));
+    // Side by side, so that everybody reads as fast as is written.
+    std::thread::scope(|scope| {
+        for some in talkers.chunks_mut(TALKERS / 8) {
+            scope.spawn(move || {
+                for _ in 0..TALKERS {
+                    for talker in &mut *some {
+                        assert!(talker.hears().contains(r#""content":"hi""#));
+                    }
+                }
+            });
+        }
+    });
+    let grown = peak() - before;
+    assert!(grown < 20 << 10, "{grown} KiB");
 }

@@ -149,7 +149,7 @@ fn clients_of_three_kinds_in_one_room() {
 #[test]
 fn a_ticker_feed_is_understood_by_all() {
     // Who is silent for two of these is let go, which a client on a busy machine must not be.
-    let args = ["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "50ms", "--ping", "500ms"];
+    let args = ["serve", "ticker", "--listen", "127.0.0.1:0", "--tick", "50ms", "--ping", "1s"];
     let server = Server::launch(crate::common::percore(&args), 1);
     for (program, name, added) in
         [(tool("venv/bin/python"), "ticker.py", "NEW.PY"), ("node".into(), "ticker.js", "NEW.JS")]

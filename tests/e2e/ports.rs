@@ -90,7 +90,7 @@ fn two_services_have_two_admin_listeners() {
 fn an_app_takes_its_port_for_itself() {
     let first = AppServer::new(Echo).listen("127.0.0.1:0").expect("a port");
     let addr = first.local_addrs().expect("bound")[0].to_string();
-    let error = AppServer::new(Echo).listen(&addr).err().expect("it is taken");
+    let error = AppServer::new(Echo).listen(&addr).expect_err("it is taken");
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert_eq!(error.to_string(), format!("cannot listen on {addr}: this process listens there already"));
     assert_refused_by_us(&addr);

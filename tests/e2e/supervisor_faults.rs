@@ -197,7 +197,7 @@ fn a_worker_that_hangs_ends_when_its_supervisor_is_gone() {
 struct Blocks(Receiver<()>);
 
 impl App for Blocks {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 

@@ -7,8 +7,8 @@ use crate::simulation::random::Random;
 use flate2::{Decompress, FlushDecompress};
 use percore::internal::session::Sessions;
 use percore::{
-    App, BusEvent, ConnectionId, DeflateMode, Kind, Log, Message, Outbox, Participant, Peer, Record, RecordKind,
-    Request, SendRules, Settings, SlowConsumer, UpgradeRules,
+    App, BusEvent, ConnectionId, Deflate, DeflateMode, Kind, Log, Message, Outbox, Participant, Peer, Record,
+    RecordKind, Request, SendRules, Settings, SlowConsumer,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
@@ -25,7 +25,7 @@ const FROM: Participant = Participant { slot: 3, generation: 1 };
 struct Obeys(BTreeMap<usize, ConnectionId>);
 
 impl App for Obeys {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, _: &mut Outbox) {
         let number = request.query_value("n").and_then(|number| number.parse().ok());
@@ -82,7 +82,7 @@ struct World {
     /// Whose writes were put off.
     postponed: Vec<(u32, u32)>,
     serial: u64,
-    rules: SendRules,
+    send: SendRules,
     takeover: bool,
 }
 
@@ -108,16 +108,10 @@ impl World {
     fn new(seed: u64, max_backlog: usize, slow_consumer: SlowConsumer) -> World {
         let mut random = Random::new(seed);
         let takeover = random.one_in(2);
-        let rules = SendRules {
-            max_backlog,
-            slow_consumer,
-            deflate_min: DEFLATE_MIN,
-            deflate_max: DEFLATE_MAX,
-            ..SendRules::default()
-        };
-        let deflate = if takeover { DeflateMode::Takeover } else { DeflateMode::NoTakeover };
-        let upgrade = UpgradeRules { deflate, ..UpgradeRules::default() };
-        let settings = Settings { upgrade, send: rules, heartbeat: Duration::ZERO, ..Settings::default() };
+        let send = SendRules { max_backlog, slow_consumer };
+        let mode = if takeover { DeflateMode::Takeover } else { DeflateMode::NoTakeover };
+        let deflate = Deflate { mode, min_bytes: DEFLATE_MIN, max_bytes: DEFLATE_MAX, ..Deflate::default() };
+        let settings = Settings { deflate, send, heartbeat: Duration::ZERO, ..Settings::default() };
         let mut sessions = Sessions::new(Obeys::default(), settings, Log::new(None), 0, [1; 32]);
         sessions.join_bus(Participant { slot: 0, generation: 1 }, 1 << 20);
         sessions.begin_pass(Duration::ZERO);
@@ -132,7 +126,7 @@ impl World {
             outgoing,
             postponed,
             serial: 0,
-            rules,
+            send,
             takeover,
         };
         for number in 0..CONNECTIONS {
@@ -437,7 +431,7 @@ fn who_takes_too_slowly_is_ended_alone() {
     let mut ended = 0;
     for seed in seeds(40) {
         let mut world = World::new(seed, 3000, SlowConsumer::Close);
-        assert_eq!(world.rules.max_backlog, 3000);
+        assert_eq!(world.send.max_backlog, 3000);
         for _ in 0..300 {
             // Who is ended is so before anything else happens.
             world.receive(1);

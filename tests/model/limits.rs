@@ -26,7 +26,7 @@ struct Server {
 }
 
 impl App for Server {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) {
         out.subscribe(id, "all");
@@ -226,7 +226,7 @@ fn spans_make_the_queue_full() {
 fn frames_held_during_an_echo_are_counted() {
     struct Echo;
     impl App for Echo {
-        type Connection = ();
+        type State = ();
         fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
         fn on_message(&mut self, id: ConnectionId, (): &mut (), message: Message<'_>, out: &mut Outbox) {
             out.echo(id, message);

@@ -293,7 +293,7 @@ fn whole_frame((kind, payload): &(Kind, Vec<u8>)) -> Frame {
 struct Echo;
 
 impl App for Echo {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, _: ConnectionId, _: &Request<'_>, _: &mut Outbox) {}
 

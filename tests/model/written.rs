@@ -17,7 +17,7 @@ struct Series {
 }
 
 impl App for Series {
-    type Connection = u8;
+    type State = u8;
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> u8 {
         out.when_written(id);

@@ -27,8 +27,8 @@ use percore::internal::pubsub::centrifuge::command::{self, Command, Data, Method
 use percore::internal::pubsub::json::in_one_line;
 use percore::internal::session::Sessions;
 use percore::{
-    App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
-    Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
+    App, ConnectionId, Deflate, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant,
+    Peer, Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
 };
 use std::sync::Arc;
 
@@ -312,7 +312,8 @@ fn assemble(bytes: &[u8], piece: usize, read: impl Fn(&[u8], usize) -> Result<Op
 }
 
 fn requests(bytes: &[u8], piece: usize) -> usize {
-    let rules = UpgradeRules { deflate: DeflateMode::Takeover, ..UpgradeRules::default() };
+    let rules = UpgradeRules::default();
+    let deflate = Deflate { mode: DeflateMode::Takeover, ..Deflate::default() };
     let limits = HeadLimits { request_line_bytes: 8192, head_bytes: 16384 };
     assemble(bytes, piece, |bytes, seen| {
         let end = http::head_end(bytes, seen);
@@ -320,7 +321,7 @@ fn requests(bytes: &[u8], piece: usize) -> usize {
         let Some(end) = end else { return Ok(None) };
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let request = http::parse(&bytes[..end], &mut headers, Peer::UNIX).map_err(drop)?;
-        let _ = (request.keeps_alive(), request.has_content(), upgrade::accept(&request, &rules).is_ok());
+        let _ = (request.keeps_alive(), request.has_content(), upgrade::accept(&request, &rules, &deflate).is_ok());
         Ok(Some(end))
     });
     0
@@ -350,7 +351,7 @@ fn chunked() -> Content {
 struct Sink;
 
 impl App for Sink {
-    type Connection = ();
+    type State = ();
 
     fn takes_content(&self, _: &Request<'_>) -> usize {
         usize::MAX

@@ -23,7 +23,7 @@ pub struct Room {
 }
 
 impl App for Room {
-    type Connection = ();
+    type State = ();
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, _: &mut Outbox) {
         self.open.push(id);

@@ -114,7 +114,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
 
 impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
     /// Why it ends, if not by a closing handshake.
-    type Connection = Option<String>;
+    type State = Option<String>;
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> Option<String> {
         let Wishes { id: name, tickers, .. } = &self.wishes;

@@ -393,7 +393,7 @@ fn refuse(id: ConnectionId, code: CloseCode, why: &str, out: &mut Outbox) {
 }
 
 impl App for Ticker {
-    type Connection = ();
+    type State = ();
 
     fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
         self.demo.as_ref()?.answer(request)

@@ -3,6 +3,7 @@
 use super::*;
 use crate::data::queue::MAX_SLICES;
 use crate::outbox::SendRules;
+use crate::protocol::extension::Deflate;
 use std::io::IoSlice;
 
 const TICK: Duration = Duration::from_secs(2);
@@ -16,7 +17,7 @@ fn id(index: u32) -> ConnectionId {
 fn feed(clients: u32) -> (Ticker, Outbox) {
     let market = Market::new(table::TABLE.map(|(symbol, price)| (symbol.to_owned(), price)), 1, 7);
     let mut ticker = Ticker::new(market, Times { tick: TICK, ping: PING });
-    let mut out = Outbox::new(SendRules::default(), 0, [5; 32]);
+    let mut out = Outbox::new(SendRules::default(), Deflate::default(), 0, [5; 32]);
     for index in 0..clients {
         out.open_plain(id(index));
         ticker.clients.insert(id(index), Client { heard: Duration::ZERO, asked: 0, pings: false, set: None });

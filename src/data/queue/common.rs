@@ -24,6 +24,8 @@ pub(super) struct Common {
     bytes: Vec<u8>,
     /// How many passes there were.
     passes: u64,
+    /// Bytes of all of them.
+    past_bytes: u64,
     /// Under which name it is kept, once somebody waits for some of it.
     name: Option<u32>,
     kept: Slab<Kept>,
@@ -102,6 +104,7 @@ impl Common {
             }
         }
         self.passes += 1;
+        self.past_bytes += self.bytes.len() as u64;
         self.bytes.clear();
         if self.bytes.capacity() > KEEP_BYTES {
             self.bytes = Vec::new();
@@ -111,6 +114,11 @@ impl Common {
     /// Passes in which there were such bytes.
     pub fn passes(&self) -> u64 {
         self.passes
+    }
+
+    /// Bytes of this pass and of all before it.
+    pub fn total_bytes(&self) -> u64 {
+        self.past_bytes + self.bytes.len() as u64
     }
 
     /// Bytes that are kept for those who wait.

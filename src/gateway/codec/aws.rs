@@ -194,7 +194,7 @@ fn add_request(told: &mut Map<String, Value>, opening: &Opening, subject: &Subje
     let query = opening.query.as_deref().unwrap_or_default();
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (form_text(name), form_text(value))
+        (form_text(name).into_owned(), form_text(value).into_owned())
     });
     for (name, all, pairs) in [
         ("headers", "multiValueHeaders", headers),

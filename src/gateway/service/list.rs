@@ -2,7 +2,7 @@
 //! worker, in the order of their slots, which is that of the numbers of connections.
 
 use super::record::{Record, channel};
-use super::{Delivered, Gateway, PATIENCE, decoded, rest, too_many};
+use super::{Delivered, Gateway, PATIENCE, rest, too_many};
 use crate::gateway::labels::is_label;
 use crate::gateway::name::{Named, first_of, slot_of};
 use crate::outbox::Outbox;
@@ -30,7 +30,7 @@ pub(in crate::gateway) struct Listing {
 
 impl Gateway {
     pub(super) fn serve_list(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
-        let text = |name| request.query_value(name).map(|text| decoded(&text.replace('+', " ")).unwrap_or_default());
+        let text = |name| request.query_value(name);
         let Some(label) = text("label").filter(|label| is_label(label)) else {
             return Some(rest::error(400, "bad_label", "give label=NAME, of 128 characters at most"));
         };
@@ -38,7 +38,7 @@ impl Gateway {
         let Some(most) = most.filter(|most| (1..=LONGEST_PAGE).contains(most)) else {
             return Some(rest::error(400, "bad_request", "limit is a number from 1 to 1000"));
         };
-        let after = match request.query_value("after").map(decoded).map(Option::unwrap_or_default) {
+        let after = match text("after") {
             None => 0,
             Some(id) => match self.core.read_name(&id) {
                 Named::Here(serial) => serial,
@@ -50,7 +50,8 @@ impl Gateway {
         }
         let ticket = out.defer(request);
         let key = self.begin_wait(out.now() + PATIENCE);
-        let listing = Listing { ticket, label, most, after, slot: slot_of(after), found: Vec::new() };
+        let listing =
+            Listing { ticket, label: label.into_owned(), most, after, slot: slot_of(after), found: Vec::new() };
         self.go_on_listing(key, listing, out);
         None
     }

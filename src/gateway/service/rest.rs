@@ -65,12 +65,10 @@ impl Gateway {
 
     fn serve_close(&mut self, id: &str, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let code = request.query_value("code").map_or(Some(1000), |code| code.parse::<u16>().ok());
-        let reason = request.query_value("reason").map_or(Some(String::new()), |text| decoded(&text.replace('+', " ")));
-        match (code.filter(|code| may_be_sent(CloseCode::from(*code))), reason) {
-            (Some(code), Some(reason)) => {
-                self.act_on_one(id, &Deed::Close(code, reason.as_bytes()), Shape::Rest, request, out)
-            }
-            _ => Some(error(400, "bad_request", "code is a close code, such as 1000 or 4000, and reason is text")),
+        let reason = request.query_value("reason").unwrap_or_default();
+        match code.filter(|code| may_be_sent(CloseCode::from(*code))) {
+            Some(code) => self.act_on_one(id, &Deed::Close(code, reason.as_bytes()), Shape::Rest, request, out),
+            None => Some(error(400, "bad_request", "code is not a close code, such as 1000 or 4000")),
         }
     }
 

@@ -30,6 +30,7 @@ use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record, Records};
 use links::Links;
 use own_list::OwnList;
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, RawFd};
@@ -127,6 +128,12 @@ fn is_of_the_slot(error: &io::Error) -> bool {
             | ErrorKind::AddrInUse
             | ErrorKind::PermissionDenied
     )
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("me", &self.me).field("records", &self.records).finish_non_exhaustive()
+    }
 }
 
 impl Bus {

@@ -7,7 +7,7 @@ use crate::outbox::SlowConsumer;
 use crate::outbox::{Delivery, SendRules};
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
-use crate::protocol::extension::Agreement;
+use crate::protocol::extension::{Agreement, Deflate};
 use crate::protocol::receiver::{Event, Piece, Receiver, Rules, Scratch};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ fn agreement(index: u32) -> Option<Agreement> {
 }
 
 fn outbox(rules: SendRules) -> Outbox {
-    let mut outbox = Outbox::new(rules, 3, [5; 32]);
+    let mut outbox = Outbox::new(rules, Deflate { min_bytes: 50, ..Deflate::default() }, 3, [5; 32]);
     for index in 0..CONNECTIONS {
         outbox.queue.open(index, 1);
         outbox.begin_frames(id(index), Role::Server, agreement(index));
@@ -113,7 +113,7 @@ proptest! {
 
     #[test]
     fn everyone_gets_what_was_published_while_it_was_there(steps in prop::collection::vec(step(), 1..60)) {
-        let mut outbox = outbox(SendRules { deflate_min: 50, max_backlog: 1 << 30, ..SendRules::default() });
+        let mut outbox = outbox(SendRules { max_backlog: 1 << 30, ..SendRules::default() });
         let mut on: BTreeSet<(u8, u32)> = BTreeSet::new();
         let mut want = vec![Vec::<Vec<u8>>::new(); CONNECTIONS as usize];
         let mut got = vec![Vec::new(); CONNECTIONS as usize];
@@ -186,7 +186,7 @@ proptest! {
 #[test]
 fn a_full_backlog_is_its_own_affair() {
     for policy in [SlowConsumer::Drop, SlowConsumer::Close] {
-        let rules = SendRules { max_backlog: 100, slow_consumer: policy, ..SendRules::default() };
+        let rules = SendRules { max_backlog: 100, slow_consumer: policy };
         let mut outbox = outbox(rules);
         let mut got = vec![Vec::new(); CONNECTIONS as usize];
         for index in 0..CONNECTIONS {

@@ -91,7 +91,8 @@ impl Channels {
     fn is_allowed(&self, request: &Request<'_>) -> bool {
         let Some(key) = &self.api_key else { return true };
         let in_authorization = request.header("authorization").and_then(|value| credentials(value, "apikey"));
-        let given = [request.header("x-api-key"), in_authorization, request.query_value("api_key")];
+        let in_query = request.query_value("api_key");
+        let given = [request.header("x-api-key"), in_authorization, in_query.as_deref()];
         given.into_iter().flatten().any(|given| is_same(given.as_bytes(), key.as_bytes()))
     }
 

@@ -186,7 +186,7 @@ fn describe(channel: &str, query: &BTreeMap<String, String>, out: &Outbox) -> St
 /// The query, decoded.
 fn query_of(request: &Request<'_>) -> BTreeMap<String, String> {
     let pairs = request.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.map(|(key, value)| (key.to_ascii_lowercase(), form_text(value))).collect()
+    pairs.map(|(key, value)| (key.to_ascii_lowercase(), form_text(value).into_owned())).collect()
 }
 
 /// Refuses a request that the app's backend has not signed, or not for this content, or not now.

@@ -29,7 +29,7 @@ pub struct Desk {
 }
 
 impl App for Desk {
-    type Connection = ();
+    type State = ();
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
         match request.path() {

@@ -249,5 +249,6 @@ fn note(event: BusEvent<'_>, presence: &mut Presence, messages: &mut Vec<(Partic
         }
         BusEvent::Gap { from, lost } => panic!("{lost} records of {from} were lost"),
         BusEvent::Left(who) => presence.remove(who, |_| {}),
+        _ => panic!("{event:?}"),
     }
 }

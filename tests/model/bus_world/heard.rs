@@ -102,6 +102,7 @@ impl Heard {
                 self.records += 1;
                 self.presence.apply(from, record, |_| {});
             }
+            _ => panic!("{me}: {event:?}"),
         }
     }
 

@@ -208,7 +208,7 @@ pub fn content(length: usize) -> Vec<u8> {
 }
 
 impl App for Probe {
-    type Connection = ConnectionId;
+    type State = ConnectionId;
 
     fn takes_content(&self, request: &Request<'_>) -> usize {
         assert!(request.content().is_empty(), "it has not come yet");

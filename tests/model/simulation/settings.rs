@@ -2,8 +2,7 @@
 
 use super::client::{MAX_CONTENT, MAX_MESSAGE};
 use super::random::Random;
-use percore::internal::protocol::extension::DeflateMode;
-use percore::internal::protocol::upgrade::UpgradeRules;
+use percore::internal::protocol::extension::{Deflate, DeflateMode};
 use percore::{ProxyRules, SendRules, Settings, SlowConsumer};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,17 +17,13 @@ pub fn settings(random: &mut Random) -> Settings {
     Settings {
         node: random.next() as u32,
         max_message: MAX_MESSAGE,
-        upgrade: UpgradeRules {
-            deflate: *random.pick(&[DeflateMode::Off, DeflateMode::NoTakeover, DeflateMode::Takeover]),
-            ..UpgradeRules::default()
+        deflate: Deflate {
+            mode: *random.pick(&[DeflateMode::Off, DeflateMode::NoTakeover, DeflateMode::Takeover]),
+            min_bytes: 150,
+            max_bytes: 4_000,
+            ..Deflate::default()
         },
-        send: SendRules {
-            max_backlog: *random.pick(&[5_000, 200_000]),
-            slow_consumer,
-            deflate_min: 150,
-            deflate_max: 4_000,
-            deflate_level: 1,
-        },
+        send: SendRules { max_backlog: *random.pick(&[5_000, 200_000]), slow_consumer },
         heartbeat,
         heartbeat_timeout: heartbeat * random.between(4, 6) as u32 / 2,
         handshake_timeout: random.millis(1_000, 20_000),
