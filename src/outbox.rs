@@ -364,7 +364,7 @@ impl Outbox {
         self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[&payload]);
     }
 
-    /// Forgets a connection. Says how many bytes it had not sent.
+    /// Forgets a connection. Returns how many bytes it had not sent.
     pub(crate) fn release(&mut self, key: u32) -> usize {
         self.own.remove(&key);
         if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {

@@ -99,14 +99,14 @@ impl Load {
         }
     }
 
-    /// Says how it goes, with what was measured since it did so before.
+    /// Returns how it goes, with what was measured since it did so before.
     pub(super) fn say_progress(&self, interval: Option<(Duration, Duration, Vec<u64>)>) {
         let interval = interval.map(|(end, length, pairs)| (end.as_nanos() as u64, length.as_nanos() as u64, pairs));
         let (stage, open, errors) = (self.stage.number(), self.open as u64, self.record.error_count());
         self.say(&Word::Progress(Second { stage, open, errors, interval }));
     }
 
-    /// Says what came of it.
+    /// Returns what came of it.
     pub(super) fn say_report(&self) {
         let outcome = Outcome {
             connected: self.flights.len() as u64,

@@ -144,7 +144,7 @@ impl Loop {
         }
     }
 
-    /// Takes what came from everywhere, does what is due, and writes. Says whether there is more.
+    /// Takes what came from everywhere, does what is due, and writes. Returns whether there is more.
     fn pass(&mut self, now: Duration) -> io::Result<bool> {
         let Setup { bus, exchange, .. } = &mut self.setup;
         bus.take_news()?;

@@ -97,7 +97,7 @@ impl Losses {
         self.add(Loss::Refused, 1);
     }
 
-    /// Says what is unsaid, if it is time to.
+    /// Returns what is unsaid, if it is time to.
     pub fn report(&mut self, now: Duration, log: &mut Log) {
         if self.next_deadline().is_some_and(|deadline| now >= deadline) {
             self.say(log);
@@ -105,7 +105,7 @@ impl Losses {
         }
     }
 
-    /// Says what is unsaid.
+    /// Returns what is unsaid.
     pub fn say(&mut self, log: &mut Log) {
         for loss in Loss::ALL {
             let count = std::mem::take(&mut self.unsaid[loss as usize]);

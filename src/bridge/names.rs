@@ -7,7 +7,7 @@ use std::collections::HashMap;
 pub struct Names(HashMap<Box<str>, HashMap<Box<str>, u32>>);
 
 impl Names {
-    /// One more, or one less, has this name. Says whether the member came or is gone by that.
+    /// One more, or one less, has this name. Returns whether the member came or is gone by that.
     pub fn change(&mut self, channel: &str, member: &str, entered: bool) -> bool {
         if entered {
             if !self.0.contains_key(channel) {

@@ -138,7 +138,7 @@ impl Replies {
         }
     }
 
-    /// Reads one element, of which all must be there. Says whether it was.
+    /// Reads one element, of which all must be there. Returns whether it was.
     fn read_element(&mut self) -> Result<bool, NoReply> {
         if self.skip > 0 {
             let passed = self.skip.min(self.bytes.len() - self.at);

@@ -107,7 +107,7 @@ impl Peers {
             .for_each(|peer| peer.older = false);
     }
 
-    /// Looks who owns the slots, if that may have changed. Says whether it had.
+    /// Looks who owns the slots, if that may have changed. Returns whether it had.
     pub fn look(&mut self, region: Region<'_>) -> bool {
         let changes = region.changes();
         if changes == self.changes {

@@ -275,7 +275,7 @@ impl Writer {
         (self.position, self.number)
     }
 
-    /// Shows the records that were pushed. Says whether there were any.
+    /// Shows the records that were pushed. Returns whether there were any.
     pub fn publish(&mut self, ring: Ring<'_>) -> bool {
         if self.published == self.position {
             return false;
@@ -454,7 +454,7 @@ impl Reader {
         }
     }
 
-    /// Copies a batch out, or one record that is longer. Says how many words; `None` if they may have been overwritten.
+    /// Copies a batch out, or one record that is longer. Returns how many words; `None` if they may have been overwritten.
     fn copy_batch(&mut self, ring: Ring<'_>, behind: u64) -> Option<u64> {
         let words = behind.min(BATCH_WORDS).min(ring.len() / 16).max(1);
         if !self.copy(ring, words) {

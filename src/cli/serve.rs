@@ -180,7 +180,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
     }
 }
 
-/// Says where the page of `--demo` is, once for all workers.
+/// Returns where the page of `--demo` is, once for all workers.
 fn announce_page(checked: &mut Checked, demo: bool, part: Part) {
     if demo && part == Part::Main {
         let text = "A page to try it in a browser is on / of each address".to_owned();
@@ -197,7 +197,7 @@ fn leave_out_bus(checked: &mut Checked, part: Part) {
     }
 }
 
-/// Says where a bus costs more than it needs to.
+/// Returns where a bus costs more than it needs to.
 pub(super) fn warn_of_disk(path: &Path, log: &mut Log) {
     if !is_in_memory(path) {
         let text = format!(

@@ -170,7 +170,7 @@ impl Conversation {
         matches!(self.input.try_recv(), Ok(Input::Bytes(_) | Input::Message(_)))
     }
 
-    /// Says what went wrong; the exit code will say so as well.
+    /// Returns what went wrong; the exit code will say so as well.
     fn fail(&mut self, what: String) {
         if let Err(before) = std::mem::replace(&mut self.ending, Err(what)) {
             self.screen.say(&before);

@@ -144,7 +144,7 @@ impl OutQueue {
         self.lanes[key as usize] = Lane { generation, ..Lane::CLOSED };
     }
 
-    /// Closes a lane and throws away what it had not sent. Says how many bytes that were.
+    /// Closes a lane and throws away what it had not sent. Returns how many bytes that were.
     pub fn close(&mut self, key: u32) -> usize {
         self.end_run();
         let lane = std::mem::replace(&mut self.lanes[key as usize], Lane::CLOSED);

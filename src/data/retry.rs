@@ -16,7 +16,7 @@ impl Retry {
         Retry { first, longest, failures: 0 }
     }
 
-    /// An attempt failed, or a connection that had lasted so long was lost. Says how long to wait: less up to a half by
+    /// An attempt failed, or a connection that had lasted so long was lost. Returns how long to wait: less up to a half by
     /// `dice` (0 to 1), so that not all who wait come back in one moment.
     pub fn failed(&mut self, lasted: Duration, dice: f64) -> Duration {
         // What is lost at once again and again is not there yet.

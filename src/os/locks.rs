@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Locks a byte, if nobody else has. Says whether it is ours.
+/// Locks a byte, if nobody else has. Returns whether it is ours.
 ///
 /// # Errors
 /// As `fcntl(2)`.

@@ -122,7 +122,7 @@ impl Outbox {
     }
 
     /// Sends a message, made of `parts`, to everyone on a channel: in this process at once, in all others over the bus.
-    /// Says how many in this process.
+    /// Returns how many in this process.
     ///
     /// What a subscriber's full backlog means is for [`SendRules::slow_consumer`](super::SendRules::slow_consumer) to
     /// say; the others do not wait for it.

@@ -53,7 +53,7 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Accepts one by the spare descriptor, and has the connection that waited longest make room for it; without such a
-    /// one, closes it. Says whether to go on accepting.
+    /// one, closes it. Returns whether to go on accepting.
     #[cold]
     fn accept_by_spare(&mut self, index: usize, error: &io::Error) -> bool {
         let tally = self.sessions.tally();

@@ -219,7 +219,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Looks out for more before sleeping, which costs whoever wakes us as well. Says whether there is some.
+    /// Looks out for more before sleeping, which costs whoever wakes us as well. Returns whether there is some.
     fn looks_out(&mut self, events: &mut Events, spin: Duration) -> io::Result<bool> {
         // Between two records of a bus that follow each other nobody needs to be woken, so one look is always taken.
         let was_active = self.setup.seat.as_mut().is_some_and(Seat::take_active);

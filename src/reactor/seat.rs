@@ -33,7 +33,7 @@ impl Seat {
         self.bus.take_news()
     }
 
-    /// Hands over what came, a batch of each participant at most. Says whether there is more.
+    /// Hands over what came, a batch of each participant at most. Returns whether there is more.
     pub fn drain<A: App>(&mut self, sessions: &mut Sessions<A>) -> bool {
         let mut came = false;
         self.more = self.bus.drain(|event| {

@@ -100,7 +100,7 @@ impl<A: App> Sessions<A> {
         self.settle();
     }
 
-    /// Ends every connection at once, as the drain deadline demands. Says how many there were.
+    /// Ends every connection at once, as the drain deadline demands. Returns how many there were.
     pub fn abandon(&mut self) -> usize {
         let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
         for &key in &keys {

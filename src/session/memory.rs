@@ -77,7 +77,7 @@ impl<A: App> Sessions<A> {
     }
 
     /// Ends connections of the clients that hold most, if all together hold more than [`Settings::max_memory`](super::Settings), until
-    /// they hold an eighth less than that. A connection that can still be told gets 1013 (try again later). Says whether it
+    /// they hold an eighth less than that. A connection that can still be told gets 1013 (try again later). Returns whether it
     /// came to that.
     #[inline]
     pub fn bound_memory(&mut self) -> bool {

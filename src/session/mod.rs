@@ -293,7 +293,7 @@ impl<A: App> Sessions<A> {
         self.slab.get(key as usize).filter(|session| session.phase != Phase::Ended).map(|session| session.generation)
     }
 
-    /// The socket takes bytes again. Says whether there are some that waited for that: they are written before more is
+    /// The socket takes bytes again. Returns whether there are some that waited for that: they are written before more is
     /// read, or each such time would let in more than went out.
     pub fn writable(&mut self, key: u32) -> bool {
         let waited = self.outbox.queue.unblock(key);

@@ -56,7 +56,7 @@ impl OutQueue {
         }
     }
 
-    /// Forgets the first `bytes` bytes of a lane's backlog, which were sent. Says how many of them are beyond it.
+    /// Forgets the first `bytes` bytes of a lane's backlog, which were sent. Returns how many of them are beyond it.
     fn forget_backlog(&mut self, key: u32, bytes: usize) -> usize {
         let Some(mut backlog) = self.lanes[key as usize].backlog.take() else { return bytes };
         let mut left = bytes;

@@ -24,7 +24,7 @@ impl OutQueue {
         lane.waits == Waits::ForTurn && (lane.queued >= LATE_BYTES || !self.is_shared(key))
     }
 
-    /// The socket takes bytes again. Says whether there are some that waited for that.
+    /// The socket takes bytes again. Returns whether there are some that waited for that.
     pub fn unblock(&mut self, key: u32) -> bool {
         self.end_run();
         let lane = &mut self.lanes[key as usize];

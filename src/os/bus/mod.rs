@@ -299,7 +299,7 @@ impl Bus {
         }
     }
 
-    /// Hands out what came, of each participant a batch at most. Says whether there is more.
+    /// Hands out what came, of each participant a batch at most. Returns whether there is more.
     pub fn drain(&mut self, each: impl FnMut(BusEvent<'_>)) -> bool {
         let Bus { folder, peers, .. } = self;
         let mut failed = None;
@@ -374,7 +374,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Says if those who join from now on are on another bus. The region has no name any more then, and cannot be given one.
+    /// Returns if those who join from now on are on another bus. The region has no name any more then, and cannot be given one.
     fn check_files(&mut self) {
         self.checked = Instant::now();
         self.replaced = self.folder.is_replaced();

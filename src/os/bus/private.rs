@@ -94,7 +94,7 @@ fn remove_abandoned(place: &Path) {
     }
 }
 
-/// Removes a folder that nobody has. Says whether it did.
+/// Removes a folder that nobody has. Returns whether it did.
 fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
     let Some(_lock) = lock(path)? else { return Ok(false) };
     match Folder::existing(path, BusOptions::default().mode) {
