@@ -1,7 +1,7 @@
 //! The timer wheel with 10,000 timers, spread over half a minute as heartbeats are.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use percore::internal::data::wheel::{TICK, Wheel};
+use percore::internal::time::wheel::{TICK, Wheel};
 use std::hint::black_box;
 use std::time::Duration;
 

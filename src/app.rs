@@ -1,8 +1,8 @@
 //! Floor 2, the trait [`App`]: what a server does with its connections.
 
-use crate::data::id::{ConnectionId, Participant};
-use crate::data::presence::Change;
-use crate::data::record::Record;
+use crate::channel::presence::Change;
+use crate::channel::record::Record;
+use crate::net::id::{ConnectionId, Participant};
 use crate::outbox::Outbox;
 use crate::protocol::Violation;
 use crate::protocol::client::HandshakeError;

@@ -58,15 +58,16 @@ mod bench;
 #[cfg(feature = "cli")]
 mod bridge;
 mod bus;
+mod channel;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
 mod client;
-mod data;
 #[cfg(feature = "cli")]
 mod gateway;
 #[cfg(feature = "cli")]
 mod jwt;
+mod net;
 #[cfg(feature = "cli")]
 mod origin;
 mod os;
@@ -74,10 +75,15 @@ mod outbox;
 mod protocol;
 #[cfg(feature = "cli")]
 mod pubsub;
+mod queue;
 mod reactor;
 mod session;
 #[cfg(feature = "cli")]
 mod supervisor;
+mod telemetry;
+#[cfg(feature = "cli")]
+mod text;
+mod time;
 
 /// What the program's own tests, fuzz targets and benches reach inside by. Nothing of it is stable.
 #[doc(hidden)]
@@ -99,12 +105,12 @@ pub mod internal {
     pub mod bus {
         pub use crate::bus::*;
     }
+    pub mod channel {
+        pub use crate::channel::*;
+    }
     #[cfg(feature = "cli")]
     pub mod client {
         pub use crate::client::*;
-    }
-    pub mod data {
-        pub use crate::data::*;
     }
     #[cfg(feature = "cli")]
     pub mod gateway {
@@ -117,6 +123,9 @@ pub mod internal {
     #[cfg(feature = "cli")]
     pub mod origin {
         pub use crate::origin::*;
+    }
+    pub mod net {
+        pub use crate::net::*;
     }
     pub mod os {
         pub use crate::os::*;
@@ -131,6 +140,9 @@ pub mod internal {
     pub mod pubsub {
         pub use crate::pubsub::*;
     }
+    pub mod queue {
+        pub use crate::queue::*;
+    }
     pub mod reactor {
         pub use crate::reactor::*;
     }
@@ -141,11 +153,21 @@ pub mod internal {
     pub mod supervisor {
         pub use crate::supervisor::*;
     }
+    pub mod telemetry {
+        pub use crate::telemetry::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod text {
+        pub use crate::text::*;
+    }
+    pub mod time {
+        pub use crate::time::*;
+    }
 }
 
 // What an app is, and what it is called with.
 pub use app::{App, ConnectError, Error};
-pub use data::id::{ConnectionId, Participant, Peer};
+pub use net::id::{ConnectionId, Participant, Peer};
 pub use protocol::client::{HandshakeError, Refusal};
 pub use protocol::close::CloseReason;
 pub use protocol::http::{Request, Response};
@@ -158,10 +180,8 @@ pub use outbox::answers::{InvalidHeader, Ticket, Upgrade};
 pub use outbox::{Delivery, Outbox};
 
 // What it runs on.
-pub use data::histogram::Histogram;
-pub use data::network::Network;
-pub use data::rate::RateRules;
-pub use data::stats::Stats;
+pub use net::network::Network;
+pub use net::rate::RateRules;
 pub use os::listener::ListenAddr;
 pub use outbox::{SendRules, SlowConsumer};
 pub use protocol::extension::{Deflate, DeflateMode};
@@ -170,15 +190,17 @@ pub use protocol::http::HeadLimits;
 pub use protocol::upgrade::UpgradeRules;
 pub use reactor::{Client, InvalidTarget, Outcome, Server, ServerOptions, Target, Waker};
 pub use session::Settings;
+pub use telemetry::histogram::Histogram;
+pub use telemetry::stats::Stats;
 
 // What it logs.
-pub use data::log::{Level, Log};
 pub use os::log_writer::LogFormat;
+pub use telemetry::log::{Level, Log};
 
 // What processes say to each other.
 pub use bus::event::BusEvent;
-pub use data::presence::{Change, Presence};
-pub use data::record::{Interest, PublishError, Record, RecordKind, Records};
+pub use channel::presence::{Change, Presence};
+pub use channel::record::{Interest, PublishError, Record, RecordKind, Records};
 pub use os::bus::{Bus, BusOptions};
 
 /// The programs in the documents compile.

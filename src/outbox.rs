@@ -9,10 +9,7 @@ mod reading;
 #[cfg(feature = "cli")]
 pub(crate) mod shared;
 
-use crate::data::id::ConnectionId;
-use crate::data::log::{AppLog, Level, Log};
-use crate::data::queue::OutQueue;
-use crate::data::stats::{self, Stats};
+use crate::net::id::ConnectionId;
 use crate::protocol::Role;
 use crate::protocol::close::payload as close_payload;
 use crate::protocol::deflate::{Deflater, Output};
@@ -20,6 +17,9 @@ use crate::protocol::extension::{Agreement, Deflate};
 use crate::protocol::frame::{self, MAX_CONTROL_BYTES, MAX_HEADER_BYTES};
 use crate::protocol::mask::{self, Mask};
 use crate::protocol::message::Kind;
+use crate::queue::OutQueue;
+use crate::telemetry::log::{AppLog, Level, Log};
+use crate::telemetry::stats::{self, Stats};
 use answers::Debts;
 use channels::Broadcast;
 pub(crate) use pacing::{Pacing, Publisher};

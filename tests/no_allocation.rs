@@ -4,13 +4,13 @@
 #![allow(unsafe_code)]
 
 use percore::internal::apps::echo::Echo;
-use percore::internal::data::id::Peer;
-use percore::internal::data::log::Log;
-use percore::internal::data::pool::Pool;
-use percore::internal::data::queue::{Lane, MAX_SLICES};
-use percore::internal::data::wheel::Wheel;
+use percore::internal::net::id::Peer;
 use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
+use percore::internal::queue::pool::Pool;
+use percore::internal::queue::{Lane, MAX_SLICES};
 use percore::internal::session::Sessions;
+use percore::internal::telemetry::log::Log;
+use percore::internal::time::wheel::Wheel;
 use percore::{Role, Settings};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -3,9 +3,9 @@
 //! The frames are copied into a read buffer, as `read(2)` would, and what would be written is only counted.
 
 use percore::internal::apps::echo::Echo;
-use percore::internal::data::queue::MAX_SLICES;
 use percore::internal::protocol::frame::{MAX_HEADER_BYTES, encode};
 use percore::internal::protocol::mask::{self, Mask};
+use percore::internal::queue::MAX_SLICES;
 use percore::internal::session::Sessions;
 use percore::{Kind, Log, Peer, Settings};
 use std::io::IoSlice;

@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use percore::internal::data::pool::Pool;
+use percore::internal::queue::pool::Pool;
 use percore::internal::protocol::deflate::Inflater;
 use percore::internal::protocol::mask;
 use percore::internal::protocol::receiver::{Event, Piece, Receiver, Rules, Scratch};

@@ -7,16 +7,16 @@
 
 use super::demo::Demo;
 use crate::app::App;
-use crate::data::calendar::Utc;
-use crate::data::fields::{self, string};
-use crate::data::id::{ConnectionId, Participant};
-use crate::data::log::Level;
-use crate::data::presence::Change;
-use crate::data::record::{PublishError, Record};
+use crate::channel::presence::Change;
+use crate::channel::record::{PublishError, Record};
+use crate::net::id::{ConnectionId, Participant};
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
+use crate::telemetry::log::Level;
+use crate::text::fields::{self, string};
+use crate::time::calendar::Utc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};

@@ -1,11 +1,11 @@
 //! `serve echo`: every message comes back, with the same opcode.
 
 use crate::app::App;
-use crate::data::id::ConnectionId;
-use crate::data::log::Level;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
+use crate::telemetry::log::Level;
 
 /// Echoes messages as they are.
 #[derive(Clone, Copy, Default, Debug)]

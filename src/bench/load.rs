@@ -12,7 +12,7 @@ use super::stage::Stage;
 use super::usage::Usage;
 use super::worker::Line;
 use crate::app::{App, ConnectError, Error};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::{Delivery, Outbox};
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;

@@ -5,8 +5,8 @@
 use super::plan::Plan;
 use super::record::Times;
 use super::report::{Report, described, grouped, short, unit};
-use crate::data::calendar::Utc;
 use crate::os::clock::unix_time;
+use crate::time::calendar::Utc;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::coord::types::RangedCoordf64;

@@ -17,9 +17,9 @@ use super::resp::Reply;
 use super::url::{Login, refusal, shown};
 use super::wire::{self, HEAD_BYTES, HostId, Incoming, Kind, PART_BYTES, PRESENCE_CHANNEL};
 use crate::bus::event::BusEvent;
-use crate::data::log::{Field, Level, Log};
-use crate::data::record::{MAX_CHANNEL_BYTES, Records};
-use crate::data::retry::Retry;
+use crate::channel::record::{MAX_CHANNEL_BYTES, Records};
+use crate::telemetry::log::{Field, Level, Log};
+use crate::time::retry::Retry;
 use std::collections::HashSet;
 use std::time::Duration;
 

@@ -5,9 +5,9 @@
 
 use super::names::Names;
 use super::wire::{HostId, Kind};
-use crate::data::id::Participant;
-use crate::data::presence::{Change, Presence};
-use crate::data::record::{RecordKind, Records};
+use crate::channel::presence::{Change, Presence};
+use crate::channel::record::{RecordKind, Records};
+use crate::net::id::Participant;
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 
 use super::names::Names;
 use crate::bus::event::BusEvent;
-use crate::data::presence::{Change, Presence};
-use crate::data::record::{RecordKind, Records};
+use crate::channel::presence::{Change, Presence};
+use crate::channel::record::{RecordKind, Records};
 use std::collections::HashSet;
 
 /// This host.
@@ -87,8 +87,8 @@ pub fn push_change(records: &mut Records, Change { channel, member, entered }: C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::id::Participant;
-    use crate::data::record::{Interest, Record};
+    use crate::channel::record::{Interest, Record};
+    use crate::net::id::Participant;
 
     fn who(slot: u32) -> Participant {
         Participant { slot, generation: 1 }

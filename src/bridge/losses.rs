@@ -1,6 +1,6 @@
 //! What did not come through, counted by reason, and said once a second at most. The time is an argument.
 
-use crate::data::log::{Level, Log};
+use crate::telemetry::log::{Level, Log};
 use std::time::Duration;
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! Where Redis is: the URL as people type it. Errors and logs never show any of it that could be a password.
 
-use crate::data::log::printable;
 use crate::os::resolve::has_port;
 use crate::protocol::percent::{Piece, pieces};
+use crate::telemetry::log::printable;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! What bridges say on Redis: `percore:<host>:<letter>:<payload>`. The host is 16 hexadecimal digits, chosen at random by
 //! each bridge when it starts, by which it knows its own messages; the letter says what the payload is.
 
-use crate::data::record::{RecordKind, Records};
+use crate::channel::record::{RecordKind, Records};
 use std::fmt;
 use std::io::Write;
 

@@ -1,12 +1,12 @@
 //! What a record looks like in a ring: who published it, what it is, on which channel, and what it holds.
 
-use crate::data::record::{Record, RecordKind};
+use crate::channel::record::{Record, RecordKind};
 
 /// What stands before the channel and the payload.
 pub const HEAD_BYTES: usize = 7;
 
 /// What stands before a record's channel and payload. The channel's name has
-/// [`MAX_CHANNEL_BYTES`](crate::data::record::MAX_CHANNEL_BYTES) at most.
+/// [`MAX_CHANNEL_BYTES`](crate::channel::record::MAX_CHANNEL_BYTES) at most.
 #[inline]
 pub fn head(generation: u32, kind: RecordKind, channel: &[u8]) -> [u8; HEAD_BYTES] {
     let [low, high] = (channel.len() as u16).to_le_bytes();

@@ -1,7 +1,7 @@
 //! What a participant hears of a bus.
 
-use crate::data::id::Participant;
-use crate::data::record::{Record, Records};
+use crate::channel::record::{Record, Records};
+use crate::net::id::Participant;
 
 /// What a bus tells. For each participant: first `Joined`, then records in the order in which they were published, and
 /// `Gap`s between them, at last `Left`. `Present` follows soon upon `Joined` and upon each `Gap`, unless `Left` does.
@@ -15,8 +15,8 @@ pub enum BusEvent<'a> {
     Present {
         /// Whose.
         from: Participant,
-        /// [`Count`](crate::data::record::RecordKind::Count)s and
-        /// [`Enter`](crate::data::record::RecordKind::Enter)s.
+        /// [`Count`](crate::channel::record::RecordKind::Count)s and
+        /// [`Enter`](crate::channel::record::RecordKind::Enter)s.
         list: &'a Records,
     },
     /// A record.

@@ -11,9 +11,9 @@
 //! Only what is told last of a member or a count still holds. Nothing that stands here is trusted.
 
 use super::region::is_newer;
-use crate::data::id::Participant;
-use crate::data::presence::Presence;
-use crate::data::record::Records;
+use crate::channel::presence::Presence;
+use crate::channel::record::Records;
+use crate::net::id::Participant;
 
 const MAGIC: [u8; 8] = *b"presence";
 /// Changes with the form of the list, and with that of its records.
@@ -52,7 +52,7 @@ pub fn read(mut bytes: Vec<u8>, owner: Participant) -> Option<Records> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::record::{Interest, RecordKind};
+    use crate::channel::record::{Interest, RecordKind};
     use proptest::collection::vec;
     use proptest::prelude::*;
 

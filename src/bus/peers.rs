@@ -19,8 +19,8 @@ use super::envelope;
 use super::event::BusEvent;
 use super::region::{Entry, Region, is_newer};
 use super::ring::{Corrupt, Reader};
-use crate::data::id::Participant;
-use crate::data::record::Records;
+use crate::channel::record::Records;
+use crate::net::id::Participant;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How the list of a participant stands with us.

@@ -11,9 +11,9 @@ use crate::bench::{
     Limits, PUBLISHED_BYTES, Plan, Program, Report, Share, Url, Workload, plotted, run as run_plan, run_worker,
     run_workers,
 };
-use crate::data::log::counted;
 use crate::os::tls::TlsClient;
 use crate::protocol::message::Kind;
+use crate::telemetry::log::counted;
 use clap::{Args, Subcommand};
 use std::fs::File;
 use std::io::{self, Write};

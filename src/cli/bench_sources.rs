@@ -2,8 +2,8 @@
 
 use super::Failure;
 use crate::bench::Plan;
-use crate::data::log::in_words;
 use crate::os::stream::check_source;
+use crate::telemetry::log::in_words;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The most addresses of a range: those that a million connections take by thousands.

@@ -3,11 +3,11 @@
 use super::units::{duration, mode};
 use super::{Failure, output};
 use crate::bus::event::BusEvent;
-use crate::data::id::Participant;
-use crate::data::log::{counted, printable};
-use crate::data::presence::{Change, Presence};
-use crate::data::record::{Record, RecordKind};
+use crate::channel::presence::{Change, Presence};
+use crate::channel::record::{Record, RecordKind};
+use crate::net::id::Participant;
 use crate::os::bus::{Bus, BusOptions, Folder};
+use crate::telemetry::log::{counted, printable};
 use clap::{Args, Subcommand};
 use std::cmp::Reverse;
 use std::fmt::Write as _;

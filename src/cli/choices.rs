@@ -1,8 +1,8 @@
 //! Flags that take one of several words, for more than one command.
 
-use crate::data::log::Level;
 use crate::os::log_writer::LogFormat;
 use crate::protocol::extension::DeflateMode;
+use crate::telemetry::log::Level;
 use clap::ValueEnum;
 
 #[derive(ValueEnum, Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::channels::read_config;
 use super::output;
-use crate::data::log::counted;
+use crate::telemetry::log::counted;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! The flags of `serve` that bound what clients can take from the process, and from each other.
 
 use super::units::bytes;
-use crate::data::rate::RateRules;
+use crate::net::rate::RateRules;
 use crate::os::memory;
 use clap::Args;
 

@@ -33,8 +33,8 @@ mod workers;
 
 pub use own::serve;
 
-use crate::data::log::in_words;
 use crate::os::log_writer;
+use crate::telemetry::log::in_words;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serve::Part;

@@ -2,7 +2,7 @@
 //! nobody reads, and none of that may end a command in the middle of its work.
 
 use super::Failure;
-use crate::data::log::in_words;
+use crate::telemetry::log::in_words;
 use std::io::{self, ErrorKind, Write};
 
 /// Writes to standard output.

@@ -76,7 +76,7 @@ impl ServiceFlags {
 mod tests {
     use super::super::flags::{Defaults, ServerFlags};
     use super::*;
-    use crate::data::rate::RateRules;
+    use crate::net::rate::RateRules;
     use clap::Parser;
 
     #[derive(Parser)]

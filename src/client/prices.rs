@@ -3,9 +3,9 @@
 use super::screen::{Screen, json_object};
 use super::{Dial, Ending, SHOWN_CHARACTERS, is_good, signals};
 use crate::apps::ticker::client::{Report, TickerClient, Wishes};
-use crate::data::calendar::Utc;
-use crate::data::log::{json_string, printable};
 use crate::reactor::Outcome;
+use crate::telemetry::log::{json_string, printable};
+use crate::time::calendar::Utc;
 use hdrhistogram::Histogram;
 use std::io;
 use std::ops::ControlFlow;

@@ -1,8 +1,8 @@
 //! Where lines go: standard output, or the terminal above the line that is being typed.
 
 use super::terminal::Terminal;
-use crate::data::log::{is_unruly, json_string};
 use crate::os::patient::Patient;
+use crate::telemetry::log::{is_unruly, json_string};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 

@@ -1,6 +1,6 @@
 //! What the gateway tells the origin, and what the origin answers. Every codec writes the one and reads the other.
 
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use crate::protocol::message::Kind;
 use std::sync::Arc;
 use std::time::Duration;

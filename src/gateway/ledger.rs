@@ -1,7 +1,7 @@
 //! The ledger: which connections the origin knows, or may know, and has not been told the end of. It outlives its worker, so that
 //! another one tells what is left when that is killed.
 
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! none.
 
 use super::event::{Event, Subject};
-use crate::data::id::{ConnectionId, Peer};
+use crate::net::id::{ConnectionId, Peer};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

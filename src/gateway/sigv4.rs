@@ -1,7 +1,7 @@
 //! Signatures of AWS (Signature Version 4), as its SDKs put them on requests: whether one was made with a key that we know.
 
-use crate::data::hex;
 use crate::protocol::http::Request;
+use crate::text::hex;
 use ring::{digest, hmac};
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -223,9 +223,9 @@ fn seconds(stamp: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::calendar::Utc;
-    use crate::data::id::Peer;
+    use crate::net::id::Peer;
     use crate::protocol::http::{self, MAX_HEADERS};
+    use crate::time::calendar::Utc;
     use proptest::prelude::*;
 
     const FILE: &str = "[default]\naws_access_key_id = AKIDEXAMPLE\n\

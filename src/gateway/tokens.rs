@@ -1,10 +1,10 @@
 //! The tokens of clients: where they stand in a request for a connection, and what a client without a good one is answered.
 
-use crate::data::log::Level;
 use crate::jwt::{Refused, Verifier};
 use crate::outbox::Outbox;
 use crate::protocol::bearer::credentials;
 use crate::protocol::http::{Request, Response};
+use crate::telemetry::log::Level;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -65,8 +65,8 @@ fn cookie<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::id::Peer;
     use crate::jwt::{Keys, Rules};
+    use crate::net::id::Peer;
     use crate::protocol::http::{self, MAX_HEADERS};
 
     fn found(target: &str, headers: &str) -> Option<String> {

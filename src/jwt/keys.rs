@@ -1,6 +1,6 @@
 //! The keys that signatures are verified with, read from text: secrets, one a line, and a JSON Web Key Set.
 
-use crate::data::fields::string;
+use crate::text::fields::string;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};

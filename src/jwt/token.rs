@@ -2,7 +2,7 @@
 
 use super::Rules;
 use super::keys::{Keys, algorithm_in};
-use crate::data::fields::{read_once, string};
+use crate::text::fields::{read_once, string};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;

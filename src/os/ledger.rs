@@ -130,7 +130,7 @@ fn take_over(path: &Path, address: &str) -> io::Result<Option<(File, Vec<Entry>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::id::Peer;
+    use crate::net::id::Peer;
     use std::time::Duration;
 
     fn entry(serial: u64) -> Entry {

@@ -6,8 +6,8 @@
 use super::defer_accept::defer_accept;
 use super::holder::Holder;
 use super::stream::Stream;
-use crate::data::id::Peer;
-use crate::data::log::in_words;
+use crate::net::id::Peer;
+use crate::telemetry::log::in_words;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token, event::Source};
 use rustix::net::sockopt::socket_peercred;

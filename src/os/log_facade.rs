@@ -1,6 +1,6 @@
 //! Log records for the logger of the crate `log`, in place of lines on standard error.
 
-use crate::data::log::{Level, Record};
+use crate::telemetry::log::{Level, Record};
 
 /// Hands a record to the logger, if there is one.
 pub(super) fn to_facade(record: &Record) {
@@ -16,8 +16,8 @@ pub(super) fn to_facade(record: &Record) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::log::Log;
     use crate::os::log_writer::{LogFormat, write_log};
+    use crate::telemetry::log::Log;
     use std::sync::Mutex;
 
     struct Notes(Mutex<Vec<String>>);

@@ -9,8 +9,8 @@
 
 use super::clock::unix_time;
 use super::patient::Patient;
-use crate::data::calendar::Utc;
-use crate::data::log::{Log, Record, json_string, lines_left_out};
+use crate::telemetry::log::{Log, Record, json_string, lines_left_out};
+use crate::time::calendar::Utc;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -242,7 +242,7 @@ fn line(Style { format, worker }: Style, time: &str, record: &Record) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::log::{Level, Value};
+    use crate::telemetry::log::{Level, Value};
     use std::io::{BufRead, BufReader, PipeReader};
 
     fn record(text: String) -> Record {

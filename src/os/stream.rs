@@ -3,7 +3,7 @@
 use super::late_port::choose_port_late;
 use super::listener::ListenAddr;
 use super::tls::TlsSocket;
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event::Source};
 use socket2::{Domain, Protocol, Socket, Type};

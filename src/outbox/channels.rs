@@ -5,10 +5,10 @@
 //! subscribers in one go: that costs each subscriber the same for a hundred messages as for one.
 
 use super::{Demand, FRAMES, MASKED, MID_FRAME, Outbox, TAKEOVER};
-use crate::data::channels::{Channels, Listed};
-use crate::data::id::{ConnectionId, Participant};
-use crate::data::presence::{Change, Presence};
-use crate::data::record::{MAX_CHANNEL_BYTES, PublishError, Record, RecordKind, Records};
+use crate::channel::presence::{Change, Presence};
+use crate::channel::record::{MAX_CHANNEL_BYTES, PublishError, Record, RecordKind, Records};
+use crate::channel::subscriptions::{Channels, Listed};
+use crate::net::id::{ConnectionId, Participant};
 use crate::protocol::frame::{self, MAX_HEADER_BYTES};
 use crate::protocol::message::Kind;
 
@@ -127,7 +127,7 @@ impl Outbox {
     /// What a subscriber's full backlog means is for [`SendRules::slow_consumer`](super::SendRules::slow_consumer) to
     /// say; the others do not wait for it.
     ///
-    /// Where clients publish more than [`RateRules::channel`](crate::data::rate::RateRules::channel) allows, a message that is published
+    /// Where clients publish more than [`RateRules::channel`](crate::net::rate::RateRules::channel) allows, a message that is published
     /// in a call about a connection waits for its turn, and with it all that this connection sends next.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::Delivery;
 use super::{FRAMES, IN_PLACE_BYTES, MASKED, MID_FRAME, OWN_BUFFER_BYTES, Outbox, READ_PAUSE_BYTES, UnderWay};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::protocol::frame::{self, MAX_HEADER_BYTES, MAX_UNMASKED_HEADER_BYTES};
 use crate::protocol::mask;
 use crate::protocol::message::{Body, HEADROOM, Kind, Message};

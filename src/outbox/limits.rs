@@ -2,9 +2,9 @@
 //! takes.
 
 use super::{DEFLATER_BYTES, Delivery, Demand, FRAMES, MID_FRAME, OUTGOING_BYTES, Outbox, SlowConsumer};
-use crate::data::id::ConnectionId;
-use crate::data::memory::{Memory, MemoryKind};
-use crate::data::queue::OutQueue;
+use crate::net::id::ConnectionId;
+use crate::queue::OutQueue;
+use crate::telemetry::memory::{Memory, MemoryKind};
 
 impl Outbox {
     /// Whether a frame may be queued for `to`; its lane's mode, or why not.

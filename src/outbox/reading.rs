@@ -1,7 +1,7 @@
 //! Whether a connection is read from: not while it leaves unread what we send, nor while the app or the server holds it.
 
 use super::{FRAMES, Outbox, READ_PAUSE_BYTES};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 
 impl Outbox {
     /// Stops reading from an open connection, so that its client is slowed down by its own socket. The message at hand is

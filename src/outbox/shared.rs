@@ -1,7 +1,7 @@
 //! A message for several connections: encoded once for all of them, or once for each way of compressing it.
 
 use super::{Delivery, MASKED, MID_FRAME, Outbox, TAKEOVER};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::protocol::message::Kind;
 
 /// Where the frames of a message lie among the queue's common bytes.

@@ -28,7 +28,7 @@ fn outbox(role: Role, deflate: Option<Agreement>) -> Outbox {
 fn written(outbox: &mut Outbox) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(key) = outbox.queue.next_dirty() {
-        let mut slices = [std::io::IoSlice::new(&[]); crate::data::queue::MAX_SLICES];
+        let mut slices = [std::io::IoSlice::new(&[]); crate::queue::MAX_SLICES];
         let count = outbox.queue.gather(key, &mut slices);
         let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
         outbox.queue.sent(key, bytes.len(), false);
@@ -67,7 +67,7 @@ proptest! {
         let mut bytes = written(&mut outbox);
 
         let rules = Rules { role: peer, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
-        let (mut scratch, mut pool) = (Scratch::default(), crate::data::pool::Pool::default());
+        let (mut scratch, mut pool) = (Scratch::default(), crate::queue::pool::Pool::default());
         let window = takeover.then(|| Box::new(crate::protocol::deflate::Inflater::new()));
         let mut receiver = if deflate { Receiver::with_deflate(window) } else { Receiver::new() };
         let (mut got, mut ends) = (Vec::new(), Vec::new());

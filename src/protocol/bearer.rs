@@ -30,7 +30,7 @@ pub(crate) fn is_same(given: &[u8], wanted: &[u8]) -> bool {
 mod tests {
     use super::super::http::{self, MAX_HEADERS};
     use super::*;
-    use crate::data::id::Peer;
+    use crate::net::id::Peer;
 
     #[test]
     fn only_the_token_is_taken() {

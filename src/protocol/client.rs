@@ -3,7 +3,7 @@
 use super::extension::{self, Agreement, DeflateMode};
 use super::http::MAX_HEADERS;
 use super::upgrade::accept_value;
-use crate::data::log::printable;
+use crate::telemetry::log::printable;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt;
@@ -189,7 +189,7 @@ mod tests {
     use super::super::http;
     use super::super::upgrade::{self, UpgradeRules};
     use super::*;
-    use crate::data::id::Peer;
+    use crate::net::id::Peer;
 
     fn handshake() -> ClientHandshake {
         let offer = Offer {

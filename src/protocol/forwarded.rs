@@ -5,8 +5,8 @@
 //! further left can change how an element is read.
 
 use super::http::Request;
-use crate::data::id::Peer;
-use crate::data::network::Network;
+use crate::net::id::Peer;
+use crate::net::network::Network;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The header that trusted proxies write. Only that one is read: the other may be the client's own, passed on by a proxy

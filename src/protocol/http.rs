@@ -3,7 +3,7 @@
 use super::content::Framing;
 use super::percent::form_text;
 use super::target::{self, is_host};
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use httparse::Header;
 use std::borrow::Cow;
 use std::fmt;

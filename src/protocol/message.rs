@@ -2,8 +2,8 @@
 
 use super::frame::MAX_UNMASKED_HEADER_BYTES;
 use super::mask::{self, Mask};
-use crate::data::record::RecordKind;
-use crate::data::stats;
+use crate::channel::record::RecordKind;
+use crate::telemetry::stats;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 /// Space that a message's own buffer keeps in front of the payload, so that the header of an answer fits there.

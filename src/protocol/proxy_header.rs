@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2, as a receiver: what a proxy sends before anything else, to say for whom it
 //! connects. As HAProxy's `proxy-protocol.txt` has it.
 
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use std::net::{IpAddr, SocketAddr};
 
 /// The longest header that is taken, with all that it tells beyond addresses.

@@ -15,7 +15,7 @@ use super::frame::{self, Head, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, Short};
 use super::mask::{self, Mask};
 use super::message::{Body, HEADROOM, Kind, Message};
 use super::utf8::Utf8Stream;
-use crate::data::pool::Pool;
+use crate::queue::pool::Pool;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 pub use scratch::{STEP_BYTES, Scratch};

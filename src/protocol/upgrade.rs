@@ -144,7 +144,7 @@ impl Accepted<'_> {
 mod tests {
     use super::super::http::{self, MAX_HEADERS};
     use super::*;
-    use crate::data::id::Peer;
+    use crate::net::id::Peer;
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: example.org:8080\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n\
                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";

@@ -3,8 +3,8 @@
 //! Invariants: a client stands at the index of its connection; whoever has a name stands in the list of that name, once; a client's
 //! subscriptions are sorted by channel.
 
-use crate::data::id::ConnectionId;
-use crate::data::rate::Bucket;
+use crate::net::id::ConnectionId;
+use crate::net::rate::Bucket;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;

@@ -14,7 +14,7 @@ use super::holds::{Holds, Leave};
 use super::idempotency::Results;
 use super::rules::{Namespace, Rules};
 use super::streams::{Filter, Missed, Most, Position, Streams};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::message::Kind;
 use std::collections::HashMap;

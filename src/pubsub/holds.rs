@@ -1,7 +1,7 @@
 //! Leaves that are kept back for a while, so that a user whose connection breaks and comes back does not flicker: neither the leave
 //! nor the join that follows is told.
 
-use crate::data::fields::{self, string};
+use crate::text::fields::{self, string};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 

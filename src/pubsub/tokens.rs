@@ -1,8 +1,8 @@
 //! Tokens: JSON Web Tokens by which the backend says who a client is, and on which channels it may be, with Centrifugo's claims.
 
 use super::json::in_one_line;
-use crate::data::fields;
 use crate::jwt::{Claims, Refused, Verifier};
+use crate::text::fields;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;

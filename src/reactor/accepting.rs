@@ -4,10 +4,10 @@
 use super::event_loop::EventLoop;
 use super::sockets::{Accepted, Purpose, Shortage, is_out_of_descriptors, token};
 use crate::app::App;
-use crate::data::id::Peer;
-use crate::data::log::{Level, counted, in_words};
+use crate::net::id::Peer;
 use crate::os::listener::Listener;
 use crate::os::stream::Stream;
+use crate::telemetry::log::{Level, counted, in_words};
 use std::io;
 
 /// Connections accepted in a pass, of each listener.

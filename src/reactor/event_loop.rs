@@ -11,8 +11,6 @@ use super::target::Target;
 use super::waker::Waker;
 use super::writing::{FAN_OUT_SHARE, Postponed};
 use crate::app::App;
-use crate::data::log::{Level, counted};
-use crate::data::stats::Stats;
 use crate::os::allocator;
 use crate::os::clock::{Clock, unix_time};
 use crate::os::control::Control;
@@ -20,6 +18,8 @@ use crate::os::listener::Listener;
 use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::Signals;
 use crate::session::{Fate, Sessions};
+use crate::telemetry::log::{Level, counted};
+use crate::telemetry::stats::Stats;
 use mio::{Events, Poll};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -416,8 +416,8 @@ fn poll_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) 
 mod tests {
     use super::*;
     use crate::apps::echo::Echo;
-    use crate::data::log::Log;
     use crate::session::Settings;
+    use crate::telemetry::log::Log;
 
     #[test]
     fn the_time_of_the_calendar_follows_the_clock_that_is_set() -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! A loop's place on a bus: it listens once a pass, publishes once a pass, and sleeps only when nothing came.
 
 use crate::app::App;
-use crate::data::log::{Level, in_words};
 use crate::os::bus::Bus;
 use crate::session::Sessions;
+use crate::telemetry::log::{Level, in_words};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;

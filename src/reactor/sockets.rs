@@ -1,6 +1,6 @@
 //! The sockets of a process: listeners, and the streams by the same keys as the sessions.
 
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use crate::os::listener::Listener;
 use crate::os::stream::Stream;
 use mio::{Registry, Token};

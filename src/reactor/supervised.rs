@@ -1,10 +1,10 @@
 //! What ties a loop to who supervises or watches it: orders over a line, and counters in shared memory.
 
-use crate::data::pulse::pass_every;
-use crate::data::stats::Stats;
 use crate::os::control::{Control, ControlMessage};
 use crate::os::listener::Listener;
 use crate::os::shared_words::SharedWords;
+use crate::telemetry::pulse::pass_every;
+use crate::telemetry::stats::Stats;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -5,7 +5,7 @@
 
 use super::event_loop::EventLoop;
 use crate::app::App;
-use crate::data::queue::MAX_SLICES;
+use crate::queue::MAX_SLICES;
 use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 

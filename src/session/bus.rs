@@ -3,12 +3,12 @@
 use super::Sessions;
 use crate::app::App;
 use crate::bus::event::BusEvent;
-use crate::data::id::Participant;
-use crate::data::log::Level;
-use crate::data::presence::Change;
-use crate::data::record::{Record, RecordKind, Records};
+use crate::channel::presence::Change;
+use crate::channel::record::{Record, RecordKind, Records};
+use crate::net::id::Participant;
 use crate::outbox::channels::{Broadcast, Place, add_news};
 use crate::protocol::message::Kind;
+use crate::telemetry::log::Level;
 use std::time::Duration;
 
 /// Losses are logged no more often.

@@ -2,7 +2,7 @@
 
 use super::{Head, Phase, Sessions};
 use crate::app::{App, ConnectError};
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use crate::outbox::Order;
 use crate::protocol::Role;
 use crate::protocol::client::{ClientHandshake, HandshakeError, Offer};

@@ -2,13 +2,13 @@
 
 use super::{Phase, Sessions, milliseconds};
 use crate::app::{App, Error};
-use crate::data::id::{ConnectionId, Peer};
-use crate::data::log::{Level, Log, counted, printable};
-use crate::data::stats;
+use crate::net::id::{ConnectionId, Peer};
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::Message;
 use crate::protocol::receiver::{Event, short_message};
 use crate::protocol::{Role, Violation};
+use crate::telemetry::log::{Level, Log, counted, printable};
+use crate::telemetry::stats;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 

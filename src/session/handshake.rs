@@ -4,10 +4,8 @@ use super::content::{Entry, UNTAKEN};
 use super::lines::tenths;
 use super::{Head, Phase, Sessions, health, milliseconds};
 use crate::app::App;
-use crate::data::calendar::Utc;
-use crate::data::id::Peer;
-use crate::data::log::{Field, Level, printable};
-use crate::data::tally::NOWHERE;
+use crate::net::id::Peer;
+use crate::net::per_client::NOWHERE;
 use crate::protocol::Role;
 use crate::protocol::content::Content;
 use crate::protocol::deflate::Inflater;
@@ -16,6 +14,8 @@ use crate::protocol::forwarded;
 use crate::protocol::http::{self, BadRequest, MAX_HEADERS, ReplyTo, Request, Response};
 use crate::protocol::receiver::Receiver;
 use crate::protocol::upgrade;
+use crate::telemetry::log::{Field, Level, printable};
+use crate::time::calendar::Utc;
 use httparse::Header;
 
 /// Requests answered in a step, ...

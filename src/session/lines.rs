@@ -3,10 +3,10 @@
 
 use super::Sessions;
 use crate::app::{App, Error};
-use crate::data::id::ConnectionId;
-use crate::data::log::{Field, Level, Log, json_string, printable};
+use crate::net::id::ConnectionId;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;
+use crate::telemetry::log::{Field, Level, Log, json_string, printable};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 

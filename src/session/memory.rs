@@ -2,10 +2,10 @@
 
 use super::{Phase, Session, Sessions};
 use crate::app::{App, Error};
-use crate::data::log::{Level, counted};
-use crate::data::memory::{Memory, MemoryKind};
-use crate::data::tally::client_of;
+use crate::net::per_client::client_of;
 use crate::protocol::close::CloseReason;
+use crate::telemetry::log::{Level, counted};
+use crate::telemetry::memory::{Memory, MemoryKind};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;

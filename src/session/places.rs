@@ -7,9 +7,9 @@
 
 use super::{Phase, Sessions};
 use crate::app::App;
-use crate::data::id::Peer;
-use crate::data::log::Level;
-use crate::data::tally::{NOWHERE, Tally};
+use crate::net::id::Peer;
+use crate::net::per_client::{NOWHERE, Tally};
+use crate::telemetry::log::Level;
 
 /// Connections beyond `max_connections` that may wait.
 const EXTRA_CONNECTIONS: usize = 256;

@@ -3,9 +3,9 @@
 
 use super::{Head, Phase, Sessions};
 use crate::app::App;
-use crate::data::id::Peer;
-use crate::data::log::{Field, Level};
+use crate::net::id::Peer;
 use crate::protocol::proxy_header::{self, Source};
+use crate::telemetry::log::{Field, Level};
 
 /// Why a header is not taken.
 const NOT_TRUSTED: &str = "it is no --trusted-proxy";

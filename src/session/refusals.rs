@@ -2,9 +2,9 @@
 
 use super::Sessions;
 use crate::app::App;
-use crate::data::id::Peer;
-use crate::data::log::{Field, Level, Log};
-use crate::data::stats::{STATUSES, Stats};
+use crate::net::id::Peer;
+use crate::telemetry::log::{Field, Level, Log};
+use crate::telemetry::stats::{STATUSES, Stats};
 use std::time::Duration;
 
 /// Refusals are logged no more often.

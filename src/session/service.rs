@@ -3,7 +3,7 @@
 
 use super::{Phase, Sessions, health};
 use crate::app::App;
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 use crate::protocol::bearer;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::own_name::is_own_name;

@@ -1,6 +1,6 @@
 //! What a server is set to, checked and in units.
 
-use crate::data::rate::RateRules;
+use crate::net::rate::RateRules;
 use crate::outbox::SendRules;
 use crate::protocol::extension::Deflate;
 use crate::protocol::forwarded::ProxyRules;

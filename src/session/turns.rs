@@ -4,7 +4,7 @@
 
 use super::{Head, Phase, Sessions, milliseconds};
 use crate::app::App;
-use crate::data::rate::{Bucket, RateRules};
+use crate::net::rate::{Bucket, RateRules};
 use crate::protocol::frame;
 use crate::protocol::receiver::Receiver;
 use std::cmp::Reverse;

@@ -7,11 +7,7 @@
 
 use super::worker::{counted, passes};
 use crate::app::App;
-use crate::data::id::ConnectionId;
-use crate::data::log::{Level, Log};
-use crate::data::metrics::Exposition;
-use crate::data::pulse::{Pulse, pass_every};
-use crate::data::stats::{MetricKind, Stats};
+use crate::net::id::ConnectionId;
 use crate::os::listener::ListenAddr;
 use crate::os::shared_words::SharedWords;
 use crate::os::usage::ProcessUsage;
@@ -21,6 +17,10 @@ use crate::protocol::message::Message;
 use crate::protocol::upgrade::UpgradeRules;
 use crate::reactor::{Server, ServerOptions};
 use crate::session::Settings;
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::log::{Level, Log};
+use crate::telemetry::pulse::{Pulse, pass_every};
+use crate::telemetry::stats::{MetricKind, Stats};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //! session. Those who are on it cannot be found any more then, and a worker that starts anew would be alone.
 
 use super::Supervisor;
-use crate::data::log::{Level, in_words};
+use crate::telemetry::log::{Level, in_words};
 use std::time::Duration;
 
 /// When workers could not be replaced, this is tried again.

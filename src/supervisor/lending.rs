@@ -5,7 +5,7 @@
 
 use super::Supervisor;
 use super::worker::Worker;
-use crate::data::log::Level;
+use crate::telemetry::log::Level;
 use std::time::Duration;
 
 /// A worker that has just started is let to serve by itself.

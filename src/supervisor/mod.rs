@@ -23,14 +23,14 @@ pub use orphan::watch_for_orphans;
 pub use ready::Ready;
 pub use worker::{Assignment, Program, WORKER_COMMAND};
 
-use crate::data::log::{Field, Level, Log, counted, in_words};
-use crate::data::pulse::pass_every;
-use crate::data::stats::Stats;
 use crate::os::bus::BusKeeper;
 use crate::os::clock::Clock;
 use crate::os::log_writer::{self, LogFormat};
 use crate::os::signals::{self, SIGCHLD, SIGHUP, Signals};
 use crate::reactor::Order;
+use crate::telemetry::log::{Field, Level, Log, counted, in_words};
+use crate::telemetry::pulse::pass_every;
+use crate::telemetry::stats::Stats;
 use admin::{SharedBoard, SlotView};
 use backoff::{Backoff, MOST_AT_ONCE};
 use mio::{Events, Poll, Token};

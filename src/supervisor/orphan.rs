@@ -3,12 +3,12 @@
 
 use super::KILL_AFTER;
 use super::worker::passes;
-use crate::data::log::{Level, Log};
-use crate::data::pulse::{Pulse, pass_every};
 use crate::os::clock::Clock;
 use crate::os::control::Control;
 use crate::os::log_writer::{self, LogFormat};
 use crate::os::shared_words::SharedWords;
+use crate::telemetry::log::{Level, Log};
+use crate::telemetry::pulse::{Pulse, pass_every};
 use rustix::process::{Signal, getpid, kill_process, set_parent_process_death_signal};
 use std::io;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! One worker process: how it is started and told things, and the other end of that in the worker itself.
 
 use super::listeners::SlotListeners;
-use crate::data::histogram::Histogram;
-use crate::data::pulse::Pulse;
-use crate::data::stats::Stats;
 use crate::os::control::{Control, ControlMessage};
 use crate::os::listener::Listener;
 use crate::os::shared_words::SharedWords;
 use crate::os::{cpus, signals};
 use crate::reactor::{Order, READY};
+use crate::telemetry::histogram::Histogram;
+use crate::telemetry::pulse::Pulse;
+use crate::telemetry::stats::Stats;
 use mio::{Registry, Token};
 use std::ffi::OsString;
 use std::io;

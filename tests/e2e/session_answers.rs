@@ -310,7 +310,7 @@ fn a_service_listener_has_its_own_rules() {
 #[test]
 fn what_bounds_clients_does_not_bound_the_service() {
     let peer = Peer::from("192.0.2.1:1".parse::<std::net::SocketAddr>().expect("an address"));
-    let rates = percore::internal::data::rate::RateRules { messages: 1, ..Default::default() };
+    let rates = percore::internal::net::rate::RateRules { messages: 1, ..Default::default() };
     let mut one = One::new(Settings { rates, max_connections_per_ip: 1, max_sockets: 11, ..Settings::default() });
     for _ in 0..10 {
         one.key = one.sessions.accept_service(peer).expect("a place");

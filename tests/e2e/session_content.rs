@@ -1,8 +1,8 @@
 //! Requests with content, without a socket: at any split, in any state of the process, and in time.
 
 use crate::common::one::{One, chunked, post};
-use percore::internal::data::memory::MemoryKind;
 use percore::internal::session::Fate;
+use percore::internal::telemetry::memory::MemoryKind;
 use percore::{Peer, SendRules, Settings};
 use proptest::prelude::*;
 use std::time::Duration;

@@ -4,12 +4,12 @@
 use crate::common::client::upgrade_request;
 use crate::common::service::{Service, own_binary};
 use crate::common::{Client, Killed, PATIENCE, TempDir, eventually, percore, percore_after, process};
-use percore::internal::data::log::Log;
 use percore::internal::os::control::Control;
 use percore::internal::os::listener::{BindOptions, ListenAddr};
 use percore::internal::os::shared_words::SharedWords;
 use percore::internal::supervisor::admin::{self, Board, SharedBoard, SlotView};
 use percore::internal::supervisor::{Plan, Program, Ready, Supervisor, listen_all, watch_for_orphans};
+use percore::internal::telemetry::log::Log;
 use percore::{App, ConnectionId, LogFormat, Message, Outbox, Request, Server, ServerOptions, Stats};
 use std::io::Write;
 use std::net::TcpStream;

@@ -11,8 +11,13 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 19] = [
-    ("data", 0),
+const FLOORS: [(&str, usize); 24] = [
+    ("channel", 0),
+    ("net", 0),
+    ("queue", 0),
+    ("telemetry", 0),
+    ("text", 0),
+    ("time", 0),
     ("jwt", 1),
     ("protocol", 1),
     ("app", 2),
@@ -266,18 +271,18 @@ fn a_file_uses_its_own_floor_and_those_below() {
     assert_tidy(inner_sources(), |path, text| floors_above(module_of(path), text, &exports));
 
     let none = |_: &str| None;
-    assert_eq!(floors_above("data", "use crate::session::Sessions;", &none).len(), 1);
-    assert_eq!(floors_above("apps", "use crate::{app::App, reactor::{Server, Outcome}, data::id};", &none).len(), 1);
+    assert_eq!(floors_above("queue", "use crate::session::Sessions;", &none).len(), 1);
+    assert_eq!(floors_above("apps", "use crate::{app::App, reactor::{Server, Outcome}, net::id};", &none).len(), 1);
     assert_eq!(floors_above("session", "fn f() -> crate::os::clock::Clock {", &none).len(), 1);
     assert_eq!(floors_above("session", "use crate::{\n    app::App,\n    os::clock,\n};", &none).len(), 1);
     assert_eq!(
-        floors_above("data", "use crate::Server;", &|name| export_in("pub use reactor::{Outcome, Server};", name))
+        floors_above("queue", "use crate::Server;", &|name| export_in("pub use reactor::{Outcome, Server};", name))
             .len(),
         1
     );
     assert_eq!(floors_above("newcomer", "", &none).len(), 1);
     assert!(floors_above("session", "use crate::outbox::Outbox; // not crate::os", &none).is_empty());
-    assert!(floors_above("data", "x\n#[cfg(test)]\nmod tests { use crate::reactor::Server; }", &none).is_empty());
+    assert!(floors_above("queue", "x\n#[cfg(test)]\nmod tests { use crate::reactor::Server; }", &none).is_empty());
 }
 
 #[test]
@@ -289,7 +294,7 @@ fn below_the_edge_nothing_touches_the_operating_system() {
         assert_eq!(edge_names("session", bad).len(), 1, "{bad}");
         assert!(edge_names("os", bad).is_empty());
     }
-    assert!(edge_names("data", "use std::net::{IpAddr, Ipv6Addr, SocketAddr};").is_empty());
+    assert!(edge_names("net", "use std::net::{IpAddr, Ipv6Addr, SocketAddr};").is_empty());
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What one connection can make the process hold and do: bounded at every moment, whatever it sends, and given back.
 
-use percore::internal::data::memory::MemoryKind;
-use percore::internal::data::queue::MAX_SLICES;
-use percore::internal::data::rate::RateRules;
+use percore::internal::net::rate::RateRules;
+use percore::internal::queue::MAX_SLICES;
 use percore::internal::session::{Fate, Sessions};
+use percore::internal::telemetry::memory::MemoryKind;
 use percore::{
     App, CloseReason, ConnectionId, Delivery, Error, Kind, Level, Log, Message, Outbox, Peer, Request, SendRules,
     Settings, SlowConsumer, UpgradeRules,
@@ -408,7 +408,7 @@ fn a_process_that_was_held_up_blames_nobody() {
     world.end_pass();
     assert!(world.sessions.generation(key).is_some() && world.sessions.generation(waiting).is_some());
     // It is asked at once, and is silent from then on.
-    assert!(world.sessions.stats().sent[percore::internal::data::stats::PING] == 1);
+    assert!(world.sessions.stats().sent[percore::internal::telemetry::stats::PING] == 1);
     world.pass_at(late + settings().heartbeat_timeout + Duration::from_secs(1));
     world.end_pass();
     assert_eq!(world.sessions.stats().heartbeat_timeouts, 1);

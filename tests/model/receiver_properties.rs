@@ -2,11 +2,11 @@
 //! what was encoded is decoded; and nothing a peer can send makes it panic.
 
 use flate2::{Compress, Compression, FlushCompress};
-use percore::internal::data::id::Peer;
-use percore::internal::data::log::Log;
-use percore::internal::data::pool::Pool;
+use percore::internal::net::id::Peer;
 use percore::internal::protocol::receiver::{Event, Receiver, Rules, Scratch};
+use percore::internal::queue::pool::Pool;
 use percore::internal::session::Sessions;
+use percore::internal::telemetry::log::Log;
 use percore::{App, ConnectionId, Kind, Message, Outbox, Request, Role, Settings, Violation};
 use proptest::prelude::*;
 

@@ -7,7 +7,6 @@ use percore::internal::apps::ticker::wire::Wire;
 use percore::internal::bridge::resp::Replies;
 use percore::internal::bridge::wire;
 use percore::internal::bus::list;
-use percore::internal::data::pool::Pool;
 use percore::internal::gateway::Rules as GatewayRules;
 use percore::internal::gateway::app::{Gateway, Manner};
 use percore::internal::gateway::codec::json::Json;
@@ -25,6 +24,7 @@ use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
 use percore::internal::protocol::upgrade;
 use percore::internal::pubsub::centrifuge::command::{self, Command, Data, Method};
 use percore::internal::pubsub::json::in_one_line;
+use percore::internal::queue::pool::Pool;
 use percore::internal::session::Sessions;
 use percore::{
     App, ConnectionId, Deflate, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant,

@@ -5,9 +5,9 @@
 use crate::server::UPGRADE;
 use percore::Settings;
 use percore::internal::apps::echo::Echo;
-use percore::internal::data::id::Peer;
-use percore::internal::data::log::Log;
+use percore::internal::net::id::Peer;
 use percore::internal::session::Sessions;
+use percore::internal::telemetry::log::Log;
 use std::time::Duration;
 
 const PAYLOAD_BYTES: usize = 1 << 20;

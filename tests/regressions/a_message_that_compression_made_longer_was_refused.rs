@@ -1,8 +1,8 @@
 //! Noise grows by a few bytes when it is compressed. A message just within the limit was refused with 1009, because its
 //! compressed form was held against a limit that is meant for what it decompresses to.
 
-use percore::internal::data::pool::Pool;
 use percore::internal::protocol::receiver::{Event, Receiver, Rules, Scratch};
+use percore::internal::queue::pool::Pool;
 use percore::{Role, Violation};
 
 const LIMIT: usize = 100;

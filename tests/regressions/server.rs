@@ -1,9 +1,9 @@
 //! Sessions of an app made of closures, and what a socket would have got.
 
-use percore::internal::data::id::Peer;
-use percore::internal::data::log::Log;
-use percore::internal::data::queue::MAX_SLICES;
+use percore::internal::net::id::Peer;
+use percore::internal::queue::MAX_SLICES;
 use percore::internal::session::{Fate, Sessions};
+use percore::internal::telemetry::log::Log;
 use percore::{App, CloseReason, ConnectionId, Message, Outbox, Request, Settings};
 use std::io::IoSlice;
 use std::time::Duration;

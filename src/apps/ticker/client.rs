@@ -4,7 +4,7 @@
 
 use super::wire::{Beat, Change, Request as TickerRequest, Wire};
 use crate::app::{App, ConnectError, Error};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::Request;

@@ -14,13 +14,13 @@ pub mod wire;
 
 use super::demo::Demo;
 use crate::app::App;
-use crate::data::id::{ConnectionId, Participant};
-use crate::data::log::Level;
-use crate::data::record::Record;
+use crate::channel::record::Record;
+use crate::net::id::{ConnectionId, Participant};
 use crate::outbox::Outbox;
 use crate::protocol::close::CloseReason;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
+use crate::telemetry::log::Level;
 use market::{BadSymbol, Market, SymbolId, WEIGHT, check_symbol};
 use sets::Sets;
 use std::collections::{BTreeSet, HashMap};

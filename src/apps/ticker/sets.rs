@@ -4,7 +4,7 @@
 //! gives way when the market is full.
 
 use super::market::{Market, SymbolId, WEIGHT};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::message::Kind;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,9 +1,9 @@
 //! A feed without a loop: how a tick is divided, and who is asked whether it is still there.
 
 use super::*;
-use crate::data::queue::MAX_SLICES;
 use crate::outbox::SendRules;
 use crate::protocol::extension::Deflate;
+use crate::queue::MAX_SLICES;
 use std::io::IoSlice;
 
 const TICK: Duration = Duration::from_secs(2);

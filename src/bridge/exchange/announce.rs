@@ -2,7 +2,7 @@
 
 use super::super::wire::{self, Kind, PRESENCE_CHANNEL};
 use super::{ANSWER_AFTER, Exchange, Sent};
-use crate::data::record::RecordKind;
+use crate::channel::record::RecordKind;
 use std::time::Duration;
 
 impl Exchange {

@@ -3,10 +3,10 @@
 
 use super::route::Selection;
 use super::{Codec, Post};
-use crate::data::calendar::Utc;
 use crate::gateway::event::{Answer, Effects, Ending, Event, Opening, Refusal, Reply, Subject};
 use crate::protocol::message::Kind;
 use crate::protocol::percent::form_text;
+use crate::time::calendar::Utc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};

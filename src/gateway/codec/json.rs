@@ -1,8 +1,8 @@
 //! `--events json`: the JSON of websocket-service, byte for byte. What it has no room for stands in headers.
 
 use super::{Codec, Post};
-use crate::data::id::Peer;
 use crate::gateway::event::{Answer, Effects, Event, Opening, Refusal, Reply, Subject};
+use crate::net::id::Peer;
 use crate::protocol::message::Kind;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -3,11 +3,11 @@
 use super::describe::Facts;
 use super::record::Deed;
 use super::{Delivered, Gateway, Shape};
-use crate::data::calendar::Utc;
 use crate::gateway::sigv4::{self, Denied};
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
+use crate::time::calendar::Utc;
 use serde_json::json;
 use std::time::Duration;
 

@@ -3,10 +3,10 @@
 
 use super::record::{Deed, Record, channel};
 use super::{Delivered, Gateway, outgoing};
-use crate::data::id::Peer;
 use crate::gateway::call::{Call, Callee, Outcome, Returned};
 use crate::gateway::codec::Post;
 use crate::gateway::name::{Named, slot_of};
+use crate::net::id::Peer;
 use crate::outbox::shared::Shared;
 use crate::outbox::{Delivery, Outbox};
 use crate::protocol::http::Request;

@@ -18,8 +18,8 @@ pub(super) use record::channel;
 
 use super::app::Gateway;
 use super::name::Named;
-use crate::data::id::Participant;
-use crate::data::record::Record as BusRecord;
+use crate::channel::record::Record as BusRecord;
+use crate::net::id::Participant;
 use crate::outbox::Outbox;
 use crate::outbox::answers::Ticket;
 use crate::outbox::shared::Shared;

@@ -6,8 +6,8 @@
 use super::trust::{Trust, shares_folder};
 use crate::bus::region::{BadRegion, Geometry, HEADER_BYTES, Region};
 use crate::bus::ring::{Corrupt, Writer};
-use crate::data::id::Participant;
-use crate::data::record::Records;
+use crate::channel::record::Records;
+use crate::net::id::Participant;
 use crate::os::locks;
 use crate::os::shared_words::SharedWords;
 use rand::TryRng;

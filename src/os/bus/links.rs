@@ -10,7 +10,7 @@
 use super::folder::{Directory, Folder};
 use crate::bus::peers::Peers;
 use crate::bus::region::{Entry, Region};
-use crate::data::id::Participant;
+use crate::net::id::Participant;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, event::Source};
 use rustix::cmsg_space;

@@ -8,9 +8,9 @@
 
 use super::folder::Directory;
 use crate::bus::list::{self, HEADER_BYTES, MAX_LIST_BYTES};
-use crate::data::id::Participant;
-use crate::data::presence::Presence;
-use crate::data::record::{Record, Records};
+use crate::channel::presence::Presence;
+use crate::channel::record::{Record, Records};
+use crate::net::id::Participant;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -164,7 +164,7 @@ pub(super) fn read(directory: &Directory, owner: Participant) -> io::Result<Reco
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::record::RecordKind;
+    use crate::channel::record::RecordKind;
     use crate::os::bus::folder::{BusOptions, Folder};
     use std::fs;
 

@@ -1,14 +1,14 @@
 //! Whoever is on a channel gets what is published there while it is, in order with all else that it is sent.
 
 use super::*;
-use crate::data::id::ConnectionId;
-use crate::data::queue::MAX_SLICES;
+use crate::net::id::ConnectionId;
 use crate::outbox::SlowConsumer;
 use crate::outbox::{Delivery, SendRules};
 use crate::protocol::Role;
 use crate::protocol::deflate::Inflater;
 use crate::protocol::extension::{Agreement, Deflate};
 use crate::protocol::receiver::{Event, Piece, Receiver, Rules, Scratch};
+use crate::queue::MAX_SLICES;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ fn write(outbox: &mut Outbox, rooms: [usize; CONNECTIONS as usize], got: &mut [V
 /// The messages in what a connection got.
 fn read(index: u32, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
     let rules = Rules { role: Role::Client, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
-    let (mut scratch, mut pool) = (Scratch::default(), crate::data::pool::Pool::default());
+    let (mut scratch, mut pool) = (Scratch::default(), crate::queue::pool::Pool::default());
     let mut receiver = match agreement(index) {
         Some(agreed) => Receiver::with_deflate(agreed.server_takeover.then(|| Box::new(Inflater::new()))),
         None => Receiver::new(),
@@ -227,7 +227,7 @@ fn others_are_told_who_is_there() {
     assert_eq!(outbox.publish("room", Kind::Binary, &[&[0; 97]]), Err(PublishError::TooLong { limit: 100 }));
     outbox.tell_changes();
     let told: Vec<_> = outbox.broadcast.outgoing.iter().map(|record| (record.kind, record.payload.to_vec())).collect();
-    let interest = crate::data::record::Interest { subscribers: 1, listens: false };
+    let interest = crate::channel::record::Interest { subscribers: 1, listens: false };
     assert_eq!(
         told,
         [

@@ -1,8 +1,7 @@
 //! Methods that ask, and methods about connections.
 
 use super::Fault;
-use crate::data::fields;
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::centrifuge::command::{flag, number, read_since, text};
@@ -11,6 +10,7 @@ use crate::pubsub::codes::{Disconnect, Error, Unsubscribe};
 use crate::pubsub::engine::{Wanted, channel_of};
 use crate::pubsub::json::{in_one_line, push_string, string};
 use crate::pubsub::rules::Namespace;
+use crate::text::fields;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeSet;

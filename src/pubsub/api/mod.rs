@@ -9,12 +9,12 @@ mod publishing;
 use super::app::Channels;
 use super::centrifuge::command::Malformed;
 use super::codes::Error;
-use crate::data::fields;
-use crate::data::record::Record;
+use crate::channel::record::Record;
 use crate::outbox::Outbox;
 use crate::protocol::bearer::{credentials, is_same};
 use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
+use crate::text::fields;
 
 /// The channel of the outbox on which workers tell each other what backends ask.
 const CONTROL: &str = "percore.channels";

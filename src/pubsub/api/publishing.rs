@@ -1,7 +1,6 @@
 //! Methods that publish: `publish`, `broadcast`, and `batch`, which may hold any other.
 
 use super::{Fault, describe};
-use crate::data::fields;
 use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::centrifuge::command::{flag, number, text};
@@ -10,6 +9,7 @@ use crate::pubsub::engine::Post;
 use crate::pubsub::idempotency::MAX_KEY_BYTES;
 use crate::pubsub::json::in_one_line;
 use crate::pubsub::streams::Position;
+use crate::text::fields;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;

@@ -1,6 +1,6 @@
 //! Commands of clients: a line of JSON each. What nobody asks for is passed over and takes no memory, however deep it goes.
 
-use crate::data::fields::{self, string};
+use crate::text::fields::{self, string};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 

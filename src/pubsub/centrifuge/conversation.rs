@@ -3,7 +3,7 @@
 use super::command::{self, Command, Connect, Data, History, Method, Recover, Subscribe};
 use super::costs::{COMMAND_BYTES, COMMAND_MEMBERS, MOST_REPLIES_BYTES};
 use super::replies::{self, Replies};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::outbox::shared::Shared;
 use crate::protocol::message::Kind;
@@ -466,7 +466,7 @@ pub fn presence_stats(channel: &str, out: &Outbox) -> (usize, String) {
     let name = publications_of(channel);
     let (mut clients, mut users) = (0, Vec::new());
     for member in out.members(&name) {
-        if let Ok([_, Some(user)]) = crate::data::fields::read(member, ["client", "user"]) {
+        if let Ok([_, Some(user)]) = crate::text::fields::read(member, ["client", "user"]) {
             clients += 1;
             users.push(user.get());
         }

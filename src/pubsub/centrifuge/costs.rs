@@ -1,7 +1,7 @@
 //! What a client's commands cost the process, beyond what they are in number.
 
 use super::replies::Replies;
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::codes::Error;

@@ -1,6 +1,6 @@
 //! Replies: those to the commands of one message go out in one, a line each.
 
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pubsub::codes::Error;
 use crate::pubsub::engine::Subscribed;

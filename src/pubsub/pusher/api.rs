@@ -3,12 +3,12 @@
 use super::conversation::{channel_of, events_of, users_on};
 use super::sign::{is_signed, md5};
 use super::{MAX_NAME_BYTES, Pusher, PusherApp, is_channel, is_presence};
-use crate::data::fields::{self, string};
 use crate::outbox::Outbox;
 use crate::protocol::http::{Request, Response};
 use crate::protocol::percent::form_text;
 use crate::pubsub::app::Channels;
 use crate::pubsub::json::string as quoted;
+use crate::text::fields::{self, string};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use tungstenite::protocol::frame::coding::CloseCode;

@@ -5,8 +5,7 @@ use super::sign::is_signed;
 use super::{
     Client, EVENTS, LEAVE_HOLD, MAX_NAME_BYTES, MEMBERS, NAMESPACE, is_channel, is_presence, is_private, member_head,
 };
-use crate::data::fields::{self, string};
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::outbox::shared::Shared;
 use crate::protocol::message::Kind;
@@ -14,6 +13,7 @@ use crate::pubsub::app::Channels;
 use crate::pubsub::engine::Post;
 use crate::pubsub::holds::Leave;
 use crate::pubsub::json::{in_one_line, string as quoted};
+use crate::text::fields::{self, string};
 use rand::Rng;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ mod frames;
 mod sign;
 
 use super::holds::Holds;
-use crate::data::id::ConnectionId;
+use crate::net::id::ConnectionId;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Signatures: HMAC-SHA256 with the app's secret, in hexadecimal.
 
-use crate::data::hex;
+use crate::text::hex;
 use md5::{Digest, Md5};
 use ring::hmac;
 

@@ -1,8 +1,8 @@
 //! An app's sessions and one connection of it, without a socket.
 
 use super::desk::Desk;
-use percore::internal::data::memory::MemoryKind;
 use percore::internal::session::Sessions;
+use percore::internal::telemetry::memory::MemoryKind;
 use percore::{Log, Peer, Settings};
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ mod process;
 use crate::simulation::random::Random;
 use percore::internal::bus::atomic::{AtomicU64, Ordering::Relaxed};
 use percore::internal::bus::region::{Entry, Geometry, Region};
-use percore::internal::data::record::Records;
+use percore::internal::channel::record::Records;
 use process::{Process, Stage};
 use std::collections::HashMap;
 

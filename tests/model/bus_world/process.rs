@@ -8,7 +8,7 @@ use percore::internal::bus::parking::{self, Asleep, Parking};
 use percore::internal::bus::peers::Peers;
 use percore::internal::bus::region::{Entry, is_newer, next_generation};
 use percore::internal::bus::ring::Writer;
-use percore::internal::data::record::Records;
+use percore::internal::channel::record::Records;
 use percore::{Participant, Presence, Record, RecordKind};
 
 /// How long a participant waits at most before it looks again at those to whom it has no link.

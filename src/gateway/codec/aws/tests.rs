@@ -1,7 +1,7 @@
 //! The events, field by field, and the answers of functions.
 
 use super::*;
-use crate::data::id::Peer;
+use crate::net::id::Peer;
 
 fn codec() -> Aws {
     let mut codec = Aws { stage: "prod".into(), ..Aws::default() };

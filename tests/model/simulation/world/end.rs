@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::simulation::probe::Probe;
-use percore::internal::data::memory::MemoryKind;
+use percore::internal::telemetry::memory::MemoryKind;
 
 impl World {
     pub(super) fn check_the_end(&mut self) {

@@ -3,8 +3,8 @@
 //! Invariants: only channels that somebody is on, or that an app listens to, are kept; what a participant has is found
 //! without looking at what others have. Nothing that is told is trusted to be told once, or in order.
 
-use super::id::Participant;
 use super::record::{Interest, Record, RecordKind, Records};
+use crate::net::id::Participant;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 

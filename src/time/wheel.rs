@@ -30,7 +30,7 @@ struct Timer {
 /// One deadline for each key. Keys are small indices, as a slab gives them.
 ///
 /// ```
-/// use percore::internal::data::wheel::{TICK, Wheel};
+/// use percore::internal::time::wheel::{TICK, Wheel};
 /// use std::time::Duration;
 ///
 /// let (mut wheel, mut expired) = (Wheel::new(), Vec::new());

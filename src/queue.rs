@@ -12,13 +12,15 @@
 
 mod backlog;
 mod common;
+pub mod input;
+pub mod pool;
 mod waiting;
 
-use super::input::{Input, Lent};
-use super::memory::{Memory, MemoryKind};
-use super::pool::Pool;
+use crate::telemetry::memory::{Memory, MemoryKind};
 use backlog::{Backlog, Bytes};
 use common::Common;
+use input::{Input, Lent};
+use pool::Pool;
 use std::io::IoSlice;
 use waiting::Waits;
 

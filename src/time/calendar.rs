@@ -3,7 +3,7 @@
 /// A moment in UTC, to the second.
 ///
 /// ```
-/// use percore::internal::data::calendar::Utc;
+/// use percore::internal::time::calendar::Utc;
 ///
 /// let moment = Utc::from_unix(784_111_777);
 /// assert_eq!(moment.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");

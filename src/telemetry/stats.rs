@@ -4,7 +4,7 @@
 
 use super::histogram::Histogram;
 use super::memory::MEMORY_KINDS;
-use crate::data::log::counted;
+use crate::telemetry::log::counted;
 use std::fmt::{self, Write};
 
 /// Index of the counters of an opcode.

@@ -1,6 +1,6 @@
 //! Log records, queued here by whoever has something to say and written once a pass by whoever has a file descriptor.
 
-use super::id::{ConnectionId, Participant, Peer};
+use crate::net::id::{ConnectionId, Participant, Peer};
 use std::fmt::{self, Write};
 use std::time::Duration;
 
