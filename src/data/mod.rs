@@ -1,7 +1,7 @@
 //! Floor 0, plain data: ids, the out queue, the timer wheel, channels, records, counters, networks, dates.
 //!
-//! Nothing here does input or output, and nothing here reads a clock: a point in time is an argument,
-//! given as the `Duration` since the process began.
+//! Nothing here does input or output or reads a clock: a point in time is an argument, given as the `Duration` since
+//! the process began.
 
 pub mod calendar;
 pub mod channels;
