@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-/// How much a client may send on average; a burst is twice the rate per second.
+/// How much a client may send on average; it may send two seconds' worth at once.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RateRules {
     /// Messages and HTTP requests a second; 0 for no limit.
