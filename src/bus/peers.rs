@@ -99,7 +99,7 @@ impl Peers {
         Peers { me, peers, busy: Vec::new(), changes: region.changes().wrapping_sub(1), lost: 0, damaged: Vec::new() }
     }
 
-    /// A participant found from now on joined after us, and connects to us.
+    /// Records that we have joined: a participant found from now on joined after us, and connects to us.
     pub fn joined(&mut self) {
         self.peers
             .iter_mut()
