@@ -1,21 +1,20 @@
-//! A message for several connections: encoded once for all of them, or once per way of compressing it.
+//! A message for several connections: encoded once for all of them, or once for each way of compressing it.
 
 use super::{Delivery, MASKED, MID_FRAME, Outbox, TAKEOVER};
 use crate::data::id::ConnectionId;
 use crate::protocol::message::Kind;
 
-/// Where a message's frames lie among the queue's common bytes.
+/// Where the frames of a message lie among the queue's common bytes.
 #[derive(Default)]
 pub(crate) struct Shared {
-    /// The pass in which the spans are valid.
+    /// The pass in which they do.
     pass: u64,
-    /// By window bits, 0 for an uncompressed frame.
+    /// By bits of the window, 0 for a frame that is not compressed.
     spans: [Option<(usize, usize)>; 16],
 }
 
 impl Outbox {
-    /// Sends a message to one of several connections; `shared` belongs to this message alone, and is the same for all
-    /// of them.
+    /// Sends a message to one of several connections; `shared` is of this message alone, and the same for all of them.
     pub(crate) fn send_shared(
         &mut self,
         to: ConnectionId,
