@@ -259,8 +259,8 @@ pub trait App {
         let _ = (from, record, out);
     }
 
-    /// `lost` records of another process were overwritten before this process could read them: it was too
-    /// busy, or the ring is too small (`--bus-size`). Channel membership is corrected soon after.
+    /// `lost` records of another process were overwritten before this process could read them: it was too busy, or the
+    /// ring is too small (`--bus-size`). Channel membership is corrected soon after.
     fn on_gap(&mut self, from: Participant, lost: u64, out: &mut Outbox) {
         let _ = (from, lost, out);
     }
@@ -284,7 +284,7 @@ pub trait App {
     }
 
     /// A timer has expired. Called once at the start and then at the time it returns, a `Duration` since the start;
-    /// `None` stops the timer for good. The call is never early; it is late by a pass of the loop and the kernel's
+    /// `None` means no further call. The call is never early; it is late by a pass of the loop and the kernel's
     /// millisecond. A time in the past means the next pass.
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! percore is a WebSocket server (RFC 6455) that is one epoll loop per core, and one process per loop.
+//! percore is a WebSocket server (RFC 6455) with one epoll loop per core, and one process per loop.
 //!
 //! The command `percore serve` runs ready-made applications. This library is for writing your own: implement [`App`]
 //! and hand it to a [`Server`].

@@ -84,7 +84,7 @@ impl Peer {
         Some(SocketAddr::new(ip, u16::from_be_bytes(self.port)))
     }
 
-    /// Whether the peer is on this host: a unix socket, or a loopback address.
+    /// Returns whether the peer is on this host: a unix socket, or a loopback address.
     pub fn is_local(&self) -> bool {
         *self == Peer::UNIX || self.addr().is_some_and(|addr| addr.ip().is_loopback())
     }

@@ -129,7 +129,7 @@ impl Log {
         Log { messages: self.messages, ..Log::new(self.level) }
     }
 
-    /// Whether records of this level are kept, so that others need not be created.
+    /// Returns whether records of this level are kept, so that others need not be created.
     #[inline]
     pub fn keeps(&self, level: Level) -> bool {
         self.level.is_some_and(|most| level <= most)
@@ -168,12 +168,12 @@ impl Log {
         self.left_out += std::mem::take(&mut other.left_out);
     }
 
-    /// Whether there is nothing to write.
+    /// Returns whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.left_out == 0
     }
 
-    /// How many records were only counted since the last [`Log::take`].
+    /// Returns how many records were only counted since the last [`Log::take`].
     pub fn left_out(&self) -> u64 {
         self.left_out
     }

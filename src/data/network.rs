@@ -19,7 +19,7 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Network {
-    /// Addresses whose first bits, as many as given, equal this one's.
+    /// Addresses that share this many leading bits with the given one.
     Block(IpAddr, u8),
     /// All peers of unix sockets.
     Unix,

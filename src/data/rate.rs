@@ -17,7 +17,7 @@ pub struct RateRules {
     pub channel: usize,
 }
 
-/// A client may send this much of its rate at once.
+/// A burst is what a client may send in this time.
 const BURST: Duration = Duration::from_secs(2);
 
 /// When each of a client's buckets will be full, in nanoseconds since the start.
@@ -32,7 +32,7 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl RateRules {
-    /// Whether any limit is set.
+    /// Returns whether any limit is set.
     pub fn is_limited(&self) -> bool {
         self.messages > 0 || self.bytes > 0 || self.channel > 0
     }

@@ -32,7 +32,7 @@ impl RecordKind {
         RecordKind::ALL.get(usize::from(byte).wrapping_sub(1)).copied()
     }
 
-    /// Whether the record reports channel membership, and so is part of the sender's list.
+    /// Returns whether it reports channel membership, and so is part of the sender's list.
     #[inline]
     pub fn is_presence(self) -> bool {
         matches!(self, RecordKind::Count | RecordKind::Enter | RecordKind::Leave)
@@ -55,7 +55,7 @@ impl Interest {
         [a, b, c, d, u8::from(self.listens)]
     }
 
-    /// Whether there is any interest.
+    /// Returns whether there is any interest.
     pub fn is_some(self) -> bool {
         self != Interest::default()
     }
@@ -136,8 +136,9 @@ impl Records {
         Records(bytes)
     }
 
-    /// Adds a record. It is skipped if its channel exceeds [`MAX_CHANNEL_BYTES`], or its payload 4 GiB: a length that
-    /// does not fit would turn what follows into other records. Callers that may have such records count them first.
+    /// Adds a record. It is skipped if its channel is longer than [`MAX_CHANNEL_BYTES`], or its payload has 4 GiB or
+    /// more: a length that does not fit would turn what follows into other records. Callers that may have such records
+    /// count them first.
     pub fn push(&mut self, kind: RecordKind, channel: &[u8], parts: &[&[u8]]) {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let (Ok(channel_bytes), Ok(payload_bytes)) = (u16::try_from(channel.len()), u32::try_from(length)) else {
@@ -150,7 +151,7 @@ impl Records {
         parts.iter().for_each(|part| self.0.extend_from_slice(part));
     }
 
-    /// Whether there are no records.
+    /// Returns whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -56,7 +56,7 @@ impl TlsClient {
     /// Trusts any server: a man in the middle can read everything.
     ///
     /// # Errors
-    /// None that is known.
+    /// None known.
     pub fn insecure() -> io::Result<TlsClient> {
         let provider = Arc::new(default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))

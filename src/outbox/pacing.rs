@@ -9,9 +9,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-/// A channel may carry this much of its rate at once.
+/// A burst is what a channel may carry in this time.
 const BURST: Duration = Duration::from_millis(250);
-/// Waiting publications go out in batches of this much of the rate, since a few large writes cost less than many small
+/// A batch of waiting publications is what a channel carries in this time: few large writes cost less than many small
 /// ones.
 const BATCH: Duration = Duration::from_millis(5);
 /// Cost of a publication besides its payload, for each subscriber.

@@ -16,8 +16,8 @@ const FIRST_OUTPUT_BYTES: usize = 4096;
 const MAX_STREAM_ENDS: usize = 64;
 /// Calls of the decompressor allowed per message, one for each block, whatever the output.
 const MIN_STEPS: usize = 256;
-/// A message may use another call for each time this many bytes are output. A block may take ten bytes and cost a
-/// microsecond, as much as a kilobyte of text, and contain nothing.
+/// Bytes of output that allow a message one more call. A block may take ten bytes and cost a microsecond, as much as a
+/// kilobyte of text, and contain nothing.
 const BYTES_PER_STEP: usize = 512;
 
 /// A buffer for one message after another. Bytes once written stay initialised, so that a short message after a long

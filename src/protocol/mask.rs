@@ -1,4 +1,4 @@
-//! Masking (RFC 6455, section 5.3): exclusive or with a four byte key. The same operation masks and unmasks.
+//! Masking (RFC 6455, section 5.3): XOR with a four-byte key. The same operation masks and unmasks.
 //!
 //! Plain loops over blocks, which the compiler turns into vector code; for long payloads a version of the loop for the
 //! CPU's widest registers is chosen at run time.

@@ -75,7 +75,7 @@ impl Message<'_> {
         self.kind
     }
 
-    /// Whether it is a text message.
+    /// Returns whether it is a text message.
     pub fn is_text(&self) -> bool {
         self.kind == Kind::Text
     }
@@ -89,7 +89,7 @@ impl Message<'_> {
         }
     }
 
-    /// Whether the payload is empty.
+    /// Returns whether the payload is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -53,7 +53,7 @@ impl<A: App> EventLoop<A> {
     }
 
     /// Accepts one connection with the spare descriptor. The connection that has waited longest is closed to make room;
-    /// if there is none, the new one is closed. Returns whether to go on accepting.
+    /// if there is none, the new one is closed. Returns whether to keep accepting.
     #[cold]
     fn accept_by_spare(&mut self, index: usize, error: &io::Error) -> bool {
         let tally = self.sessions.tally();

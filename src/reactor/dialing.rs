@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 type Found = Result<Vec<ListenAddr>, String>;
 
-/// Orders under way.
+/// Orders in progress.
 pub(super) struct Dialing {
     /// Results of the threads that look up names.
     sender: Sender<(Order, Found)>,

@@ -89,7 +89,7 @@ pub(super) struct EventLoop<A: App> {
     pub(super) turns: VecDeque<(u32, u32)>,
     /// When the pass began.
     pub(super) now: Duration,
-    /// Connections that may go on in this pass; empty between passes.
+    /// Connections that may continue in this pass; empty between passes.
     pub(super) resumed: Vec<(u32, u32)>,
     /// The clock as it was read last.
     pub(super) clock_read: Duration,

@@ -1,4 +1,4 @@
-//! A loop's place on a bus: it listens once a pass, publishes once a pass, and sleeps only when nothing came.
+//! A loop's seat on a bus: it listens once a pass, publishes once a pass, and sleeps only when nothing arrived.
 
 use crate::app::App;
 use crate::data::log::{Level, in_words};

@@ -35,8 +35,8 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// Format of log lines; [`Server::log`] sets what is logged. Default text.
     pub log_format: LogFormat,
-    /// How long the loop polls before it sleeps. Waking a sleeping process costs the waker, a client or another process
-    /// on a [bus](Server::bus), a system call and a wait. Costs CPU time. Default zero.
+    /// How long the loop polls before it sleeps. Waking a sleeping process takes time, for clients and for other
+    /// processes on a [bus](Server::bus). Polling costs CPU time. Default zero.
     pub busy_poll: Duration,
     /// A loop without a pass for this long counts as hung for a process that watches its [counters](Server::counters),
     /// so an idle loop makes passes often enough. Zero if no process watches. Default 10 s.

@@ -2,7 +2,7 @@
 //! given, the client is gone, or the deadline passes.
 //!
 //! Invariant: a waiting connection has a debt in the outbox, its lane is held, and `on_open` is called for each upgrade
-//! whose acceptance the app was told had a waiting client.
+//! for which `accept_upgrade` returned true.
 
 use super::handshake::Answered;
 use super::{Head, Phase, Sessions};

@@ -12,7 +12,7 @@ const NOT_TRUSTED: &str = "it is no --trusted-proxy";
 
 impl<A: App> Sessions<A> {
     /// The phase in which a connection of `peer` begins; `None` for one that is refused. A health check of this host,
-    /// which is not a proxy, may send only the header of a local connection.
+    /// which is not a proxy, may only send a LOCAL header.
     pub(super) fn first_phase(&mut self, peer: Peer) -> Option<Phase> {
         if !self.settings.proxies.proxy_protocol {
             return Some(Phase::Http);

@@ -45,8 +45,7 @@ pub struct BusOptions {
     pub ring_bytes: usize,
     /// Permissions of the bus's files, which decide who may join. Default `0o600`: the user only. If the bus exists,
     /// the permissions of its region apply instead. The folder and the region must belong to the user or to root; if
-    /// these permissions include a group or everyone, they may belong to a member of one of the user's groups, or to
-    /// anyone.
+    /// these permissions include a group or everyone, they may belong to one of the user's groups, or to anyone.
     pub mode: u32,
 }
 

@@ -164,7 +164,7 @@ impl Links {
         Ok(Link { socket: link, bell: None, generation: 0 })
     }
 
-    /// Wakes a participant. One that is gone need not wake; one whose socket is full has been woken.
+    /// Wakes a participant. One that is gone need not wake; one whose socket is full was woken already.
     pub fn wake(&mut self, slot: usize, region: Region<'_>, peers: &mut Peers) {
         let places = [slot, self.slots() + slot];
         if places.iter().all(|place| self.links[*place].is_none()) {

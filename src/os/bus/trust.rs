@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
-/// Permissions of the folder for files with permissions `mode`: users of the files may list it.
+/// Permissions of the folder for files with permissions `mode`: users that may read the files may list it.
 pub(super) fn shares_folder(mode: u32) -> u32 {
     mode | (mode & 0o444) >> 2
 }
