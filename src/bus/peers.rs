@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //!
-//! * One reader for each slot, from our joining to our leaving: whoever owns the slot, its records are handed out once
-//!   and in order, or counted as lost.
+//! * One reader for each slot, from our joining to our leaving: the records of all its owners are handed out once and
+//!   in order, or counted as lost.
 //! * Owners of a slot only advance: `told` never exceeds `latest`, and an older one never replaces either. Links and
 //!   locks describe one generation, and no later one.
 //! * A participant is reported as gone only once everything it published has been read.

@@ -38,7 +38,7 @@ const HELD_UP: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// After a signal or at the app's request, every connection was closed in order.
+    /// After a signal or at the app's request, every connection was sent 1001 and has closed.
     Drained(Stats),
     /// The drain timeout cut off this many connections.
     Abandoned(usize, Stats),
