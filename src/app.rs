@@ -13,30 +13,30 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// An application: called by the reactor, one call at a time, from one thread.
+/// An application: the reactor calls it, one call at a time, from one thread.
 ///
-/// It answers through the [`Outbox`], to the connection it was called for or to any other. What it queues is written
-/// after the handler has returned, for each connection in the order in which it was queued. A handler that takes long
-/// holds up every connection of the process; one that panics ends the server.
+/// It answers through the [`Outbox`], to the connection it was called for or to any other. The loop writes what it
+/// queues after the handler has returned, in queue order for each connection. A slow handler holds up every connection
+/// of the process; a handler that panics ends the server.
 ///
 /// For each connection the calls are: [`App::on_open`], [`App::on_message`] any number of times, [`App::on_error`] if
-/// it does not end well, and [`App::on_close`].
+/// it ends abnormally, and [`App::on_close`].
 ///
 /// # State
 ///
-/// What belongs to one connection goes into [`App::State`]; what belongs to all goes into the app's own fields. A
-/// handler is given the state of its own connection only. An app that sends to others keeps their ids:
+/// State of one connection goes into [`App::State`], state shared by all into the app's own fields. A handler gets the
+/// state of its own connection only. An app that sends to other connections keeps their ids:
 ///
 /// ```
 /// use percore::{App, CloseReason, ConnectionId, Delivery, Message, Outbox, Request};
 /// use std::collections::HashSet;
 ///
-/// /// Everyone hears what anyone says.
+/// /// Sends each message to every member.
 /// #[derive(Default)]
 /// struct Room(HashSet<ConnectionId>);
 ///
 /// impl App for Room {
-///     /// The name of who is connected.
+///     /// The member's name.
 ///     type State = String;
 ///
 ///     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, _: &mut Outbox) -> String {
@@ -62,23 +62,23 @@ use std::time::Duration;
 ///
 /// # Sending
 ///
-/// Every method of the [`Outbox`] that sends says at once what became of it, as a [`Delivery`](crate::Delivery):
-/// `Queued`, `Dropped` under [`SlowConsumer::Drop`](crate::SlowConsumer::Drop), or `Closed` when the connection is gone
-/// or going. None of them is an error to handle: an app that does not care need not look. [`Outbox::close`] begins the
-/// closing handshake (RFC 6455, section 7.1.2); [`App::on_close`] tells when it is over.
+/// Every method of the [`Outbox`] that sends returns the outcome at once as a [`Delivery`](crate::Delivery): `Queued`,
+/// `Dropped` under [`SlowConsumer::Drop`](crate::SlowConsumer::Drop), or `Closed` if the connection is closed or
+/// closing. None of these is an error, and an app may ignore them. [`Outbox::close`] begins the closing handshake (RFC
+/// 6455, section 7.1.2); [`App::on_close`] reports its end.
 pub trait App {
-    /// What the app keeps for each open connection; `()` costs nothing. Made by [`App::on_open`], lent to each handler
-    /// that is called for the connection, and given back to [`App::on_close`].
+    /// What the app keeps for each open connection; `()` costs nothing. [`App::on_open`] creates it, each handler of
+    /// the connection borrows it, and [`App::on_close`] gets it back.
     type State;
 
-    /// An HTTP request, before it is upgraded or answered. `Some` is the answer: to serve a route of the app's own, or
-    /// to refuse an upgrade. `None`, the default, leaves it to the server: upgrade on the paths of
-    /// [`UpgradeRules`](crate::UpgradeRules), 404 elsewhere.
+    /// Handles an HTTP request before the server upgrades or answers it. `Some` is the answer: to serve a route of the
+    /// app's own, or to refuse an upgrade. `None`, the default, leaves the request to the server: an upgrade on the
+    /// paths of [`UpgradeRules`](crate::UpgradeRules), 404 elsewhere.
     ///
-    /// Called for each request, whether or not it asks for an upgrade, but for those that the server answers by
-    /// itself: `/healthz`, `/healthcheck`, and a GET or HEAD with content that the app does not take (413). By
-    /// [`Outbox::defer`] the answer is put off until later. A request of a [service listener](crate::Server::listen_service)
-    /// is known by [`Request::is_service`], is never upgraded, and is 404 for `None`.
+    /// Called for each request, with or without an upgrade, except those that the server answers itself: `/healthz`,
+    /// `/healthcheck`, and a GET or HEAD with content that the app does not take (413). [`Outbox::defer`] puts the
+    /// answer off until later. A request of a [service listener](crate::Server::listen_service), recognised by
+    /// [`Request::is_service`], is never upgraded; `None` answers it with 404.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
@@ -101,13 +101,13 @@ pub trait App {
         None
     }
 
-    /// How many bytes of content the app takes with this request, of which only the head has come; 0, the default, for none.
-    /// Asked for each request that has content, but for the server's own paths.
+    /// Returns how many bytes of content the app takes with this request, given its head only; 0, the default, takes
+    /// none. Called for each request with content, except on the server's own paths.
     ///
-    /// Content within that, and within [`Settings::max_content`](crate::Settings::max_content), is read before
-    /// [`App::on_request`] is called, which finds it in [`Request::content`]; longer content is 413 before it is read. With 0
-    /// a GET or HEAD is 413, and any other request goes to `on_request` without its content: that stays unread, and so the
-    /// answer is the last on its connection.
+    /// Content within this limit and [`Settings::max_content`](crate::Settings::max_content) is read before the server
+    /// calls [`App::on_request`], which finds it in [`Request::content`]; longer content is refused with 413 unread.
+    /// With 0, a GET or HEAD is refused with 413, and any other request reaches `on_request` without its content. The
+    /// content then stays unread, so the answer is the last on its connection.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response};
@@ -135,53 +135,53 @@ pub trait App {
         0
     }
 
-    /// An upgrade that could be accepted now: it is valid (RFC 6455, section 4.2.1), of a path, an origin and a client that
-    /// may, and [`App::on_request`] left it to the server. [`Request::subprotocol`] is what would be agreed on. `None`, the
-    /// default, accepts it; `Some` refuses. After [`Outbox::defer`] it waits for [`Outbox::accept_upgrade`], or for
-    /// [`Outbox::answer`], which refuses it.
+    /// Decides on an upgrade that could be accepted now: it is valid (RFC 6455, section 4.2.1), its path, origin and
+    /// client are allowed, and [`App::on_request`] left it to the server. [`Request::subprotocol`] is the one that
+    /// would be agreed on. `None`, the default, accepts; `Some` refuses. After [`Outbox::defer`] the upgrade waits for
+    /// [`Outbox::accept_upgrade`], or for [`Outbox::answer`], which refuses it.
     fn on_upgrade(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let _ = (request, out);
         None
     }
 
-    /// Whether a request to a service listener that lacks the listener's token is for the app all the same, which then finds out
-    /// by itself who asks. Default never.
+    /// Returns whether a request to a service listener reaches the app without the listener's token; the app then
+    /// authenticates the sender itself. Default: never.
     fn authenticates(&self, request: &Request<'_>) -> bool {
         let _ = request;
         false
     }
 
-    /// Whether `/healthz` answers 200, and not 503, as long as the server does not drain. Default true: who answers at all is
-    /// well.
+    /// Returns whether `/healthz` answers 200 rather than 503 while the server is not draining. Default true: a server
+    /// that answers at all is healthy.
     fn is_healthy(&self) -> bool {
         true
     }
 
-    /// Bytes that the app keeps of what clients sent, for the account that [`Settings::max_memory`](crate::Settings) bounds. Asked for in
-    /// each pass. Default 0.
+    /// Returns the bytes of client data that the app holds, which count towards
+    /// [`Settings::max_memory`](crate::Settings). Called in each pass. Default 0.
     fn memory(&self) -> usize {
         0
     }
 
-    /// A connection is open: its upgrade was accepted. What is sent now follows the handshake's answer at once.
+    /// A connection is open: its upgrade was accepted. Messages sent now directly follow the handshake's answer.
     ///
-    /// The request is the one that was upgraded, with [`Request::subprotocol`] as agreed. It is gone after this call, as
-    /// is the peer's address: keep in the connection's state what is wanted later.
+    /// The request is the upgraded one, with [`Request::subprotocol`] as agreed. The request and the peer's address are
+    /// gone after this call: keep what you need later in the connection's state.
     fn on_open(&mut self, id: ConnectionId, request: &Request<'_>, out: &mut Outbox) -> Self::State;
 
-    /// A message has come, whole: fragments joined, unmasked, decompressed, and text checked to be UTF-8 (RFC 6455,
+    /// A whole message has arrived: fragments joined, unmasked, decompressed, and text checked to be UTF-8 (RFC 6455,
     /// sections 5.4, 5.6 and 8.1). It has at most [`Settings::max_message`](crate::Settings::max_message) bytes.
     ///
-    /// It lies in a buffer that is used again after this call, so what is to stay is copied. It is unmasked when it is
-    /// first looked at, which is why looking takes `mut message`. Pings are answered without a call.
+    /// The message's buffer is reused after this call, so copy what must outlive it. The first access unmasks it, which
+    /// is why access takes `mut message`. The server answers pings without a call.
     fn on_message(&mut self, id: ConnectionId, state: &mut Self::State, message: Message<'_>, out: &mut Outbox);
 
-    /// A connection's socket has taken all that waited for it. Called once for each
+    /// A connection's socket has taken everything queued for it. Called once for each
     /// [`Outbox::when_written`](crate::Outbox::when_written), at the end of the pass of the loop.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Message, Outbox, Request};
-    /// /// Sends a long series, and never lets more than one part of it wait.
+    /// /// Sends a long series, with at most one part of it queued.
     /// struct Series;
     ///
     /// impl App for Series {
@@ -207,85 +207,85 @@ pub trait App {
         let _ = (id, state, out);
     }
 
-    /// Whether large binary messages only go back to their sender. Those of 64 KiB and more then do so piece by piece as
-    /// they come, without waiting for the end and without memory for the whole, and `on_message` is not called for
-    /// them. Asked once, at the start; `false` unless implemented.
+    /// Returns whether large binary messages only go back to their sender. If so, messages of 64 KiB and more are
+    /// echoed piece by piece as they arrive, without buffering the whole, and `on_message` is not called for them.
+    /// Called once, at the start; default `false`.
     fn echoes_large(&self) -> bool {
         false
     }
 
-    /// Something went wrong with a connection; [`App::on_close`] follows in the same pass. A closing handshake, whatever
-    /// its code and whoever began it, is no error. Nothing that is sent to `id` now is certain to arrive.
+    /// A connection failed; [`App::on_close`] follows in the same pass. A closing handshake is not an error, whatever
+    /// its code and whichever side began it. Messages sent to `id` now may not arrive.
     fn on_error(&mut self, id: ConnectionId, state: &mut Self::State, error: &Error, out: &mut Outbox) {
         let _ = (id, state, error, out);
     }
 
-    /// A connection that [`Outbox::connect`] ordered with `tag` did not open. Nothing else is called for it; to try again
-    /// is up to the app.
+    /// A connection that [`Outbox::connect`] ordered with `tag` did not open. No other method is called for it; the app
+    /// decides whether to try again.
     fn on_connect_failed(&mut self, tag: u64, error: &ConnectError, out: &mut Outbox) {
         let _ = (tag, error, out);
     }
 
-    /// The drain begins, after a signal or [`Outbox::stop`]: every connection is about to be told 1001 (RFC 6455, section
-    /// 7.4.1). What is sent now still goes before that.
+    /// The drain begins, after a signal or [`Outbox::stop`]: every connection is about to be closed with 1001 (RFC
+    /// 6455, section 7.4.1). Messages sent now still go out before the close.
     fn on_drain(&mut self, out: &mut Outbox) {
         let _ = out;
     }
 
-    /// Whether nothing is left to do once every connection has gone, so that a drain may end. Asked after each pass then, until
-    /// the drain deadline.
+    /// Returns whether the app has finished its work, so that a drain may end. Called after each pass once every
+    /// connection has closed, until the drain deadline.
     fn is_finished(&self) -> bool {
         true
     }
 
-    /// The drain's time is up ([`ServerOptions::drain_timeout`](crate::ServerOptions)), and what [`App::is_finished`] waited for
-    /// is given up; nothing is called any more.
+    /// The drain deadline has passed ([`ServerOptions::drain_timeout`](crate::ServerOptions)): the server gives up what
+    /// [`App::is_finished`] waited for, and makes no further calls.
     fn on_abandon(&mut self, out: &mut Outbox) {
         let _ = out;
     }
 
-    /// A connection is over. Called once for each [`App::on_open`], and with its state; nothing can be sent to `id` any
-    /// more, and no other connection is ever called so.
+    /// A connection is over. Called once for each [`App::on_open`], with its state. Nothing can be sent to `id` any
+    /// more, and ids are never reused.
     ///
-    /// A second SIGTERM or SIGINT, which ends [`Server::run`](crate::Server::run) at once, leaves it out.
+    /// Not called when a second SIGTERM or SIGINT ends [`Server::run`](crate::Server::run) at once.
     fn on_close(&mut self, id: ConnectionId, state: Self::State, reason: &CloseReason, out: &mut Outbox) {
         let _ = (id, state, reason, out);
     }
 
-    /// Something was published by another process on a channel that the app listens to ([`Outbox::listen`]), as text or
-    /// binary. Its subscribers among our connections get it without this call. Text is UTF-8; else anything may stand in
-    /// it, whatever other programs on the bus make of it.
+    /// Another process published a text or binary record on a channel that the app listens to ([`Outbox::listen`]).
+    /// Subscribers among our own connections get the record without this call. Text is valid UTF-8; the app must check
+    /// everything else, as any program on the bus may have written it.
     fn on_bus(&mut self, from: Participant, record: Record<'_>, out: &mut Outbox) {
         let _ = (from, record, out);
     }
 
-    /// So much that another process published was overwritten before it could be read here: this one was too busy, or the
-    /// ring is too small (`--bus-size`). Who is on which channel is right again soon.
+    /// `lost` records of another process were overwritten before this process could read them: it was too busy, or the
+    /// ring is too small (`--bus-size`). Channel membership is corrected soon after.
     fn on_gap(&mut self, from: Participant, lost: u64, out: &mut Outbox) {
         let _ = (from, lost, out);
     }
 
-    /// Another participant of the bus has gone, whatever ended it.
+    /// Another participant has left the bus, for whatever reason.
     fn on_left(&mut self, who: Participant, out: &mut Outbox) {
         let _ = (who, out);
     }
 
-    /// A name came to a channel ([`Outbox::subscribe_as`]) or left it, in this process or another, also because a
-    /// connection broke or a process was killed. Every process is told, so what follows from it each tells its own
-    /// connections, by [`Outbox::publish_here`].
+    /// A name joined a channel ([`Outbox::subscribe_as`]) or left it, in this process or another, also because a
+    /// connection broke or a process was killed. Every process gets this call, so each tells its own connections, by
+    /// [`Outbox::publish_here`].
     fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
         let _ = (change, out);
     }
 
-    /// Another thread called [`Waker::wake`](crate::Waker::wake), once or several times. Called at the start as well, if
-    /// there is a waker.
+    /// Another thread called [`Waker::wake`](crate::Waker::wake), once or several times. If there is a waker, also
+    /// called at the start.
     fn on_wake(&mut self, out: &mut Outbox) {
         let _ = out;
     }
 
-    /// Time has come. Called once at the start and then at the time it returns, as the `Duration` since the start;
-    /// `None` for never again. It is never early; it is late by a pass of the loop and the kernel's millisecond. A time
-    /// that is past already means the next pass.
+    /// A timer has expired. Called once at the start and then at the time it returns, a `Duration` since the start;
+    /// `None` means no further call. The call is never early; it is late by a pass of the loop and the kernel's
+    /// millisecond. A time in the past means the next pass.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Message, Outbox, Request};
@@ -309,30 +309,30 @@ pub trait App {
     }
 }
 
-/// Why a connection ended otherwise than by a closing handshake; given to [`App::on_error`].
+/// Why a connection ended other than by a closing handshake; given to [`App::on_error`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The peer broke the protocol. It was told by a Close frame with [`Violation::code`].
+    /// The peer broke the protocol. It was sent a Close frame with [`Violation::code`].
     Violation(Violation),
-    /// Nothing at all, not even a Pong, came for [`Settings::heartbeat_timeout`](crate::Settings::heartbeat_timeout)
-    /// (`--heartbeat-timeout`); the `Duration` is how long it was. The peer was told 1011.
+    /// Nothing at all, not even a Pong, arrived for [`Settings::heartbeat_timeout`](crate::Settings::heartbeat_timeout)
+    /// (`--heartbeat-timeout`); the `Duration` is the length of the silence. The peer was sent 1011.
     HeartbeatTimeout(Duration),
-    /// It took too slowly what was sent: [`SendRules::max_backlog`](crate::SendRules::max_backlog) was reached under
+    /// The peer read too slowly: [`SendRules::max_backlog`](crate::SendRules::max_backlog) was reached under
     /// [`SlowConsumer::Close`](crate::SlowConsumer::Close) (`--max-backlog` with `--slow-consumer close`).
     SlowConsumer {
-        /// Bytes that were waiting.
+        /// Bytes waiting to be sent.
         backlog_bytes: usize,
     },
-    /// The process held more than [`Settings::max_memory`](crate::Settings::max_memory) (`--max-memory`), and this
-    /// connection was among those that held most: it had sent a large part of a message. It was told 1013.
+    /// The process exceeded [`Settings::max_memory`](crate::Settings::max_memory) (`--max-memory`), and this connection
+    /// was among the largest holders, with a large part of a message received. It was sent 1013.
     OutOfMemory,
-    /// It did not answer our Close frame within [`Settings::close_timeout`](crate::Settings::close_timeout), or was cut
-    /// off at the drain deadline.
+    /// The peer did not answer our Close frame within [`Settings::close_timeout`](crate::Settings::close_timeout), or
+    /// the drain deadline cut it off.
     CloseTimeout,
     /// The peer ended the stream without a Close frame (RFC 6455, section 7.1.5, close code 1006).
     UnexpectedEof,
-    /// The socket failed: the kind, and the operating system's text, such as `Connection reset by peer`.
+    /// The socket failed: the error's kind, and the operating system's text, such as `Connection reset by peer`.
     Io(io::ErrorKind, String),
 }
 
@@ -352,17 +352,18 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Why a connection that was ordered did not open; given to [`App::on_connect_failed`].
+/// Why an ordered connection did not open; given to [`App::on_connect_failed`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No connection came about, or it broke: the kind, and the operating system's text, such as `Connection refused`.
+    /// Connecting failed, or the connection broke: the error's kind, and the operating system's text, such as
+    /// `Connection refused`.
     Io(io::ErrorKind, String),
-    /// The server ended the stream before it had answered.
+    /// The server ended the stream before it answered.
     UnexpectedEof,
-    /// It was not open within [`Settings::handshake_timeout`](crate::Settings::handshake_timeout).
+    /// The connection did not open within [`Settings::handshake_timeout`](crate::Settings::handshake_timeout).
     Timeout,
-    /// The server answered, but not by an upgrade (RFC 6455, section 4.1).
+    /// The server answered without an upgrade (RFC 6455, section 4.1).
     Handshake(HandshakeError),
 }
 

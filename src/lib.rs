@@ -1,7 +1,7 @@
-//! percore is a WebSocket server (RFC 6455) that is one epoll loop per core, and one process per loop.
+//! percore is a WebSocket server (RFC 6455) with one epoll loop per core, and one process per loop.
 //!
-//! The command `percore serve` runs ready applications. This library is for writing one's own: implement [`App`] and
-//! hand it to a [`Server`].
+//! The command `percore serve` runs ready-made applications. This library is for writing your own: implement [`App`]
+//! and hand it to a [`Server`].
 //!
 //! ```no_run
 //! use percore::{App, ConnectionId, Message, Outbox, Request, Server};
@@ -35,21 +35,22 @@
 //! socket bytes ─> loop ─> session ─> protocol ─> App ─> Outbox ─> queue ─> loop ─> socket bytes
 //! ```
 //!
-//! * [`App`] is called with connections and messages, and answers through the [`Outbox`].
-//! * [`Server`] takes [`Settings`] for connections and [`ServerOptions`] for the process; [`Client`] connects instead.
-//! * [`Bus`] connects the processes of a host: what one publishes on a channel, the subscribers of all hear.
+//! * The loop calls [`App`] with connections and messages; the app answers through the [`Outbox`].
+//! * [`Server`] takes [`Settings`] for connections and [`ServerOptions`] for the process; [`Client`] makes connections
+//!   instead.
+//! * [`Bus`] connects the processes of a host: what one publishes on a channel reaches the subscribers of all.
 //!
-//! One thread runs it all: a handler may keep its state in plain fields, and must not block.
+//! One thread runs everything: a handler may keep its state in plain fields, and must not block.
 //!
-//! Whole programs are in the folder `examples`: an echo, broadcast rooms, and state kept for each connection.
+//! Complete programs are in the folder `examples`: an echo, broadcast rooms, and per-connection state.
 //!
 //! # Features
 //!
-//! * `cli` (default): the command `percore`, and what it is made of. With `default-features = false` the library is the loop, the
-//!   protocol, compression, channels and the bus, and at most 35 crates.
-//! * `tls` (default): clients that connect to `wss://`. A server speaks TLS through a proxy before it.
+//! * `cli` (default): the command `percore` and all that it needs. With `default-features = false` the library is the
+//!   loop, the protocol, compression, channels and the bus, with at most 35 crates.
+//! * `tls` (default): clients that connect to `wss://`. A server gets TLS from a proxy in front of it.
 //! * `signals` (with `cli`): SIGTERM and SIGINT drain a server.
-//! * `log`: a server's log can go to the logger of the crate `log`.
+//! * `log`: a server can log to the logger of the crate `log`.
 
 mod app;
 mod apps;
@@ -85,7 +86,7 @@ mod telemetry;
 mod text;
 mod time;
 
-/// What the program's own tests, fuzz targets and benches reach inside by. Nothing of it is stable.
+/// Access to internals for the program's own tests, fuzz targets and benches. None of it is stable.
 #[doc(hidden)]
 pub mod internal {
     pub mod app {
@@ -175,11 +176,11 @@ pub use protocol::message::{Kind, Message};
 pub use protocol::{Role, Violation};
 pub use tungstenite::protocol::frame::coding::CloseCode;
 
-// What an app sends, answers and publishes through.
+// What an app uses to send, answer and publish.
 pub use outbox::answers::{InvalidHeader, Ticket, Upgrade};
 pub use outbox::{Delivery, Outbox};
 
-// What it runs on.
+// What an app runs on.
 pub use net::network::Network;
 pub use net::rate::RateRules;
 pub use os::listener::ListenAddr;
@@ -193,17 +194,17 @@ pub use session::Settings;
 pub use telemetry::histogram::Histogram;
 pub use telemetry::stats::Stats;
 
-// What it logs.
+// Logging.
 pub use os::log_writer::LogFormat;
 pub use telemetry::log::{Level, Log};
 
-// What processes say to each other.
+// What processes exchange.
 pub use bus::event::BusEvent;
 pub use channel::presence::{Change, Presence};
 pub use channel::record::{Interest, PublishError, Record, RecordKind, Records};
 pub use os::bus::{Bus, BusOptions};
 
-/// The programs in the documents compile.
+/// Checks that the programs in the documents compile.
 #[cfg(doctest)]
 mod documents {
     #[doc = include_str!("../README.md")]

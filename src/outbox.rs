@@ -1,4 +1,4 @@
-//! The [`Outbox`]: how apps send. It encodes frames into the out queue and minds the backlog.
+//! The [`Outbox`], through which apps send. It encodes frames into the out queue and bounds the backlog.
 
 pub(crate) mod answers;
 pub(crate) mod channels;
@@ -30,22 +30,22 @@ use std::fmt;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
-/// What to do for a connection whose backlog is full.
+/// What to do with a connection whose backlog is full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SlowConsumer {
-    /// End it.
+    /// Close it.
     Close,
-    /// Leave out messages until it has caught up.
+    /// Drop messages until it has caught up.
     Drop,
 }
 
-/// Bounds on what is sent.
+/// Limits on what is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct SendRules {
-    /// Bytes that may wait for one connection's socket. A message is queued while there are fewer, so one message may
-    /// pass the bound. Default 4 MiB.
+    /// Bytes that may wait for one connection's socket. A message is queued while fewer are waiting, so one message may
+    /// exceed the limit. Default 4 MiB.
     pub max_backlog: usize,
-    /// What happens beyond.
+    /// What happens beyond the limit.
     pub slow_consumer: SlowConsumer,
 }
 
@@ -55,14 +55,14 @@ impl Default for SendRules {
     }
 }
 
-/// What became of a message given to the [`Outbox`].
+/// The outcome of sending a message through the [`Outbox`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Delivery {
-    /// It is in the queue. Whether it reaches the peer, only the peer can say.
+    /// The message is queued. Only the peer can confirm that it arrived.
     Queued,
-    /// It was left out, because the backlog is full; counted.
+    /// The message was dropped, because the backlog is full; counted.
     Dropped,
-    /// The connection is gone or closing.
+    /// The connection is closed or closing.
     Closed,
 }
 
@@ -73,22 +73,22 @@ pub(crate) enum Demand {
     Closing(CloseCode),
     /// The backlog is full.
     Overflow,
-    /// A request that was put off has its answer.
+    /// A deferred request has its answer.
     Answered,
-    /// Members came to channels or left them; of no connection in particular.
+    /// Members joined or left channels; not tied to a connection.
     News,
 }
 
-/// An echo of a message of which not all has come.
+/// An echo of a partly received message.
 #[derive(Default)]
 struct UnderWay {
-    /// What else is sent there and has to wait.
+    /// Other frames for the connection, which must wait.
     held: Vec<u8>,
-    /// The connection had much to read already when it began.
+    /// The connection already had a lot of unread output when the echo began.
     behind: bool,
 }
 
-/// A connection to be opened: to which of the client's targets, and what the app calls it.
+/// A connection to open: the index of the client's target, and the app's tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Order {
     pub target: usize,
@@ -100,22 +100,22 @@ const FRAMES: u8 = 1;
 const MASKED: u8 = 2;
 const TAKEOVER: u8 = 4;
 const WINDOW_SHIFT: u32 = 4;
-/// A frame is under way whose payload is still to come, so no other frame may begin.
+/// A frame is being sent in pieces, so no other frame may begin.
 const MID_FRAME: u8 = 8;
 
-/// With so many bytes waiting, nothing more is read: who sends and does not read fills his own buffers and not ours.
+/// With this many bytes waiting, reading pauses: a client that sends without reading fills its own buffers, not ours.
 const READ_PAUSE_BYTES: usize = 256 * 1024;
-/// Payloads from this size on get, or keep, a buffer of their own instead of a place in the arena.
+/// Payloads of at least this size get, or keep, a buffer of their own instead of a place in the arena.
 const OWN_BUFFER_BYTES: usize = 64 * 1024;
-/// Frames from this size on go back where they lie, if they lie in the read buffer.
+/// Frames of at least this size are echoed in place, if they lie in the read buffer.
 const IN_PLACE_BYTES: usize = 8192;
-/// Records for the bus beyond this are published before more are made.
+/// Once the bus records exceed this, they are published before more are made.
 const OUTGOING_BYTES: usize = 64 * 1024;
-/// About what a compressor takes that keeps its window.
+/// Approximate size of a compressor that keeps its window.
 const DEFLATER_BYTES: usize = 288 * 1024;
-/// A buffer for compressed messages that grew beyond this is given back.
+/// A buffer for compressed messages that grew beyond this is freed.
 const DEFLATED_KEEP_BYTES: usize = 256 * 1024;
-/// Windows of fewer bits are so small that leaving them behind costs more than compressing what is in them.
+/// For windows of fewer bits, abandoning a window costs more than compressing what is in it.
 const SMALL_WINDOW_BITS: u8 = 12;
 
 /// Sends to the connections of this process.
@@ -123,42 +123,41 @@ pub struct Outbox {
     pub(crate) queue: OutQueue,
     pub(crate) stats: Stats,
     pub(crate) demands: Vec<(u32, Demand)>,
-    /// Whether whoever hands over messages is to stop for a while: there are demands, or so much is queued that it is to
-    /// be written first.
+    /// Whether the message loop must pause: there are demands, or the queue is full and must be written first.
     pub(crate) yields: bool,
     pub(crate) orders: Vec<Order>,
-    /// Connections whose app wants to know when all is written.
+    /// Connections whose app waits for their output to be written.
     pub(crate) awaited: Vec<ConnectionId>,
     pub(crate) stops: bool,
     /// Answers that the app owes.
     pub(crate) debts: Debts,
     /// Connections that may be read from again.
     pub(crate) resumed: Vec<ConnectionId>,
-    /// When the app wants its tick at the latest.
+    /// The latest time for the app's next tick.
     pub(crate) tick_by: Option<Duration>,
     pub(crate) now: Duration,
-    /// Unix time at the start, by the clock of the calendar as it goes now.
+    /// Unix time at the start, according to the current wall clock.
     pub(crate) epoch: Duration,
     pub(crate) broadcast: Broadcast,
-    /// What channels carry of what clients publish.
+    /// Limits on what clients publish on channels.
     pub(crate) pacing: Pacing,
-    /// The client whose input is worked on, if what it publishes is limited.
+    /// The client whose input is being handled, if its publications are limited.
     pub(crate) publisher: Option<Publisher>,
-    /// What the app has to say.
+    /// Lines that the app logs.
     pub(crate) log: AppLog,
     rules: SendRules,
     deflate: Deflate,
     node: u32,
     /// One compressor for each window size, for all connections without context takeover.
     shared: [Option<Deflater>; 16],
-    /// Compressors of connections with context takeover.
+    /// Compressors of connections with context takeover, by key.
     own: HashMap<u32, Deflater>,
     deflated: Output,
-    /// Frames that wait for the end of a frame under way, by connection.
+    /// Frames that wait for the end of an echo in pieces, by connection.
     under_way: HashMap<u32, UnderWay>,
-    /// Memory of the frames that wait so.
+    /// Memory of the waiting frames.
     held_bytes: usize,
-    /// For masking keys; without it they are zero.
+    /// For masking keys; if `None`, they are zero.
     pub(crate) random: Option<StdRng>,
 }
 
@@ -169,7 +168,7 @@ impl fmt::Debug for Outbox {
 }
 
 impl Outbox {
-    /// An outbox of process `node`. `seed` feeds the masking keys of client connections.
+    /// An outbox of process `node`. `seed` seeds the masking keys of client connections.
     pub(crate) fn new(rules: SendRules, deflate: Deflate, node: u32, seed: [u8; 32]) -> Outbox {
         Outbox {
             queue: OutQueue::new(),
@@ -210,7 +209,8 @@ impl Outbox {
         self.send(to, Kind::Binary, &[payload])
     }
 
-    /// Sends one message made of `parts`, joined in the queue. Parts of a text message must together be UTF-8.
+    /// Sends one message made of `parts`, joined in the queue. The parts of a text message must together be valid
+    /// UTF-8.
     pub fn send(&mut self, to: ConnectionId, kind: Kind, parts: &[&[u8]]) -> Delivery {
         match self.admit(to) {
             Ok(mode) => {
@@ -221,7 +221,7 @@ impl Outbox {
         }
     }
 
-    /// Sends a Ping with up to 125 bytes of payload; more are cut off.
+    /// Sends a Ping with up to 125 bytes of payload; a longer payload is truncated.
     pub fn ping(&mut self, to: ConnectionId, payload: &[u8]) -> Delivery {
         self.control(to, Control::Ping, payload)
     }
@@ -242,8 +242,8 @@ impl Outbox {
         }
     }
 
-    /// Begins the closing handshake: what is queued is still sent, then a Close frame with `code` and `reason` (cut to
-    /// 123 bytes). Nothing can be sent afterwards.
+    /// Begins the closing handshake: queued messages still go out, then a Close frame with `code` and `reason`
+    /// (truncated to 123 bytes). Nothing can be sent afterwards.
     pub fn close(&mut self, to: ConnectionId, code: CloseCode, reason: &str) -> Delivery {
         if to.node != self.node || self.queue.lane(to.index, to.generation).is_none_or(|lane| lane.mode & FRAMES == 0) {
             return Delivery::Closed;
@@ -258,51 +258,51 @@ impl Outbox {
         self.yields = true;
     }
 
-    /// Opens a connection to a target of [`Client`](crate::Client), counted from 0 in the order in which they were given.
-    /// [`App::on_open`](crate::App::on_open) or [`App::on_connect_failed`](crate::App::on_connect_failed) follows, and is
-    /// told `tag`, which is the app's own. Servers have no targets: there nothing follows.
+    /// Opens a connection to a target of [`Client`](crate::Client), counted from 0 in the order in which they were
+    /// added. [`App::on_open`](crate::App::on_open) or [`App::on_connect_failed`](crate::App::on_connect_failed)
+    /// follows, with the app's own `tag`. A server has no targets, and ignores the call.
     pub fn connect(&mut self, target: usize, tag: u64) {
         self.orders.push(Order { target, tag });
     }
 
-    /// Stops the process's loop as a first signal would: it drains, and ends.
+    /// Stops the process's loop as a first signal would: it drains, then ends.
     pub fn stop(&mut self) {
         self.stops = true;
     }
 
-    /// Has [`App::on_tick`](crate::App::on_tick) called at this time at the latest, whatever it returned last.
+    /// Makes sure that [`App::on_tick`](crate::App::on_tick) is called no later than `at`, whatever it returned last.
     pub fn tick_by(&mut self, at: Duration) {
         self.tick_by = Some(self.tick_by.map_or(at, |before| before.min(at)));
     }
 
-    /// Time since the start, as it was when the pass of the loop began.
+    /// Time since the start, read when the pass of the loop began.
     pub fn now(&self) -> Duration {
         self.now
     }
 
-    /// Time since 1970-01-01 00:00 UTC, by the system's clock as it was when the pass of the loop began. It follows when that
-    /// clock is set, so it may go back.
+    /// Time since 1970-01-01 00:00 UTC by the system clock, read when the pass of the loop began. It follows changes of
+    /// that clock, so it may go back.
     pub fn unix_time(&self) -> Duration {
         self.epoch + self.now
     }
 
-    /// Bytes that wait for a connection's socket, 0 when it is gone.
+    /// Bytes that wait for a connection's socket; 0 if it is closed.
     pub fn backlog_bytes(&mut self, to: ConnectionId) -> usize {
         self.end_fanout();
         self.queue.lane(to.index, to.generation).map_or(0, |lane| lane.queued_bytes())
     }
 
-    /// Has [`App::on_written`](crate::App::on_written) called, once, when a connection's socket has taken all that waits
-    /// for it: the way to send much without letting much wait.
+    /// Requests one call of [`App::on_written`](crate::App::on_written), once a connection's socket has taken
+    /// everything queued for it: the way to send a lot while little is queued.
     pub fn when_written(&mut self, to: ConnectionId) {
         self.awaited.push(to);
     }
 
-    /// Logs a line, perhaps about a connection, whose id stands at its end. `event` is a word for machines; the text may come
-    /// from a client: it is made printable, and cut at 1,024 characters.
+    /// Logs a line, optionally about a connection, whose id is appended. `event` is a word for machines. The text may
+    /// come from a client: it is made printable, and truncated to 1,024 characters.
     ///
-    /// Since clients decide how often it happens, such lines are bounded: 256 KiB at once, 4 KiB a second from then on. What is
-    /// beyond is left out, counted, and reported once a second.
+    /// Since clients decide how often that happens, these lines are limited: to a burst of 256 KiB, then 4 KiB a
+    /// second. Further lines are dropped, counted, and reported once a second.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Level, Message, Outbox, Request};
@@ -348,7 +348,7 @@ impl Outbox {
         }
     }
 
-    /// Whether frames may still be queued: no Close frame was, and the backlog did not overflow.
+    /// Whether frames may still be queued: no Close frame was queued, and the backlog did not overflow.
     pub(crate) fn takes_frames(&mut self, key: u32) -> bool {
         self.queue.lane_at(key).mode & FRAMES != 0
     }
@@ -364,7 +364,7 @@ impl Outbox {
         self.push_frame(key, mode, OpCode::Control(Control::Close), false, &[&payload]);
     }
 
-    /// Forgets a connection. Returns how many bytes it had not sent.
+    /// Forgets a connection. Returns how many bytes were left unsent.
     pub(crate) fn release(&mut self, key: u32) -> usize {
         self.own.remove(&key);
         if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
@@ -377,11 +377,11 @@ impl Outbox {
         self.window_bits(mode, payload_bytes) != 0
     }
 
-    /// Bits of the window with which a message of this length is compressed; 0 when it goes as it is. That is always
-    /// allowed, and leaves the windows of both ends as they are (RFC 7692, section 6).
+    /// Window bits for compressing a message of this length; 0 to send it uncompressed. That is always allowed, and
+    /// leaves the windows of both ends unchanged (RFC 7692, section 6).
     fn window_bits(&self, mode: u8, payload_bytes: usize) -> usize {
         let bits = mode >> WINDOW_SHIFT;
-        // The compressor goes through its tables, 128 KiB, for each window that it leaves behind.
+        // The compressor clears its tables, 128 KiB, for each window that it abandons.
         let most = self.deflate.max_bytes >> SMALL_WINDOW_BITS.saturating_sub(bits);
         let is_within = (self.deflate.min_bytes.max(1)..=most).contains(&payload_bytes);
         if is_within { bits.into() } else { 0 }
@@ -398,7 +398,7 @@ impl Outbox {
             Some(own) => own.deflate(parts, &mut deflated),
             None => self.shared_deflater((mode >> WINDOW_SHIFT).into()).deflate(parts, &mut deflated),
         }
-        // What does not shrink goes as it is, unless the peer's window must follow ours.
+        // A message that does not shrink goes uncompressed, unless the peer's window must follow ours.
         if deflated.len() < payload_bytes || mode & TAKEOVER != 0 {
             self.push_frame(key, mode, kind.opcode(), true, &[&deflated]);
         } else {
@@ -407,7 +407,7 @@ impl Outbox {
         self.give_deflated(deflated);
     }
 
-    /// The compressor of those who agreed to a window of so many bits, each message by itself.
+    /// The compressor for connections that agreed on this window size, each message on its own.
     fn shared_deflater(&mut self, bits: usize) -> &mut Deflater {
         let level = self.deflate.level;
         self.shared[bits].get_or_insert_with(|| Deflater::new(level, bits as u8, false))
@@ -447,7 +447,7 @@ impl Outbox {
     }
 }
 
-/// Writes a frame and says how long it is.
+/// Writes a frame and returns its length.
 fn fill(
     space: &mut [u8],
     opcode: OpCode,

@@ -1,11 +1,11 @@
-//! The out queue: the bytes that wait to be written, of all connections of a process.
+//! The out queue: the bytes waiting to be written, of all connections of a process.
 //!
-//! What is queued in a pass of the loop goes into one arena; a connection's lane is a list of spans of it, and spans
-//! that touch are one. So an idle connection holds no buffer, a message is copied once, bytes queued for many
-//! connections can be stored once, and a connection costs one write a pass. Only what the socket did not take is
-//! moved to the lane's own backlog. A large message that already has a buffer of its own is queued with it, uncopied, and
-//! one that lies in the read buffer is queued where it lies ([`Input`]). What many connections are sent is stored once
-//! (`common`), also for those who have to wait for it.
+//! Everything queued in a pass of the loop goes into one arena; a connection's lane is a list of spans of it, and
+//! adjacent spans are merged. So an idle connection holds no buffer, a message is copied once, bytes for many
+//! connections can be stored once, and a connection costs one write per pass. Only bytes that the socket did not take
+//! move to the lane's own backlog. A large message in a buffer of its own is queued with that buffer, uncopied, and one
+//! in the read buffer is queued in place ([`Input`]). Fan-out messages are stored once (`common`), also for connections
+//! that must wait for them.
 //!
 //! Invariant: between passes (after [`OutQueue::end_flush`]) every unsent byte is in a backlog; the arena and the read
 //! buffer are empty.
@@ -24,14 +24,14 @@ use pool::Pool;
 use std::io::IoSlice;
 use waiting::Waits;
 
-/// Up to so many pieces go into one vectored write; what is beyond waits for the next.
+/// The most pieces in one vectored write; the rest waits for the next.
 pub const MAX_SLICES: usize = 64;
 
-/// The arena begins with this size, and leftovers are gathered in chunks of about as much.
+/// Initial size of the arena, and approximate size of the chunks that collect leftovers.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// An arena that grew beyond this is given back after the pass.
+/// An arena that grew beyond this is freed after the pass.
 const ARENA_KEEP_BYTES: usize = 2 * 1024 * 1024;
-/// Spans beyond this number are given back after the pass.
+/// Spans beyond this number are freed after the pass.
 const SPANS_KEEP: usize = 64 * 1024;
 /// With this many bytes the queue is full, ...
 const FULL_BYTES: usize = 64 * 1024;
@@ -53,20 +53,20 @@ struct Span {
     end: usize,
 }
 
-/// The sending side of one connection. `mode` belongs to whoever queues; the queue keeps it beside the lane only
-/// because both are wanted at once.
+/// The sending side of one connection. `mode` belongs to the code that queues; it is kept beside the lane only because
+/// both are needed at once.
 pub struct Lane {
     first: u32,
     last: u32,
     generation: u32,
-    /// Meaning is the owner's.
+    /// The owner defines its meaning.
     pub mode: u8,
     dirty: bool,
     waits: Waits,
-    /// Nothing is to be read from the connection for now, as its owner says.
+    /// Whether the owner has paused reading from the connection.
     pub held: bool,
     queued: usize,
-    /// Boxed, because nearly every lane has none.
+    /// Boxed, because nearly all lanes have none.
     backlog: Option<Box<Backlog>>,
 }
 
@@ -83,7 +83,7 @@ impl Lane {
         backlog: None,
     };
 
-    /// Bytes queued and not yet taken by the socket.
+    /// Bytes queued that the socket has not taken yet.
     pub fn queued_bytes(&self) -> usize {
         self.queued
     }
@@ -94,8 +94,8 @@ impl Lane {
     }
 }
 
-/// The end of the arena that is being filled for one connection, and is not yet a span of its lane. So what goes to
-/// the same connection as what came before, which is the way of nearly all, touches neither lane nor span.
+/// The end of the arena that is being filled for one connection, and is not yet a span of its lane. So consecutive
+/// output to one connection, the usual case, touches neither lane nor span.
 #[derive(Clone, Copy)]
 struct Run {
     key: u32,
@@ -110,10 +110,10 @@ impl Default for Run {
     }
 }
 
-/// See the module.
+/// See the module comment.
 #[derive(Default)]
 pub struct OutQueue {
-    /// Initialised as far as it is long; `filled` bytes are in use.
+    /// Initialised to its full length; `filled` bytes are in use.
     arena: Vec<u8>,
     filled: usize,
     run: Run,
@@ -125,9 +125,9 @@ pub struct OutQueue {
     lanes: Vec<Lane>,
     dirty: Vec<u32>,
     next_dirty: usize,
-    /// Memory of all backlogs, without what lies in common bytes.
+    /// Memory of all backlogs, excluding common bytes.
     backlog_bytes: usize,
-    /// Where owned buffers come from and go to.
+    /// The source of owned buffers, which return to it.
     pub pool: Pool,
 }
 
@@ -146,7 +146,7 @@ impl OutQueue {
         self.lanes[key as usize] = Lane { generation, ..Lane::CLOSED };
     }
 
-    /// Closes a lane and throws away what it had not sent. Returns how many bytes that were.
+    /// Closes a lane and drops what it had not sent. Returns how many bytes that were.
     pub fn close(&mut self, key: u32) -> usize {
         self.end_run();
         let lane = std::mem::replace(&mut self.lanes[key as usize], Lane::CLOSED);
@@ -156,34 +156,34 @@ impl OutQueue {
         lane.queued
     }
 
-    /// The lane of a connection, `None` when that connection is gone.
+    /// The lane of a connection; `None` if the connection is closed.
     #[inline]
     pub fn lane(&mut self, key: u32, generation: u32) -> Option<&mut Lane> {
         self.end_run();
         self.lanes.get_mut(key as usize).filter(|lane| lane.generation == generation)
     }
 
-    /// The lane of a connection that is known to be there.
+    /// The lane of a connection that is known to exist.
     #[inline]
     pub fn lane_at(&mut self, key: u32) -> &mut Lane {
         self.end_run();
         &mut self.lanes[key as usize]
     }
 
-    /// Whether the last bytes were queued for this connection, and its lane has not been looked at since: whatever was
-    /// found there then holds still.
+    /// Whether the last bytes were queued for this connection, and its lane has not been accessed since: what was found
+    /// there then still holds.
     #[inline(always)]
     pub fn is_in_run(&self, key: u32, generation: u32) -> bool {
         self.run.key == key && self.run.generation == generation
     }
 
-    /// Begins a run for a connection that is known to be there.
+    /// Begins a run for a connection that is known to exist.
     pub fn begin_run(&mut self, key: u32, generation: u32) {
         self.end_run();
         self.run = Run { key, generation, start: self.filled };
     }
 
-    /// Queues the first `bytes` bytes of the space reserved last for the connection of the run.
+    /// Queues the first `bytes` bytes of the space last reserved for the run's connection.
     #[inline(always)]
     pub fn commit_to_run(&mut self, bytes: usize) {
         debug_assert!(self.run.key != NONE);
@@ -203,7 +203,7 @@ impl OutQueue {
         self.append(key, ARENA, start, self.filled);
     }
 
-    /// Space for `bytes` bytes at the end of the arena, to be filled and then given to a lane with [`OutQueue::commit`].
+    /// Reserves `bytes` bytes at the end of the arena; [`OutQueue::commit`] adds them to a lane once filled.
     #[inline(always)]
     pub fn reserve(&mut self, bytes: usize) -> &mut [u8] {
         let end = self.filled + bytes;
@@ -219,7 +219,7 @@ impl OutQueue {
         self.arena.resize(target, 0);
     }
 
-    /// Queues the first `bytes` bytes of the space reserved last for `key`.
+    /// Queues the first `bytes` bytes of the last reserved space for `key`.
     #[inline]
     pub fn commit(&mut self, key: u32, bytes: usize) {
         self.end_run();
@@ -234,7 +234,7 @@ impl OutQueue {
         self.commit(key, bytes.len());
     }
 
-    /// Queues `buffer[start..end]` without copying it. The buffer goes to the pool when it has been sent.
+    /// Queues `buffer[start..end]` without copying it. The buffer goes to the pool once it is sent.
     pub fn push_owned(&mut self, key: u32, buffer: Vec<u8>, start: usize, end: usize) {
         debug_assert!(start <= end && end <= buffer.len());
         if start == end {
@@ -248,58 +248,58 @@ impl OutQueue {
         self.link(key, Span { next: NONE, source, start, end });
     }
 
-    /// Stores bytes that several connections are sent; [`OutQueue::push_common`] queues them for each.
+    /// Stores bytes for several connections; [`OutQueue::push_common`] queues them for each.
     pub fn extend_common(&mut self, bytes: &[u8]) {
         self.common.extend(bytes);
     }
 
-    /// How many such bytes there are.
+    /// The number of common bytes.
     #[inline]
     pub fn common_bytes(&self) -> usize {
         self.common.len()
     }
 
-    /// How many such bytes there have been since the beginning.
+    /// The number of common bytes since the start.
     pub fn common_total(&self) -> u64 {
         self.common.total_bytes()
     }
 
-    /// Tells one pass from another, for whoever remembers where such bytes lie.
+    /// Identifies a pass, for code that remembers offsets of common bytes.
     pub fn common_pass(&self) -> u64 {
         self.common.passes()
     }
 
-    /// Such bytes.
+    /// Returns common bytes.
     pub fn common(&self, start: usize, end: usize) -> &[u8] {
         self.common.slice(start, end)
     }
 
-    /// Queues such bytes, where they lie, for one connection.
+    /// Queues common bytes, without a copy, for one connection.
     #[inline]
     pub fn push_common(&mut self, key: u32, start: usize, end: usize) {
         self.end_run();
         self.append(key, COMMON, start, end);
     }
 
-    /// Such bytes of former passes that some connection has not taken yet.
+    /// Common bytes of former passes that some connection has not taken yet.
     pub fn kept_common_bytes(&self) -> usize {
         self.common.kept_bytes()
     }
 
-    /// The process's read buffer, to read into; [`OutQueue::take_back_input`] comes before anything is written.
+    /// Lends the process's read buffer, to read into; [`OutQueue::take_back_input`] must be called before writing.
     #[inline]
     pub fn lend_input(&mut self) -> Lent {
         self.input.lend()
     }
 
-    /// The read buffer comes back, of whose space the first `used` bytes were worked on.
+    /// Takes the read buffer back; the first `used` bytes of its space were processed.
     #[inline]
     pub fn take_back_input(&mut self, lent: Lent, used: usize) {
         self.input.take_back(lent, used);
     }
 
-    /// Queues `bytes` where they lie, if that is in the read buffer that is lent; they are not changed afterwards.
-    /// False when they lie elsewhere, and nothing was queued.
+    /// Queues `bytes` in place, if they lie in the lent read buffer; they must not change afterwards. Returns false if
+    /// they lie elsewhere, and queues nothing.
     pub fn push_in_place(&mut self, key: u32, bytes: &[u8]) -> bool {
         if bytes.is_empty() {
             return true;
@@ -310,9 +310,9 @@ impl OutQueue {
         true
     }
 
-    /// Gives bytes of the arena or the read buffer to a lane; to its last span, if they go on where that ends.
+    /// Appends bytes of the arena or the read buffer to a lane; extends its last span if they are adjacent to it.
     fn append(&mut self, key: u32, source: u32, start: usize, end: usize) {
-        // A span of nothing would outlive the pass: a lane with nothing queued is not written.
+        // An empty span would outlive the pass: a lane with nothing queued is not written.
         if start == end {
             return;
         }
@@ -350,13 +350,13 @@ impl OutQueue {
         self.filled + self.owned_bytes + self.common.len() + self.input.kept_bytes()
     }
 
-    /// Whether so much is queued that it is to be written before more is.
+    /// Whether the queue is so full that it must be written before more is queued.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.filled + self.owned_bytes + self.common.len() >= FULL_BYTES || self.spans.len() >= FULL_SPANS
     }
 
-    /// Adds what the queue holds to the process's account.
+    /// Adds the queue's memory to the process's account.
     pub fn account(&self, memory: &mut Memory) {
         memory.add(MemoryKind::Connections, self.lanes.capacity() * size_of::<Lane>());
         memory.add(MemoryKind::Backlog, self.backlog_bytes);
@@ -368,13 +368,13 @@ impl OutQueue {
         );
     }
 
-    /// Whether part of what is queued lies in the read buffer.
+    /// Whether some queued bytes lie in the read buffer.
     pub fn keeps_input(&self) -> bool {
         self.input.kept_bytes() > 0
     }
 
-    /// The next lane that has bytes to write, in the order in which they became so. Every lane that this gives is
-    /// written ([`OutQueue::gather`], then [`OutQueue::sent`]) before the next is asked for.
+    /// The next lane with bytes to write, in the order in which lanes became dirty. The caller must write each lane
+    /// ([`OutQueue::gather`], then [`OutQueue::sent`]) before it asks for the next.
     #[inline]
     pub fn next_dirty(&mut self) -> Option<u32> {
         self.end_run();
@@ -382,7 +382,7 @@ impl OutQueue {
             let key = *self.dirty.get(self.next_dirty)?;
             self.next_dirty += 1;
             let lane = &mut self.lanes[key as usize];
-            // A lane closed since may have been marked; a new owner of the same key marks anew.
+            // A lane that has closed since may be marked; a new owner of the key marks it again.
             if !std::mem::take(&mut lane.dirty) || lane.queued == 0 {
                 continue;
             }
@@ -393,7 +393,7 @@ impl OutQueue {
         }
     }
 
-    /// What `key` has to send, when it is one piece: the way of nearly all.
+    /// The output of `key` if it is one piece, the usual case.
     #[inline]
     pub fn single(&self, key: u32) -> Option<&[u8]> {
         let lane = &self.lanes[key as usize];
@@ -403,7 +403,8 @@ impl OutQueue {
         self.spans.get(lane.first as usize).map(|span| self.source(span))
     }
 
-    /// What `key` has to send, oldest first: the number of slices. What does not fit stays dirty.
+    /// Fills `slices` with the output of `key`, oldest first, and returns their number. Output that does not fit stays
+    /// dirty.
     pub fn gather<'a>(&'a self, key: u32, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
         let lane = &self.lanes[key as usize];
         let mut count = 0;
@@ -438,15 +439,15 @@ impl OutQueue {
         }
     }
 
-    /// The socket took `bytes` of what was gathered. With less than all of it, the rest becomes the lane's backlog;
-    /// `blocked` says that the socket is full.
+    /// The socket took `bytes` of the gathered output. The rest becomes the lane's backlog; `blocked` means that the
+    /// socket is full.
     #[inline]
     pub fn sent(&mut self, key: u32, bytes: usize, blocked: bool) {
         let lane = &mut self.lanes[key as usize];
         debug_assert!(bytes <= lane.queued);
         lane.waits = if blocked { Waits::ForSocket } else { Waits::No };
         if bytes == lane.queued && lane.backlog.is_none() {
-            // The way of nearly all: the spans go with the pass.
+            // The usual case: the spans go with the pass.
             lane.queued = 0;
             lane.first = NONE;
             lane.last = NONE;
@@ -455,7 +456,7 @@ impl OutQueue {
         self.sent_in_part(key, bytes);
     }
 
-    /// Ends a flush: all dirty lanes were written, so the arena begins anew.
+    /// Ends a flush: all dirty lanes were written, so the arena starts again.
     #[inline]
     pub fn end_flush(&mut self) {
         debug_assert_eq!(self.next_dirty, self.dirty.len(), "a dirty lane was not written");

@@ -1,3 +1,3 @@
-//! The atomics of the ring, by one name, so that its model under loom can have others.
+//! The atomics of the ring under one name, so that loom can replace them in its model.
 
 pub use std::sync::atomic::{AtomicU64, Ordering, fence};

@@ -1,12 +1,12 @@
-//! What a record looks like in a ring: who published it, what it is, on which channel, and what it holds.
+//! The format of a record in a ring: its publisher, kind, channel and payload.
 
 use crate::channel::record::{Record, RecordKind};
 
-/// What stands before the channel and the payload.
+/// Bytes before the channel and the payload.
 pub const HEAD_BYTES: usize = 7;
 
-/// What stands before a record's channel and payload. The channel's name has
-/// [`MAX_CHANNEL_BYTES`](crate::channel::record::MAX_CHANNEL_BYTES) at most.
+/// The head of a record, before its channel and payload. The channel's name has at most
+/// [`MAX_CHANNEL_BYTES`](crate::channel::record::MAX_CHANNEL_BYTES).
 #[inline]
 pub fn head(generation: u32, kind: RecordKind, channel: &[u8]) -> [u8; HEAD_BYTES] {
     let [low, high] = (channel.len() as u16).to_le_bytes();
@@ -14,7 +14,7 @@ pub fn head(generation: u32, kind: RecordKind, channel: &[u8]) -> [u8; HEAD_BYTE
     [kind as u8, low, high, a, b, c, d]
 }
 
-/// Reads a record, and which of the slot's owners published it; `None` for one that is not understood.
+/// Reads a record, and the generation of the slot owner that published it; `None` for an unknown record.
 #[inline]
 pub fn read(bytes: &[u8]) -> Option<(u32, Record<'_>)> {
     let (&[kind, low, high, a, b, c, d], rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;

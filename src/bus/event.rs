@@ -1,19 +1,19 @@
-//! What a participant hears of a bus.
+//! Events that a participant receives from a bus.
 
 use crate::channel::record::{Record, Records};
 use crate::net::id::Participant;
 
-/// What a bus tells. For each participant: first `Joined`, then records in the order in which they were published, and
-/// `Gap`s between them, at last `Left`. `Present` follows soon upon `Joined` and upon each `Gap`, unless `Left` does.
+/// An event of a bus. For each participant: first `Joined`, then records in the order of publication, with `Gap`s
+/// between them, and finally `Left`. `Present` soon follows `Joined` and each `Gap`, unless `Left` comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BusEvent<'a> {
-    /// Another participant is there: it came, or was there before us.
+    /// Another participant is present: it joined, or was there before us.
     Joined(Participant),
-    /// Everything that a participant has told of who is on its channels, as far as it still holds: in place of what was
-    /// heard of it before. Records that follow may tell parts of it again.
+    /// The complete membership of a participant's channels, as far as it is still valid: it replaces everything
+    /// received before. Later records may repeat parts of it.
     Present {
-        /// Whose.
+        /// The participant.
         from: Participant,
         /// [`Count`](crate::channel::record::RecordKind::Count)s and
         /// [`Enter`](crate::channel::record::RecordKind::Enter)s.
@@ -21,18 +21,18 @@ pub enum BusEvent<'a> {
     },
     /// A record.
     Record {
-        /// Who published it.
+        /// The publisher.
         from: Participant,
-        /// What was published.
+        /// The published record.
         record: Record<'a>,
     },
-    /// So many records of a participant were overwritten before they could be read here.
+    /// Records of a participant were overwritten before this process could read them.
     Gap {
-        /// Whose.
+        /// The participant.
         from: Participant,
-        /// How many.
+        /// The number of lost records.
         lost: u64,
     },
-    /// A participant is gone, by itself or killed; what it had published came before this.
+    /// A participant has left, by itself or killed; everything it published came before this event.
     Left(Participant),
 }

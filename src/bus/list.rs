@@ -1,4 +1,4 @@
-//! The form of a participant's list of who is on its channels, which lies in a file of its own.
+//! The format of a participant's list of channel members, in a file of its own.
 //!
 //! ```text
 //! 8 bytes   "presence"
@@ -7,8 +7,8 @@
 //! then      Count, Enter and Leave records, one after another: what was told, in its order
 //! ```
 //!
-//! A record is its kind (1 byte), the lengths of channel (2 bytes) and payload (4 bytes), little-endian, and both of these.
-//! Only what is told last of a member or a count still holds. Nothing that stands here is trusted.
+//! A record is its kind (1 byte), the lengths of channel (2 bytes) and payload (4 bytes), little-endian, and then both.
+//! Only the last record of a member or a count is valid. The content is not trusted.
 
 use super::region::is_newer;
 use crate::channel::presence::Presence;
@@ -16,14 +16,14 @@ use crate::channel::record::Records;
 use crate::net::id::Participant;
 
 const MAGIC: [u8; 8] = *b"presence";
-/// Changes with the form of the list, and with that of its records.
+/// Changes with the format of the list, and with that of its records.
 const LAYOUT_VERSION: u32 = 1;
-/// What stands before the records.
+/// Bytes before the records.
 pub const HEADER_BYTES: usize = 16;
-/// No list is longer: a million members with long names fit in. A file that is cannot be meant.
+/// Maximum length of a list: a million members with long names fit. A longer file cannot be a list.
 pub const MAX_LIST_BYTES: usize = 64 << 20;
 
-/// What stands before the records of a slot's owner.
+/// The header of the list of a slot's owner.
 pub fn header(generation: u32) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
@@ -32,8 +32,8 @@ pub fn header(generation: u32) -> [u8; HEADER_BYTES] {
     header
 }
 
-/// What a list says that still holds, as Counts and Enters: nothing if it is a later owner's; of one that is cut off
-/// the whole records count. `None` if it is not a list of these, or longer than any.
+/// The valid records of a list, as Counts and Enters: none if the list is a later owner's; the whole records if it is
+/// truncated. `None` if it is not a list of this format, or too long.
 pub fn read(mut bytes: Vec<u8>, owner: Participant) -> Option<Records> {
     let is_list = bytes.len() <= MAX_LIST_BYTES && bytes.starts_with(&header(owner.generation)[..12]);
     if !is_list || bytes.len() < HEADER_BYTES {

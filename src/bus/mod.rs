@@ -1,7 +1,8 @@
-//! Floor 3, the bus: what processes say to each other, in memory that they share. No sockets, no files, no clock.
+//! Floor 3, the bus: what processes exchange through shared memory. No sockets, no files, no clock.
 //!
-//! Each participant has a slot, and in it a ring that it alone writes and all others read. Nobody waits for anybody: who
-//! reads too slowly is lapped, and knows by how much. There is no lock that a killed process could hold.
+//! Each participant has a slot, and in it a ring that it alone writes and all others read. No process waits for
+//! another: a reader that is too slow is lapped, and knows by how much. There is no lock that a killed process could
+//! hold.
 
 pub mod atomic;
 pub mod envelope;

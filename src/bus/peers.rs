@@ -1,19 +1,19 @@
-//! Whom a participant hears, and what of it: the state of a place on a bus without its sockets, files and locks. What these
-//! tell comes in by calls; what to look into comes out as [`Peers::unsettled`].
+//! Which participants we hear, and how far: the state of a seat on a bus without its sockets, files and locks. Their
+//! results come in by calls; what to check comes out as [`Peers::unsettled`].
 //!
-//! Three things tell of a participant, and may do so in any order, late, or never:
+//! Three sources describe a participant, in any order, late, or never:
 //!
-//! * the region: the entry of its slot says who owns it, and its ring what that one and its former owners published;
-//! * a link, over which both can wake each other, and whose end hints that it is gone;
-//! * the lock of its slot, which the kernel gives up with its owner: only this tells for certain who is gone.
+//! * the region: the entry of its slot names its owner, and its ring holds the records of this and former owners;
+//! * a link, over which both can wake each other, and whose end suggests that the participant is gone;
+//! * the lock of its slot, which the kernel releases with its owner: only this proves that an owner is gone.
 //!
 //! Invariants:
 //!
-//! * One reader for each slot, from our own joining on and for as long as we are here: whoever owns the slot, its records are
-//!   handed out once and in order, or counted as lost.
-//! * Owners of a slot only go forward: `told` never exceeds `latest`, and neither is ever replaced by an older one. What links and locks
-//!   say is of a generation, and says nothing about a later one.
-//! * A participant is told of as gone once all that it published has been read.
+//! * One reader for each slot, from our joining to our leaving: the records of all its owners are handed out once and
+//!   in order, or counted as lost.
+//! * Owners of a slot only advance: `told` never exceeds `latest`, and an older one never replaces either. Links and
+//!   locks describe one generation, and no later one.
+//! * A participant is reported as gone only once everything it published has been read.
 
 use super::envelope;
 use super::event::BusEvent;
@@ -23,65 +23,65 @@ use crate::channel::record::Records;
 use crate::net::id::Participant;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How the list of a participant stands with us.
+/// The state of a participant's list here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum List {
     Known,
     Due,
-    /// It could not be read, and is to be tried again.
+    /// It could not be read, and must be retried.
     Failed,
 }
 
-/// What was said of a slot to whoever drains.
+/// What was reported about a slot.
 #[derive(Debug)]
 struct Said {
     slot: u32,
-    /// The owner that was told of last, and whether it has not left since.
+    /// The last owner reported, and whether it has not left since.
     generation: u32,
     present: bool,
     list: List,
-    /// Lost records that nobody was there to be told of with.
+    /// Lost records not reported yet, because no participant was present.
     lost: u64,
 }
 
-/// A slot, and whom we hear of in it.
+/// A slot, and its participant as we know it.
 #[derive(Debug)]
 struct Peer {
     reader: Reader,
     said: Said,
-    /// The owner as we know it from its entry.
+    /// The owner, according to its entry.
     latest: Entry,
-    /// Whether that one is gone: what it published is still read to its end.
+    /// Whether that owner is gone: the rest of its records is still read.
     gone: bool,
-    /// Whether there is a link to that one.
+    /// Whether there is a link to that owner.
     linked: bool,
-    /// Whether it was there before us, so that it is for us to connect.
+    /// Whether it was there before us, so that we must connect.
     older: bool,
     /// The entry could not be read.
     unsure: bool,
-    /// Nothing comes from here until the entry changes.
+    /// Nothing can arrive from this slot until the entry changes.
     idle: bool,
     /// Why its ring could not be read, until it can be again.
     damage: Option<Corrupt>,
 }
 
-/// Everyone else on a bus.
+/// All other participants of a bus.
 #[derive(Debug)]
 pub struct Peers {
     me: usize,
     peers: Vec<Peer>,
-    /// The slots that there is anything to do about: of a bus with many slots mostly few.
+    /// The slots that need attention: usually few, even of a large bus.
     busy: Vec<usize>,
-    /// [`Region::changes`] when the entries were looked at last.
+    /// [`Region::changes`] at the last look at the entries.
     changes: u64,
     lost: u64,
-    /// Slots whose rings were found damaged, and why.
+    /// Slots whose rings were found damaged, with the reason.
     damaged: Vec<(usize, Corrupt)>,
 }
 
 impl Peers {
-    /// Begins to hear what is published in any slot but our own. To be called before others can know of us: what they
-    /// publish once they do is for us too.
+    /// Starts reading every slot but our own. Call it before others can know of us: what they publish once they do is
+    /// for us too.
     pub fn new(region: Region<'_>, me: usize) -> Peers {
         let peer = |slot: usize| Peer {
             reader: Reader::at_head(region.ring(slot)),
@@ -95,11 +95,11 @@ impl Peers {
             damage: None,
         };
         let peers = (0..region.slots()).map(peer).collect();
-        // Different from what the region says now, so that all entries are looked at.
+        // Differs from the region's value, so that all entries are checked.
         Peers { me, peers, busy: Vec::new(), changes: region.changes().wrapping_sub(1), lost: 0, damaged: Vec::new() }
     }
 
-    /// Whoever is found from now on joined after us, and connects to us.
+    /// Records that we have joined: a participant found from now on joined after us, and connects to us.
     pub fn joined(&mut self) {
         self.peers
             .iter_mut()
@@ -107,7 +107,7 @@ impl Peers {
             .for_each(|peer| peer.older = false);
     }
 
-    /// Looks who owns the slots, if that may have changed. Returns whether it had.
+    /// Checks the owners of the slots, if they may have changed. Returns whether they may.
     pub fn look(&mut self, region: Region<'_>) -> bool {
         let changes = region.changes();
         if changes == self.changes {
@@ -118,7 +118,7 @@ impl Peers {
         true
     }
 
-    /// Notes the slots that are busy, if that of one may have changed.
+    /// Updates the list of busy slots, if this slot's state may have changed.
     fn note_busy(&mut self, slot: usize) {
         let is_busy = |peer: &Peer| !peer.idle || peer.unsure;
         if self.busy.contains(&slot) != is_busy(&self.peers[slot]) {
@@ -128,12 +128,12 @@ impl Peers {
         }
     }
 
-    /// The slots that there is anything to do about, by their place among these.
+    /// The slots that need attention, by index.
     pub fn busy(&self, place: usize) -> Option<usize> {
         self.busy.get(place).copied()
     }
 
-    /// Looks who owns a slot.
+    /// Checks the owner of a slot.
     pub fn look_at(&mut self, region: Region<'_>, slot: usize) {
         if slot == self.me {
             return;
@@ -155,15 +155,15 @@ impl Peers {
         (peer.latest, peer.gone, peer.linked, peer.idle) = (entry, false, false, false);
     }
 
-    /// A participant said over a connection who it is. False if there is a later owner, or nobody can have said so: then the
-    /// connection is of no use.
+    /// A participant identified itself over a connection. Returns false if there is a later owner, or if the claim
+    /// cannot be true: the connection is then useless.
     pub fn linked(&mut self, region: Region<'_>, slot: usize, entry: Entry) -> bool {
         if slot >= self.peers.len() || slot == self.me || entry.generation == 0 {
             return false;
         }
         self.look_at(region, slot);
         if self.peers[slot].unsure {
-            // What it says is all that there is.
+            // Its claim is all that is known.
             self.found(slot, entry);
             self.note_busy(slot);
         }
@@ -172,7 +172,7 @@ impl Peers {
         peer.latest.generation == entry.generation
     }
 
-    /// The connection to that owner has ended. It may be gone, or may only not have been able to take it.
+    /// The connection to that owner has ended. It may be gone, or just unable to accept it.
     pub fn unlinked(&mut self, slot: usize, generation: u32) {
         let peer = &mut self.peers[slot];
         if peer.latest.generation == generation {
@@ -180,14 +180,14 @@ impl Peers {
         }
     }
 
-    /// Slots whose owner may be gone without our knowing: each is to be looked at by [`Peers::look_at`], its lock asked for after
-    /// that, and [`Peers::settle`] called.
+    /// Slots whose owner may be gone unnoticed: for each, call [`Peers::look_at`], then query its lock, and call
+    /// [`Peers::settle`].
     pub fn unsettled(&self) -> impl Iterator<Item = usize> {
         let is_unsettled = |peer: &Peer| peer.unsure || peer.is_there() && !peer.linked;
         self.busy.iter().copied().filter(move |slot| is_unsettled(&self.peers[*slot]))
     }
 
-    /// Whether somebody holds the lock of a slot.
+    /// Applies the state of a slot's lock: whether a process holds it.
     pub fn settle(&mut self, slot: usize, held: bool) {
         let peer = &mut self.peers[slot];
         if !held {
@@ -196,29 +196,29 @@ impl Peers {
         }
     }
 
-    /// Whether it is for us to connect to the owner of a slot: it was there before we were.
+    /// Whether we must connect to the owner of a slot: it was there before us.
     pub fn is_ours_to_connect(&self, slot: usize) -> bool {
         let peer = &self.peers[slot];
         peer.older && !peer.linked && (peer.is_there() || peer.unsure)
     }
 
-    /// Everyone else who is there.
+    /// All other participants present.
     pub fn others(&self) -> impl Iterator<Item = Participant> {
         let there = self.peers.iter().enumerate().filter(|(_, peer)| peer.is_there());
         there.map(|(slot, peer)| Participant { slot: slot as u32, generation: peer.latest.generation })
     }
 
-    /// Whether that owner of a slot is there, as far as we know.
+    /// Whether that slot's owner is present, as far as we know.
     pub fn is_there(&self, slot: usize) -> bool {
         self.peers[slot].is_there()
     }
 
-    /// Records that were lost here so far.
+    /// Records lost here so far.
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Slots whose rings turned out to be damaged since this was called last.
+    /// Slots whose rings were found damaged since the last call.
     pub fn take_damaged(&mut self) -> Vec<(usize, Corrupt)> {
         std::mem::take(&mut self.damaged)
     }
@@ -228,12 +228,12 @@ impl Peers {
         self.peers.iter().filter(|peer| peer.said.list == List::Failed).count()
     }
 
-    /// Lists that could not be read are to be tried again.
+    /// Schedules unreadable lists to be read again.
     pub fn retry_lists(&mut self) {
         self.peers.iter_mut().filter(|peer| peer.said.list == List::Failed).for_each(|peer| peer.said.list = List::Due);
     }
 
-    /// Whether something may have come: [`Peers::drain`] is worth a call.
+    /// Whether records may have arrived, so that [`Peers::drain`] is worth a call.
     #[inline]
     pub fn is_behind(&self, region: Region<'_>) -> bool {
         region.changes() != self.changes
@@ -244,8 +244,8 @@ impl Peers {
             })
     }
 
-    /// Hands out what came, of each participant a batch at most. `list` reads who is on the channels of a participant, or cannot. Says
-    /// whether there is more.
+    /// Hands out records, at most one batch per participant. `list` reads a participant's list of channel members, or
+    /// fails. Returns whether there are more.
     pub fn drain(
         &mut self,
         region: Region<'_>,
@@ -260,7 +260,7 @@ impl Peers {
                 more |= self.drain_one(region, slot, &mut list, &mut each);
                 self.note_busy(slot);
             }
-            // One that is idle now was taken out.
+            // A slot that is idle now was removed.
             place += usize::from(self.busy(place) == Some(slot));
         }
         more
@@ -279,12 +279,12 @@ impl Peers {
             all_lost += lost;
             let record = envelope::read(record).filter(|(from, _)| said.can_go_on_with(*from, *latest, region));
             let Some((from, record)) = record else {
-                // Damaged: it was published, and nobody knows what it was.
+                // Damaged: a record was published, but its publisher is unknown.
                 all_lost += 1;
                 return said.lost(lost + 1, each);
             };
             if !said.is_there(from) {
-                // Of what was lost, the new owner's part begins at its first record.
+                // Of the lost records, the new owner's begin with its first record.
                 let before = u64::from(latest.start.1.wrapping_sub(number.wrapping_sub(lost as u32)));
                 if said.present && from == latest.generation && (1..=lost).contains(&before) {
                     said.lost(before, each);
@@ -308,11 +308,11 @@ impl Peers {
             }
         };
         if is_newer(said.generation, latest.generation) {
-            // Its records told of it before its entry did, which is damaged.
+            // Its records revealed it before its entry, which is damaged.
             (*latest, *gone) = (Entry { generation: said.generation, start: (0, 0) }, false);
         }
         if !more {
-            // All that former owners published is read, and if the owner is gone all of its own.
+            // All records of former owners are read, and the owner's too if it is gone.
             if *gone || !said.is_there(latest.generation) {
                 said.left(each);
             }
@@ -327,7 +327,7 @@ impl Peers {
             region.slot(self.me).lost().store(self.lost, Relaxed);
         }
         region.cursor(self.me, slot).store(peer.reader.position(), Relaxed);
-        // Read after the records: whatever these told is in it.
+        // Read after the records, so that it includes their changes.
         if peer.said.list == List::Due {
             let from = peer.said.who();
             let found = list(from);
@@ -345,7 +345,7 @@ impl Peer {
         self.latest.generation > 0 && !self.gone
     }
 
-    /// Whether it is to be told that someone came or went.
+    /// Whether an arrival or departure must be reported.
     fn has_news(&self) -> bool {
         self.gone || self.is_there() && !self.said.is_there(self.latest.generation)
     }
@@ -360,14 +360,14 @@ impl Said {
         self.present && self.generation == generation
     }
 
-    /// Whether the next record can be of that owner: of the one that is there, or of a later one up to the latest.
+    /// Whether the next record can be of that owner: the present one, or a later one up to the latest.
     fn can_go_on_with(&self, generation: u32, latest: Entry, region: Region<'_>) -> bool {
         if self.is_there(generation) {
             return true;
         }
         let is_later = generation > 0 && (self.generation == 0 || is_newer(generation, self.generation));
         let is_known = |latest: Entry| !is_newer(generation, latest.generation);
-        // One may have joined since the entries were looked at. Where the entry is damaged, the record is not.
+        // One may have joined since the entries were checked. If the entry is damaged, the record is still valid.
         is_later && (is_known(latest) || region.entry(self.slot as usize).is_none_or(is_known))
     }
 

@@ -8,7 +8,7 @@
 //! rings    from a page boundary on
 //! ```
 //!
-//! Nothing that stands here is trusted: any participant can write anywhere in it.
+//! The content is not trusted: any participant can write anywhere in it.
 
 use super::atomic::{AtomicU64, Ordering, fence};
 use super::ring::Ring;
@@ -16,11 +16,11 @@ use std::fmt;
 
 /// "percore\0" in a file on a little-endian machine.
 const MAGIC: u64 = u64::from_le_bytes(*b"percore\0");
-/// Changes with the layout, and with the form of records.
+/// Changes with the layout, and with the format of records.
 pub const LAYOUT_VERSION: u64 = 3;
-/// The most participants.
+/// Maximum number of participants.
 pub const MAX_SLOTS: usize = 256;
-/// The shortest and the longest ring, in bytes.
+/// Minimum and maximum length of a ring, in bytes.
 pub const RING_BYTES: std::ops::RangeInclusive<usize> = 4096..=1 << 30;
 
 const HEADER_WORDS: usize = 64;
@@ -30,17 +30,17 @@ const WORD: usize = size_of::<u64>();
 
 /// Words of the header.
 const IN_HEADER: [&str; 4] = ["magic", "layout version", "slots", "ring size"];
-/// Counts changes of entries, so that one look tells whether there are any.
+/// Counts changes of entries, so that one read detects them.
 const CHANGES: usize = 8;
-/// Words of a slot: each group on a cache line of its own.
+/// Words of a slot: each group is on a cache line of its own.
 const HEAD: usize = 0;
 const CHECKPOINT: usize = 1;
 const PLACE: usize = 2;
 const GENERATION: usize = 8;
 const PID: usize = 9;
-/// Changes less often than what is published: a reader that looks at it finds it in its cache.
+/// Changes less often than the published words, so that readers find it in their caches.
 const RESERVED: usize = 10;
-/// Position and number of the owner's first record, and what all of its entry comes to.
+/// Position and number of the owner's first record, and a checksum of the whole entry.
 const START_POSITION: usize = 11;
 const START_NUMBER: usize = 12;
 const CHECK: usize = 13;
@@ -48,16 +48,16 @@ const PARKED: usize = 16;
 const PUBLISHED: usize = 24;
 const LOST: usize = 25;
 
-/// How large a region is.
+/// The size of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
-    /// How many can take part.
+    /// The number of slots.
     pub slots: usize,
     /// The length of each ring: a power of two.
     pub ring_bytes: usize,
 }
 
-/// Why memory is no region that we can use.
+/// Why memory is not a region that we can use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadRegion(pub String);
 
@@ -70,7 +70,7 @@ impl fmt::Display for BadRegion {
 impl std::error::Error for BadRegion {}
 
 impl Geometry {
-    /// A geometry within the bounds.
+    /// A geometry, if it is within the limits.
     ///
     /// # Errors
     /// When it is not.
@@ -97,7 +97,7 @@ impl Geometry {
         (self.cursors() + self.slots * self.slots).next_multiple_of(PAGE_WORDS)
     }
 
-    /// The whole region.
+    /// Words of the whole region.
     pub fn words(self) -> usize {
         self.rings() + self.slots * self.ring_words()
     }
@@ -107,12 +107,12 @@ impl Geometry {
         self.rings() * WORD
     }
 
-    /// Where a slot's ring begins, in bytes.
+    /// Offset of a slot's ring, in bytes.
     pub fn ring_offset(self, slot: usize) -> usize {
         (self.rings() + slot * self.ring_words()) * WORD
     }
 
-    /// Writes the header of a new region, whose words are all 0.
+    /// Writes the header of a new region, whose words are all zero.
     pub fn write(self, words: &[AtomicU64]) {
         for (word, value) in words.iter().zip(self.header()).skip(1) {
             word.store(value, Ordering::Relaxed);
@@ -124,10 +124,10 @@ impl Geometry {
         [MAGIC, LAYOUT_VERSION, self.slots as u64, self.ring_bytes as u64]
     }
 
-    /// The geometry that the header of a region tells.
+    /// Reads the geometry in the header of a region.
     ///
     /// # Errors
-    /// When it is not of this version, or makes no sense.
+    /// When the version differs, or the values are invalid.
     pub fn read(header: &[u64]) -> Result<Geometry, BadRegion> {
         let &[magic, version, slots, ring_bytes] = header else {
             return Err(BadRegion("it is too short to be a bus".into()));
@@ -144,17 +144,17 @@ impl Geometry {
     }
 }
 
-/// Who owns a slot, or did so last: what the slot says of it.
+/// The entry of a slot: its present or last owner.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Entry {
-    /// Counts the owners that the slot has had; 0 for none.
+    /// Counts the owners of the slot; 0 for none.
     pub generation: u32,
-    /// Position and number of its first record: there its former owner's records end.
+    /// Position and number of its first record, where its former owner's records end.
     pub start: (u64, u32),
 }
 
 impl Entry {
-    /// What tells an entry from one that is half written or damaged. It is 0 for none in memory that is new.
+    /// The checksum of an entry, to detect one that is half written or damaged. It is 0 for no entry in new memory.
     fn check(self, slot: usize) -> u64 {
         if self == Entry::default() {
             return 0;
@@ -167,18 +167,18 @@ impl Entry {
     }
 }
 
-/// Whether one owner of a slot came after another.
+/// Whether one owner of a slot is later than another.
 #[inline]
 pub fn is_newer(one: u32, other: u32) -> bool {
     (1..=u32::MAX / 2).contains(&one.wrapping_sub(other))
 }
 
-/// The number of the owner that comes after another: never 0, which is nobody's.
+/// The generation after another: never 0, which means none.
 pub fn next_generation(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }
 
-/// Bytes of the header that [`Geometry::read`] wants.
+/// Bytes of the header that [`Geometry::read`] needs.
 pub const HEADER_BYTES: usize = IN_HEADER.len() * WORD;
 
 /// A region in memory.
@@ -188,7 +188,7 @@ pub struct Region<'a> {
     geometry: Geometry,
 }
 
-/// The words of a slot besides its ring's.
+/// The words of a slot, without its ring.
 #[derive(Clone, Copy)]
 pub struct Slot<'a>(&'a [AtomicU64]);
 
@@ -196,13 +196,13 @@ impl<'a> Region<'a> {
     /// A region over its words.
     ///
     /// # Panics
-    /// When there are fewer words than the geometry says.
+    /// When there are fewer words than the geometry requires.
     pub fn new(words: &'a [AtomicU64], geometry: Geometry) -> Region<'a> {
         assert!(words.len() >= geometry.words(), "the region is as large as its geometry");
         Region { words, geometry }
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn slots(self) -> usize {
         self.geometry.slots
     }
@@ -214,7 +214,7 @@ impl<'a> Region<'a> {
         Slot(&self.words[start..start + SLOT_WORDS])
     }
 
-    /// Who owns a slot, or did so last; `None` when what stands there is damaged, or being changed.
+    /// The present or last owner of a slot; `None` if the entry is damaged, or being changed.
     pub fn entry(self, slot: usize) -> Option<Entry> {
         let words = self.slot(slot).0;
         let word = |word: usize| words[word].load(Ordering::Acquire);
@@ -223,7 +223,7 @@ impl<'a> Region<'a> {
         (entry.check(slot) == word(CHECK)).then_some(entry)
     }
 
-    /// Shows who owns a slot, for its owner to call.
+    /// Publishes a slot's entry; for its owner to call.
     pub fn announce(self, slot: usize, entry: Entry) {
         let words = self.slot(slot).0;
         let values = [
@@ -236,11 +236,11 @@ impl<'a> Region<'a> {
             words[word].store(value, Ordering::Release);
         }
         self.words[CHANGES].fetch_add(1, Ordering::SeqCst);
-        // Of two that join at once, one at least sees the other.
+        // If two join at once, at least one sees the other.
         fence(Ordering::SeqCst);
     }
 
-    /// A number that is another one once an entry has changed.
+    /// A number that changes with each change of an entry.
     #[inline]
     pub fn changes(self) -> u64 {
         self.words[CHANGES].load(Ordering::Acquire)
@@ -254,7 +254,7 @@ impl<'a> Region<'a> {
         Ring { head: &own[HEAD], reserved: &own[RESERVED], checkpoint: &own[CHECKPOINT], place: &own[PLACE], words }
     }
 
-    /// Up to where `reader` has read the ring of `writer`.
+    /// How far `reader` has read the ring of `writer`.
     #[inline]
     pub fn cursor(self, reader: usize, writer: usize) -> &'a AtomicU64 {
         &self.words[self.geometry.cursors() + reader * self.geometry.slots + writer]
@@ -262,7 +262,7 @@ impl<'a> Region<'a> {
 }
 
 impl<'a> Slot<'a> {
-    /// Counts the owners that this slot has had.
+    /// Counts the owners of this slot.
     pub fn generation(self) -> &'a AtomicU64 {
         &self.0[GENERATION]
     }
@@ -272,18 +272,18 @@ impl<'a> Slot<'a> {
         &self.0[PID]
     }
 
-    /// Whether the owner sleeps: see [`super::parking`].
+    /// Whether the owner sleeps; see [`super::parking`].
     #[inline]
     pub fn parked(self) -> &'a AtomicU64 {
         &self.0[PARKED]
     }
 
-    /// Records that the owner published.
+    /// The number of records that the owner published.
     pub fn published(self) -> &'a AtomicU64 {
         &self.0[PUBLISHED]
     }
 
-    /// Records that the owner lost, being lapped.
+    /// The number of records that the owner lost by being lapped.
     pub fn lost(self) -> &'a AtomicU64 {
         &self.0[LOST]
     }

@@ -1,79 +1,80 @@
-//! A ring of records: one process writes, any number read, and nobody waits for anybody.
+//! A ring of records: one process writes, any number read, and no process waits for another.
 //!
-//! A ring is a run of words, and four words that its writer alone changes:
+//! A ring is a sequence of words, with four more words that only its writer changes:
 //!
-//! * `head`: up to where records are published. Counts words since the ring was made; the word at position `p` lies at `p`
+//! * `head`: the end of the published records. Counts words since the ring was made; the word at position `p` is at `p`
 //!   modulo the ring's length.
-//! * `reserved`: up to where the writer may have begun to write. What lies a whole ring before that is being overwritten.
-//! * `checkpoint`: where some record begins, half a ring before `head` at most. A reader that was lapped goes on there. It is
-//!   never overwritten before a later one is shown, so that a successor of a killed writer finds whole records from there on.
-//! * `place`: the number of the record that comes at `head` in the upper half, and the lower half of `head`, for those who begin to read.
+//! * `reserved`: how far the writer may have begun to write. Everything a whole ring before it is being overwritten.
+//! * `checkpoint`: the start of some record, at most half a ring before `head`, where a lapped reader continues. A
+//!   later one is shown before it is overwritten, so a killed writer's successor finds whole records from it on.
+//! * `place`: the number of the record at `head` in the upper half, and the lower half of `head`, for new readers.
 //!
 //! A record is a header word, with the record's number in the upper half and its length in bytes in the lower, and the
-//! payload in words. Numbers count up by one, so a reader that was lapped knows how many records it lost.
+//! payload in words. Numbers count up by one, so a lapped reader knows how many records it lost.
 //!
-//! A reader copies words out one by one with atomic loads, and then looks whether `reserved` has come round to where it began:
-//! only if not, what it copied is what was published. From the checkpoint on nothing is overwritten, whatever `reserved` says.
+//! A reader copies words one by one with atomic loads, then checks whether `reserved` has come round to where it began;
+//! if not, the copy is valid. Nothing from the checkpoint on is overwritten, whatever `reserved` says.
 //!
-//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release), `place` (relaxed), `checkpoint` (release). Reader: `head` (acquire), words
-//! (relaxed), acquire fence, `reserved` and `checkpoint` (relaxed). If the reader copied a word that overwrote one of its own, the fences make
-//! it see the `reserved` that came before that word, and the `checkpoint` that came before that.
+//! Orderings. Writer: `reserved` (relaxed), release fence, words (relaxed), `head` (release), `place` (relaxed),
+//! `checkpoint` (release). Reader: `head` (acquire), words (relaxed), acquire fence, `reserved` and `checkpoint`
+//! (relaxed). If the reader copied a word that overwrote one of its own, the fences make it see the `reserved` before
+//! that word, and the `checkpoint` before that.
 //!
-//! A reader trusts nothing. Numbers are what keeps it from handing out a record twice or from losing one without counting it: a record
-//! that follows another must have the next number, and after a jump it cannot count more losses than words were passed over. Where what
-//! stands in the ring cannot be, the reader waits for the writer to publish again, since a live writer makes good all four words when it
-//! does. If the ring cannot be read even then, the reader goes on where the ring ended before.
+//! A reader trusts nothing. Numbers keep it from handing out a record twice or losing one uncounted: consecutive
+//! records have consecutive numbers, and a jump cannot count more losses than words were skipped. If the content of the
+//! ring is impossible, the reader waits for the next publication, since a live writer repairs all four words then. If
+//! the ring still cannot be read, the reader continues where the ring ended before.
 
 use super::atomic::{AtomicU64, Ordering, fence};
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
-/// The writer reserves so many words at a time, or a sixteenth of the ring, not to write `reserved` for each record.
+/// Words reserved at a time, or a sixteenth of the ring, so that not every record writes `reserved`.
 const RESERVE_WORDS: u64 = 4096;
-/// No ring comes so far: it would take centuries. Who finds one there has not found what a writer left.
+/// No ring gets this far: it would take centuries. A larger value is corruption, not data.
 const LAST_POSITION: u64 = 1 << 62;
-/// A reader that is lapped again and again gives others their turn after so many times.
+/// After being lapped this many times, a reader lets others have their turn.
 const ATTEMPTS: usize = 4;
-/// So many words are copied out at a time, or a sixteenth of the ring, or one record if that is longer: little, as all of
-/// it is in vain if the writer comes round meanwhile.
+/// Words copied at a time, or a sixteenth of the ring, or one longer record: few, as the whole copy is in vain if the
+/// writer comes round meanwhile.
 const BATCH_WORDS: u64 = 4096;
-/// Records up to this length, a multiple of a word's, are put together on the stack.
+/// Records up to this length, a multiple of the word size, are assembled on the stack.
 const SHORT_BYTES: usize = 256;
 
 /// A ring in memory.
 #[derive(Clone, Copy)]
 pub struct Ring<'a> {
-    /// Up to where records are published, in words.
+    /// The end of the published records, in words.
     pub head: &'a AtomicU64,
-    /// Up to where the writer may have begun to write.
+    /// How far the writer may have begun to write.
     pub reserved: &'a AtomicU64,
-    /// Where a lapped reader goes on.
+    /// Where a lapped reader continues.
     pub checkpoint: &'a AtomicU64,
     /// The number of the next record, with the lower half of the head.
     pub place: &'a AtomicU64,
-    /// The records; a power of two of words.
+    /// The records; their length is a power of two.
     pub words: &'a [AtomicU64],
 }
 
 /// A record that is longer than a quarter of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooLong {
-    /// The longest there can be, in bytes.
+    /// The longest possible record, in bytes.
     pub limit: usize,
 }
 
-/// What stands in a ring now cannot have been written by a [`Writer`].
+/// The content of a ring cannot have been written by a [`Writer`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Corrupt(pub &'static str);
 
-/// What a [`Reader::read`] came to.
+/// The outcome of a [`Reader::read`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Progress {
-    /// Records that were handed out.
+    /// Records handed out.
     pub records: u64,
     /// Records that were overwritten before they could be read.
     pub lost: u64,
-    /// Whether there is more.
+    /// Whether there are more.
     pub more: bool,
 }
 
@@ -110,12 +111,12 @@ fn header(number: u32, bytes: usize) -> u64 {
     u64::from(number) << 32 | bytes as u64
 }
 
-/// The words of a record with its header.
+/// The words of a record including its header.
 fn record_words(bytes: usize) -> u64 {
     1 + bytes.div_ceil(WORD) as u64
 }
 
-/// Stores as many words as there is room for.
+/// Stores as many words as fit.
 #[inline]
 fn store(bytes: &[u8], words: &[AtomicU64]) {
     let (chunks, _) = bytes.as_chunks();
@@ -124,8 +125,8 @@ fn store(bytes: &[u8], words: &[AtomicU64]) {
     }
 }
 
-/// Where a ring ends, and the number of the record that comes there. Both `head` and `place` tell; should they not agree, the later
-/// of the two holds to which whole records lead from the checkpoint.
+/// The end of a ring, and the number of the record there. Both `head` and `place` hold it; if they disagree, the later
+/// one that whole records lead to from the checkpoint is valid.
 fn end_of(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<(u64, u32), Corrupt> {
     let place = ring.place.load(Ordering::Acquire);
     let end = checkpoint.saturating_add((place as u32).wrapping_sub(checkpoint as u32).into());
@@ -139,7 +140,7 @@ fn end_of(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<(u64, u32), Corr
     }
 }
 
-/// The number of the record that comes at `head`, by those that lie between it and the checkpoint.
+/// The number of the record at `head`, derived from the records since the checkpoint.
 fn next_number(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<u32, Corrupt> {
     if head == 0 && checkpoint == 0 {
         return Ok(0);
@@ -163,12 +164,12 @@ fn next_number(ring: Ring<'_>, checkpoint: u64, head: u64) -> Result<u32, Corrup
     next.filter(|_| position == head).ok_or(Corrupt("a last record beyond the head"))
 }
 
-/// So many words more than needed are reserved at a time.
+/// How many words more than needed are reserved at a time.
 fn ahead(ring: Ring<'_>) -> u64 {
     RESERVE_WORDS.min(ring.len() / 16)
 }
 
-/// Writes a ring. There may be one for each ring, which is for whoever makes it to see to.
+/// Writes a ring. The caller guarantees that each ring has at most one writer.
 #[derive(Debug)]
 pub struct Writer {
     /// Where the next record goes.
@@ -176,7 +177,7 @@ pub struct Writer {
     published: u64,
     reserved: u64,
     checkpoint: u64,
-    /// The checkpoint that others see.
+    /// The checkpoint visible to others.
     shown: u64,
     /// Number of the next record.
     number: u32,
@@ -184,10 +185,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer that goes on where the ring's last one ended, perhaps in the middle of a record, which nobody will see.
+    /// Continues where the ring's last writer ended, perhaps within a record, which no reader will see.
     ///
     /// # Errors
-    /// When what the last one published does not hang together.
+    /// When the last writer's records are inconsistent.
     pub fn resume(ring: Ring<'_>) -> Result<Writer, Corrupt> {
         let head = ring.head.load(Ordering::Acquire);
         let checkpoint = ring.checkpoint.load(Ordering::Acquire);
@@ -197,11 +198,11 @@ impl Writer {
         let (position, number) = end_of(ring, checkpoint, head)?;
         let (mut reserved, most) = (ring.reserved.load(Ordering::Relaxed), checkpoint + ring.len());
         if !(position..=most).contains(&reserved) {
-            // Damaged: perhaps all was begun to be overwritten that may be.
+            // Damaged: everything that may be overwritten may have been.
             reserved = most;
             ring.reserved.store(reserved, Ordering::Relaxed);
         }
-        // Its former writer may have been killed before it did; or they are damaged.
+        // The former writer may have been killed before it wrote these, or they are damaged.
         ring.head.store(position, Ordering::Release);
         ring.place.store(place(number, position), Ordering::Relaxed);
         Ok(Writer {
@@ -215,18 +216,17 @@ impl Writer {
         })
     }
 
-    /// Writes a record made of `parts`. Nobody sees it before [`Writer::publish`], unless the ring is full.
+    /// Writes a record made of `parts`. Readers see it after [`Writer::publish`], or earlier if the ring is full.
     ///
     /// # Errors
-    /// When it is too long.
+    /// When the record is too long.
     pub fn push(&mut self, ring: Ring<'_>, parts: &[&[u8]]) -> Result<(), TooLong> {
         let bytes = parts.iter().map(|part| part.len()).sum();
         let limit = ring.max_record_bytes();
         if bytes > limit {
             return Err(TooLong { limit });
         }
-        // What is written now must not reach the checkpoint that is shown. After this it lies half a ring back at most, and
-        // a record is a quarter.
+        // New words must not reach the shown checkpoint, which is now at most half a ring back; a record is a quarter.
         if self.is_full(ring, bytes) {
             self.publish(ring);
         }
@@ -240,7 +240,7 @@ impl Writer {
         ring.word(self.position).store(header(self.number, bytes), Ordering::Relaxed);
         let [first, second] = ring.pieces(self.position + 1, words - 1);
         if second.is_empty() && bytes <= SHORT_BYTES {
-            // The way of nearly all: joined where no length has to be looked after.
+            // The usual case: joined in a buffer that needs no length checks.
             let mut record = [0; SHORT_BYTES];
             let mut end = 0;
             for part in parts {
@@ -264,7 +264,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether a record of that length makes [`Writer::push`] show what was pushed before it, for want of room.
+    /// Whether a record of that length makes [`Writer::push`] show earlier records, for lack of room.
     #[inline]
     pub fn is_full(&self, ring: Ring<'_>, bytes: usize) -> bool {
         self.position + record_words(bytes) + ahead(ring) - self.shown > ring.len()
@@ -275,7 +275,7 @@ impl Writer {
         (self.position, self.number)
     }
 
-    /// Shows the records that were pushed. Returns whether there were any.
+    /// Shows the pushed records. Returns whether there were any.
     pub fn publish(&mut self, ring: Ring<'_>) -> bool {
         if self.published == self.position {
             return false;
@@ -287,27 +287,27 @@ impl Writer {
         }
         ring.head.store(self.position, Ordering::Release);
         ring.place.store(place(self.number, self.position), Ordering::Relaxed);
-        // Whenever we are killed, the checkpoint that is found is no farther than the head.
+        // Whenever we are killed, the checkpoint found does not exceed the head.
         ring.checkpoint.store(self.checkpoint, Ordering::Release);
         true
     }
 }
 
-/// Reads a ring, from wherever it began to.
+/// Reads a ring from its starting position.
 #[derive(Debug)]
 pub struct Reader {
     position: u64,
-    /// Number of the next record; none where it is still to be learnt.
+    /// Number of the next record; `None` while unknown.
     number: Option<u32>,
-    /// Where the record of that number begins, unless some were passed over.
+    /// Start of the record with that number, unless some were skipped.
     known: u64,
-    /// The head with which the ring could not be read from here.
+    /// The head at which the ring could not be read from here.
     stuck: Option<u64>,
     batch: Vec<u8>,
 }
 
 impl Reader {
-    /// A reader from where the record of that number begins.
+    /// A reader starting at the record with that number.
     pub fn at(position: u64, number: u32) -> Reader {
         Reader::new(position, Some(number))
     }
@@ -316,7 +316,7 @@ impl Reader {
         Reader { position, number, known: position, stuck: None, batch: Vec::new() }
     }
 
-    /// A reader of what is published from about now on. Where one of the ring's words is damaged, the others tell where that is.
+    /// A reader of what is published from about now on. If a word of the ring is damaged, the others suffice.
     pub fn at_head(ring: Ring<'_>) -> Reader {
         for _ in 0..ATTEMPTS {
             let checkpoint = ring.checkpoint.load(Ordering::Acquire);
@@ -326,28 +326,27 @@ impl Reader {
                 return Reader::at(end, number);
             }
         }
-        // The checkpoint is damaged, or a record that comes after it.
+        // The checkpoint or a record after it is damaged.
         let (head, place) = (ring.head.load(Ordering::Acquire), ring.place.load(Ordering::Acquire));
         Reader::new(head, (place as u32 == head as u32).then_some((place >> 32) as u32))
     }
 
-    /// Where it stands, in words.
+    /// Its position, in words.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Whether something is published that it has not read, and that can perhaps be read.
+    /// Whether the ring has unread records that may be readable.
     #[inline]
     pub fn is_behind(&self, ring: Ring<'_>) -> bool {
         let head = ring.head.load(Ordering::Acquire);
         head != self.position && self.stuck != Some(head)
     }
 
-    /// Hands out records, a batch of them at most: the number of each, how many were lost before it, and its bytes.
+    /// Hands out at most one batch of records: the number of each, how many were lost before it, and its bytes.
     ///
     /// # Errors
-    /// When what stands there was not written by a [`Writer`]. The reader tries again once more is published:
-    /// [`Reader::is_behind`] tells.
+    /// When no [`Writer`] wrote the content. Retried after the next publication: see [`Reader::is_behind`].
     pub fn read(&mut self, ring: Ring<'_>, mut each: impl FnMut(u32, u64, &[u8])) -> Result<Progress, Corrupt> {
         for _ in 0..ATTEMPTS {
             let head = ring.head.load(Ordering::Acquire);
@@ -367,7 +366,7 @@ impl Reader {
                     Err(why) => Err(self.stick(ring, head, why)),
                 };
             }
-            // Lapped: on at the checkpoint. How many records this cost shows at the next one that is read.
+            // Lapped: continues at the checkpoint. The next record read shows how many were lost.
             let checkpoint = ring.checkpoint.load(Ordering::Acquire);
             let later = ring.head.load(Ordering::Acquire);
             if checkpoint <= self.position || checkpoint > later {
@@ -386,8 +385,8 @@ impl Reader {
         Ok(Progress { more: true, ..Progress::default() })
     }
 
-    /// With this head the ring cannot be read from here. If that was so with an earlier one already, it is not for a wrong
-    /// head: the reader goes on where the ring ended then.
+    /// Notes that the ring cannot be read from here at this head. If an earlier head failed as well, the head is not at
+    /// fault: the reader continues where the ring ended then.
     fn stick(&mut self, ring: Ring<'_>, head: u64, why: Corrupt) -> Corrupt {
         let position = self.position;
         let is_sound = |end: &u64| *end != position && head.checked_sub(*end).is_some_and(|left| left <= ring.len());
@@ -400,7 +399,7 @@ impl Reader {
         why
     }
 
-    /// Hands out the records in the batch, as far as they are whole.
+    /// Hands out the whole records in the batch.
     fn hand_out(
         &mut self,
         ring: Ring<'_>,
@@ -415,7 +414,7 @@ impl Reader {
                 _ if bytes == 0 || bytes > ring.max_record_bytes() => {
                     Err(Corrupt("a record of a length that cannot be"))
                 }
-                // The rest of it is in the next batch.
+                // The rest of the record is in the next batch.
                 _ if end > words && at > 0 => break,
                 _ if end > words => Err(Corrupt("a record beyond the head")),
                 lost => lost,
@@ -429,7 +428,7 @@ impl Reader {
                     each(number, lost, &self.batch[start..start + bytes]);
                 }
                 Ok(None) => {}
-                // What came before it is sound.
+                // Records before it are valid.
                 Err(_) if at > 0 => break,
                 Err(why) => return Err(why),
             }
@@ -454,7 +453,7 @@ impl Reader {
         }
     }
 
-    /// Copies a batch out, or one record that is longer. Returns how many words; `None` if they may have been overwritten.
+    /// Copies a batch, or one longer record. Returns the number of words; `None` if any may have been overwritten.
     fn copy_batch(&mut self, ring: Ring<'_>, behind: u64) -> Option<u64> {
         let words = behind.min(BATCH_WORDS).min(ring.len() / 16).max(1);
         if !self.copy(ring, words) {
@@ -467,7 +466,7 @@ impl Reader {
         self.copy(ring, first).then_some(first)
     }
 
-    /// Copies words out. False if they may have been overwritten meanwhile.
+    /// Copies words. Returns false if they may have been overwritten meanwhile.
     fn copy(&mut self, ring: Ring<'_>, words: u64) -> bool {
         let bytes = words as usize * WORD;
         if self.batch.len() < bytes {
@@ -491,7 +490,7 @@ impl Reader {
     }
 }
 
-/// Whether what was read from `position` on was not being overwritten.
+/// Whether the words from `position` on were not being overwritten.
 #[inline]
 fn is_kept(ring: Ring<'_>, position: u64) -> bool {
     fence(Ordering::Acquire);

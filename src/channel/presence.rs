@@ -1,25 +1,25 @@
-//! Who is on which channel: the mirror that each process keeps of what all participants of a bus tell.
+//! Channel membership: each process mirrors what all participants of a bus report.
 //!
-//! Invariants: only channels that somebody is on, or that an app listens to, are kept; what a participant has is found
-//! without looking at what others have. Nothing that is told is trusted to be told once, or in order.
+//! Invariants: only channels with subscribers or listening apps are kept; a participant's entries are found without
+//! visiting those of others. Reports may repeat or arrive out of order.
 
 use super::record::{Interest, Record, RecordKind, Records};
 use crate::net::id::Participant;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// A member came to a channel, or left it.
+/// A member joined a channel, or left it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Change<'a> {
     /// The channel.
     pub channel: &'a str,
     /// The member's name.
     pub member: &'a str,
-    /// Whether it came.
+    /// Whether the member joined.
     pub entered: bool,
 }
 
-/// What one participant has on one channel.
+/// One participant's subscribers and members on one channel.
 #[derive(Default, Debug)]
 struct Part {
     interest: Interest,
@@ -35,7 +35,7 @@ impl Part {
         if let Some(interest) = record.interest() {
             self.interest = interest;
         }
-        // Names that are no text come from programs that are not ours: nobody here could be told of them.
+        // Names that are not valid UTF-8 come from other programs: no app here could be told of them.
         let names = (std::str::from_utf8(record.channel), std::str::from_utf8(record.payload));
         let (Ok(channel), Ok(member)) = names else { return };
         let entered = record.kind == RecordKind::Enter;
@@ -58,7 +58,7 @@ impl Part {
     }
 }
 
-/// Who is on which channel, of all participants.
+/// The members and subscribers of each channel, of all participants.
 ///
 /// ```
 /// use percore::Presence;
@@ -73,22 +73,22 @@ impl Part {
 /// ```
 #[derive(Default, Debug)]
 pub struct Presence {
-    /// By channel, and then by participant, of which there are few.
+    /// By channel, and then by participant; there are few of these.
     channels: HashMap<Arc<[u8]>, Vec<(Participant, Part)>>,
-    /// The channels on which a participant has something.
+    /// The channels on which a participant has an entry.
     own: HashMap<Participant, HashSet<Arc<[u8]>>>,
 }
 
 impl Presence {
-    /// Takes a Count, Enter or Leave of a participant; other records say nothing here. Calls `each` when a member came or
-    /// is gone, and not for what was known.
+    /// Applies a participant's Count, Enter or Leave; other records are ignored. Calls `each` if a member joined or
+    /// left, but not for what was known.
     pub fn apply(&mut self, from: Participant, record: Record<'_>, mut each: impl FnMut(Change<'_>)) {
         if record.kind.is_presence() {
             self.change(from, record.channel, |part| part.apply(record, &mut each));
         }
     }
 
-    /// Takes the whole list of a participant, in place of what was known of it. Calls `each` for what is different.
+    /// Replaces everything known of a participant with its complete list. Calls `each` for each difference.
     pub fn replace(&mut self, from: Participant, list: &Records, mut each: impl FnMut(Change<'_>)) {
         let mut new: BTreeMap<&[u8], Part> = BTreeMap::new();
         for record in list.iter().filter(|record| record.kind.is_presence()) {
@@ -104,40 +104,40 @@ impl Presence {
         }
     }
 
-    /// Forgets a participant that is gone. Calls `each` for all its members.
+    /// Forgets a participant that has left. Calls `each` for each of its members.
     pub fn remove(&mut self, from: Participant, each: impl FnMut(Change<'_>)) {
         self.replace(from, &Records::new(), each);
     }
 
-    /// Connections that are subscribed to a channel, of all participants.
+    /// The number of connections subscribed to a channel, over all participants.
     pub fn subscribers(&self, channel: &[u8]) -> u64 {
         self.parts(channel).map(|part| u64::from(part.interest.subscribers)).fold(0, u64::saturating_add)
     }
 
-    /// Whether anybody, an app or a connection, wants what is published on a channel.
+    /// Returns whether any app or connection wants the publications of a channel.
     pub fn is_wanted(&self, channel: &[u8]) -> bool {
         self.parts(channel).any(|part| part.interest.is_some())
     }
 
-    /// Participants whose apps listen to a channel.
+    /// The participants whose apps listen to a channel.
     pub fn listeners(&self, channel: &[u8]) -> impl Iterator<Item = Participant> {
         let parts = self.channels.get(channel).into_iter().flatten();
         parts.filter(|(_, part)| part.interest.listens).map(|(who, _)| *who)
     }
 
-    /// The members of a channel by name. A name that several participants have comes once for each.
+    /// The members of a channel, sorted by name. A name of several participants is repeated for each.
     pub fn members(&self, channel: &[u8]) -> impl Iterator<Item = &str> {
         let mut members: Vec<&str> = self.parts(channel).flat_map(|part| &part.members).map(|name| &**name).collect();
         members.sort_unstable();
         members.into_iter()
     }
 
-    /// The channels that somebody is on, or that an app listens to, in no order.
+    /// The channels with subscribers or listening apps, in no particular order.
     pub fn channels(&self) -> impl Iterator<Item = &[u8]> {
         self.channels.keys().map(|channel| &**channel)
     }
 
-    /// The whole list of a participant: what [`Presence::replace`] takes.
+    /// The complete list of a participant, as [`Presence::replace`] takes it.
     pub fn list(&self, of: Participant) -> Records {
         let mut list = Records::new();
         for channel in self.own.get(&of).into_iter().flatten() {
@@ -156,7 +156,7 @@ impl Presence {
         self.channels.get(channel).into_iter().flatten().map(|(_, part)| part)
     }
 
-    /// Changes what a participant has on a channel, and forgets what is empty after that.
+    /// Changes a participant's entry on a channel, and forgets it if it is then empty.
     fn change(&mut self, from: Participant, channel: &[u8], change: impl FnOnce(&mut Part)) {
         let known = self.channels.get_key_value(channel).map(|(channel, _)| channel.clone());
         let channel = known.unwrap_or_else(|| channel.into());
@@ -192,9 +192,9 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// What a participant has on a channel: its interest, and its members.
+    /// A participant's entry on a channel: its interest, and its members.
     type Model = BTreeMap<(Participant, Vec<u8>), (Interest, BTreeSet<String>)>;
-    /// A record that owns what it tells.
+    /// A record that owns its contents.
     type Owned = (RecordKind, Vec<u8>, Vec<u8>);
 
     #[derive(Clone, Debug)]
@@ -281,7 +281,7 @@ mod tests {
                     }
                 }
                 model.retain(|_, (interest, members)| interest.is_some() || !members.is_empty());
-                // What is told of is what became different, each once.
+                // Exactly the differences are reported, each once.
                 let after = members_of(&model);
                 let different = |one: &BTreeSet<(Participant, String, String)>, other, entered| -> Vec<_> {
                     one.difference(other).map(|(_, channel, name)| (entered, channel.clone(), name.clone())).collect()
@@ -291,7 +291,7 @@ mod tests {
                 told.sort();
                 prop_assert_eq!(told, want);
             }
-            // What is kept is what the model has, and nothing else.
+            // Exactly the model's entries are kept.
             let keys: BTreeSet<&[u8]> = model.keys().map(|(_, channel)| &channel[..]).collect();
             prop_assert_eq!(presence.channels().collect::<BTreeSet<_>>(), keys);
             prop_assert_eq!(presence.own.values().map(HashSet::len).sum::<usize>(), model.len());
@@ -305,7 +305,7 @@ mod tests {
                 names.sort();
                 prop_assert_eq!(presence.members(channel).collect::<Vec<_>>(), names);
             }
-            // The list of each says all that it has.
+            // Each participant's list is complete.
             let all: Vec<Participant> = presence.own.keys().copied().collect();
             for from in all {
                 let list = presence.list(from);

@@ -1,24 +1,24 @@
-//! What processes tell each other over a bus: messages on channels, and who is on them.
+//! Records that processes exchange over a bus: messages on channels, and channel membership.
 
 use std::fmt;
 
 /// The longest name of a channel, in bytes.
 pub const MAX_CHANNEL_BYTES: usize = u16::MAX as usize;
 
-/// What a record is.
+/// The kind of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum RecordKind {
-    /// A text message for the subscribers of the channel, wherever they are connected.
+    /// A text message for all subscribers of the channel, in any process.
     Text = 1,
-    /// A binary message for them.
+    /// A binary message for all subscribers.
     Binary = 2,
-    /// How many subscribers the sender has on the channel, and whether its app listens there: an [`Interest`].
+    /// How many subscribers the sender has on the channel, and whether its app listens to it: an [`Interest`].
     Count = 3,
-    /// A member of that name came to the sender's part of the channel.
+    /// A member with this name joined the sender's part of the channel.
     Enter = 4,
-    /// It left.
+    /// The member left.
     Leave = 5,
 }
 
@@ -26,36 +26,36 @@ impl RecordKind {
     const ALL: [RecordKind; 5] =
         [RecordKind::Text, RecordKind::Binary, RecordKind::Count, RecordKind::Enter, RecordKind::Leave];
 
-    /// The kind of which this is the number.
+    /// The kind with this number.
     #[inline]
     pub fn from_byte(byte: u8) -> Option<RecordKind> {
         RecordKind::ALL.get(usize::from(byte).wrapping_sub(1)).copied()
     }
 
-    /// Whether it tells who is on a channel, so that it is part of the sender's list.
+    /// Returns whether it reports channel membership, and so is part of the sender's list.
     #[inline]
     pub fn is_presence(self) -> bool {
         matches!(self, RecordKind::Count | RecordKind::Enter | RecordKind::Leave)
     }
 }
 
-/// Whom a process has on a channel. Nobody, and not its app either, is what every channel begins with.
+/// A process's interest in a channel. Every channel begins with none.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Interest {
-    /// Connections that are subscribed.
+    /// The number of subscribed connections.
     pub subscribers: u32,
-    /// Whether the app itself wants what is published there: [`Outbox::listen`](crate::Outbox::listen).
+    /// Whether the app itself listens to the channel: [`Outbox::listen`](crate::Outbox::listen).
     pub listens: bool,
 }
 
 impl Interest {
-    /// As the payload of a [`RecordKind::Count`].
+    /// Encodes it as the payload of a [`RecordKind::Count`].
     pub fn bytes(self) -> [u8; 5] {
         let [a, b, c, d] = self.subscribers.to_le_bytes();
         [a, b, c, d, u8::from(self.listens)]
     }
 
-    /// Whether there is any.
+    /// Returns whether there is any interest.
     pub fn is_some(self) -> bool {
         self != Interest::default()
     }
@@ -64,9 +64,9 @@ impl Interest {
 /// One record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
-    /// What it is.
+    /// The kind.
     pub kind: RecordKind,
-    /// The channel's name, of [`MAX_CHANNEL_BYTES`] at most.
+    /// The channel's name, at most [`MAX_CHANNEL_BYTES`] long.
     pub channel: &'a [u8],
     /// A message, an [`Interest`] or a member's name.
     pub payload: &'a [u8],
@@ -83,7 +83,7 @@ impl<'a> Record<'a> {
         Record { kind: RecordKind::Binary, channel: channel.as_bytes(), payload: message }
     }
 
-    /// What a [`RecordKind::Count`] tells.
+    /// The content of a [`RecordKind::Count`].
     pub fn interest(&self) -> Option<Interest> {
         let &[a, b, c, d, listens] = self.payload else { return None };
         (self.kind == RecordKind::Count)
@@ -91,13 +91,13 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Why something cannot be published.
+/// Why a record cannot be published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PublishError {
     /// The record is longer than a quarter of the ring (`--bus-size`).
     TooLong {
-        /// The longest there can be, channel and payload together, in bytes.
+        /// The longest possible record, channel and payload together, in bytes.
         limit: usize,
     },
     /// The channel's name is longer than 65,535 bytes.
@@ -117,10 +117,10 @@ impl fmt::Display for PublishError {
 
 impl std::error::Error for PublishError {}
 
-/// Bytes before the channel of each record in [`Records`]: the kind, and how long channel and payload are.
+/// Bytes before the channel of each record in [`Records`]: the kind, and the lengths of channel and payload.
 const HEAD_BYTES: usize = 7;
 
-/// Records in a row, as bytes: what waits to be published, and the list of who is on which channel.
+/// A sequence of records, as bytes: records to publish, or a list of channel members.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Records(Vec<u8>);
 
@@ -130,13 +130,15 @@ impl Records {
         Records(Vec::new())
     }
 
-    /// Records in the form of [`Records::bytes`]. Nothing about them is trusted: what is cut off or not understood is left out.
+    /// Records in the form of [`Records::bytes`]. The bytes need not be valid: truncated or unknown records are
+    /// skipped.
     pub fn from_bytes(bytes: Vec<u8>) -> Records {
         Records(bytes)
     }
 
-    /// Adds a record. One whose channel has more than [`MAX_CHANNEL_BYTES`], or whose payload has 4 GiB, is left out: a length
-    /// that does not fit would make other records of what follows. Whoever can have such a record counts it before.
+    /// Adds a record. It is skipped if its channel is longer than [`MAX_CHANNEL_BYTES`], or its payload has 4 GiB or
+    /// more: a length that does not fit would turn what follows into other records. Callers that may have such records
+    /// count them first.
     pub fn push(&mut self, kind: RecordKind, channel: &[u8], parts: &[&[u8]]) {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let (Ok(channel_bytes), Ok(payload_bytes)) = (u16::try_from(channel.len()), u32::try_from(length)) else {
@@ -149,22 +151,22 @@ impl Records {
         parts.iter().for_each(|part| self.0.extend_from_slice(part));
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Forgets them, and keeps the memory.
+    /// Removes all records, and keeps the memory.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Their bytes.
+    /// The records as bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The records, first to last.
+    /// Iterates over the records in order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         let mut rest = self.0.as_slice();
         std::iter::from_fn(move || {
@@ -199,7 +201,7 @@ mod tests {
             }
             let back: Vec<_> = records.iter().map(|r| (r.kind as u8, r.channel.to_vec(), r.payload.to_vec())).collect();
             prop_assert_eq!(&back, &all);
-            // Of bytes that are cut off, the whole records are left.
+            // Of truncated bytes, the whole records remain.
             let cut = cut.index(records.bytes().len() + 1);
             let whole = ends.iter().filter(|end| **end <= cut).count();
             prop_assert_eq!(Records::from_bytes(records.bytes()[..cut].to_vec()).iter().count(), whole);
@@ -207,7 +209,7 @@ mod tests {
 
         #[test]
         fn what_has_no_room_for_its_length_is_not_pushed(more in 1usize..100_000, smuggled in vec(any::<u8>(), 0..50)) {
-            // What stands where a length that is cut to 16 bits ends would be the next record.
+            // Bytes after a length truncated to 16 bits would be read as the next record.
             let mut channel = smuggled;
             channel.resize(MAX_CHANNEL_BYTES + more, 0);
             let mut records = Records::new();

@@ -1,7 +1,7 @@
-//! Channels: which connections of a process are subscribed to what.
+//! Channels: which connections of a process are subscribed to which channels.
 //!
-//! Invariant: a connection's list of subscriptions and the channels' lists of subscribers say the same, and each
-//! subscription knows its place in the other list.
+//! Invariant: a connection's list of subscriptions and the channels' lists of subscribers agree, and each subscription
+//! knows its index in the other list.
 
 use super::record::Interest;
 use slab::Slab;
@@ -15,11 +15,11 @@ struct Channel {
     subscribers: Vec<u32>,
     /// Names under which connections are listed, and how many under each.
     members: HashMap<Rc<str>, u32>,
-    /// Whether the app itself wants what others publish here.
+    /// Whether the app itself listens to the channel.
     listens: bool,
-    /// What was told of it last.
+    /// The interest last reported.
     told: Interest,
-    /// Whether it stands in `changed`.
+    /// Whether it is in `changed`.
     changed: bool,
 }
 
@@ -28,7 +28,7 @@ impl Channel {
         Interest { subscribers: self.subscribers.len() as u32, listens: self.listens }
     }
 
-    /// One fewer has this name; whether that was the last.
+    /// Removes one use of this name. Returns whether it was the last.
     fn give_up(&mut self, member: &Rc<str>) -> bool {
         let Some(count) = self.members.get_mut(member) else { return false };
         *count -= 1;
@@ -38,55 +38,55 @@ impl Channel {
 
 struct Subscription {
     channel: u32,
-    /// Where the channel's subscribers have it.
+    /// Index in the channel's list of subscribers.
     place: u32,
-    /// The name under which the connection is listed there.
+    /// The name under which the connection is a member there.
     member: Option<Rc<str>>,
 }
 
-/// What is news of names.
+/// Changes of names that others must learn.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {
-    /// A name that nobody has any more.
+    /// A name that no connection has any more.
     pub left: Option<Rc<str>>,
-    /// Whether the new name is one that nobody had.
+    /// Whether no connection had the new name before.
     pub entered: bool,
 }
 
-/// See the module.
+/// See the module comment.
 #[derive(Default)]
 pub struct Channels {
     names: HashMap<Rc<[u8]>, u32>,
     slab: Slab<Channel>,
-    /// Of each connection that has any, in the order of the channels' numbers.
+    /// The subscriptions of each connection that has any, ordered by channel number.
     subscriptions: HashMap<u32, Vec<Subscription>>,
-    /// Channels whose interest may be another than what was told.
+    /// Channels whose interest may differ from the reported one.
     changed: Vec<u32>,
-    /// How many subscriptions there are, and the length of all names.
+    /// The number of subscriptions, and the length of all names.
     entries: usize,
     name_bytes: usize,
 }
 
 impl Channels {
-    /// About what the lists take.
+    /// Approximate memory of the lists.
     pub fn memory(&self) -> usize {
         let entry = size_of::<Subscription>() + size_of::<u32>() + size_of::<(Rc<str>, u32)>();
         let channel = size_of::<Channel>() + size_of::<(Rc<[u8]>, u32)>();
         self.entries * entry + self.slab.len() * channel + 2 * self.name_bytes
     }
 
-    /// The number of a channel that somebody is on. It holds until [`Channels::take_changes`].
+    /// The number of a channel in use. Valid until [`Channels::take_changes`].
     #[inline]
     pub fn find(&self, name: &[u8]) -> Option<u32> {
         self.names.get(name).copied()
     }
 
-    /// The channels that there are.
+    /// The channels in use.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.names.keys().map(|name| &**name)
     }
 
-    /// Who is on a channel.
+    /// The subscribers of a channel.
     #[inline]
     pub fn subscribers(&self, channel: u32) -> &[u32] {
         &self.slab[channel as usize].subscribers
@@ -98,7 +98,7 @@ impl Channels {
         self.slab[channel as usize].listens
     }
 
-    /// How many connections are on a channel.
+    /// The number of connections on a channel.
     pub fn count(&self, name: &[u8]) -> usize {
         self.find(name).map_or(0, |channel| self.subscribers(channel).len())
     }
@@ -122,19 +122,19 @@ impl Channels {
         channel
     }
 
-    /// Has the app itself listen to a channel, or not.
+    /// Sets whether the app itself listens to a channel.
     pub fn listen(&mut self, name: &[u8], listens: bool) {
         let channel = self.place(name);
         self.slab[channel as usize].listens = listens;
         self.change(channel);
     }
 
-    /// Puts a connection on a channel; false when it is there.
+    /// Subscribes a connection to a channel. Returns false if it already was.
     pub fn subscribe(&mut self, key: u32, name: &[u8]) -> bool {
         let channel = self.place(name);
         let own = self.subscriptions.entry(key).or_default();
         let Err(at) = own.binary_search_by_key(&channel, |subscription| subscription.channel) else { return false };
-        // Most connections are on one channel, and there may be very many of them.
+        // Most connections are on one channel, and there may be very many connections.
         own.reserve_exact(usize::from(own.is_empty()));
         let subscribers = &mut self.slab[channel as usize].subscribers;
         own.insert(at, Subscription { channel, place: subscribers.len() as u32, member: None });
@@ -155,8 +155,8 @@ impl Channels {
         self.find(name).is_some_and(|channel| self.subscription(key, channel).is_some())
     }
 
-    /// Lists a connection that is on a channel under a name: what of that is news to others. `None` when it was listed so
-    /// before, or is not there.
+    /// Makes a subscriber a member of the channel under a name. Returns the changes that others must learn; `None` if
+    /// it already had the name, or is not subscribed.
     pub fn list(&mut self, key: u32, name: &[u8], member: &str) -> Option<Listed> {
         let channel = self.find(name)?;
         let new: Rc<str> = match self.slab[channel as usize].members.get_key_value(member) {
@@ -175,12 +175,13 @@ impl Channels {
         Some(Listed { left, entered: *count == 1 })
     }
 
-    /// How many channels a connection is on.
+    /// The number of channels that a connection is on.
     pub fn of(&self, key: u32) -> usize {
         self.subscriptions.get(&key).map_or(0, Vec::len)
     }
 
-    /// Takes a connection off a channel: its name there, if nobody has that any more; `None` when it was not there.
+    /// Unsubscribes a connection from a channel. Returns its name there, if no other has it; `None` if it was not
+    /// subscribed.
     pub fn unsubscribe(&mut self, key: u32, name: &[u8]) -> Option<Option<Rc<str>>> {
         let channel = self.find(name)?;
         let Entry::Occupied(mut own) = self.subscriptions.entry(key) else { return None };
@@ -192,7 +193,7 @@ impl Channels {
         Some(self.remove(subscription))
     }
 
-    /// Takes a connection off all its channels, and tells of each name that nobody has there any more.
+    /// Unsubscribes a connection from all its channels, and reports each name that no other connection has there.
     pub fn unsubscribe_all(&mut self, key: u32, mut each: impl FnMut(&[u8], &str)) {
         for subscription in self.subscriptions.remove(&key).into_iter().flatten() {
             let channel = subscription.channel;
@@ -202,8 +203,8 @@ impl Channels {
         }
     }
 
-    /// Takes a subscription out of the channel's list, where the last one takes its place. Gives its name if nobody has
-    /// that any more.
+    /// Removes a subscription from the channel's list; the last one takes its place. Returns its name if no other has
+    /// it.
     fn remove(&mut self, subscription: Subscription) -> Option<Rc<str>> {
         let Subscription { channel, place, member } = subscription;
         self.entries -= 1;
@@ -226,14 +227,13 @@ impl Channels {
         }
     }
 
-    /// Whether [`Channels::take_changes`] may have something to tell.
+    /// Whether [`Channels::take_changes`] may have something to report.
     #[inline]
     pub fn has_changes(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Tells of each channel on which there are others, or more or fewer, than was told; and forgets those that nobody is
-    /// on.
+    /// Reports each channel whose interest differs from the last report, and forgets unused channels.
     pub fn take_changes(&mut self, mut each: impl FnMut(&[u8], Interest)) {
         for channel in self.changed.drain(..) {
             let entry = &mut self.slab[channel as usize];
@@ -259,7 +259,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     proptest! {
-        /// Against a set of pairs: the same are where they should be, and what is told adds up.
+        /// Against a set of pairs: both lists match it, and the reports add up.
         #[test]
         fn lists_agree(steps in prop::collection::vec((0u8..6, 0u32..6, 0u8..6), 0..200)) {
             let (mut channels, mut model) = (Channels::default(), BTreeSet::new());
@@ -290,7 +290,7 @@ mod tests {
                         prop_assert_eq!(gone, had.into_iter().filter(|(c, name)| !has(&names, *c, name)).collect());
                     }
                     4 => {
-                        // Few names, so that several connections have the same.
+                        // Few names, so that several connections share them.
                         let member = if key % 2 == 0 { "even" } else { "any" };
                         let member = if channel % 3 == 0 { "all" } else { member };
                         let listed = channels.list(key, &name, member);

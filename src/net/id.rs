@@ -1,22 +1,22 @@
-//! Names of connections and of their peers.
+//! Identifiers of connections and of their peers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Names one connection, and never another one: an index may be used again, its generation is not.
+/// Identifies one connection, and never another one: an index may be reused, but not with the same generation.
 ///
-/// It is small, `Copy` and hashable, so an app keeps ids as it likes, also beyond the connection's end: what is sent to
-/// an id whose connection is gone is answered by [`Delivery::Closed`](crate::Delivery::Closed). As text it is 24
-/// hexadecimal digits, as in the log.
+/// It is small, `Copy` and hashable, so an app may keep ids as it likes, also after the connection's end: sending to an
+/// id whose connection is closed returns [`Delivery::Closed`](crate::Delivery::Closed). As text it is 24 hexadecimal
+/// digits, as in the log.
 ///
-/// `node` names the process (host and slot) once several processes share a bus; a process alone is node 0.
+/// `node` identifies the process (host and slot) if several processes share a bus; a single process is node 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
     /// The process that holds the connection.
     pub node: u32,
-    /// Counts the connections of that process, so that a reused index is told from its former owner.
+    /// Counts the connections of that process, so that a reused index differs from its former owner.
     pub generation: u32,
-    /// Place in the process's tables.
+    /// Index in the process's tables.
     pub index: u32,
 }
 
@@ -32,12 +32,12 @@ impl fmt::Debug for ConnectionId {
     }
 }
 
-/// Who takes part in a bus: a slot, and which of its owners, counted from 1.
+/// A participant of a bus: a slot, and the number of its owner, counted from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Participant {
     /// The slot.
     pub slot: u32,
-    /// Tells its owners apart: a reused slot never passes for its former owner.
+    /// Tells the slot's owners apart: a reused slot never passes for its former owner.
     pub generation: u32,
 }
 
@@ -47,10 +47,10 @@ impl fmt::Display for Participant {
     }
 }
 
-/// Who is at the other end, in 18 bytes because every idle connection keeps one. Behind a proxy that is trusted
-/// ([`ProxyRules`](crate::ProxyRules)) that is the client, as the proxy tells; behind any other it is the proxy.
+/// The address of a connection's other end, in 18 bytes because every idle connection keeps one. Behind a trusted proxy
+/// ([`ProxyRules`](crate::ProxyRules)) it is the client that the proxy names; behind any other it is the proxy.
 ///
-/// Where only an address is told and no port, the port is 0 and left out of the text.
+/// If only an address is known and no port, the port is 0 and left out of the text.
 ///
 /// ```
 /// use percore::Peer;
@@ -68,13 +68,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer of a unix socket: it has no address.
+    /// The peer of a unix socket, which has no address.
     pub const UNIX: Peer = Peer { octets: [0; 16], port: [0; 2] };
 
-    /// A client that came through a proxy which did not tell its address. No socket's peer is `[::]:1`.
+    /// A client behind a proxy that did not give its address. No socket's peer is `[::]:1`.
     pub const UNKNOWN: Peer = Peer { octets: [0; 16], port: [0, 1] };
 
-    /// The address, `None` for a unix socket and for one unknown. IPv4 addresses come back as IPv4.
+    /// The address; `None` for a unix socket or an unknown peer. IPv4 addresses are returned as IPv4.
     pub fn addr(&self) -> Option<SocketAddr> {
         if matches!(*self, Peer::UNIX | Peer::UNKNOWN) {
             return None;
@@ -84,7 +84,7 @@ impl Peer {
         Some(SocketAddr::new(ip, u16::from_be_bytes(self.port)))
     }
 
-    /// Whether it is of this host: of a unix socket, or of the loopback.
+    /// Returns whether the peer is on this host: a unix socket, or a loopback address.
     pub fn is_local(&self) -> bool {
         *self == Peer::UNIX || self.addr().is_some_and(|addr| addr.ip().is_loopback())
     }

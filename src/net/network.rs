@@ -1,4 +1,4 @@
-//! Networks, to tell whether a peer belongs to one.
+//! Networks, and whether a peer belongs to one.
 
 use super::id::Peer;
 use std::fmt;
@@ -19,14 +19,14 @@ use std::str::FromStr;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Network {
-    /// Addresses that have the first so many bits in common with this one.
+    /// Addresses that share this many leading bits with the given one.
     Block(IpAddr, u8),
-    /// Whoever connects to a unix socket.
+    /// All peers of unix sockets.
     Unix,
 }
 
 impl Network {
-    /// Whether the peer belongs to it. A block of IPv6 addresses has no IPv4 address in it.
+    /// Returns whether the peer belongs to the network. A block of IPv6 addresses contains no IPv4 addresses.
     pub fn contains(&self, peer: Peer) -> bool {
         match (self, peer.addr().map(|addr| addr.ip())) {
             (Network::Unix, _) => peer == Peer::UNIX,
@@ -60,7 +60,7 @@ impl FromStr for Network {
         if bits > width {
             return Err(format!("an address has no more than {width} bits"));
         }
-        // An IPv4 address in the clothes of IPv6 is one of IPv4, as it is for a peer.
+        // An IPv4-mapped IPv6 address is treated as IPv4, as for a peer.
         let (ip, bits) = match ip.to_canonical() {
             IpAddr::V4(v4) if ip.is_ipv6() && bits >= 96 => (IpAddr::V4(v4), bits - 96),
             _ => (ip, bits),
@@ -73,7 +73,7 @@ impl FromStr for Network {
     }
 }
 
-/// The first address of the block of `bits` in which `ip` is.
+/// The first address of `ip`'s block of `bits`.
 fn first_of(ip: IpAddr, bits: u8) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => {

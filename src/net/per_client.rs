@@ -1,8 +1,8 @@
-//! How many connections each client has, to bound them; and in which order those came that are no open WebSocket, so that
-//! the oldest can make room.
+//! Counts each client's connections, to limit them, and orders those without an open WebSocket by age, so that the
+//! oldest can make room.
 //!
-//! A connection is *waiting* (for a request, or for its end) or *open*. An open one costs nothing here but its part of a
-//! count; a waiting one has a place in two lists, that of all and that of its client, linked through one table.
+//! A connection is *waiting* (for a request, or for its end) or *open*. An open one costs only its share of a count; a
+//! waiting one has a place in two lists, that of all and that of its client, linked through one table.
 
 use super::id::Peer;
 use slab::Slab;
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 /// No place, and the end of a list.
 pub const NOWHERE: u32 = u32::MAX;
-/// A client that is not counted. The lower half of a /64 is zero, and an IPv4 address has ones in it.
+/// A client that is not counted. The lower half of a /64 is zero, and an IPv4 address has one bits in it.
 const NOBODY: u128 = 1;
-/// Who is oldest is looked for among this many, so that giving up one costs the same however many there are.
+/// The oldest is searched among this many, so that finding it costs the same however many there are.
 const LOOKS: usize = 16;
-/// A table of places that has grown beyond this is given back once it is empty.
+/// A table of places that has grown beyond this is freed once it is empty.
 const KEPT_PLACES: usize = 1024;
 
 /// Neighbours in a list.
@@ -46,7 +46,7 @@ struct Waiting {
     key: u32,
     client: u128,
     since: Duration,
-    /// Whether it may yet open, and counts as if it had.
+    /// Whether it may still open, and counts as if it had.
     reserved: bool,
     links: [Links; 2],
 }
@@ -55,18 +55,19 @@ struct Waiting {
 struct Counts {
     open: u32,
     waiting: u32,
-    /// Those that wait and have a reserved place among the open ones.
+    /// Waiting connections with a reserved place among the open ones.
     reserved: u32,
     ends: Ends,
 }
 
 const NONE: Counts = Counts { open: 0, waiting: 0, reserved: 0, ends: EMPTY };
 
-/// Connections by client, counted only where there is a limit, and those that wait in the order in which they came.
-/// Clients without an address are not counted.
+/// Connections by client, counted only if there is a limit, and waiting connections in order of arrival. Clients
+/// without an address are not counted.
 ///
 /// Invariant: a waiting connection is in the list of all once, and once in that of its client, if that is counted; the
-/// counts are those of connections that [`Tally::enter`]ed and did not [`Tally::leave`], and none stands for nobody.
+/// counts are those of connections that [`Tally::enter`]ed and did not [`Tally::leave`], and no entry has a count of
+/// zero.
 pub struct Tally {
     limit: u32,
     counts: HashMap<u128, Counts>,
@@ -75,8 +76,8 @@ pub struct Tally {
     all: Ends,
 }
 
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is what a network hands out to one
-/// customer at least; `None` without an address.
+/// The unit that counts as one client: an IPv4 address, or the /64 of an IPv6 address, the least that a network assigns
+/// to one customer; `None` without an address.
 pub fn client_of(peer: Peer) -> Option<u128> {
     Some(match peer.addr()?.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
@@ -85,18 +86,18 @@ pub fn client_of(peer: Peer) -> Option<u128> {
 }
 
 impl Tally {
-    /// Nobody yet; at most `limit` open connections for each client, 0 for no limit.
+    /// No connections yet; at most `limit` open ones per client, 0 for no limit.
     pub fn new(limit: u32) -> Tally {
         Tally { limit, counts: HashMap::new(), waiting: Slab::new(), reserved: 0, all: EMPTY }
     }
 
-    /// Whether the client has as many connections as it may that are open or have a reserved place.
+    /// Whether the client has reached its limit of open connections and reserved places.
     pub fn is_full(&self, peer: Peer) -> bool {
         let taken = self.counts.get(&self.client(peer)).map_or(0, |counts| counts.open + counts.reserved);
         self.limit > 0 && taken >= self.limit
     }
 
-    /// Reserves a place among the open ones for a connection that waits, so that it can open whatever comes meanwhile.
+    /// Reserves a place among the open ones for a waiting connection, so that it can open whatever arrives meanwhile.
     pub fn reserve(&mut self, place: u32) {
         self.set_reserved(place, true);
     }
@@ -106,7 +107,7 @@ impl Tally {
         self.set_reserved(place, false);
     }
 
-    /// How many places are reserved, whoever's.
+    /// The number of reserved places, over all clients.
     pub fn reserved(&self) -> usize {
         self.reserved
     }
@@ -126,27 +127,27 @@ impl Tally {
         }
     }
 
-    /// Connections that count as the client's; 0 where there is no limit.
+    /// The number of the client's connections; 0 if there is no limit.
     pub fn count(&self, peer: Peer) -> u32 {
         self.counts.get(&self.client(peer)).map_or(0, |counts| counts.open + counts.waiting)
     }
 
-    /// Those of them that are open.
+    /// How many of them are open.
     pub fn open_connections(&self, peer: Peer) -> u32 {
         self.counts.get(&self.client(peer)).map_or(0, |counts| counts.open)
     }
 
-    /// How many clients have connections.
+    /// The number of clients with connections.
     pub fn clients(&self) -> usize {
         self.counts.len()
     }
 
-    /// How many connections wait, whoever's.
+    /// The number of waiting connections, over all clients.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// A connection came; [`Peer::UNKNOWN`], if it is not known yet whose. Returns its place.
+    /// Adds a new connection; [`Peer::UNKNOWN`] if its client is not known yet. Returns its place.
     pub fn enter(&mut self, key: u32, peer: Peer, now: Duration) -> u32 {
         let (client, links) = (self.client(peer), [Links { previous: NOWHERE, next: NOWHERE }; 2]);
         let place = self.waiting.insert(Waiting { key, client, since: now, reserved: false, links }) as u32;
@@ -155,12 +156,12 @@ impl Tally {
         place
     }
 
-    /// Whether a waiting connection counts for that client.
+    /// Whether a waiting connection counts for this client.
     pub fn is_of(&self, place: u32, peer: Peer) -> bool {
         self.waiting[place as usize].client == self.client(peer)
     }
 
-    /// A waiting connection turns out to be of that client.
+    /// Assigns a waiting connection to its client, now known.
     pub fn resolve(&mut self, place: u32, peer: Peer) {
         let reserved = self.waiting[place as usize].reserved;
         self.release(place);
@@ -169,7 +170,7 @@ impl Tally {
         self.set_reserved(place, reserved);
     }
 
-    /// A waiting connection is open, and gives up its place. One that never waited has [`NOWHERE`].
+    /// A waiting connection opens, and gives up its place. One that never waited has [`NOWHERE`].
     pub fn open(&mut self, place: u32, peer: Peer) {
         let client = self.client(peer);
         if client != NOBODY {
@@ -178,7 +179,7 @@ impl Tally {
         self.leave(place);
     }
 
-    /// An open connection of the client is so no more, and waits for its end. Returns its place.
+    /// An open connection of the client closes, and waits for its end. Returns its place.
     pub fn close(&mut self, key: u32, peer: Peer, now: Duration) -> u32 {
         let place = self.enter(key, peer, now);
         let client = self.client(peer);
@@ -190,7 +191,7 @@ impl Tally {
         place
     }
 
-    /// A waiting connection is over.
+    /// Removes a waiting connection.
     pub fn leave(&mut self, place: u32) {
         if place == NOWHERE {
             return;
@@ -204,17 +205,17 @@ impl Tally {
         }
     }
 
-    /// Since when a connection waits.
+    /// Since when a connection has been waiting.
     pub fn since(&self, place: u32) -> Duration {
         self.waiting[place as usize].since
     }
 
-    /// The oldest that waits since before `now`; one that `is_idle`, if there is one among the first.
+    /// The oldest connection waiting since before `now`; preferably one that `is_idle`, among the first few.
     pub fn oldest(&self, now: Duration, is_idle: impl FnMut(u32) -> bool) -> Option<u32> {
         self.pick(List::All, self.all.first, is_idle, |waiting| waiting.since < now)
     }
 
-    /// The oldest of a client, likewise, but for `except`.
+    /// The oldest of a client, likewise, except `except`.
     pub fn oldest_of(&self, peer: Peer, except: u32, is_idle: impl FnMut(u32) -> bool) -> Option<u32> {
         let counts = self.counts.get(&self.client(peer))?;
         self.pick(List::Client, counts.ends.first, is_idle, |waiting| waiting.key != except)
@@ -234,8 +235,8 @@ impl Tally {
         if is_idle(oldest) { Some(oldest) } else { keys.find(|key| is_idle(*key)).or(Some(oldest)) }
     }
 
-    /// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, which is what a network hands out to one
-    /// customer at least.
+    /// The unit that counts as one client: an IPv4 address, or the /64 of an IPv6 address, the least that a network
+    /// assigns to one customer.
     fn client(&self, peer: Peer) -> u128 {
         client_of(peer).filter(|_| self.limit > 0).unwrap_or(NOBODY)
     }
@@ -262,7 +263,7 @@ impl Tally {
         }
     }
 
-    /// The ends of a list that `place` is in or comes to.
+    /// The ends of a list that `place` is in or will join.
     fn ends(&mut self, list: List, place: u32) -> Option<&mut Ends> {
         match list {
             List::All => Some(&mut self.all),
@@ -322,7 +323,7 @@ mod tests {
             assert_eq!((tally.count(peer(addr)), tally.is_full(peer(addr))), (count, count == 2), "{addr}");
         }
         assert_eq!((tally.clients(), tally.waiting()), (3, 0));
-        // One that waits for its end counts, but keeps nobody from opening another.
+        // One that waits for its end counts, but keeps no other from opening.
         let place = tally.close(0, peer("[2001:db8::abcd]:3"), NOW);
         assert_eq!((tally.count(peer("[2001:db8::1]:1")), tally.is_full(peer("[2001:db8::1]:1"))), (2, false));
         tally.leave(place);
@@ -380,7 +381,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model: the waiting in their order, and the open ones.
+        /// Against a model: the waiting connections in order, and the open ones.
         #[test]
         fn counts_and_order_are_those_of_a_list(steps in prop::collection::vec((0u8..7, 0usize..40, 0u8..4), 1..200)) {
             let peer = |number: u8| match number {

@@ -1,26 +1,26 @@
-//! How much a client may send: a token bucket for messages and one for bytes, kept as two points in time.
+//! Limits how much a client may send: a token bucket for messages and one for bytes, kept as two points in time.
 //!
-//! Each bucket is the time at which it will be full again (the generic cell rate algorithm): what is taken moves that
-//! time on, and as long as it lies no further ahead than a burst, more may be taken.
+//! Each bucket is the time at which it will be full again (the generic cell rate algorithm): taking from it moves that
+//! time on, and more may be taken while it lies at most a burst ahead.
 
 use std::time::Duration;
 
-/// What a client may send on average, and at once.
+/// How much a client may send on average; it may send two seconds' worth at once.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RateRules {
     /// Messages and HTTP requests a second; 0 for no limit.
     pub messages: u32,
     /// Payload bytes a second, after decompression; 0 for no limit.
     pub bytes: usize,
-    /// Bytes a second that a channel carries, to each subscriber, of what all clients publish; 0 for no limit. Beyond 64
-    /// subscribers it carries to all together as much as to these.
+    /// Bytes a second that a channel carries, to each subscriber, of what all clients publish; 0 for no limit. More
+    /// than 64 subscribers share the total of 64.
     pub channel: usize,
 }
 
-/// A client may send at once what it may send in this time.
+/// A burst is what a client may send in this time.
 const BURST: Duration = Duration::from_secs(2);
 
-/// What a client has sent: when each of its buckets will be full, in nanoseconds since the start.
+/// When each of a client's buckets will be full, in nanoseconds since the start.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Bucket {
     messages: u64,
@@ -32,12 +32,12 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl RateRules {
-    /// Whether anything is limited.
+    /// Returns whether any limit is set.
     pub fn is_limited(&self) -> bool {
         self.messages > 0 || self.bytes > 0 || self.channel > 0
     }
 
-    /// What a number of messages costs.
+    /// The cost of a number of messages.
     fn message_nanos(&self, count: u64) -> u64 {
         (count * 1_000_000_000).checked_div(self.messages.into()).unwrap_or(0)
     }
@@ -57,7 +57,7 @@ impl RateRules {
         (nanos(BURST).saturating_sub(ahead) / self.message_nanos(1).max(1)).max(1)
     }
 
-    /// Takes what came. More than is there may be taken; it is waited for afterwards.
+    /// Takes messages and bytes that have arrived. It may take more than is available; the client then waits.
     #[doc(hidden)]
     pub fn take(&self, bucket: &mut Bucket, messages: u64, bytes: u64, now: Duration) {
         bucket.messages = bucket.messages.max(nanos(now)).saturating_add(self.message_nanos(messages));
@@ -67,7 +67,7 @@ impl RateRules {
     /// When more may be taken; `None` for now.
     #[doc(hidden)]
     pub fn wait_until(&self, bucket: &Bucket, now: Duration) -> Option<Duration> {
-        // A message more must fit; of bytes it is enough that there is no debt.
+        // Another message must fit; for bytes it suffices that there is no debt.
         let messages = bucket.messages.saturating_add(self.message_nanos(1));
         let ready = messages.max(bucket.bytes).saturating_sub(nanos(BURST));
         (ready > nanos(now)).then(|| Duration::from_nanos(ready))
@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Over any time, whatever is asked for, no more is taken than the rate and a burst; a client that waits as it is told
+        /// Over any time, whatever is requested, at most the rate and a burst are taken; a client that waits as told
         /// gets the whole rate.
         #[test]
         fn the_rate_holds(
@@ -106,7 +106,7 @@ mod tests {
                 prop_assert!(taken as f64 <= f64::from(messages) * seconds + 1.01, "{taken} messages");
                 prop_assert!(taken_bytes as f64 <= bytes as f64 * seconds + last_bytes as f64 + 1.0, "{taken_bytes} bytes");
             }
-            // Never held up for longer than what was taken is worth.
+            // The wait never exceeds what was taken is worth.
             let worth = (taken as f64 / f64::from(messages)).max(taken_bytes as f64 / bytes as f64);
             let wait = rules.wait_until(&bucket, now).unwrap_or(now) - now;
             prop_assert!(wait.as_secs_f64() <= worth + 1e-6 || last_bytes > 0);

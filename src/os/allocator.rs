@@ -1,28 +1,29 @@
-//! How the allocator gives memory back.
+//! Makes the allocator return memory to the system.
 //!
-//! glibc's keeps what was freed once its thresholds have grown with the largest allocations, so that a process would keep
-//! the memory of a flood for ever. With fixed thresholds large buffers are pages of their own, and go back at once.
+//! glibc's thresholds grow with the largest allocations, and it then keeps freed memory, so that a process would hold
+//! on to the memory of a flood. With fixed thresholds large buffers are pages of their own, and are returned at once.
 
-/// Allocations from this size on are pages of their own, and more than this at the end of the heap is given back.
+/// Allocations of at least this size are pages of their own, and free memory beyond it at the end of the heap is
+/// returned.
 #[cfg(target_env = "gnu")]
 const THRESHOLD_BYTES: libc::c_int = 256 * 1024;
 
-/// Has the allocator give back what lies free between what is in use: many small buffers of a flood leave holes. For when much
-/// was freed.
+/// Makes the allocator return free memory between blocks in use: the many small buffers of a flood leave holes. Call it
+/// after a lot was freed.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
     #[allow(unsafe_code)]
-    // SAFETY: `malloc_trim` takes a number, and gives back only memory that is allocated to nobody.
+    // SAFETY: `malloc_trim` takes a number, and returns only memory that is not allocated.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Has the allocator give freed memory back to the system. To be called once, at the start.
+/// Makes the allocator return freed memory to the system. Call it once, at the start.
 pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     #[allow(unsafe_code)]
-    // SAFETY: `mallopt` takes two numbers and touches no memory of ours; no other thread runs yet that could allocate meanwhile.
+    // SAFETY: `mallopt` takes two numbers and touches no memory of ours; no other thread that could allocate runs yet.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, THRESHOLD_BYTES);

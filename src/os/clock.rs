@@ -13,9 +13,9 @@ impl Clock {
         Clock(Instant::now())
     }
 
-    /// A clock that began at a moment of [`monotonic`], which another process may have told.
+    /// A clock that started at a moment of [`monotonic`], possibly in another process.
     pub fn since(beginning: Duration) -> Clock {
-        // Both are read one after the other; of several tries the one that nothing came between.
+        // The two clocks are read one after the other; of several tries the fastest is the most exact.
         let tries = (0..10).map(|_| {
             let (before, moment) = (Instant::now(), monotonic());
             (before.elapsed(), before, moment)
@@ -30,12 +30,12 @@ impl Clock {
     }
 }
 
-/// Time since the machine started, its sleep included.
+/// Time since the machine booted, including its sleep.
 pub fn boot_time() -> Duration {
     time_of(ClockId::Boottime)
 }
 
-/// A moment on the monotonic clock, which all processes of a machine have in common.
+/// A moment on the monotonic clock, which all processes of a machine share.
 pub fn monotonic() -> Duration {
     time_of(ClockId::Monotonic)
 }
@@ -45,7 +45,7 @@ fn time_of(clock: ClockId) -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
-/// Time since 1970, zero on a machine that believes to live before.
+/// Time since 1970; zero if the clock is set before 1970.
 pub fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

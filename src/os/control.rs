@@ -1,5 +1,5 @@
 //! The line between a supervisor and a worker: short messages, with descriptors, over a socket that is the worker's
-//! standard input. Its end is how each of them learns that the other one is gone, whatever killed it.
+//! standard input. Its end tells each of them that the other is gone, whatever killed it.
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, event::Source};
@@ -18,12 +18,12 @@ pub const MAX_DESCRIPTORS: usize = 253;
 /// The longest message.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// What came over the line.
+/// A message received over the line.
 #[derive(Debug)]
 pub struct ControlMessage {
     /// The message.
     pub text: String,
-    /// The descriptors that came with it.
+    /// The descriptors received with it.
     pub descriptors: Vec<OwnedFd>,
 }
 
@@ -32,7 +32,7 @@ pub struct ControlMessage {
 pub struct Control(OwnedFd);
 
 impl Control {
-    /// A line: our end, and the end to be the standard input of a process.
+    /// Creates a line: our end, and the end for the standard input of a process.
     ///
     /// # Errors
     /// As `socketpair(2)`.
@@ -49,7 +49,7 @@ impl Control {
         io::stdin().as_fd().try_clone_to_owned().map(Control)
     }
 
-    /// From now on, [`Control::receive`] does not wait.
+    /// Makes [`Control::receive`] non-blocking from now on.
     ///
     /// # Errors
     /// As `ioctl(2)`.
@@ -65,9 +65,9 @@ impl Control {
         self.0.try_clone().map(Control)
     }
 
-    /// Waits until the other end is gone. Messages stay where they are.
+    /// Waits until the other end is gone, without reading messages.
     pub fn wait_for_end(&self) {
-        // Of no events that are asked for only the end is told (POLLHUP).
+        // With no events requested, poll reports only the end (POLLHUP).
         while poll(&mut [PollFd::new(&self.0, PollFlags::empty())], None).is_err_and(|error| error == Errno::INTR) {}
     }
 

@@ -12,16 +12,15 @@ pub fn allowed() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
-/// How many may be used at a time: where a control group grants less time than there are processors, less than
-/// [`allowed`] has.
+/// How many CPUs may be used at a time: fewer than [`allowed`] has if a control group limits the CPU time.
 pub fn usable() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Has this thread run on one processor only.
+/// Pins this thread to one processor.
 ///
 /// # Errors
-/// As `sched_setaffinity(2)`; `InvalidInput` for one that is not allowed.
+/// As `sched_setaffinity(2)`; `InvalidInput` for a processor that is not allowed.
 pub fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     if cpu < CpuSet::MAX_CPU {

@@ -1,14 +1,14 @@
-//! TCP_DEFER_ACCEPT (`tcp(7)`): a connection is shown once its first bytes are there, so that who asks for an upgrade
-//! wakes us once instead of twice, and who only connects holds no descriptor.
+//! TCP_DEFER_ACCEPT (`tcp(7)`): a connection is accepted once its first bytes have arrived, so that an upgrade wakes us
+//! once instead of twice, and a silent connection holds no descriptor.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Who says nothing for so long is shown all the same, and gets the handshake's deadline from then on.
+/// A connection that stays silent this long is accepted anyway; the handshake deadline starts then.
 const SECONDS: libc::c_int = 1;
 
-/// Sets it for a listening socket, or one that is to be.
+/// Sets the option for a listening socket, or one that will listen.
 ///
 /// # Errors
 /// As `setsockopt(2)`.

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, since every connection is a descriptor; says what it is then, `None` for no
-/// limit. Where that is not permitted the limit stays as it is.
+/// Raises the soft limit to the hard one, since every connection is a descriptor. Returns the resulting limit, `None`
+/// if unlimited. If that is not permitted, the limit stays.
 pub fn raise_descriptor_limit() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,4 +1,4 @@
-//! Which process listens on an address, as far as this one may see: its own user's, or all for root.
+//! Which process listens on an address, as far as this one may see: its own user's processes, or all for root.
 
 use super::other_end::{mapped, text_of};
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 
-/// The state of a socket that listens, as the kernel's tables show it.
+/// The state of a listening socket in the kernel's tables.
 const LISTENS: &str = "0A";
 
 /// A process.
@@ -19,14 +19,13 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// A process, if it can be seen.
+    /// The process with this number, if it is visible.
     pub fn process(pid: u32) -> Option<Holder> {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned();
         Some(Holder { pid, name })
     }
 
-    /// The process that listens on `addr`, or on an address that overlaps it: of several that share a socket the one that
-    /// the others come from.
+    /// The process that listens on `addr`, or on an address that overlaps it. If several share a socket, their parent.
     pub fn of(addr: SocketAddr) -> Option<Holder> {
         let sockets = listening(addr);
         let mut holders = BTreeMap::new();
@@ -47,7 +46,7 @@ impl Holder {
         self.pid == std::process::id()
     }
 
-    /// The words that it was started with.
+    /// Its command line.
     pub fn arguments(&self) -> Vec<String> {
         let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
@@ -63,21 +62,21 @@ impl fmt::Display for Holder {
 
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is a name in parentheses, which may hold anything.
+    // The second field is a name in parentheses, which may contain anything.
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// The sockets that listen where `addr` is, as links in `/proc/PID/fd` name them.
+/// The sockets that listen on `addr`, as named by the links in `/proc/PID/fd`.
 fn listening(addr: SocketAddr) -> Vec<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok());
-    // Sockets that listen come first in a table, which may be long.
+    // Listening sockets come first in a table, which may be long.
     let listening = |line: &String| line.split_whitespace().nth(3).is_some_and(|state| state == LISTENS);
     let of = |table| BufReader::new(table).lines().map_while(Result::ok).skip(1).take_while(listening);
     let numbers = tables.flat_map(of).filter_map(|line| socket_at(&line, addr));
     numbers.map(|number| format!("socket:[{number}]")).collect()
 }
 
-/// The socket of a line of the kernel's table, if it listens where `addr` is.
+/// The socket in a line of the kernel's table, if it listens on `addr`.
 fn socket_at(line: &str, addr: SocketAddr) -> Option<u64> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (local, state) = (*words.get(1)?, *words.get(3)?);

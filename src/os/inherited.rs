@@ -1,4 +1,4 @@
-//! Descriptors that whoever started this process left open for it, by number.
+//! Descriptors that the parent process left open for this one, by number.
 #![allow(unsafe_code)]
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-/// Takes over the descriptor of that number, which nothing else in this process may own.
+/// Takes ownership of the descriptor with that number, which nothing else in this process may own.
 ///
 /// # Errors
 /// `InvalidInput` for standard input, output and error, which have owners, and for a number that is not open.
@@ -15,10 +15,10 @@ pub(crate) fn take(number: RawFd) -> io::Result<OwnedFd> {
         let text = format!("descriptor {number} was not passed to this process");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    // SAFETY: it is open. Descriptors of this process's own are opened later than this is called, at its start, by the
-    // contract of whoever names a number: `--ready-fd` or LISTEN_FDS.
+    // SAFETY: it is open. This process opens descriptors of its own only after this call, at its start; passing a
+    // number in `--ready-fd` or LISTEN_FDS promises that.
     let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-    // The processes that we start are not to inherit it in turn.
+    // Processes that we start must not inherit it.
     fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
     Ok(descriptor)
 }

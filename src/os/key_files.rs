@@ -1,5 +1,5 @@
-//! Files with the keys of tokens, read again when they change. They are looked at, not watched: a file that is replaced by
-//! another, written anew, or moved by a link above it (as secrets of Kubernetes are) has another stamp.
+//! Files with token keys, read again when they change. They are polled, not watched: a file that is replaced,
+//! rewritten, or moved by a link above it (as Kubernetes does with secrets) has another stamp.
 
 use crate::jwt::{KeySource, Keys, KeysError};
 use std::fs;
@@ -7,18 +7,18 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// No such file is longer.
+/// Maximum size of such a file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What tells one state of a file from another: device, inode, length, and when it was last changed.
+/// Identifies a state of a file: device, inode, length, and time of the last change.
 type Stamp = [i64; 5];
 
 struct KeyFile {
-    /// The flag that names it, for errors.
+    /// The flag that names the file, for errors.
     flag: &'static str,
     path: PathBuf,
     read: fn(&str) -> Result<Keys, KeysError>,
-    /// As of when it was read last; `None` while it cannot be.
+    /// As of the last read; `None` if that failed.
     stamp: Option<Stamp>,
 }
 
@@ -29,7 +29,7 @@ impl KeyFile {
     }
 
     fn keys(&mut self) -> Result<Keys, String> {
-        // Before the file is read: what is written meanwhile is seen the next time.
+        // Taken before the file is read: a later change is then detected next time.
         self.stamp = self.stamp_now();
         let error = |what: String| format!("--{} {}: {what}", self.flag, self.path.display());
         let file = fs::File::open(&self.path).map_err(|bad| error(bad.to_string()))?;
@@ -46,8 +46,8 @@ impl KeyFile {
 pub struct KeyFiles(Vec<KeyFile>);
 
 impl KeyFiles {
-    /// A file of secrets, named by `--jwt-secret-file`, and a JSON Web Key Set, by `--jwks-file`; and the keys that are in them
-    /// now.
+    /// Opens a file of secrets, named by `--jwt-secret-file`, and a JSON Web Key Set, named by `--jwks-file`. Returns
+    /// them with their current keys.
     ///
     /// # Errors
     /// A sentence with the file and what is wrong with it.
@@ -61,7 +61,7 @@ impl KeyFiles {
     }
 
     fn read(&mut self) -> Result<Keys, String> {
-        // Of each the stamp is taken, also behind one that cannot be read.
+        // Takes the stamp of each file, also after an unreadable one.
         let all: Vec<_> = self.0.iter_mut().map(KeyFile::keys).collect();
         all.into_iter().try_fold(Keys::default(), |all, keys| Ok(all.and(keys?)))
     }
@@ -97,7 +97,7 @@ mod tests {
         fs::rename(&other, &secret)?;
         assert_eq!(number(&files.news().expect("news").expect("keys")), "3 keys");
         assert!(files.news().is_none());
-        // Gone, which is told once; and there again.
+        // A missing file is reported once; then it is back.
         fs::remove_file(&jwks)?;
         let said = files.news().expect("news").expect_err("no file");
         assert!(said.starts_with("--jwks-file ") && said.contains("No such file"), "{said}");

@@ -1,12 +1,11 @@
-//! IP_BIND_ADDRESS_NO_PORT (`ip(7)`): a socket that is bound to an address before it connects gets its port only then, when
-//! it is known to whom. So a port serves for each address that is connected to, and `bind` need not search for one that
-//! nobody has.
+//! IP_BIND_ADDRESS_NO_PORT (`ip(7)`): a socket bound to an address before it connects gets its port only then, when the
+//! destination is known. So a port can serve each destination once, and `bind` need not search for an unused one.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Sets it for a socket that is not bound yet.
+/// Sets the option for a socket that is not bound yet.
 ///
 /// # Errors
 /// As `setsockopt(2)`.

@@ -1,5 +1,5 @@
-//! The gateway's ledger as a file in the folder of the bus: written at once, with a lock that ends with its worker, and taken
-//! over by the first who finds the lock open.
+//! The gateway's ledger as a file in the bus's folder: written at once, with a lock that its worker's end releases. The
+//! first process to find it unlocked takes it over.
 
 use crate::gateway::ledger::{ENTRY_BYTES, Entry, Ledger};
 use rand::TryRng;
@@ -12,10 +12,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What the names of ledgers begin with, and of those that are being made.
+/// Prefixes of the names of ledgers, and of unfinished ones.
 const PREFIX: &str = "gateway-ledger-";
 const NEW_PREFIX: &str = "gateway-new-ledger-";
-/// Bytes before the entries: the address of the service in the names of connections, and zeros.
+/// Bytes before the entries: the service's address in connection names, padded with zeros.
 const HEAD_BYTES: usize = 512;
 
 /// A ledger.
@@ -24,16 +24,16 @@ pub struct FileLedger {
     path: PathBuf,
     file: File,
     address: String,
-    /// The place of each entry, and places that are free below the end.
+    /// The place of each entry, and unused places before the end.
     places: HashMap<u64, u32>,
     free: Vec<u32>,
 }
 
 impl FileLedger {
-    /// Makes one in the folder of a bus, for connections that are named by `address`.
+    /// Creates a ledger in the folder of a bus, for connections whose names contain `address`.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn create(folder: &Path, address: &str) -> io::Result<FileLedger> {
         if address.len() >= HEAD_BYTES {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the address of the service is too long"));
@@ -46,7 +46,7 @@ impl FileLedger {
         let mut head = [0; HEAD_BYTES];
         head[..address.len()].copy_from_slice(address.as_bytes());
         file.write_all_at(&head, 0)?;
-        // Whoever finds it by its name finds it locked.
+        // A process that finds it by its name finds it locked.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         fs::rename(&new, &path)?;
         let (folder, address) = (folder.to_owned(), address.to_owned());
@@ -54,7 +54,7 @@ impl FileLedger {
     }
 
     fn write(&self, place: u32, bytes: &[u8; ENTRY_BYTES]) {
-        // Without memory for the file the process is near its end in any case; then nobody is told for it.
+        // Without memory for the file the process is about to end anyway; its clients are then not reported.
         let _ = self.file.write_all_at(bytes, offset(place));
     }
 }
@@ -86,7 +86,7 @@ impl Ledger for FileLedger {
             }
             let Ok(Some((_lock, entries))) = take_over(&path, &self.address) else { continue };
             entries.iter().for_each(|entry| self.enter(*entry));
-            // Ours from now on; what cannot be removed is told again, by the same numbers.
+            // Ours from now on; if it cannot be removed, its entries are reported again, with the same numbers.
             let _ = fs::remove_file(&path);
             adopted.extend(entries);
         }
@@ -95,7 +95,7 @@ impl Ledger for FileLedger {
 }
 
 impl Drop for FileLedger {
-    /// One that is not empty is for others to take over.
+    /// Leaves a ledger that is not empty for another process.
     fn drop(&mut self) {
         if self.places.is_empty() {
             let _ = fs::remove_file(&self.path);
@@ -103,15 +103,15 @@ impl Drop for FileLedger {
     }
 }
 
-/// The entries of a ledger that nobody has any more, and the file, which is locked; `None` of one that somebody has, or of
-/// another address.
+/// The entries of a ledger without an owner, and its file, locked; `None` if it has an owner, or is for another
+/// address.
 fn take_over(path: &Path, address: &str) -> io::Result<Option<(File, Vec<Entry>)>> {
     let mut file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Ok(None),
         locked => locked?,
     }
-    // Somebody may have taken it over just before.
+    // Another process may have taken it over just before.
     if file.metadata()?.nlink() == 0 {
         return Ok(None);
     }

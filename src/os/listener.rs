@@ -1,7 +1,7 @@
 //! Listening sockets: TCP and unix.
 //!
-//! A port belongs to one service: it is bound without SO_REUSEPORT, so that a second service is refused rather than given
-//! half of the clients. Only once a listener has the port, [`Listener::open_group`] lets more join it.
+//! A port belongs to one service: it is bound without SO_REUSEPORT, so that a second service is refused rather than
+//! given half of the clients. Only once a listener has the port, [`Listener::open_group`] lets others join it.
 
 use super::defer_accept::defer_accept;
 use super::holder::Holder;
@@ -22,13 +22,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The kernel asks a silent peer after this time; the heartbeat finds out sooner, but not for HTTP connections.
+/// Idle time before keep-alive probes; the heartbeat is faster, but does not cover HTTP connections.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Ports below need a privilege.
+/// Lower ports need a privilege.
 const FIRST_FREE_PORT: u16 = 1024;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListenAddr {
     /// `IP:PORT` or `[v6]:PORT`. `PORT` and `localhost:PORT` are `127.0.0.1:PORT`, and `:PORT` is `0.0.0.0:PORT`.
@@ -73,28 +73,28 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// How to listen.
+/// Options for listening.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BindOptions {
     /// Connections that may wait to be accepted.
     pub backlog: i32,
     /// Permissions of a unix socket's file; `None` leaves them to the umask.
     pub unix_mode: Option<u32>,
-    /// Whether others of the same user may listen on the port, too, if they say the same (SO_REUSEPORT).
+    /// Whether other listeners of the same user may share the port, if they set this too (SO_REUSEPORT).
     pub reuse_port: bool,
 }
 
-/// A socket that listens. Dropping a unix one that was bound here removes its file.
+/// A listening socket. Dropping a unix socket that was bound here removes its file.
 #[derive(Debug)]
 pub enum Listener {
     /// Over IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A unix socket, and its path where it is ours to remove.
+    /// A unix socket, and its path if we must remove it.
     Unix(UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
-    /// Binds and listens. A unix socket's file gets the permissions `options` name before anyone can connect.
+    /// Binds and listens. A unix socket's file gets the permissions of `options` before any client can connect.
     ///
     /// # Errors
     /// As `bind(2)` and `listen(2)`, with a sentence that names the address.
@@ -116,8 +116,7 @@ impl Listener {
         })
     }
 
-    /// Lets more listeners of this service have the port that this one has: those that are bound with
-    /// [`BindOptions::reuse_port`] from now on.
+    /// Lets more listeners of this service share this port: those bound with [`BindOptions::reuse_port`] from now on.
     ///
     /// # Errors
     /// As `setsockopt(2)`.
@@ -142,10 +141,10 @@ impl Listener {
         }
     }
 
-    /// Takes over a socket that listens already, from whoever started this process.
+    /// Takes over a listening socket from the process that started this one.
     ///
     /// # Errors
-    /// `InvalidInput` for a descriptor that is no listening stream socket.
+    /// `InvalidInput` for a descriptor that is not a listening stream socket.
     pub fn adopt(descriptor: OwnedFd) -> io::Result<Listener> {
         let socket = Socket::from(descriptor);
         if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
@@ -159,7 +158,7 @@ impl Listener {
         Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
     }
 
-    /// Registers for connections that wait.
+    /// Registers for waiting connections.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
@@ -181,7 +180,7 @@ impl Listener {
         }
     }
 
-    /// As `accept4(2)`. What is set on the listener (no delay, keep-alive) holds for the stream as well.
+    /// As `accept4(2)`. Options of the listener (no delay, keep-alive) apply to the stream too.
     ///
     /// # Errors
     /// As `accept4(2)`.
@@ -210,7 +209,7 @@ impl Drop for Listener {
     }
 }
 
-/// Who listens there, if that can be seen.
+/// The process that listens there, if it is visible.
 pub fn holder(addr: &ListenAddr) -> Option<Holder> {
     match addr {
         ListenAddr::Tcp(addr) => Holder::of(*addr),
@@ -241,7 +240,7 @@ fn bind_tcp(addr: SocketAddr, options: BindOptions) -> io::Result<Listener> {
     Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
 }
 
-/// What each accepted stream takes over from its listener, and what is worth waking us for.
+/// Sets the options that accepted streams inherit, and when to wake us.
 fn set_options(socket: &Socket) -> io::Result<()> {
     defer_accept(socket.as_fd())?;
     socket.set_tcp_nodelay(true)?;
@@ -265,7 +264,7 @@ fn bind_unix(path: &Path, options: BindOptions) -> io::Result<Listener> {
     Ok(Listener::Unix(UnixListener::from_std(socket.into()), Some(path.to_owned())))
 }
 
-/// Removes a unix socket that nobody listens on any more; one that is alive, or no socket, stays.
+/// Removes a unix socket without a listener; a live one, or another kind of file, stays.
 fn remove_stale(path: &Path, addr: &socket2::SockAddr) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is no socket"));
@@ -293,7 +292,7 @@ mod tests {
         let mut client = loop {
             let (began, client) = (Instant::now(), TcpStream::connect(addr)?);
             let accepted = listener.accept();
-            // Later it is shown without any.
+            // After that the connection is accepted without any bytes.
             if began.elapsed() < Duration::from_millis(900) {
                 assert!(accepted.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
                 break client;

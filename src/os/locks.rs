@@ -1,12 +1,12 @@
-//! Locks on bytes of a file that belong to the open file (OFD locks): the kernel gives them up when its last descriptor is
-//! closed, whatever ended the process, and they hold across containers.
+//! Locks on bytes of a file, owned by the open file (OFD locks): the kernel releases them when its last descriptor is
+//! closed, however the process ended, and they work across containers.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Locks a byte, if nobody else has. Returns whether it is ours.
+/// Locks a byte, if no other open file has. Returns whether we have it.
 ///
 /// # Errors
 /// As `fcntl(2)`.
@@ -18,7 +18,7 @@ pub fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
     }
 }
 
-/// Gives a byte's lock up.
+/// Releases a byte's lock.
 ///
 /// # Errors
 /// As `fcntl(2)`.
@@ -26,7 +26,7 @@ pub fn unlock(file: &File, byte: u64) -> io::Result<()> {
     control(file, libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(|_| ())
 }
 
-/// Whether another open file has a byte's lock.
+/// Whether another open file holds a byte's lock.
 ///
 /// # Errors
 /// As `fcntl(2)`.
@@ -34,7 +34,7 @@ pub fn is_locked(file: &File, byte: u64) -> io::Result<bool> {
     control(file, libc::F_OFD_GETLK, libc::F_WRLCK, byte).map(|kind| kind != libc::F_UNLCK)
 }
 
-/// Calls `fcntl(2)`; gives the kind of lock that it answers with.
+/// Calls `fcntl(2)`, and returns the kind of lock in its answer.
 fn control(file: &File, command: i32, kind: i32, byte: u64) -> io::Result<i32> {
     let start = libc::off_t::try_from(byte).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut lock = libc::flock {
@@ -42,10 +42,11 @@ fn control(file: &File, command: i32, kind: i32, byte: u64) -> io::Result<i32> {
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: start,
         l_len: 1,
-        // For these commands it must be 0.
+        // These commands require 0.
         l_pid: 0,
     };
-    // SAFETY: the descriptor is open as long as `file`, and the command takes a pointer to a lock that lives and is ours.
+    // SAFETY: the descriptor is open as long as `file`, and the command takes a pointer to a lock that lives and is
+    // ours.
     match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(lock.l_type.into()),

@@ -2,7 +2,7 @@
 
 use crate::telemetry::log::{Level, Record};
 
-/// Hands a record to the logger, if there is one.
+/// Passes a record to the logger, if there is one.
 pub(super) fn to_facade(record: &Record) {
     let level = match record.level {
         Level::Error => log::Level::Error,

@@ -1,11 +1,11 @@
-//! Log records as lines on standard error, written by a thread of its own, so that nobody who logs ever waits.
+//! Log records as lines on standard error, written by a thread of its own, so that logging never blocks.
 //!
-//! A standard error that nobody reads (a pipe that is full, a terminal that was stopped) holds up that thread and
-//! nothing else. It cannot be made non-blocking, because other processes share it; and since several workers write to one
-//! pipe, to ask beforehand whether it takes a line is no promise.
+//! A standard error that is not read (a full pipe, a stopped terminal) blocks that thread and nothing else. It cannot
+//! be made non-blocking, because other processes share it; and since several workers write to one pipe, polling it
+//! first guarantees nothing.
 //!
-//! The thread begins with the first line. What waits for it is bounded; lines beyond that are left out and counted, and
-//! a line with the count stands in their place as soon as lines flow again.
+//! The thread starts with the first line. The queue is bounded; lines beyond that are dropped and counted, and a line
+//! with the count replaces them as soon as lines flow again.
 
 use super::clock::unix_time;
 use super::patient::Patient;
@@ -17,25 +17,26 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How a line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum LogFormat {
     /// `2026-01-31T12:00:00.000Z INFO text`
     #[default]
     Text,
-    /// One JSON object a line: `time`, `level`, `event`, `message` and the record's fields.
+    /// One JSON object per line: `time`, `level`, `event`, `message` and the record's fields.
     Json,
-    /// Not a line on standard error, but a record for the logger of the crate [`log`](https://docs.rs/log), with the target
-    /// `percore::EVENT`, such as `percore::open`. The logger is called on the server's one thread: it must not block.
+    /// Not a line on standard error, but a record for the logger of the crate [`log`](https://docs.rs/log), with the
+    /// target `percore::EVENT`, such as `percore::open`. The server's one thread calls the logger, which must not
+    /// block.
     #[cfg(feature = "log")]
     Facade,
 }
 
-/// Bytes that may wait to be written.
+/// Limit on the bytes waiting to be written.
 const MOST_BYTES: usize = 1024 * 1024;
-/// A pipe takes this many bytes whole (PIPE_BUF), so that lines of several processes do not mix.
+/// A pipe takes up to this many bytes atomically (PIPE_BUF), so that lines of several processes do not mix.
 const WRITE_BYTES: usize = 4096;
-/// A buffer that grew beyond this is given back.
+/// A buffer that grew beyond this is freed.
 const KEEP_BYTES: usize = 16 * 1024;
 /// The thread's stack.
 const STACK_BYTES: usize = 64 * 1024;
@@ -44,7 +45,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 static STANDARD_ERROR: Lines = Lines::new();
 
-/// Hands over what a log has queued.
+/// Passes on the queued records of a log.
 pub fn write_log(format: LogFormat, log: &mut Log) {
     if log.is_empty() {
         return;
@@ -57,32 +58,32 @@ pub fn write_log(format: LogFormat, log: &mut Log) {
     STANDARD_ERROR.push(format, &log.take());
 }
 
-/// Has every line from now on say which worker wrote it.
+/// Adds the worker's number to every line from now on.
 pub fn name_worker(slot: usize) {
     STANDARD_ERROR.lock().style.worker = Some(slot);
 }
 
-/// Log lines of this process that were left out, for whatever reason.
+/// The number of lines of this process that were dropped, for whatever reason.
 pub fn lines_dropped() -> u64 {
     STANDARD_ERROR.left_out.load(Relaxed)
 }
 
-/// Writes the last line of a process, behind its log. Waits for both as [`finish`] does.
+/// Writes the last line of a process, after its log. Waits for both as [`finish`] does.
 pub fn last_line(line: &str) {
     STANDARD_ERROR.push_lines(&format!("{line}\n"));
     if !STANDARD_ERROR.lock().begun {
-        // There can be no thread; and nobody can be told that standard error takes no more.
+        // There can be no thread; and if standard error takes no more, that cannot be reported.
         let _ = writeln!(io::stderr(), "{line}");
     }
     finish();
 }
 
-/// Waits until all lines are written, for a second at most; not at all where that was in vain before.
+/// Waits until all lines are written, at most a second; not at all if an earlier wait was in vain.
 pub fn finish() {
     STANDARD_ERROR.finish(LAST_LINES);
 }
 
-/// What all lines of a process have in common.
+/// What all lines of a process share.
 #[derive(Clone, Copy)]
 struct Style {
     format: LogFormat,
@@ -92,13 +93,13 @@ struct Style {
 struct Queue {
     style: Style,
     waiting: Vec<u8>,
-    /// Bytes that the thread has taken and not written yet.
+    /// Bytes that the thread has taken but not written yet.
     taken: usize,
-    /// Lines left out behind those that wait.
+    /// Lines dropped after those that wait.
     left_out: u64,
     /// Whether there is a thread.
     begun: bool,
-    /// Whether somebody waited in vain, and nothing was written since.
+    /// Whether a wait was in vain, and nothing was written since.
     stuck: bool,
 }
 
@@ -113,7 +114,7 @@ struct Lines {
     queue: Mutex<Queue>,
     came: Condvar,
     went: Condvar,
-    /// All lines left out so far.
+    /// All lines dropped so far.
     left_out: AtomicU64,
 }
 
@@ -124,7 +125,7 @@ impl Lines {
         Lines { queue: Mutex::new(queue), came: Condvar::new(), went: Condvar::new(), left_out: AtomicU64::new(0) }
     }
 
-    /// Held for a moment only, never while something is written.
+    /// Held only briefly, never during a write.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +150,7 @@ impl Lines {
         let before = queue.left_out;
         for line in lines.split_inclusive('\n') {
             let is_full = queue.waiting.len() + queue.taken + line.len() > MOST_BYTES;
-            // Once one is left out, so are all until the thread puts their number there.
+            // Once a line is dropped, so are all until the thread reports their number.
             if is_full || queue.left_out > 0 || !queue.begun {
                 queue.left_out += 1;
             } else {
@@ -170,7 +171,7 @@ impl Lines {
         }
     }
 
-    /// The thread.
+    /// Runs the thread.
     fn write_on(&self, stream: impl AsFd) {
         let mut stream = Patient(stream);
         let mut batch = Vec::new();
@@ -179,7 +180,7 @@ impl Lines {
             let mut rest = &batch[..];
             while !rest.is_empty() {
                 let (piece, behind) = rest.split_at(piece_bytes(rest));
-                // A standard error that is gone for good is no reason to stop serving.
+                // A standard error that is gone for good must not end the service.
                 if stream.write_all(piece).is_err() {
                     let lines = piece.iter().filter(|&&byte| byte == b'\n').count();
                     self.left_out.fetch_add(lines as u64, Relaxed);
@@ -198,7 +199,7 @@ impl Lines {
         }
     }
 
-    /// Waits for lines, and takes all; `batch` is empty before.
+    /// Waits for lines, and takes all; `batch` must be empty.
     fn take(&self, batch: &mut Vec<u8>) {
         let waited = self.came.wait_while(self.lock(), |queue| queue.is_done());
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
@@ -212,7 +213,7 @@ impl Lines {
     }
 }
 
-/// The length of the next piece: lines that a pipe takes whole, or one that is longer.
+/// The length of the next piece: lines that a pipe takes atomically, or one longer line.
 fn piece_bytes(bytes: &[u8]) -> usize {
     let is_end = |byte: &u8| *byte == b'\n';
     let whole = bytes[..bytes.len().min(WRITE_BYTES)].iter().rposition(is_end);
@@ -249,7 +250,7 @@ mod tests {
         Record { level: Level::Info, event: "open", text, fields: Vec::new() }
     }
 
-    /// Lines with a thread that writes them to a pipe, of which nothing is read yet.
+    /// Lines with a thread that writes them to a pipe that is not read yet.
     fn lines() -> (&'static Lines, PipeReader) {
         let lines: &Lines = Box::leak(Box::new(Lines::new()));
         let (reader, writer) = io::pipe().expect("a pipe");
@@ -286,7 +287,7 @@ mod tests {
         }
         assert!(pushed < 1500, "{pushed} lines of a thousand bytes wait");
         let lost = lines.left_out.load(Relaxed);
-        // Nobody reads, and so the end is not waited for twice.
+        // The pipe is not read, so the second wait ends at once.
         lines.finish(Duration::from_millis(20));
         assert!(lines.lock().stuck);
         lines.finish(Duration::from_secs(3600));

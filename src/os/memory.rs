@@ -7,8 +7,8 @@ use std::path::Path;
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Bytes of memory that this process may use: those of the machine, or fewer where its control group, one above that, or its
-/// own limit of address space (`RLIMIT_AS`) grants less.
+/// Bytes of memory that this process may use: those of the machine, or fewer if its control group, one above it, or its
+/// own limit of address space (`RLIMIT_AS`) allows less.
 pub fn usable() -> usize {
     let info = sysinfo();
     // The types of the fields differ between machines.
@@ -21,7 +21,7 @@ pub fn usable() -> usize {
     usize::try_from(least).unwrap_or(usize::MAX)
 }
 
-/// The least limit of the control groups that `/proc/self/cgroup` names, and of those above them.
+/// The lowest limit of the control groups in `/proc/self/cgroup`, and of those above them.
 fn group_limit(groups: &str, mounted: &Path) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
@@ -34,7 +34,7 @@ fn group_limit(groups: &str, mounted: &Path) -> Option<u64> {
         };
         let group = root.join(path.trim_start_matches('/'));
         let up_to_root = group.ancestors().take_while(|folder| folder.starts_with(&root));
-        // A namespace may show a path that is not mounted here; then the root is the group.
+        // In a namespace the path may not be mounted here; then the root is the group.
         up_to_root
             .filter_map(|folder| std::fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok())
             .min()

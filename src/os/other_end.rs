@@ -1,4 +1,4 @@
-//! Which process has the other end of a connection within this host.
+//! Finds the process at the other end of a connection within this host.
 
 use super::sock_diag;
 use rustix::net::sockopt::socket_peercred;
@@ -11,17 +11,17 @@ use std::os::fd::AsFd;
 /// The other end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OtherEnd {
-    /// Of a unix socket: the process that listens there.
+    /// For a unix socket: the process that listens on it.
     Process(i32),
-    /// Of a TCP connection: the number of its socket.
+    /// For a TCP connection: the inode number of its socket.
     Socket(u64),
 }
 
 impl OtherEnd {
-    /// That of this connection.
+    /// Returns the other end of this connection.
     ///
     /// # Errors
-    /// `NotFound` for one that is not on this host, or has been closed; as `getsockopt(2)`.
+    /// `NotFound` for a connection that is not on this host, or is closed; as `getsockopt(2)`.
     pub fn of(stream: &Socket) -> io::Result<OtherEnd> {
         let (Some(ours), Some(theirs)) = (stream.local_addr()?.as_socket(), stream.peer_addr()?.as_socket()) else {
             return Ok(OtherEnd::Process(socket_peercred(stream.as_fd())?.pid.as_raw_nonzero().get()));
@@ -29,7 +29,7 @@ impl OtherEnd {
         if let Ok(Some(number)) = sock_diag::socket_number(theirs, ours) {
             return Ok(OtherEnd::Socket(number));
         }
-        // A sandbox may have no sock_diag; and what is not found may be a socket that takes both versions of IP.
+        // A sandbox may have no sock_diag; and a connection it does not find may belong to a dual-stack socket.
         let [plain, mapped] = [line_of(theirs, ours), line_of(mapped(theirs), mapped(ours))];
         for (table, wanted) in [("/proc/net/tcp", &plain), ("/proc/net/tcp6", &plain), ("/proc/net/tcp6", &mapped)] {
             let Ok(connections) = File::open(table).map(BufReader::new) else { continue };
@@ -41,10 +41,10 @@ impl OtherEnd {
         Err(io::Error::new(io::ErrorKind::NotFound, "the other end of the connection is not on this host"))
     }
 
-    /// Whether this process has it.
+    /// Whether this process has the socket.
     ///
     /// # Errors
-    /// When there is no such process, or we may not look at it.
+    /// When there is no such process, or we may not inspect it.
     pub fn belongs_to(self, pid: i32) -> io::Result<bool> {
         match self {
             OtherEnd::Process(listens) => Ok(listens == pid),
@@ -57,12 +57,12 @@ impl OtherEnd {
     }
 }
 
-/// How a line of the kernel's table names a connection: local and remote address.
+/// A connection in the format of the kernel's tables: local and remote address.
 fn line_of(local: SocketAddr, remote: SocketAddr) -> String {
     format!("{} {}", text_of(local), text_of(remote))
 }
 
-/// How the kernel's tables write an address: in the order of the machine's bytes.
+/// An address in the format of the kernel's tables: in native byte order.
 pub(super) fn text_of(addr: SocketAddr) -> String {
     let words: String = match addr.ip() {
         IpAddr::V4(ip) => format!("{:08X}", u32::from_ne_bytes(ip.octets())),
@@ -75,7 +75,7 @@ pub(super) fn text_of(addr: SocketAddr) -> String {
     format!("{words}:{:04X}", addr.port())
 }
 
-/// As a socket that takes both versions of IP sees an address of version 4.
+/// An IPv4 address as a dual-stack socket sees it.
 pub(super) fn mapped(addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) => (ip.to_ipv6_mapped(), addr.port()).into(),
@@ -83,7 +83,7 @@ pub(super) fn mapped(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The socket of a line of the kernel's table, if it is of the connection that is wanted.
+/// The socket in a line of the kernel's table, if the line matches the wanted connection.
 fn socket_number(line: &str, wanted: &str) -> Option<u64> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let is_wanted = format!("{} {}", words.get(1)?, words.get(2)?) == wanted;

@@ -1,11 +1,11 @@
-//! Standard streams that may not block: whoever shares them, a shell or another program, may have made them so.
+//! Standard streams that may be non-blocking, because a shell or another program that shares them made them so.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
-/// Waits where the stream would not.
+/// Waits where the stream would not block.
 pub struct Patient<F>(pub F);
 
 impl<F: AsFd> Patient<F> {

@@ -1,16 +1,16 @@
-//! Names of hosts as addresses, by the system's resolver, which may take its time.
+//! Resolves host names to addresses, with the system's resolver, which may be slow.
 
 use super::listener::ListenAddr;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Endpoint {
-    /// At this address.
+    /// A fixed address.
     Addr(ListenAddr),
-    /// At the addresses of this host, as they are when one connects.
+    /// The addresses of this host at the time of connecting.
     Name {
         /// The host's name.
         host: String,
@@ -20,10 +20,10 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT`, with `default_port` where it names none.
+    /// Parses `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT`; `default_port` applies if it has no port.
     ///
     /// # Errors
-    /// A sentence that names what is wrong.
+    /// A sentence that describes what is wrong.
     pub fn named(host: &str, default_port: u16) -> Result<Endpoint, String> {
         let (name, port) = match host.rsplit_once(':').filter(|_| has_port(host)) {
             Some((name, port)) => {
@@ -41,7 +41,7 @@ impl Endpoint {
         }
     }
 
-    /// The addresses there, at least one, in the order in which to try them.
+    /// The addresses, at least one, in the order in which to try them.
     ///
     /// # Errors
     /// A sentence that names the host.
@@ -55,7 +55,7 @@ impl Endpoint {
         }
     }
 
-    /// The first of the addresses there.
+    /// The first of the addresses.
     ///
     /// # Errors
     /// As [`Endpoint::addrs`].
@@ -73,7 +73,7 @@ impl From<ListenAddr> for Endpoint {
 impl FromStr for Endpoint {
     type Err = String;
 
-    /// Reads `HOST:PORT`, `IP:PORT`, `[v6]:PORT` or `unix:PATH`.
+    /// Parses `HOST:PORT`, `IP:PORT`, `[v6]:PORT` or `unix:PATH`.
     fn from_str(text: &str) -> Result<Endpoint, String> {
         if text.starts_with("unix:") {
             return text.parse().map(Endpoint::Addr);
@@ -94,12 +94,12 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Whether `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT` names a port.
+/// Whether `HOST`, `HOST:PORT`, `[v6]` or `[v6]:PORT` has a port.
 pub fn has_port(host: &str) -> bool {
     host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'))
 }
 
-/// All addresses of a host, with `default_port` where it names none.
+/// All addresses of a host; `default_port` applies if it has no port.
 ///
 /// # Errors
 /// A sentence that names the host.

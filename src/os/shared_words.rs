@@ -1,7 +1,7 @@
 //! Words of memory that processes share: one of them writes, any may read.
 //!
-//! The memory is an anonymous file (`memfd_create(2)`), sealed in its size, so that no process can make another one's
-//! access fault. It goes to another process as a descriptor.
+//! The memory is an anonymous file (`memfd_create(2)`), its size sealed, so that no process can make another's access
+//! fault. It is passed to another process as a descriptor.
 //!
 //! Invariant: the mapping has `words` words, is aligned to a page, and lives as long as the value.
 #![allow(unsafe_code)]
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// A run of words in shared memory, all zero at first.
+/// A sequence of words in shared memory, initially zero.
 #[derive(Debug)]
 pub struct SharedWords {
     memory: NonNull<AtomicU64>,
@@ -23,16 +23,16 @@ pub struct SharedWords {
     file: OwnedFd,
 }
 
-// SAFETY: the memory is reached as atomics only, and belongs to no thread.
+// SAFETY: the memory is only accessed as atomics, and belongs to no thread.
 unsafe impl Send for SharedWords {}
-// SAFETY: likewise; `&SharedWords` gives nothing but `&[AtomicU64]`.
+// SAFETY: likewise; `&SharedWords` only gives `&[AtomicU64]`.
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
-    /// Makes so many words. `name` stands in `/proc/PID/maps`.
+    /// Creates this many words. `name` appears in `/proc/PID/maps`.
     ///
     /// # Errors
-    /// As `memfd_create(2)`, `ftruncate(2)` and `mmap(2)`; `InvalidInput` for no words.
+    /// As `memfd_create(2)`, `ftruncate(2)` and `mmap(2)`; `InvalidInput` for zero words.
     pub fn create(name: &str, words: usize) -> io::Result<SharedWords> {
         let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, (words * size_of::<u64>()) as u64)?;
@@ -40,10 +40,10 @@ impl SharedWords {
         SharedWords::map(file, words)
     }
 
-    /// Maps words that another process made.
+    /// Maps words that another process created.
     ///
     /// # Errors
-    /// `InvalidData` when the file is not of that size, or could still shrink; as `mmap(2)`.
+    /// `InvalidData` when the file has another size, or could still shrink; as `mmap(2)`.
     pub fn open(file: OwnedFd, words: usize) -> io::Result<SharedWords> {
         let same_size = fstat(&file)?.st_size == (words * size_of::<u64>()) as i64;
         if !same_size || !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
@@ -52,11 +52,11 @@ impl SharedWords {
         SharedWords::map(file, words)
     }
 
-    /// Maps the words of a file that others map too. Who may write to the file must not make it shorter, or an access to
-    /// what is gone ends this process by SIGBUS.
+    /// Maps the words of a file that others map too. Processes that may write to the file must not make it shorter, or
+    /// an access beyond its end kills this process with SIGBUS.
     ///
     /// # Errors
-    /// `InvalidData` when the file is not of that size; as `mmap(2)`.
+    /// `InvalidData` when the file has another size; as `mmap(2)`.
     pub fn map_file(file: &File, words: usize) -> io::Result<SharedWords> {
         let bytes = file.metadata()?.len();
         if bytes != (words * size_of::<u64>()) as u64 {
@@ -68,7 +68,7 @@ impl SharedWords {
 
     fn map(file: OwnedFd, words: usize) -> io::Result<SharedWords> {
         let (bytes, protection) = (words * size_of::<u64>(), ProtFlags::READ | ProtFlags::WRITE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+        // SAFETY: a new mapping at an address chosen by the kernel touches no memory in use.
         let memory = unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &file, 0) }?;
         let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(SharedWords { memory, words, file })
@@ -79,8 +79,8 @@ impl Deref for SharedWords {
     type Target = [AtomicU64];
 
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: by the invariant there are so many words, mapped as long as `self` lives. A sealed file keeps
-        // them; a missing page of another one is a signal, not undefined. Who else maps them reaches them as atomics too.
+        // SAFETY: by the invariant there are this many words, mapped as long as `self` lives. A sealed file keeps them;
+        // a missing page of another file is a signal, not undefined. Other processes that map them use atomics too.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.words) }
     }
 }

@@ -1,4 +1,4 @@
-//! What stands for signals where the library is built without them: nothing that there could be one of.
+//! Replaces signals if the library is built without them: types without values.
 
 pub use libc::{SIGHUP, SIGINT, SIGTERM};
 use mio::{Registry, Token};
@@ -7,7 +7,7 @@ use std::io;
 /// The signals that ask a process to end.
 pub const ENDING: [i32; 2] = [SIGTERM, SIGINT];
 
-/// Signals that were taken over. There are none without the feature `signals`.
+/// Handled signals. There are none without the feature `signals`.
 #[derive(Debug)]
 pub enum Signals {}
 
@@ -28,7 +28,7 @@ impl Signals {
         match *self {}
     }
 
-    /// How many signals came since the last call.
+    /// How many signals arrived since the last call.
     pub fn take(&mut self) -> usize {
         match *self {}
     }

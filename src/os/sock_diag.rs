@@ -1,5 +1,5 @@
-//! One TCP connection of this host, asked for by its addresses (sock_diag(7)): the answer takes microseconds, where the tables in
-//! /proc/net take seconds once there are hundreds of thousands of connections.
+//! Looks up one TCP connection of this host by its addresses (sock_diag(7)). That takes microseconds, while the tables
+//! in /proc/net take seconds once there are hundreds of thousands of connections.
 
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
@@ -15,10 +15,10 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const HEADER_BYTES: usize = 16;
 const REQUEST_BYTES: usize = HEADER_BYTES + 56;
-/// Where the number stands in an answer: behind the header, in the last word of `inet_diag_msg`.
+/// Offset of the inode number in an answer: after the header, in the last word of `inet_diag_msg`.
 const INODE_AT: usize = HEADER_BYTES + 68;
 
-/// The number of the socket with these addresses; `None` when there is none.
+/// The inode number of the socket with these addresses; `None` if there is none.
 ///
 /// # Errors
 /// When the kernel, or a sandbox, has no sock_diag.
@@ -26,7 +26,7 @@ pub fn socket_number(local: SocketAddr, remote: SocketAddr) -> io::Result<Option
     let netlink = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(SOCK_DIAG))?;
     sendto(&netlink, &request(local, remote), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut buffer = [0; 1024];
-    // The kernel has answered when `sendto` returns.
+    // The kernel has answered by the time `sendto` returns.
     let (bytes, _) = recv(&netlink, &mut buffer[..], RecvFlags::DONTWAIT)?;
     read(&buffer[..bytes])
 }
@@ -57,7 +57,7 @@ fn request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_BYTES] {
     out
 }
 
-/// In sixteen bytes, of which a version 4 address takes the first four.
+/// As sixteen bytes; an IPv4 address takes the first four.
 fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => {
@@ -79,7 +79,7 @@ fn read(answer: &[u8]) -> io::Result<Option<u64>> {
         return if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) };
     }
     let number = word(INODE_AT).ok_or_else(cut_short)?;
-    // A connection without a socket, which was closed, has none.
+    // A connection whose socket was closed has no number.
     Ok(Some(u64::from(number)).filter(|number| *number > 0))
 }
 

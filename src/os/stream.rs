@@ -1,4 +1,4 @@
-//! A connected socket, TCP or unix, perhaps with TLS on it.
+//! A connected socket, TCP or unix, optionally with TLS.
 
 use super::late_port::choose_port_late;
 use super::listener::ListenAddr;
@@ -21,12 +21,12 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a unix socket.
     Unix(UnixStream),
-    /// Either of them, with TLS on it. A short read does not mean that it is drained.
+    /// Either of them, with TLS. A short read does not mean that it is drained.
     Tls(Box<TlsSocket>),
 }
 
 impl Stream {
-    /// Begins to connect. Once the stream is writable, [`Stream::connect_result`] says what came of it.
+    /// Begins to connect. Once the stream is writable, [`Stream::connect_result`] returns the outcome.
     ///
     /// # Errors
     /// As `socket(2)`, `bind(2)` and `connect(2)`.
@@ -37,7 +37,7 @@ impl Stream {
         }
     }
 
-    /// What came of connecting, once the stream is writable or has failed.
+    /// The outcome of connecting, once the stream is writable or has failed.
     ///
     /// # Errors
     /// As `connect(2)`.
@@ -50,7 +50,7 @@ impl Stream {
         error.map_or(Ok(()), Err)
     }
 
-    /// Registers for both directions, edge-triggered, once and for all.
+    /// Registers once for both directions, edge-triggered.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Shuts down the sending side. A peer that is gone already makes this fail, which changes nothing.
+    /// Shuts down the sending side. This fails if the peer is already gone, which does not matter.
     pub fn shutdown_write(&mut self) {
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -111,7 +111,7 @@ impl Stream {
     }
 }
 
-/// Whether connections may come from an address: that of an interface of this machine.
+/// Checks that connections can use this source address: that it belongs to an interface of this machine.
 ///
 /// # Errors
 /// As `socket(2)` and `bind(2)`.
@@ -124,7 +124,7 @@ fn connect_tcp(addr: SocketAddr, source: Option<IpAddr>) -> io::Result<Stream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
-        // Without it the port is chosen by `bind`, which does as well as long as there are enough.
+        // Without it `bind` chooses the port, which also works as long as there are enough.
         let _ = choose_port_late(socket.as_fd());
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }

@@ -1,4 +1,4 @@
-//! TLS for the side that connects, over a non-blocking stream.
+//! TLS on the connecting side, over a non-blocking stream.
 
 use super::stream::Stream;
 pub use super::tls_socket::TlsSocket;
@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Whom to trust.
+/// Which certificates to trust.
 #[derive(Clone, Debug)]
 pub struct TlsClient(Arc<ClientConfig>);
 
@@ -39,7 +39,7 @@ impl TlsClient {
                 }
             }
             None => {
-                // One that cannot be read is none to trust; the others are.
+                // An unreadable certificate is skipped.
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
                 if roots.is_empty() {
                     let text = "the system trusts no certificates, or has no file with them";
@@ -53,10 +53,10 @@ impl TlsClient {
         Ok(TlsClient(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
     }
 
-    /// Trusts whoever answers: nothing is secret from one who is in between.
+    /// Trusts any server: a man in the middle can read everything.
     ///
     /// # Errors
-    /// None that is known.
+    /// None known.
     pub fn insecure() -> io::Result<TlsClient> {
         let provider = Arc::new(default_provider());
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -66,23 +66,23 @@ impl TlsClient {
         Ok(TlsClient(Arc::new(anyone.with_no_client_auth())))
     }
 
-    /// As rustls has it.
+    /// The configuration for rustls.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.0)
     }
 
-    /// Speaks TLS on a stream, which may still be connecting, to the host of this name or address.
+    /// Starts TLS on a stream, which may still be connecting, to the host with this name or address.
     ///
     /// # Errors
-    /// When that is no name of a host.
+    /// When `host` is not a valid host name.
     pub fn connect(&self, stream: Stream, host: &str) -> io::Result<TlsStream> {
         Ok(TlsStream { stream, session: self.session(host)? })
     }
 
-    /// The same on a stream that blocks.
+    /// The same on a blocking stream.
     ///
     /// # Errors
-    /// When that is no name of a host.
+    /// When `host` is not a valid host name.
     pub fn connect_blocking(&self, stream: TcpStream, host: &str) -> io::Result<impl Read + Write + use<>> {
         Ok(StreamOwned::new(self.session(host)?, stream))
     }
@@ -96,7 +96,7 @@ impl TlsClient {
     }
 }
 
-/// A stream with TLS on it. The handshake goes along with reading and writing: after either, and when the stream is writable,
+/// A stream with TLS. The handshake proceeds with reading and writing: after either, and when the stream is writable,
 /// call [`TlsStream::flush`].
 #[derive(Debug)]
 pub struct TlsStream {
@@ -104,7 +104,7 @@ pub struct TlsStream {
     session: ClientConnection,
 }
 
-/// The stream as rustls wants it.
+/// The stream with the traits that rustls needs.
 struct Raw<'a>(&'a mut Stream);
 
 impl Read for Raw<'_> {
@@ -140,11 +140,11 @@ impl TlsStream {
         self.stream.register(registry, token)
     }
 
-    /// Reads what the peer says; 0 bytes at its end. `WouldBlock` when all that came is read.
+    /// Reads data from the peer; 0 bytes at its end. `WouldBlock` when everything received is read.
     ///
     /// # Errors
-    /// As `read(2)`; `InvalidData` for a certificate that is not trusted and for what is no TLS; `UnexpectedEof` when the
-    /// peer ends without saying so.
+    /// As `read(2)`; `InvalidData` for an untrusted certificate or bytes that are not TLS; `UnexpectedEof` when the
+    /// peer ends without a close notification.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.session.reader().read(buffer) {
@@ -152,21 +152,21 @@ impl TlsStream {
                 done => return done,
             }
             if self.session.read_tls(&mut Raw(&mut self.stream))? == 0 {
-                // The session knows whether that was to be expected.
+                // The session knows whether that was expected.
                 return self.session.reader().read(buffer).map_err(|error| match error.kind() {
                     io::ErrorKind::WouldBlock => io::ErrorKind::UnexpectedEof.into(),
                     _ => error,
                 });
             }
             if let Err(error) = self.session.process_new_packets() {
-                // The peer is told why.
+                // Tells the peer the reason.
                 let _ = self.session.write_tls(&mut Raw(&mut self.stream));
                 return Err(io::Error::new(io::ErrorKind::InvalidData, in_words(&error)));
             }
         }
     }
 
-    /// Takes bytes to be written; `WouldBlock` when it holds as much as it may.
+    /// Accepts bytes to be written; `WouldBlock` when its buffer is full.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -177,19 +177,19 @@ impl TlsStream {
         }
     }
 
-    /// Whether the handshake is still under way, so that what was taken cannot be written yet.
+    /// Whether the handshake is still in progress, so that accepted bytes cannot be written yet.
     pub fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
     }
 
-    /// Says that nothing more will be sent, as far as that can be written at once.
+    /// Sends a close notification, as far as it can be written at once.
     pub fn close(&mut self) {
         self.session.send_close_notify();
         let _ = self.flush();
         self.stream.shutdown_write();
     }
 
-    /// Writes what was taken, and what belongs to the handshake; `WouldBlock` when something is left.
+    /// Writes accepted bytes and handshake data; `WouldBlock` when some are left.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -201,7 +201,7 @@ impl TlsStream {
     }
 }
 
-/// What went wrong, for people.
+/// The error, for people.
 fn in_words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {

@@ -1,16 +1,16 @@
-//! What stands for TLS where the library is built without it: nothing that there could be one of.
+//! Replaces TLS if the library is built without it: types without values.
 
 use super::stream::Stream;
 use mio::{Registry, Token};
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-/// Whom to trust. There is none without the feature `tls`.
+/// Which certificates to trust. There is no value without the feature `tls`.
 #[derive(Clone, Debug)]
 pub enum TlsClient {}
 
 impl TlsClient {
-    /// Trusts nobody.
+    /// Trusts no certificate.
     ///
     /// # Errors
     /// Always: the library was built without the feature `tls`.
@@ -18,7 +18,7 @@ impl TlsClient {
         Err(io::Error::new(io::ErrorKind::Unsupported, "percore was built without the feature `tls`"))
     }
 
-    /// Speaks TLS on a stream.
+    /// Starts TLS on a stream.
     ///
     /// # Errors
     /// None: there is no such client.
@@ -27,7 +27,7 @@ impl TlsClient {
     }
 }
 
-/// A socket that speaks TLS. There is none without the feature `tls`.
+/// A socket with TLS. There is none without the feature `tls`.
 #[derive(Debug)]
 pub enum TlsSocket {}
 

@@ -1,4 +1,4 @@
-//! TLS as the loop wants it: a socket whose writes are done when they say so.
+//! TLS for the loop: a socket that reports bytes as written only once they are.
 
 use super::stream::Stream;
 use super::tls::{TlsClient, TlsStream};
@@ -9,22 +9,22 @@ impl TlsClient {
     /// As [`TlsClient::connect`], for the loop.
     ///
     /// # Errors
-    /// When that is no name of a host.
+    /// When `host` is not a valid host name.
     pub fn secure(&self, stream: Stream, host: &str) -> io::Result<Stream> {
         let tls = self.connect(stream, host)?;
         Ok(Stream::Tls(Box::new(TlsSocket { tls, held: 0, ended: false })))
     }
 }
 
-/// A [`TlsStream`] that says of bytes that they are written only once they are, in cipher, in the socket. What TLS holds until
-/// then counts as not taken, and is offered again: so a backlog of 0 means what it says, and whoever waits for a writable event
-/// waits for one that comes.
+/// A [`TlsStream`] that reports bytes as written only once they are, encrypted, in the socket. Bytes that TLS holds
+/// until then count as not taken, and are offered again: so a backlog of 0 means that everything was written, and a
+/// writable event that is waited for does come.
 #[derive(Debug)]
 pub struct TlsSocket {
     tls: TlsStream,
-    /// So many of the bytes that are offered next were taken by TLS already.
+    /// How many of the bytes offered next TLS has taken already.
     held: usize,
-    /// The sending side was shut.
+    /// The sending side was shut down.
     ended: bool,
 }
 
@@ -45,13 +45,13 @@ impl TlsSocket {
         self.tls.register(registry, token)
     }
 
-    /// Reads what the peer says; 0 bytes at its end. Only `WouldBlock` means that the socket is drained.
+    /// Reads data from the peer; 0 bytes at its end. Only `WouldBlock` means that the socket is drained.
     ///
     /// # Errors
     /// As [`TlsStream::read`].
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.tls.read(buffer);
-        // What came may be a part of the handshake that is to be answered; an error of that is the next write's.
+        // The input may be part of the handshake that must be answered; the next write reports an error of that.
         let _ = self.tls.flush();
         match result {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -64,8 +64,8 @@ impl TlsSocket {
         }
     }
 
-    /// Writes; fewer bytes than offered only when the socket is full, or the handshake under way. Those that were not written are
-    /// offered again before others.
+    /// Writes; takes fewer bytes than offered only when the socket is full, or the handshake in progress. Bytes that
+    /// were not written must be offered again before others.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -88,7 +88,7 @@ impl TlsSocket {
             }
         }
         if self.flush()? {
-            // What was offered before may have been more than what is now.
+            // The earlier offer may have been larger than the current one.
             let bytes = self.held.min(offered - written);
             self.held -= bytes;
             written += bytes;
@@ -96,7 +96,7 @@ impl TlsSocket {
         if written > 0 || offered == 0 { Ok(written) } else { Err(ErrorKind::WouldBlock.into()) }
     }
 
-    /// Writes what TLS holds; whether nothing is left.
+    /// Writes what TLS holds. Returns whether nothing is left.
     fn flush(&mut self) -> io::Result<bool> {
         match self.tls.flush() {
             Ok(()) => Ok(!self.tls.is_handshaking()),
@@ -105,7 +105,7 @@ impl TlsSocket {
         }
     }
 
-    /// Says that nothing more will be sent, as TLS has it, and shuts down the sending side.
+    /// Sends TLS's close notification, and shuts down the sending side.
     pub fn shutdown_write(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             self.tls.close();

@@ -1,4 +1,4 @@
-//! A certificate of whom the user does not want to know whose it is (`--insecure`).
+//! Accepts unverified certificates, if the user asks for that (`--insecure`).
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
 
-/// Takes any certificate, as long as whoever shows it has its key.
+/// Accepts any certificate, as long as the server has its key.
 #[derive(Debug)]
 pub(super) struct Anyone(pub Arc<CryptoProvider>);
 

@@ -1,25 +1,25 @@
-//! URLs as people type them on the command line, and where they lead. Each command says which schemes it takes.
+//! URLs typed on the command line, and where they lead. Each command lists the schemes that it takes.
 
 use super::listener::ListenAddr;
 use super::resolve::{Endpoint, has_port};
 use std::fmt;
 
-/// A URL, of which nothing was looked up yet.
+/// A URL; its host is not looked up yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Url {
-    /// What stands before `://`, in small letters; `unix` for a socket's path.
+    /// The part before `://`, in lower case; `unix` for a socket's path.
     pub scheme: &'static str,
     /// Where to connect.
     pub place: Endpoint,
-    /// Value of the Host header: the name, and the port where one was typed.
+    /// Value of the Host header: the name, and the port if one was typed.
     pub host: String,
-    /// Path and query, as a request has them; empty when none was typed.
+    /// Path and query, as in a request; empty if none was typed.
     pub target: String,
 }
 
 impl Url {
-    /// Reads `SCHEME://HOST[:PORT][/PATH]`, `unix:SOCKET` or `unix:SOCKET:/PATH`. `schemes` names those that are taken, with
-    /// the port that each has by default.
+    /// Parses `SCHEME://HOST[:PORT][/PATH]`, `unix:SOCKET` or `unix:SOCKET:/PATH`. `schemes` lists the accepted ones,
+    /// with their default ports.
     ///
     /// # Errors
     /// A sentence that says what may be typed.
@@ -70,7 +70,7 @@ impl Url {
         name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
     }
 
-    /// Path and query, `/` when none was typed.
+    /// Path and query; `/` if none was typed.
     pub fn target(&self) -> &str {
         if self.target.is_empty() { "/" } else { &self.target }
     }
@@ -86,7 +86,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// With `%` and two digits for each byte that a request's first line may not have (RFC 3986 section 2.1).
+/// Replaces each byte that a request's first line must not contain by `%` and two digits (RFC 3986 section 2.1).
 fn escaped(target: &str) -> String {
     let mut line = String::with_capacity(target.len());
     for character in target.chars() {
@@ -149,7 +149,7 @@ mod tests {
         }
     }
     proptest! {
-        /// Whatever is typed: either it is refused, or it can be shown and read again, and fits into a request's first line.
+        /// Any input is either refused, or can be shown and parsed again, and fits into a request's first line.
         #[test]
         fn what_is_read_can_be_shown_and_read_again(
             parts in proptest::collection::vec(

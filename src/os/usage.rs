@@ -1,4 +1,4 @@
-//! What a process uses, as `/proc` tells (proc(5)).
+//! The resources that a process uses, from `/proc` (proc(5)).
 
 use super::clock::{boot_time, unix_time};
 use rustix::param::{clock_ticks_per_second, page_size};
@@ -6,34 +6,34 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-/// What a process uses now.
+/// The current resource use of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct ProcessUsage {
-    /// When it began, in Unix seconds.
+    /// When it started, in Unix seconds.
     pub start_time_seconds: f64,
-    /// Time on a processor since then, of all its threads.
+    /// CPU time of all its threads since then.
     pub cpu_seconds: f64,
-    /// Resident memory, the program's text included, which processes share.
+    /// Resident memory, including the program's text, which processes share.
     pub resident_bytes: u64,
     /// Open descriptors.
     pub open_descriptors: u64,
-    /// Descriptors that it may have; `u64::MAX` for no limit.
+    /// The limit on its descriptors; `u64::MAX` for none.
     pub most_descriptors: u64,
 }
 
 impl ProcessUsage {
-    /// Reads it.
+    /// Reads the values.
     ///
     /// # Errors
-    /// The process is not there, or does not let itself be read.
+    /// When the process does not exist, or may not be inspected.
     pub fn read(pid: u32) -> io::Result<ProcessUsage> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The program's name, in parentheses, may hold anything. The field after it is the third.
+        // The program's name, in parentheses, may contain anything. The field after it is the third.
         let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
         let field = |number: usize| number_in(fields.get(number - 3).copied());
         let ticks = clock_ticks_per_second() as f64;
         Ok(ProcessUsage {
-            // `btime` in `/proc/stat` would be simpler, but goes up and down by a second.
+            // `btime` in `/proc/stat` would be simpler, but fluctuates by a second.
             start_time_seconds: unix_time().saturating_sub(boot_time()).as_secs_f64() + field(22)? as f64 / ticks,
             cpu_seconds: (field(14)? + field(15)?) as f64 / ticks,
             resident_bytes: field(24)? * page_size() as u64,

@@ -1,15 +1,15 @@
-//! Answers that come later: requests that an app puts off, and what becomes of them.
+//! Deferred answers: requests that an app answers later, and what happens to them.
 
 use super::{Demand, Outbox};
 use crate::protocol::http::{ReplyTo, Request, Response, is_name};
 use std::collections::HashMap;
 use std::fmt;
 
-/// A request whose answer the app owes ([`Outbox::defer`]).
+/// A request whose answer the app has deferred ([`Outbox::defer`]).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Ticket {
     key: u32,
-    /// No two have the same; 0 is nobody's.
+    /// Unique; 0 belongs to no request.
     serial: u64,
 }
 
@@ -21,7 +21,7 @@ pub struct Upgrade {
     pub(crate) headers: Vec<(String, String)>,
 }
 
-/// A header that may not stand in the answer to an upgrade.
+/// A header that must not be in the answer to an upgrade.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidHeader(String);
 
@@ -34,18 +34,18 @@ impl fmt::Display for InvalidHeader {
 impl std::error::Error for InvalidHeader {}
 
 impl Upgrade {
-    /// As [`UpgradeRules`](crate::UpgradeRules) have it, with tag 0.
+    /// Accepts as [`UpgradeRules`](crate::UpgradeRules) decide, with tag 0.
     pub fn new() -> Upgrade {
         Upgrade::default()
     }
 
-    /// Sets what [`App::on_open`](crate::App::on_open) finds as [`Request::tag`]: a number of the app's own.
+    /// Sets the value of [`Request::tag`] in [`App::on_open`](crate::App::on_open): a number of the app's own.
     pub fn tag(self, tag: u64) -> Upgrade {
         Upgrade { tag, ..self }
     }
 
-    /// Sets the subprotocol, in place of what the rules agreed on. One that the client did not offer is not sent, since the
-    /// client would have to fail the connection (RFC 6455, section 4.1): then there is none.
+    /// Sets the subprotocol, instead of the one that the rules chose. A subprotocol that the client did not offer is
+    /// left out, since the client would have to fail the connection (RFC 6455, section 4.1).
     pub fn subprotocol(self, name: &str) -> Upgrade {
         Upgrade { subprotocol: Some(name.to_owned()), ..self }
     }
@@ -53,7 +53,7 @@ impl Upgrade {
     /// Adds a header to the answer.
     ///
     /// # Errors
-    /// When the name is not a token, or is of one that the upgrade itself is about; or when the value has control characters.
+    /// When the name is not a token, or is a header of the upgrade itself; or when the value has control characters.
     pub fn header(mut self, name: &str, value: &str) -> Result<Upgrade, InvalidHeader> {
         let lower = name.to_ascii_lowercase();
         let is_ours = ["connection", "upgrade", "content-length", "transfer-encoding"].contains(&lower.as_str());
@@ -65,14 +65,14 @@ impl Upgrade {
     }
 }
 
-/// What the app said.
+/// The app's answer.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Response(Response),
     Upgrade(Upgrade),
 }
 
-/// A request that waits, and its answer, from when it is given until the sessions act on it.
+/// A waiting request, and its answer until the sessions act on it.
 #[derive(Debug)]
 struct Debt {
     serial: u64,
@@ -80,7 +80,7 @@ struct Debt {
     answer: Option<Answer>,
 }
 
-/// What is owed, by connection: one request each, since those behind it wait.
+/// Answers owed, by connection: one request each, since those behind it wait.
 #[derive(Default, Debug)]
 pub(crate) struct Debts {
     by_key: HashMap<u32, Debt>,
@@ -88,28 +88,28 @@ pub(crate) struct Debts {
 }
 
 impl Debts {
-    /// Whether the app owes this connection an answer, or has given one that was not acted on yet.
+    /// Whether the app owes this connection an answer, or has given one that was not handled yet.
     pub fn is_owed(&self, key: u32) -> bool {
         !self.by_key.is_empty() && self.by_key.contains_key(&key)
     }
 
-    /// Whether what is owed is the answer to an upgrade.
+    /// Whether the answer owed is to an upgrade.
     pub fn is_upgrade(&self, key: u32) -> bool {
         self.by_key.get(&key).is_some_and(|debt| debt.upgrades)
     }
 
-    /// Whether an upgrade was accepted, and that was not acted on yet.
+    /// Whether an upgrade was accepted but not handled yet.
     pub fn is_accepted(&self, key: u32) -> bool {
         matches!(self.by_key.get(&key), Some(Debt { answer: Some(Answer::Upgrade(_)), .. }))
     }
 
-    /// Takes the answer that was given, if there is one: its ticket is dead then.
+    /// Takes the answer, if it was given; this invalidates the ticket.
     pub fn take_answer(&mut self, key: u32) -> Option<Answer> {
         self.by_key.get(&key)?.answer.as_ref()?;
         self.by_key.remove(&key)?.answer
     }
 
-    /// Nothing is owed any more.
+    /// Drops the debt, if there is one.
     pub fn forget(&mut self, key: u32) {
         if !self.by_key.is_empty() {
             self.by_key.remove(&key);
@@ -122,18 +122,18 @@ impl Debts {
 }
 
 impl Outbox {
-    /// Puts off the answer to a request: to be called in [`App::on_request`](crate::App::on_request) or
-    /// [`App::on_upgrade`](crate::App::on_upgrade), with their request, before they return `None`. The answer comes by
-    /// [`Outbox::answer`] or, to an upgrade, by [`Outbox::accept_upgrade`], from any handler.
+    /// Defers the answer to a request. Call it in [`App::on_request`](crate::App::on_request) or
+    /// [`App::on_upgrade`](crate::App::on_upgrade), with their request, before they return `None`. Then answer from any
+    /// handler, with [`Outbox::answer`] or, for an upgrade, [`Outbox::accept_upgrade`].
     ///
-    /// Requests that follow on the connection wait for it, and nothing more is read. Without an answer within
-    /// [`Settings::answer_timeout`](crate::Settings::answer_timeout) it is 504. A client that resets the connection takes the
-    /// ticket along; so does one that ends its stream, if it waits for an upgrade. (To another request it may still hear the
-    /// answer.) Called elsewhere, it returns a ticket that nobody waits for.
+    /// Later requests on the connection wait, and nothing more is read. Without an answer within
+    /// [`Settings::answer_timeout`](crate::Settings::answer_timeout) the client gets 504. The ticket is void once the
+    /// client resets the connection, or ends its stream while waiting for an upgrade. (Otherwise a client that ended
+    /// its stream may still get its answer.) Called elsewhere, this returns a ticket for no request.
     ///
     /// ```
     /// # use percore::{App, ConnectionId, Message, Outbox, Request, Response, Ticket};
-    /// /// Answers all that wait once somebody says what.
+    /// /// Answers all waiting requests when a message arrives.
     /// #[derive(Default)]
     /// struct News(Vec<Ticket>);
     ///
@@ -166,13 +166,13 @@ impl Outbox {
         Ticket { key, serial }
     }
 
-    /// Whether an answer is still waited for.
+    /// Returns whether the request still waits for its answer.
     pub fn awaits(&self, ticket: Ticket) -> bool {
         self.debts.by_key.get(&ticket.key).is_some_and(|debt| debt.serial == ticket.serial && debt.answer.is_none())
     }
 
-    /// Answers a request that was put off, or refuses an upgrade. Returns whether somebody waited for it: `false` when the
-    /// client is gone, was told 504, or has its answer already.
+    /// Answers a deferred request, or refuses an upgrade. Returns whether the request was still waiting: `false` if the
+    /// client is gone, got 504, or has its answer already.
     pub fn answer(&mut self, ticket: Ticket, response: Response) -> bool {
         let Some(debt) = self.debts.find(ticket) else { return false };
         debt.answer = Some(Answer::Response(response));
@@ -180,10 +180,10 @@ impl Outbox {
         true
     }
 
-    /// Accepts an upgrade that was put off in [`App::on_upgrade`](crate::App::on_upgrade). Returns whether somebody waited for
-    /// it. If so, [`App::on_open`](crate::App::on_open) is called once the handler at hand has returned, and
-    /// [`App::on_close`](crate::App::on_close) at some time after that, whatever happens to the client meanwhile. `false` also
-    /// for a request that was put off before it was known to be a valid upgrade, in `on_request`.
+    /// Accepts an upgrade that was deferred in [`App::on_upgrade`](crate::App::on_upgrade). Returns whether the request
+    /// was still waiting. If so, [`App::on_open`](crate::App::on_open) is called once the current handler has returned,
+    /// and [`App::on_close`](crate::App::on_close) some time later, whatever the client does meanwhile. Also `false`
+    /// for a request that was deferred in `on_request`, before it was known to be a valid upgrade.
     pub fn accept_upgrade(&mut self, ticket: Ticket, upgrade: Upgrade) -> bool {
         let Some(debt) = self.debts.find(ticket).filter(|debt| debt.upgrades) else { return false };
         debt.answer = Some(Answer::Upgrade(upgrade));

@@ -1,4 +1,4 @@
-//! Echoes: a message goes back as it came, without a copy where it can.
+//! Echoes: a message goes back unchanged, without a copy if possible.
 
 use super::Delivery;
 use super::{FRAMES, IN_PLACE_BYTES, MASKED, MID_FRAME, OWN_BUFFER_BYTES, Outbox, READ_PAUSE_BYTES, UnderWay};
@@ -9,8 +9,8 @@ use crate::protocol::message::{Body, HEADROOM, Kind, Message};
 use crate::protocol::receiver::Piece;
 
 impl Outbox {
-    /// Sends a message back as it came, with the same opcode: the payload is unmasked on its way into the queue, and
-    /// that of a large message is not copied at all.
+    /// Sends a message back unchanged, with the same opcode: the payload is unmasked on its way into the queue, and a
+    /// large message is not copied at all.
     #[inline(always)]
     pub fn echo(&mut self, to: ConnectionId, message: Message<'_>) -> Delivery {
         let Body::Masked { frame, start, mask } = &message.body else { return self.echo_any(to, message) };
@@ -47,7 +47,8 @@ impl Outbox {
                 if mask != [0; 4] {
                     mask::apply(&mut frame[start..], mask);
                 }
-                // The answer's header takes the end of the message's: the key, which is longer by nothing else.
+                // The answer's header overwrites the end of the message's header, which is longer by just the masking
+                // key.
                 let mut header = [0; MAX_HEADER_BYTES];
                 let header_bytes = frame::encode(&mut header, kind.opcode(), false, length, None);
                 let begin = start - header_bytes;
@@ -74,7 +75,7 @@ impl Outbox {
         Delivery::Queued
     }
 
-    /// Begins a server's echo of a message of which not all has come. Until its end, what else is sent there waits.
+    /// Begins a server's echo of a partly received message. Other frames for that connection wait until it ends.
     pub(crate) fn begin_echo(&mut self, to: ConnectionId, payload_bytes: usize) {
         let Ok(mode) = self.admit(to) else { return };
         debug_assert!(mode & MASKED == 0, "clients take messages whole");
@@ -88,7 +89,7 @@ impl Outbox {
         self.under_way.insert(to.index, UnderWay { held: Vec::new(), behind });
     }
 
-    /// Goes on with the echo that was begun, if it was.
+    /// Continues an echo, if one was begun.
     pub(crate) fn echo_piece(&mut self, key: u32, piece: Piece<'_>) {
         if self.queue.lane_at(key).mode & MID_FRAME != 0 {
             self.end_fanout();
@@ -99,7 +100,7 @@ impl Outbox {
         }
     }
 
-    /// Ends the echo that was begun, and sends what had to wait for that.
+    /// Ends the echo, and sends the frames that waited for its end.
     pub(crate) fn end_echo(&mut self, key: u32) {
         if let Some(UnderWay { held, .. }) = self.under_way.remove(&key) {
             self.held_bytes -= held.capacity();

@@ -1,4 +1,4 @@
-//! What may wait to be sent: the bound on each connection's backlog, when the loop is to write first, and what all of it
+//! Limits on waiting output: each connection's backlog, when the loop must write first, and how much memory all of it
 //! takes.
 
 use super::{DEFLATER_BYTES, Delivery, Demand, FRAMES, MID_FRAME, OUTGOING_BYTES, Outbox, SlowConsumer};
@@ -7,7 +7,7 @@ use crate::queue::OutQueue;
 use crate::telemetry::memory::{Memory, MemoryKind};
 
 impl Outbox {
-    /// Whether a frame may be queued for `to`; its lane's mode, or why not.
+    /// Checks that a frame may be queued for `to`. Returns its lane's mode, or why not.
     pub(super) fn admit(&mut self, to: ConnectionId) -> Result<u8, Delivery> {
         self.end_fanout();
         let node = self.node;
@@ -23,15 +23,15 @@ impl Outbox {
         }
     }
 
-    /// Whether a lane with `queued` bytes takes no more messages. The bound holds at any moment: bytes that have not been
-    /// offered to the socket yet count as well.
+    /// Whether a lane with `queued` bytes takes no more messages. The limit holds at any moment: bytes that have not
+    /// been offered to the socket yet count too.
     #[inline]
     fn has_full_backlog(&self, key: u32, mode: u8, queued: usize) -> bool {
         let held = if mode & MID_FRAME != 0 { self.under_way.get(&key).map_or(0, |echo| echo.held.len()) } else { 0 };
         queued + held >= self.rules.max_backlog
     }
 
-    /// The same of `messages` in one piece for a connection that is known to be there.
+    /// The same for `messages` in one piece, to a connection that is known to exist.
     pub(super) fn admit_at(&mut self, key: u32, messages: u64) -> Option<u8> {
         let lane = self.queue.lane_at(key);
         let (mode, queued) = (lane.mode, lane.queued_bytes());
@@ -60,19 +60,19 @@ impl Outbox {
         }
     }
 
-    /// Has a message loop stop where so much is queued that it is to be written first.
+    /// Makes a message loop pause if the queue is full and must be written first.
     #[inline]
     pub(super) fn note_queued(&mut self) {
         self.yields |= self.is_full();
     }
 
-    /// Whether so much is queued, for connections or for the bus, that it is to go out before more is queued.
+    /// Whether the queue, for connections or for the bus, is so full that it must be written before more is queued.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.queue.is_full() || self.broadcast.outgoing.bytes().len() >= OUTGOING_BYTES
     }
 
-    /// Appends to the frames that wait for the end of an echo under way.
+    /// Appends to the frames that wait for the end of an echo.
     pub(super) fn hold(&mut self, key: u32, append: impl FnOnce(&mut Vec<u8>, &OutQueue)) {
         let held = &mut self.under_way.entry(key).or_default().held;
         let before = held.capacity();
@@ -80,7 +80,8 @@ impl Outbox {
         self.held_bytes += held.capacity() - before;
     }
 
-    /// Bytes that wait for a connection's socket or for the end of an echo to it, to tell who holds most.
+    /// Bytes that wait for a connection's socket or for the end of an echo to it, to find the connections that hold
+    /// most.
     pub(crate) fn waiting_bytes(&mut self, key: u32) -> usize {
         let held = self.under_way.get(&key).map_or(0, |echo| echo.held.capacity());
         self.queue.lane_at(key).queued_bytes() + held

@@ -1,63 +1,64 @@
-//! What a channel carries of what clients publish, so that whoever reads as fast as that is never too slow, however many
-//! clients publish at once.
+//! Limits what a channel carries of what clients publish, so that a subscriber that reads at that rate never falls
+//! behind, however many clients publish at once.
 //!
-//! Beyond the rate a publication waits, and nothing more is read from its client until it is out. Those that wait take
-//! turns by length: a short one of a client that publishes seldom passes long ones of all others.
+//! Beyond the rate a publication waits, and its client is not read from until it is sent. Waiting publications take
+//! turns by length: a short one of a client that seldom publishes passes the long ones of all others.
 
 use crate::protocol::message::Kind;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-/// A channel carries at once what it may carry in this time.
+/// A burst is what a channel may carry in this time.
 const BURST: Duration = Duration::from_millis(250);
-/// What waits goes out as much at a time as the channel carries in this time, for a few large writes cost less than many small.
+/// A batch of waiting publications is what a channel carries in this time: few large writes cost less than many small
+/// ones.
 const BATCH: Duration = Duration::from_millis(5);
-/// What a publication counts besides its payload, for each subscriber.
+/// Cost of a publication besides its payload, for each subscriber.
 const OVERHEAD_BYTES: usize = 64;
-/// To this many subscribers a channel carries its whole rate; to more of them in all as much as to these.
+/// Up to this many subscribers get the channel's whole rate; more of them share the total of these.
 const FULL_RATE_SUBSCRIBERS: usize = 64;
 
 /// A connection that publishes: its key and generation.
 pub(crate) type Publisher = (u32, u32);
 
-/// A publication that waits.
+/// A waiting publication.
 pub(crate) struct Held {
     pub kind: Kind,
     pub payload: Vec<u8>,
     publisher: Publisher,
     cost: Duration,
-    /// The same when it was kept, by which its turn was told.
+    /// The cost when it was queued, which determined its turn.
     weight: u64,
 }
 
-/// A channel on which more is published than it carries, or was a moment ago.
+/// A channel that is over its rate, or was a moment ago.
 #[derive(Default)]
 struct Carrier {
-    /// When all that it was given will be carried.
+    /// When everything it has accepted will have been carried.
     carried_at: Duration,
-    /// Where the turn of the publication that went last began.
+    /// The start of the turn of the last publication sent.
     turn: u64,
-    /// By turn, and in order among equals; the places of `held`.
+    /// By turn, and in order among equals; indices into `held`.
     waiting: BinaryHeap<Reverse<(u64, u64, usize)>>,
     held: slab::Slab<Held>,
 }
 
-/// What a client has waiting.
+/// A client's waiting publications.
 #[derive(Default)]
 struct Waiting {
     publications: usize,
     bytes: usize,
 }
 
-/// The channels of a process. The default lets everything pass.
+/// The channels of a process. The default has no limit.
 #[derive(Default)]
 pub(crate) struct Pacing {
-    /// Bytes a second to each subscriber; 0 for any number.
+    /// Bytes per second to each subscriber; 0 for no limit.
     rate: usize,
     channels: HashMap<Box<[u8]>, Carrier>,
     publishers: HashMap<Publisher, Waiting>,
-    /// Who has nothing waiting any more.
+    /// Publishers with no more waiting publications.
     freed: Vec<Publisher>,
     bytes: usize,
     order: u64,
@@ -73,23 +74,23 @@ impl Pacing {
         self.rate > 0
     }
 
-    /// Memory of the publications that wait.
+    /// Memory of the waiting publications.
     pub fn memory(&self) -> usize {
         self.bytes
     }
 
-    /// Memory of those of one client.
+    /// Memory of one client's waiting publications.
     pub fn memory_of(&self, publisher: Publisher) -> usize {
         self.publishers.get(&publisher).map_or(0, |waiting| waiting.bytes)
     }
 
-    /// Whether a client has to wait for what it has published.
+    /// Whether a client must wait for its publications to be sent.
     #[inline]
     pub fn has_waiting(&self, publisher: Publisher) -> bool {
         !self.publishers.is_empty() && self.publishers.contains_key(&publisher)
     }
 
-    /// Whether a publication may go now; if so, the channel has it to carry.
+    /// Whether a publication may go now; if so, it is charged to the channel.
     pub fn admit(&mut self, channel: &[u8], payload_bytes: usize, subscribers: usize, now: Duration) -> bool {
         let cost = self.cost(payload_bytes, subscribers);
         if !self.channels.contains_key(channel) {
@@ -112,7 +113,7 @@ impl Pacing {
         Duration::from_secs_f64((bytes * crowd / self.rate.max(1) as f64).min(1e6))
     }
 
-    /// Keeps a publication that may not go now.
+    /// Queues a publication that may not go now.
     pub fn hold(&mut self, channel: &[u8], kind: Kind, parts: &[&[u8]], subscribers: usize, publisher: Publisher) {
         let payload = parts.concat();
         let cost = self.cost(payload.len(), subscribers);
@@ -128,7 +129,7 @@ impl Pacing {
         self.order += 1;
     }
 
-    /// When publications that wait are to go.
+    /// When the next waiting publication may go.
     pub fn next_deadline(&self) -> Option<Duration> {
         if self.publishers.is_empty() {
             return None;
@@ -137,13 +138,13 @@ impl Pacing {
         waiting.map(|carrier| (carrier.carried_at + BATCH).saturating_sub(BURST)).min()
     }
 
-    /// The next publication that may go, and its channel.
+    /// Returns the next publication that may go, with its channel.
     pub fn next(&mut self, now: Duration) -> Option<(Box<[u8]>, Held)> {
         let ready = |carrier: &Carrier| !carrier.held.is_empty() && carrier.carried_at <= now + BURST;
         let (channel, carrier) = self.channels.iter_mut().find(|(_, carrier)| ready(carrier))?;
         let Reverse((turn, _, place)) = carrier.waiting.pop()?;
         let held = carrier.held.remove(place);
-        // By where it began, or whoever comes would be behind all that wait.
+        // By its start, or a newcomer would be behind all waiting publications.
         carrier.turn = carrier.turn.max(turn - held.weight);
         carrier.carried_at = carrier.carried_at.max(now) + held.cost;
         let channel = channel.clone();
@@ -162,7 +163,7 @@ impl Pacing {
         }
     }
 
-    /// Gives up what a client has waiting, and says how many publications that were.
+    /// Drops a client's waiting publications. Returns how many there were.
     pub fn forget(&mut self, publisher: Publisher) -> usize {
         let Some(waiting) = self.publishers.remove(&publisher) else { return 0 };
         self.bytes -= waiting.bytes;
@@ -174,7 +175,7 @@ impl Pacing {
         waiting.publications
     }
 
-    /// No limit from now on: all that waits may go.
+    /// Lifts the limit: all waiting publications may go.
     pub fn end(&mut self) {
         self.rate = 0;
         self.channels.values_mut().for_each(|carrier| carrier.carried_at = Duration::ZERO);
@@ -182,7 +183,7 @@ impl Pacing {
         all.for_each(|(_, held)| held.cost = Duration::ZERO);
     }
 
-    /// Clients that wait no longer.
+    /// Takes the clients that wait no longer.
     pub fn take_freed(&mut self, freed: &mut Vec<Publisher>) {
         freed.append(&mut self.freed);
     }
@@ -204,7 +205,8 @@ mod tests {
     }
 
     proptest! {
-        /// Over any time a channel carries its rate, a burst and one publication; all comes out, and in order for each client.
+        /// Over any time a channel carries at most its rate, a burst and one publication; everything is sent, in order
+        /// for each client.
         #[test]
         fn a_channel_carries_its_rate(
             rate in 1_000usize..1_000_000,
@@ -229,7 +231,7 @@ mod tests {
                     carried += held.cost.as_secs_f64() * rate as f64;
                     heard(&held.payload, held.publisher.0);
                 }
-                // Whoever waits publishes no more.
+                // A waiting client publishes nothing more.
                 if pacing.has_waiting((client, 1)) {
                     continue;
                 }
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(freed, [(10, 1)]);
     }
 
-    /// However many there are who publish long ones, and however long this has gone on.
+    /// However many clients publish long messages, and for however long.
     #[test]
     fn a_newcomer_waits_for_no_round_of_others() {
         let (mut pacing, long) = (Pacing::new(10_000), [0; 10_000]);
@@ -285,7 +287,7 @@ mod tests {
         for newcomer in 60..100 {
             now = now.max(pacing.next_deadline().expect("some wait"));
             while let Some((_, held)) = pacing.next(now) {
-                // It goes on at once.
+                // It publishes again at once.
                 let again = publish(&mut pacing, held.publisher, &long, 1, now);
                 assert!(!again);
             }

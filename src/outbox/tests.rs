@@ -15,7 +15,7 @@ impl Outbox {
     }
 }
 
-/// An outbox with one connection, on which our end is `role`.
+/// An outbox with one connection on which we act as `role`.
 fn outbox(role: Role, deflate: Option<Agreement>) -> Outbox {
     let rules = Deflate { min_bytes: 50, ..Deflate::default() };
     let mut outbox = Outbox::new(SendRules::default(), rules, ID.node, [5; 32]);
@@ -24,7 +24,7 @@ fn outbox(role: Role, deflate: Option<Agreement>) -> Outbox {
     outbox
 }
 
-/// All bytes that wait, whatever pieces they are in.
+/// All waiting bytes, in whatever pieces.
 fn written(outbox: &mut Outbox) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(key) = outbox.queue.next_dirty() {

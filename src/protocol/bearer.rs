@@ -3,21 +3,22 @@
 use super::http::Request;
 use std::hint::black_box;
 
-/// Whether the request has this token in its one Authorization header. How long that takes does not depend on where a wrong
-/// token differs.
+/// Whether the request has this token in its one Authorization header. The time this takes does not depend on where a
+/// wrong token differs.
 pub fn is_given(request: &Request<'_>, token: &str) -> bool {
     let mut values = request.headers("authorization");
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     credentials(value, "bearer").is_some_and(|given| is_same(given.as_bytes(), token.as_bytes()))
 }
 
-/// What stands behind a scheme in the value of an Authorization header (RFC 9110, section 11.6.2), if that is its scheme.
+/// The credentials in an Authorization header (RFC 9110, section 11.6.2), if it uses this scheme.
 pub(crate) fn credentials<'a>(value: &'a str, scheme: &str) -> Option<&'a str> {
     let (given, rest) = value.split_once(' ')?;
     given.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }
 
-/// Whether a word is the one that is wanted, which is not empty. How long that takes does not depend on where it differs.
+/// Whether a token equals the wanted one, which must not be empty. The time this takes does not depend on where they
+/// differ.
 pub(crate) fn is_same(given: &[u8], wanted: &[u8]) -> bool {
     let mut differs = u8::from(given.len() != wanted.len() || wanted.is_empty());
     for (one, other) in given.iter().zip(wanted) {

@@ -1,4 +1,4 @@
-//! The client's half of the opening handshake (RFC 6455, section 4.1).
+//! The client side of the opening handshake (RFC 6455, section 4.1).
 
 use super::extension::{self, Agreement, DeflateMode};
 use super::http::MAX_HEADERS;
@@ -9,53 +9,53 @@ use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 use std::sync::Arc;
 
-/// So much of the content of a refusal is kept.
+/// How much of a refusal's content is kept.
 const CONTENT_BYTES: usize = 500;
 
-/// What a client asks for.
+/// What a client requests.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// Path and query, as they stand in the request line.
+    /// Path and query, as in the request line.
     pub target: String,
-    /// Value of `Host`: the name, and the port unless it is the scheme's own.
+    /// Value of `Host`: the name, and the port unless it is the scheme's default.
     pub host: String,
     /// Subprotocols in order of preference.
     pub subprotocols: Vec<String>,
-    /// Compression to ask for.
+    /// Compression to offer.
     pub deflate: DeflateMode,
-    /// Further headers: names and values, sent as they are.
+    /// Additional headers: names and values, sent unchanged.
     pub headers: Vec<(String, String)>,
 }
 
-/// A server's answer that makes a WebSocket.
+/// A server's answer that opens a WebSocket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Opened {
     /// The subprotocol the server chose.
     pub subprotocol: Option<String>,
     /// The compression agreed on.
     pub deflate: Option<Agreement>,
-    /// Length of the answer; what follows is frames.
+    /// Length of the answer; frames follow it.
     pub head_bytes: usize,
 }
 
-/// What a server says that does not upgrade.
+/// The answer of a server that does not upgrade.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Refusal {
     /// The status.
     pub status: u16,
-    /// Where to ask instead, if it says that.
+    /// The redirect target, if there is one.
     pub location: Option<String>,
-    /// The beginning of the content, as far as it came with the head, without what is not text.
+    /// The start of the content, as far as it arrived with the head, without characters that are not text.
     pub content: String,
 }
 
-/// A server's answer that does not.
+/// Why a server's answer does not open a WebSocket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// Another status than 101.
+    /// The status is not 101.
     Refused(Box<Refusal>),
-    /// The rule that the answer breaks.
+    /// The rule that the answer violates.
     Invalid(&'static str),
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
-/// A handshake under way: what was asked for, and with which key.
+/// A handshake in progress: what was requested, and with which key.
 ///
 /// ```
 /// use percore::DeflateMode;
@@ -90,11 +90,11 @@ impl std::error::Error for HandshakeError {}
 ///     deflate: DeflateMode::Off,
 ///     headers: vec![("Authorization".into(), "Bearer token".into())],
 /// };
-/// // For every connection 16 other random bytes.
+/// // Each connection needs another 16 random bytes.
 /// let handshake = ClientHandshake::new(offer, *b"the sample nonce");
 /// assert!(handshake.request().starts_with(b"GET /ws?room=1 HTTP/1.1\r\nHost: example.org\r\n"));
 ///
-/// // The answer, with a first frame right behind it.
+/// // The answer, directly followed by a first frame.
 /// let answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 ///     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n\x81\x02hi";
 /// assert_eq!(handshake.read(&answer[..20], 0)?, None);
@@ -110,7 +110,7 @@ pub struct ClientHandshake {
 }
 
 impl ClientHandshake {
-    /// `nonce` is 16 random bytes, new for each connection. The offer may be shared by many.
+    /// `nonce` is 16 random bytes, new for each connection. Many handshakes may share the offer.
     pub fn new(offer: impl Into<Arc<Offer>>, nonce: [u8; 16]) -> ClientHandshake {
         ClientHandshake { key: STANDARD.encode(nonce), offer: offer.into() }
     }
@@ -136,11 +136,11 @@ impl ClientHandshake {
         out.into_bytes()
     }
 
-    /// Reads the answer at the beginning of `bytes`; `None` when it is not all there, as it was not in the first `seen`
-    /// bytes. What comes byte by byte is read again only with each line, of which a head has a bounded number.
+    /// Parses the answer at the start of `bytes`; `None` if it is incomplete, as it was in the first `seen` bytes.
+    /// Single bytes cause a new parse only with each line, and a head has a bounded number of lines.
     ///
     /// # Errors
-    /// The connection is to be closed.
+    /// When the connection must be closed.
     pub fn read(&self, bytes: &[u8], seen: usize) -> Result<Option<Opened>, HandshakeError> {
         if seen > 0 && !bytes[seen..].contains(&b'\n') {
             return Ok(None);

@@ -1,14 +1,14 @@
-//! Why a connection ends: close codes (RFC 6455, section 7.4) and breaches of the protocol.
+//! Why a connection ends: close codes (RFC 6455, section 7.4) and protocol violations.
 
 use super::frame::MAX_CONTROL_BYTES;
 use std::fmt;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// What a peer did that ends its connection.
+/// What a peer did wrong, so that its connection is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Violation {
-    /// A frame header the RFC forbids; the text says which rule.
+    /// A frame header that the RFC forbids; the text names the rule.
     Protocol(&'static str),
     /// Text that is not UTF-8 (section 8.1).
     NotUtf8,
@@ -22,7 +22,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The code that the peer is told.
+    /// The close code that the peer is sent.
     pub fn code(&self) -> CloseCode {
         match self {
             Violation::Protocol(_) => CloseCode::Protocol,
@@ -45,25 +45,25 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// A Close frame's payload, or what stands for it when none came.
+/// A Close frame's payload, or its substitute if none arrived.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CloseReason {
-    /// 1005 when the peer's Close frame had no code, 1006 when no Close frame came (section 7.1.5).
+    /// 1005 if the peer's Close frame had no code, 1006 if no Close frame arrived (section 7.1.5).
     pub code: CloseCode,
-    /// The peer's or our text, perhaps empty.
+    /// The peer's or our text; may be empty.
     pub reason: String,
     /// Whether both sides sent a Close frame.
     pub clean: bool,
 }
 
 impl CloseReason {
-    /// The connection went without a Close frame.
+    /// The connection ended without a Close frame.
     pub fn abnormal(reason: impl Into<String>) -> CloseReason {
         CloseReason { code: CloseCode::Abnormal, reason: reason.into(), clean: false }
     }
 }
 
-/// The payload of a Close frame: the code, and as much of the reason as a control frame takes (section 5.5.1).
+/// The payload of a Close frame: the code, and as much of the reason as fits into a control frame (section 5.5.1).
 pub fn payload(code: CloseCode, reason: &str) -> Vec<u8> {
     let mut cut = reason.len().min(MAX_CONTROL_BYTES - 2);
     while !reason.is_char_boundary(cut) {
@@ -86,10 +86,10 @@ impl fmt::Display for CloseReason {
 /// A Close frame's payload.
 pub type ClosePayload<'a> = Option<(CloseCode, &'a str)>;
 
-/// Reads a Close frame's payload: `None` when it is empty.
+/// Parses a Close frame's payload: `None` if it is empty.
 ///
 /// # Errors
-/// One byte, a code that must not be sent (section 7.4.1), a reason that is not UTF-8.
+/// When it has one byte, a code that must not be sent (section 7.4.1), or a reason that is not UTF-8.
 pub fn parse(payload: &[u8]) -> Result<ClosePayload<'_>, Violation> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return if payload.is_empty() { Ok(None) } else { Err(Violation::Protocol("Close frame with half a code")) };
@@ -102,7 +102,7 @@ pub fn parse(payload: &[u8]) -> Result<ClosePayload<'_>, Violation> {
     Ok(Some((code, reason)))
 }
 
-/// Whether `code` may stand in a Close frame: those the RFC or its registry defines, and 3000 to 4999.
+/// Whether `code` is allowed in a Close frame: the codes of the RFC and its registry, and 3000 to 4999.
 pub fn may_be_sent(code: CloseCode) -> bool {
     matches!(u16::from(code), 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,32 +1,32 @@
-//! The content of a request: where it ends, and what it is once the chunks are taken off (RFC 9112, sections 6 and 7).
+//! The content of a request: where it ends, and its data without the chunk framing (RFC 9112, sections 6 and 7).
 //!
-//! Memory grows with the bytes that have come, never with a length that was declared. What stands around the chunks, their
-//! lines, extensions and trailer fields, is read and dropped, and bounded: extensions are no way to send much that counts
-//! for little.
+//! Memory grows with the bytes received, never with a declared length. The bytes around the chunks (their lines,
+//! extensions and trailer fields) are read and dropped, and bounded: extensions must not let a client send a lot that
+//! hardly counts.
 
 use super::http::{BadRequest, Request};
 
-/// Bytes of a chunk's line that cost nothing: a size of 64 bits has no more digits.
+/// Free bytes of a chunk's line: a 64-bit size has no more digits.
 const FREE_LINE_BYTES: usize = 16;
 
-/// How the end of a request's content is told (RFC 9112, section 6.3).
+/// How the end of a request's content is determined (RFC 9112, section 6.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
-    /// There is none: nothing is said of it, or its length is 0.
+    /// There is no content: it is not announced, or its length is 0.
     Empty,
-    /// By its length in bytes; one that does not fit is the greatest.
+    /// By its length in bytes; one that does not fit is the maximum.
     Length(u64),
     /// By chunks.
     Chunked,
 }
 
 impl Request<'_> {
-    /// How the end of the content is told. A request that says neither a length nor a coding has no content.
+    /// How the end of the content is determined. A request with neither a length nor a coding has no content.
     ///
     /// # Errors
-    /// Lengths that contradict each other or are no numbers; a Transfer-Encoding beside a length or of HTTP/1.0, one that
-    /// does not end in `chunked`, and one that is not known here (501). Where such content ends nobody can say for sure, so
-    /// the connection is to end after the answer.
+    /// When lengths contradict each other or are not numbers; for a Transfer-Encoding with a length or in HTTP/1.0, one
+    /// that does not end in `chunked`, and an unknown one (501). The end of such content is ambiguous, so the
+    /// connection must end after the answer.
     #[doc(hidden)]
     pub fn framing(&self) -> Result<Framing, BadRequest> {
         let lengths = self.raw_values("content-length").flat_map(|value| value.split(|byte| *byte == b','));
@@ -50,7 +50,7 @@ impl Request<'_> {
         })
     }
 
-    /// Only `chunked` is known here, once, and as the last (RFC 9112, sections 6.1 and 6.3).
+    /// Only `chunked` is supported, once, and last (RFC 9112, sections 6.1 and 6.3).
     fn check_transfer_coding(&self) -> Result<(), BadRequest> {
         let codings = self.raw_values("transfer-encoding").flat_map(|value| value.split(|byte| *byte == b','));
         let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
@@ -65,7 +65,8 @@ impl Request<'_> {
         }
     }
 
-    /// Whether the client waits for a 100 before it sends content (RFC 9110, section 10.1.1). HTTP/1.0 knows no such thing.
+    /// Whether the client waits for a 100 before it sends content (RFC 9110, section 10.1.1). HTTP/1.0 does not have
+    /// this.
     ///
     /// # Errors
     /// 417 for any other expectation.
@@ -83,21 +84,21 @@ impl Request<'_> {
     }
 }
 
-/// What is expected next.
+/// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// This much of the content, of which the length was told.
+    /// This much of content whose length was declared.
     Length(usize),
-    /// A digit of a chunk's size, or what ends it; so many digits have come.
+    /// A digit of a chunk's size, or what ends it, after this many digits.
     Size {
         value: usize,
         digits: usize,
     },
-    /// A semicolon, after white space behind the size.
+    /// A semicolon, after white space following the size.
     Semicolon,
     /// The rest of an extension.
     Extension,
-    /// The end of a chunk's line, of a chunk of this size.
+    /// The end of the line of a chunk of this size.
     LineFeed {
         size: usize,
     },
@@ -116,7 +117,7 @@ enum State {
     End,
 }
 
-/// The content of a request of which not all has come.
+/// Partly received content of a request.
 #[derive(Debug)]
 pub struct Content {
     state: State,
@@ -124,16 +125,16 @@ pub struct Content {
     size: usize,
     /// Bytes that may still be added.
     room: usize,
-    /// Bytes that were added.
+    /// Bytes added so far.
     taken: usize,
     /// Bytes of the chunk's line so far.
     line: usize,
-    /// Bytes that may still stand around the chunks, beyond what every chunk's line may have.
+    /// Bytes still allowed around the chunks, beyond those free for every chunk's line.
     spare: usize,
 }
 
 impl Content {
-    /// Content of at most `limit` bytes, and of chunks with at most `overhead` bytes of extensions and trailer fields.
+    /// Content of at most `limit` bytes; the extensions and trailer fields of chunks have at most `overhead` bytes.
     ///
     /// # Errors
     /// 413 for a length beyond the limit.
@@ -150,12 +151,12 @@ impl Content {
         Ok(Content { state, size: 0, room, taken: 0, line: 0, spare: overhead })
     }
 
-    /// Bytes of content that have come.
+    /// Bytes of content received.
     pub fn taken(&self) -> usize {
         self.taken
     }
 
-    /// The content where it lies, if `input` begins with all of it and its length was told.
+    /// The content in place, if its length was declared and `input` starts with all of it.
     pub fn whole<'a>(&self, input: &'a [u8]) -> Option<&'a [u8]> {
         match self.state {
             State::Length(length) => input.get(..length),
@@ -164,11 +165,11 @@ impl Content {
         }
     }
 
-    /// Takes what belongs to the content from the beginning of `input`, and adds it to `out`. Returns how many bytes that
-    /// were, and whether the content is whole.
+    /// Takes content from the start of `input`, and adds it to `out`. Returns how many bytes were used, and whether the
+    /// content is complete.
     ///
     /// # Errors
-    /// 400 for chunks that are none, 413 for too long content, 431 for too long trailer fields.
+    /// 400 for invalid chunks, 413 for content that is too long, 431 for trailer fields that are too long.
     pub fn take(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool), BadRequest> {
         let mut used = 0;
         while used < input.len() && self.state != State::End {
@@ -192,7 +193,7 @@ impl Content {
         Ok((used, self.state == State::End))
     }
 
-    /// Adds at most `left` bytes. Memory doubles as it is used up, and is never more than may come.
+    /// Adds at most `left` bytes. Memory doubles as it is used up, but never exceeds what may still come.
     fn append(&mut self, left: usize, input: &[u8], out: &mut Vec<u8>) -> usize {
         let bytes = &input[..left.min(input.len())];
         if out.capacity() - out.len() < bytes.len() {
@@ -204,7 +205,7 @@ impl Content {
         bytes.len()
     }
 
-    /// What is expected after a byte that is no content.
+    /// The state after a byte that is not content.
     fn after(&mut self, byte: u8) -> Result<State, BadRequest> {
         match (self.state, byte) {
             (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
@@ -264,8 +265,8 @@ impl Content {
 
 const TOO_LONG: BadRequest = BadRequest(413, "The content is longer than this path takes.");
 
-/// What may stand in extensions and in the values of fields: no control characters, of which one could end the line for
-/// another reader.
+/// Characters allowed in extensions and in field values: no control characters, since another reader might see one as
+/// the end of the line.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -283,7 +284,7 @@ mod tests {
     const LIMIT: usize = 1000;
     const OVERHEAD: usize = 100;
 
-    /// What comes of a chunked body in pieces: the content, and how many bytes were used; or the status.
+    /// Reads a chunked body in pieces. Returns the content, and how many bytes were used; or the status.
     fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, usize, bool), u16> {
         let mut content = Content::new(Framing::Chunked, LIMIT, OVERHEAD).expect("no length");
         let (mut out, mut used, mut ends) = (Vec::new(), 0, false);

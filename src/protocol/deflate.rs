@@ -1,27 +1,27 @@
-//! permessage-deflate's compression (RFC 7692, section 7.2): raw DEFLATE, each message ended by a sync flush whose
-//! last four bytes are left out on the wire.
+//! Compression for permessage-deflate (RFC 7692, section 7.2): raw DEFLATE, each message ended by a sync flush whose
+//! last four bytes are not sent.
 //!
-//! The cost of a message is bounded by its length and by that of what comes out, whatever its bytes are: no call works
-//! on more of a buffer than it fills, and an [`Inflater`] refuses messages that consist of little but blocks.
+//! The cost of a message is bounded by its length and by that of the output, whatever its bytes are: no call touches
+//! more of a buffer than it fills, and an [`Inflater`] refuses messages that consist of little but blocks.
 
 use super::close::Violation;
 use std::ops::Deref;
 use zlib_rs::{Deflate, DeflateFlush, Inflate, InflateFlush, Status};
 
-/// What a sync flush ends with, and what a message ends without.
+/// The end of a sync flush, left out of each message.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-/// The first length of an [`Output`].
+/// The initial length of an [`Output`].
 const FIRST_OUTPUT_BYTES: usize = 4096;
-/// Final blocks that a message may have. A sender has one at its end, or none; each makes the decompressor begin anew.
+/// Final blocks allowed per message. A sender uses one at its end, or none; each makes the decompressor start again.
 const MAX_STREAM_ENDS: usize = 64;
-/// Calls of the decompressor that a message may take, one for each block, whatever comes out.
+/// Calls of the decompressor allowed per message, one for each block, whatever the output.
 const MIN_STEPS: usize = 256;
-/// With so many bytes out of it, a message may take one call more. A block may take ten bytes and cost a microsecond,
-/// as much as a kilobyte of text, and hold nothing.
+/// Bytes of output that allow a message one more call. A block may take ten bytes and cost a microsecond, as much as a
+/// kilobyte of text, and contain nothing.
 const BYTES_PER_STEP: usize = 512;
 
-/// Bytes that one message after another is written to. Those once written stay initialised, so that a short message
-/// costs the same after a long one as before.
+/// A buffer for one message after another. Bytes once written stay initialised, so that a short message after a long
+/// one costs no more than before.
 #[derive(Default)]
 pub struct Output {
     bytes: Vec<u8>,
@@ -29,17 +29,17 @@ pub struct Output {
 }
 
 impl Output {
-    /// Nothing yet.
+    /// An empty buffer.
     pub fn new() -> Output {
         Output::default()
     }
 
-    /// Bytes of memory that it holds.
+    /// Memory that it holds, in bytes.
     pub fn held_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// Space for what comes next, not beyond `most` bytes in all. Empty only when these are full.
+    /// Space for more output, up to `most` bytes in total. Empty only when these are full.
     fn room(&mut self, most: usize) -> &mut [u8] {
         if self.filled == self.bytes.len() {
             let length = (2 * self.filled).max(FIRST_OUTPUT_BYTES).min(most.max(self.filled));
@@ -72,12 +72,12 @@ impl Default for Inflater {
 }
 
 impl Inflater {
-    /// An empty window of 32 KiB, which serves every smaller one as well.
+    /// An empty window of 32 KiB, which also serves every smaller one.
     pub fn new() -> Inflater {
         Inflater { stream: Inflate::new(false, 15), steps: 0 }
     }
 
-    /// Forgets the window, for the next message of a peer without context takeover.
+    /// Clears the window, for the next message of a peer without context takeover.
     pub fn reset(&mut self) {
         self.stream.reset(false);
     }
@@ -87,11 +87,11 @@ impl Inflater {
         self.steps
     }
 
-    /// Decompresses a whole message to `out`, in place of what was there.
+    /// Decompresses a whole message to `out`, replacing its content.
     ///
     /// # Errors
-    /// `TooBig` as soon as `out` would be longer than `limit` bytes, `BadDeflate` for anything else: also for a message
-    /// of more blocks than any sender makes of what is in it.
+    /// `TooBig` as soon as `out` would exceed `limit` bytes, `BadDeflate` for any other error: also for a message with
+    /// more blocks than a sender would use for its content.
     pub fn inflate(&mut self, payload: &[u8], out: &mut Output, limit: usize) -> Result<(), Violation> {
         out.filled = 0;
         self.steps = 0;
@@ -108,7 +108,7 @@ impl Inflater {
         stream_ends: &mut usize,
     ) -> Result<(), Violation> {
         loop {
-            // One byte more than allowed tells a message at the limit from one beyond.
+            // One byte more than allowed distinguishes a message at the limit from one beyond it.
             let room = out.room(limit.saturating_add(1));
             let (taken, made) = (self.stream.total_in(), self.stream.total_out());
             // A call ends with a block, so that blocks are counted.
@@ -144,13 +144,13 @@ pub struct Deflater {
 
 impl Deflater {
     /// A compressor with a window of 2 to the power of `window_bits` bytes (9 to 15). `level` is 1 (fast) to 9 (small).
-    /// With `takeover` its window lives on from one message to the next.
+    /// With `takeover` it keeps its window from one message to the next.
     pub fn new(level: u32, window_bits: u8, takeover: bool) -> Deflater {
         let stream = Deflate::new(level.clamp(1, 9) as i32, false, window_bits.clamp(9, 15));
         Deflater { stream, takeover }
     }
 
-    /// Compresses a message to `out`, in place of what was there.
+    /// Compresses a message to `out`, replacing its content.
     pub fn deflate(&mut self, parts: &[&[u8]], out: &mut Output) {
         out.filled = 0;
         if !self.takeover {
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(Inflater::new().inflate(&small, &mut out, 50_000_000), Ok(()));
     }
 
-    /// Cleared space would make every short message cost what the longest one did.
+    /// Clearing the space would make every short message cost what the longest one did.
     #[test]
     fn a_long_message_leaves_nothing_to_clear_for_short_ones() {
         let (mut deflater, mut inflater) = (Deflater::new(1, 15, false), Inflater::new());
@@ -236,7 +236,7 @@ mod tests {
         inflater.inflate(&long, &mut out, 1_000_000).expect("our own output");
         inflater.reset();
         inflater.inflate(&small, &mut out, 1_000_000).expect("our own output");
-        // The decompressor may write some bytes ahead of what it has made.
+        // The decompressor may write some bytes beyond its output.
         assert!(&out[..] == b"short" && out.bytes[1000..1_000_000].iter().all(|byte| *byte == b'x'));
         let (noise, mut packed) =
             (Vec::from_iter((0..200_000u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 24) as u8)), small);
@@ -274,7 +274,7 @@ mod tests {
             assert_eq!(inflater.inflate(&payload, &mut out, 1 << 20), Err(Violation::BadDeflate));
             assert_eq!((inflater.steps(), out.len()), (MIN_STEPS + 1, 0));
         }
-        // A sender that flushes for every kilobyte is understood, however long its message.
+        // A sender that flushes every kilobyte is accepted, however long its message.
         let mut stream = Deflate::new(6, false, 15);
         let (text, mut flushed) = (b"to be or not to be, that is the question; ".repeat(25_000), Vec::new());
         let mut part = [0; 2048];

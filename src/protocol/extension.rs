@@ -1,30 +1,30 @@
-//! Negotiation of permessage-deflate (RFC 7692, section 7.1), for both ends.
+//! Negotiation of permessage-deflate (RFC 7692, section 7.1), for both sides.
 
-/// What a server offers, and a client asks for.
+/// The compression that a server accepts or a client offers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeflateMode {
     /// No compression.
     Off,
-    /// Each message by itself: worse compression, and no memory for an idle connection.
+    /// Each message on its own: worse compression, but no memory for an idle connection.
     NoTakeover,
-    /// Windows live from message to message: better compression, hundreds of kilobytes for each connection.
+    /// Windows persist between messages: better compression, but hundreds of kilobytes per connection.
     Takeover,
 }
 
 /// How messages are compressed (RFC 7692).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deflate {
-    /// What is agreed on with clients that offer it. Default [`DeflateMode::NoTakeover`].
+    /// The mode agreed on with clients that offer compression. Default [`DeflateMode::NoTakeover`].
     pub mode: DeflateMode,
-    /// Bound on both windows, as a binary logarithm: 9 to 15. Default 15.
+    /// Limit on both windows, as a binary logarithm: 9 to 15. Default 15.
     pub window_bits: u8,
     /// 1 (fast) to 9 (small). Default 1.
     pub level: u32,
-    /// Messages from this size on are compressed, in bytes. Default 1 KiB.
+    /// Messages of at least this size are compressed, in bytes. Default 1 KiB.
     pub min_bytes: usize,
-    /// Longer messages are not compressed, for compression takes time in proportion: at level 1 about 10 ns for each byte
-    /// that does not shrink. The bound halves with each step of the window below 4 KiB, where every byte costs more.
-    /// Default 128 KiB.
+    /// Longer messages are not compressed, since compression takes proportional time: at level 1 about 10 ns for each
+    /// byte that does not shrink. The limit halves with each step of the window below 4 KiB, where every byte costs
+    /// more. Default 128 KiB.
     pub max_bytes: usize,
 }
 
@@ -40,7 +40,7 @@ impl Default for Deflate {
     }
 }
 
-/// What both ends go by once they agree.
+/// The parameters that both sides agreed on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Agreement {
     /// Whether the server keeps its window between messages.
@@ -53,7 +53,7 @@ pub struct Agreement {
     pub client_bits: u8,
 }
 
-/// zlib compresses with no smaller window.
+/// zlib does not compress with a smaller window.
 const SMALLEST_BITS: u8 = 9;
 const LARGEST_BITS: u8 = 15;
 const NAME: &str = "permessage-deflate";
@@ -63,11 +63,11 @@ struct Parameters {
     server_no_takeover: bool,
     client_no_takeover: bool,
     server_bits: Option<u8>,
-    /// `Some(None)`: named without a value.
+    /// `Some(None)`: present without a value.
     client_bits: Option<Option<u8>>,
 }
 
-/// One element of `Sec-WebSocket-Extensions`: `None` when it is not permessage-deflate, or not a valid use of it.
+/// Parses one element of `Sec-WebSocket-Extensions`: `None` if it is not permessage-deflate, or invalid.
 fn parse(element: &str) -> Option<Parameters> {
     let mut parts = element.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(NAME) {
@@ -79,7 +79,7 @@ fn parse(element: &str) -> Option<Parameters> {
             Some((name, value)) => (name.trim_end(), Some(bits(value.trim_start())?)),
             None => (part, None),
         };
-        // A parameter twice, or a value where none belongs, makes the whole offer invalid.
+        // A repeated parameter, or an unexpected value, makes the whole offer invalid.
         let fresh = match (name, value) {
             ("server_no_context_takeover", None) => !std::mem::replace(&mut found.server_no_takeover, true),
             ("client_no_context_takeover", None) => !std::mem::replace(&mut found.client_no_takeover, true),
@@ -94,15 +94,15 @@ fn parse(element: &str) -> Option<Parameters> {
     Some(found)
 }
 
-/// 8 to 15 without a leading zero, perhaps in quotes.
+/// Parses 8 to 15 without a leading zero, optionally in quotes.
 fn bits(value: &str) -> Option<u8> {
     let value = value.strip_prefix('"').map_or(Some(value), |rest| rest.strip_suffix('"'))?;
     let bits = value.parse().ok().filter(|bits| (8..=LARGEST_BITS).contains(bits))?;
     (!value.starts_with(['0', '+'])).then_some(bits)
 }
 
-/// The server's half: the first of the client's offers that can be met, and the header value to answer with.
-/// `offers` are the values of all `Sec-WebSocket-Extensions` headers; `max_bits` (9 to 15) bounds both windows.
+/// The server side: picks the first of the client's offers that can be met, and returns the header value for the
+/// answer. `offers` are the values of all `Sec-WebSocket-Extensions` headers; `max_bits` (9 to 15) bounds both windows.
 pub fn negotiate<'a>(
     offers: impl Iterator<Item = &'a str>,
     mode: DeflateMode,
@@ -134,7 +134,7 @@ pub fn negotiate<'a>(
         if offer.server_bits.is_some() || server_bits < LARGEST_BITS {
             answer.push_str(&format!("; server_max_window_bits={server_bits}"));
         }
-        // Only a client that named it may be told (section 7.1.2.2).
+        // Only a client that named the parameter may be sent it (section 7.1.2.2).
         if let Some(bits) = client_bits.filter(|bits| *bits < LARGEST_BITS) {
             answer.push_str(&format!("; client_max_window_bits={bits}"));
         }
@@ -142,7 +142,7 @@ pub fn negotiate<'a>(
     })
 }
 
-/// The client's half: the offer to make, `None` for none.
+/// The client side: the offer to make, `None` for none.
 pub fn offer(mode: DeflateMode) -> Option<&'static str> {
     match mode {
         DeflateMode::Off => None,
@@ -153,14 +153,15 @@ pub fn offer(mode: DeflateMode) -> Option<&'static str> {
     }
 }
 
-/// The server answered with what was not offered.
+/// The server's answer contains something that was not offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotOffered;
 
-/// The client's half: what the server's answer to [`offer`] agrees to.
+/// The client side: what the server's answer to [`offer`] agrees to.
 ///
 /// # Errors
-/// An extension or a parameter that was not offered; the connection must fail then (RFC 6455, section 4.1).
+/// When the answer has an extension or a parameter that was not offered; the connection must fail then (RFC 6455,
+/// section 4.1).
 pub fn accept<'a>(answers: impl Iterator<Item = &'a str>, mode: DeflateMode) -> Result<Option<Agreement>, NotOffered> {
     let mut agreed = None;
     for element in answers.flat_map(|value| value.split(',')).filter(|element| !element.trim().is_empty()) {

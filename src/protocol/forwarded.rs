@@ -1,16 +1,16 @@
-//! The client's address as proxies tell it in a header: `X-Forwarded-For`, or `Forwarded` (RFC 7239).
+//! The client's address in a header that proxies write: `X-Forwarded-For`, or `Forwarded` (RFC 7239).
 //!
-//! Each proxy appends who connected to it, so only what stands at the right end was written by a proxy that we know;
-//! what stands further left may have come from anyone. Hence all is read from the right, and nothing that stands
-//! further left can change how an element is read.
+//! Each proxy appends the address of its own client, so only the right end was written by a proxy that we know;
+//! elements further left may come from anyone. Hence everything is read from the right, and nothing further left can
+//! change how an element is read.
 
 use super::http::Request;
 use crate::net::id::Peer;
 use crate::net::network::Network;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The header that trusted proxies write. Only that one is read: the other may be the client's own, passed on by a proxy
-/// that knows nothing of it.
+/// The header that trusted proxies write. Only this one is read: the other may be the client's own, passed on by a
+/// proxy that does not know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`: addresses, separated by commas.
@@ -29,7 +29,7 @@ impl ForwardedHeader {
     }
 }
 
-/// Whom we believe about the addresses of others. The default is nobody.
+/// Which proxies to trust for the addresses of clients. The default is none.
 ///
 /// ```
 /// use percore::{ForwardedHeader, ProxyRules, Settings};
@@ -45,28 +45,28 @@ impl ForwardedHeader {
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ProxyRules {
-    /// Proxies that may tell who their client is. Whoever else sends the header is not listened to.
+    /// Proxies that may name their client. The header of any other peer is ignored.
     pub trusted: Vec<Network>,
-    /// The header in which they tell it.
+    /// The header in which they name it.
     pub header: ForwardedHeader,
-    /// Whether each connection begins with a [PROXY protocol header](super::proxy_header): of a trusted proxy, or of anyone
-    /// while `trusted` is empty.
+    /// Whether each connection begins with a [PROXY protocol header](super::proxy_header): from a trusted proxy, or
+    /// from any peer while `trusted` is empty.
     pub proxy_protocol: bool,
 }
 
 impl ProxyRules {
-    /// Whether the peer is a proxy that we believe.
+    /// Returns whether the peer is a trusted proxy.
     pub fn trusts(&self, peer: Peer) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
 
-    /// Whether the peer may tell by a PROXY protocol header for whom it connects.
+    /// Returns whether the peer may name its client in a PROXY protocol header.
     pub fn trusts_with_header(&self, peer: Peer) -> bool {
         self.trusted.is_empty() || self.trusts(peer)
     }
 }
 
-/// Replaces a request's peer by the client for whom it was sent, if the peer is trusted and tells.
+/// Replaces a request's peer by its client, if the peer is trusted and names it.
 pub fn resolve(request: &mut Request<'_>, rules: &ProxyRules) {
     let client = client(request.peer, request.raw_values(rules.header.name()), rules);
     if client != request.peer {
@@ -75,8 +75,9 @@ pub fn resolve(request: &mut Request<'_>, rules: &ProxyRules) {
     }
 }
 
-/// The first from the right that is not trusted, beginning with the peer; the leftmost, if all are. What cannot be read
-/// ends the walk at the last that could. `values` are those of the header, in the order of its lines.
+/// The first address from the right that is not trusted, starting with the peer; the leftmost, if all are. An
+/// unreadable element ends the walk at the last readable one. `values` are those of the header, in the order of its
+/// lines.
 pub fn client<'a>(peer: Peer, values: impl DoubleEndedIterator<Item = &'a [u8]>, rules: &ProxyRules) -> Peer {
     let mut last = peer;
     for mut value in values.rev() {
@@ -105,7 +106,7 @@ pub fn client<'a>(peer: Peer, values: impl DoubleEndedIterator<Item = &'a [u8]>,
     last
 }
 
-/// Splits at the last `separator`, not within quotes where those count, into what stands before it and what after it.
+/// Splits at the last `separator`, ignoring quoted ones if quotes count, into the parts before and after it.
 fn split_last(value: &[u8], separator: u8, quotes: bool) -> (Option<&[u8]>, &[u8]) {
     let mut quoted = false;
     for (at, byte) in value.iter().enumerate().rev() {
@@ -119,7 +120,7 @@ fn split_last(value: &[u8], separator: u8, quotes: bool) -> (Option<&[u8]>, &[u8
 
 /// The address in an element of `Forwarded`: that of its one parameter `for`.
 fn forwarded_for(element: &[u8]) -> Option<Peer> {
-    // An escaped quote would have been taken for one that ends; no address needs a backslash.
+    // An escaped quote would have been read as a closing one; no address needs a backslash.
     if element.contains(&b'\\') {
         return None;
     }
@@ -134,15 +135,15 @@ fn forwarded_for(element: &[u8]) -> Option<Peer> {
         rest = before;
     }
     let value = found?;
-    // The quotes may be left out around an address with a colon: some proxies do so, and it is clear.
+    // Some proxies omit the quotes around an address with a colon; that is unambiguous.
     match value.strip_prefix(b"\"") {
         Some(quoted) => node(quoted.strip_suffix(b"\"")?),
         None => node(value),
     }
 }
 
-/// An address as proxies write it (RFC 7239, section 6): with a port or without, IPv6 in brackets or not. `None` for
-/// `unknown`, for an obfuscated identifier, and for what is none of these.
+/// Parses an address as proxies write it (RFC 7239, section 6): with or without a port, IPv6 with or without brackets.
+/// `None` for `unknown`, for an obfuscated identifier, and for anything else.
 fn node(text: &[u8]) -> Option<Peer> {
     let text = std::str::from_utf8(text).ok()?.trim_ascii();
     let (ip, port) = if let Ok(ip) = text.parse::<IpAddr>() {
@@ -202,13 +203,13 @@ mod tests {
             (&["[2001:db8::7]:80"], "[2001:db8::7]:80"),
             (&["::ffff:203.0.113.7"], "203.0.113.7"),
             (&[" 198.51.100.1 ,\t203.0.113.7 "], "203.0.113.7"),
-            // What a client sent itself stands further left.
+            // Elements that a client sent itself are further left.
             (&["127.0.0.1, 10.0.0.9, 203.0.113.7, 10.0.0.2"], "203.0.113.7"),
             (&["127.0.0.1", "203.0.113.7", "10.0.0.2, 2001:db8:aa::1"], "203.0.113.7"),
             // All are trusted: the leftmost.
             (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             (&["10.0.0.4", "10.0.0.3, 10.0.0.2"], "10.0.0.4"),
-            // What cannot be read ends the walk.
+            // An unreadable element ends the walk.
             (&["203.0.113.7, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["203.0.113.7, _hidden"], PROXY),
             (&["203.0.113.7, unix:"], PROXY),
@@ -286,7 +287,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a client sends, what its proxy appends decides.
+        /// Whatever a client sends, the element that its proxy appends decides.
         #[test]
         fn nothing_a_client_sends_changes_its_address(spoofed in "[ -~]{0,40}", lines in any::<bool>()) {
             for (header, appended) in [

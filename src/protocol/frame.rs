@@ -18,21 +18,21 @@ pub const FINAL_TEXT: u8 = 0x81;
 /// First byte of an unfragmented binary frame, without reserved bits.
 pub const FINAL_BINARY: u8 = 0x82;
 
-/// A header and where its payload lies.
+/// A parsed header and the lengths that locate its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The header's fields.
     pub header: FrameHeader,
-    /// How long the header itself is.
+    /// Length of the header itself.
     pub header_bytes: usize,
-    /// How long the payload is.
+    /// Length of the payload.
     pub payload_bytes: u64,
 }
 
-/// Reads the header at the beginning of `bytes`; `None` when it is not all there.
+/// Parses the header at the start of `bytes`; `None` if it is incomplete.
 ///
 /// # Errors
-/// An opcode that is not defined, and a length not in its shortest form or above 2^63.
+/// When the opcode is not defined, or the length is not in its shortest form or above 2^63.
 pub fn decode(bytes: &[u8]) -> Result<Option<Head>, Violation> {
     let mut cursor = Cursor::new(bytes);
     let Some((header, payload_bytes)) =
@@ -54,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Head>, Violation> {
     Ok(Some(Head { header, header_bytes: cursor.position() as usize, payload_bytes }))
 }
 
-/// How many bytes of a header there must be before it can be read, as far as its beginning `bytes` tells.
+/// How many bytes of a header are needed to parse it, as far as its start in `bytes` tells.
 pub fn header_bytes_wanted(bytes: &[u8]) -> usize {
     let Some(second) = bytes.get(1) else { return 2 };
     let length = match second & 0x7f {
@@ -65,21 +65,21 @@ pub fn header_bytes_wanted(bytes: &[u8]) -> usize {
     2 + length + if second & 0x80 != 0 { 4 } else { 0 }
 }
 
-/// A text or binary frame, whole in the bytes it was found in.
+/// A complete text or binary frame within the given bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Short {
     /// `FINAL_TEXT` or `FINAL_BINARY`.
     pub first: u8,
-    /// Where the payload begins.
+    /// Start of the payload.
     pub start: usize,
-    /// Where the payload, and so the frame, ends.
+    /// End of the payload, and so of the frame.
     pub end: usize,
-    /// The key, zero when the frame is not masked.
+    /// The key; zero if the frame is not masked.
     pub mask: Mask,
 }
 
-/// The way of nearly all frames: an unfragmented text or binary message below 64 KiB, all of it there, masked or not
-/// as `MASKED` says. `None` sends the caller to [`decode`], which sees the same frame and everything else.
+/// The hot path of nearly all frames: a complete unfragmented text or binary message below 64 KiB, masked or not as
+/// `MASKED` says. On `None` the caller uses [`decode`], which handles every frame.
 #[inline(always)]
 pub fn decode_short<const MASKED: bool>(bytes: &[u8]) -> Option<Short> {
     let mask_bytes = if MASKED { 4 } else { 0 };
@@ -87,7 +87,7 @@ pub fn decode_short<const MASKED: bool>(bytes: &[u8]) -> Option<Short> {
     if first != FINAL_TEXT && first != FINAL_BINARY {
         return None;
     }
-    // With the mask bit as it should be this is the length; with the other it is above 127.
+    // If the mask bit is right, this is the length; otherwise it is above 127.
     let length = second ^ if MASKED { 0x80 } else { 0 };
     let (start, length) = if length < 126 {
         (2 + mask_bytes, usize::from(length))
@@ -107,7 +107,7 @@ pub fn decode_short<const MASKED: bool>(bytes: &[u8]) -> Option<Short> {
     Some(Short { first, start, end, mask })
 }
 
-/// Writes the header of an unfragmented frame to the beginning of `out` and says how long it is.
+/// Writes the header of an unfragmented frame to the start of `out`. Returns its length.
 ///
 /// # Panics
 /// When `out` is shorter than the header.
@@ -137,7 +137,7 @@ fn encode_any(out: &mut [u8], opcode: OpCode, compressed: bool, payload_bytes: u
     written
 }
 
-/// Whether this is the beginning or a later part of a message, not a control frame.
+/// Whether this is the start or a later part of a message, not a control frame.
 pub fn is_data(opcode: OpCode) -> bool {
     matches!(opcode, OpCode::Data(Data::Continue | Data::Text | Data::Binary))
 }

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 (RFC 9112) as stands before an upgrade: the heads of requests. Their content is in `content.rs`.
+//! The part of HTTP/1.1 (RFC 9112) before an upgrade: the heads of requests. Their content is in `content.rs`.
 
 use super::content::Framing;
 use super::percent::form_text;
@@ -11,10 +11,10 @@ use std::fmt;
 pub use super::response::Response;
 pub(crate) use super::response::is_name;
 
-/// Headers a request may have; more are answered by 431.
+/// Maximum number of headers in a request; more are answered by 431.
 pub const MAX_HEADERS: usize = 64;
 
-/// Bounds on a request; the status beyond each stands beside it.
+/// Limits on a request, each with the status beyond it.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadLimits {
     /// Bytes of the request line (414).
@@ -23,7 +23,7 @@ pub struct HeadLimits {
     pub head_bytes: usize,
 }
 
-/// A request that is refused before anyone could ask for it: the status and a line for people.
+/// A request that is refused before it reaches the app: the status and a line for people.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadRequest(pub u16, pub &'static str);
 
@@ -46,14 +46,14 @@ pub struct Request<'a> {
     pub(crate) reply_to: ReplyTo,
 }
 
-/// Whose answer an app may put off.
+/// Which answer an app may defer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReplyTo {
-    /// Nobody's: the request is answered already.
+    /// None: the request is answered already.
     Nobody,
-    /// That of the connection with this key, to a request.
+    /// The answer to a request on the connection with this key.
     Request(u32),
-    /// The same, to an upgrade that can be accepted.
+    /// The same, for an upgrade that can be accepted.
     Upgrade(u32),
 }
 
@@ -70,7 +70,7 @@ impl fmt::Debug for Request<'_> {
 }
 
 impl<'a> Request<'a> {
-    /// A request for `/` that says nothing else.
+    /// A request for `/` with nothing else.
     pub(crate) fn bare(peer: Peer) -> Request<'a> {
         Request {
             method: "GET",
@@ -89,45 +89,45 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// `GET`, in capitals as it was sent.
+    /// The method as sent, such as `GET`.
     pub fn method(&self) -> &'a str {
         self.method
     }
 
-    /// The path, as it was sent: not decoded, without the query.
+    /// The path as sent: not decoded, without the query.
     pub fn path(&self) -> &'a str {
         self.path
     }
 
-    /// What follows the first `?` of the target.
+    /// Everything after the first `?` of the target.
     pub fn query(&self) -> Option<&'a str> {
         self.query
     }
 
-    /// The value of the first query parameter `name`, decoded as forms are (WHATWG URL, section 5.1): `+` is a space and
-    /// `%C3%A4` an `ä`; a `%` without two digits stays as it is, and bytes that are not UTF-8 become U+FFFD.
+    /// The value of the first query parameter `name`, decoded as in forms (WHATWG URL, section 5.1): `+` is a space and
+    /// `%C3%A4` an `ä`; a `%` without two digits stays unchanged, and bytes that are not UTF-8 become U+FFFD.
     pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
         let pairs = self.query?.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.into_iter().find(|(key, _)| form_text(key) == name).map(|(_, value)| form_text(value))
     }
 
-    /// The first header of that name, whatever its case; `None` also when its value is not UTF-8.
+    /// The first header with that name, in any case; also `None` if its value is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers(name).next()
     }
 
-    /// Whom it is for, as `HOST` or `HOST:PORT`: the authority of a target in absolute form, else what the Host header says
-    /// (RFC 9112, section 3.2.2); empty where neither says it.
+    /// The requested host, as `HOST` or `HOST:PORT`: the authority of a target in absolute form, else the Host header
+    /// (RFC 9112, section 3.2.2); empty if there is neither.
     pub fn host(&self) -> &'a str {
         self.authority.or_else(|| self.header("host")).unwrap_or_default()
     }
 
-    /// All values of headers of that name, in order.
+    /// All values of headers with that name, in order.
     pub fn headers<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.raw_values(name).filter_map(|value| std::str::from_utf8(value).ok())
     }
 
-    /// The same, with values that are not UTF-8: for whoever must know that a header is there at all.
+    /// The same, including values that are not UTF-8: for checks whether a header is present at all.
     pub(crate) fn raw_values<'n>(&self, name: &'n str) -> impl DoubleEndedIterator<Item = &'a [u8]> + use<'a, 'n> {
         let headers: &'a [Header<'a>] = self.headers;
         headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
@@ -138,12 +138,12 @@ impl<'a> Request<'a> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
-    /// Who sent it: behind a trusted proxy ([`ProxyRules`](crate::ProxyRules)) the client, as the proxy tells.
+    /// The sender: behind a trusted proxy ([`ProxyRules`](crate::ProxyRules)) the client that the proxy names.
     pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// The proxy that passed it on to us, where [`Request::peer`] is taken from its header.
+    /// The proxy that forwarded the request, if [`Request::peer`] comes from its header.
     pub fn proxy(&self) -> Option<Peer> {
         self.proxy
     }
@@ -154,35 +154,36 @@ impl<'a> Request<'a> {
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
     }
 
-    /// The subprotocol that was agreed on; before the upgrade is accepted, `None`.
+    /// The subprotocol that was agreed on; `None` before the upgrade is accepted.
     pub fn subprotocol(&self) -> Option<&'a str> {
         self.subprotocol
     }
 
-    /// What [`Outbox::connect`](crate::Outbox::connect) was told, for a connection that we opened, or
-    /// [`Upgrade::tag`](crate::Upgrade::tag), for one that was accepted so; otherwise 0.
+    /// The tag given to [`Outbox::connect`](crate::Outbox::connect), for a connection that we opened, or to
+    /// [`Upgrade::tag`](crate::Upgrade::tag), for one accepted with it; otherwise 0.
     pub fn tag(&self) -> u64 {
         self.tag
     }
 
-    /// The content, whole and without its chunks; empty where there is none, and where the app takes none of it
+    /// The content, complete and without chunk framing; empty if there is none, or if the app takes none of it
     /// ([`App::takes_content`](crate::App::takes_content)).
     pub fn content(&self) -> &'a [u8] {
         self.content
     }
 
-    /// Whether it came over a service listener ([`Server::listen_service`](crate::Server::listen_service)), which is for the
-    /// application behind us and not for clients.
+    /// Returns whether the request arrived over a service listener
+    /// ([`Server::listen_service`](crate::Server::listen_service)), which is for the application behind the server and
+    /// not for clients.
     pub fn is_service(&self) -> bool {
         self.is_service
     }
 
-    /// Whether some header `name`, read as a comma separated list, has `token`, whatever its case.
+    /// Returns whether a header `name`, read as a comma-separated list, contains `token`, in any case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.headers(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
     }
 
-    /// Whether the connection can serve another request after this one (RFC 9112, section 9.3).
+    /// Returns whether the connection can serve another request after this one (RFC 9112, section 9.3).
     pub fn keeps_alive(&self) -> bool {
         match self.minor_version {
             0 => self.has_token("connection", "keep-alive"),
@@ -200,7 +201,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Where the head ends (after the empty line), looking only at what lies beyond `seen` bytes that were looked at before.
+/// The end of the head (after the empty line); searches only beyond the `seen` bytes that were searched before.
 pub fn head_end(bytes: &[u8], seen: usize) -> Option<usize> {
     let from = seen.saturating_sub(3);
     let mut position = from;
@@ -215,14 +216,14 @@ pub fn head_end(bytes: &[u8], seen: usize) -> Option<usize> {
     None
 }
 
-/// Whether a head that is not all there may still become good, so that a hopeless one is refused at once. `seen` bytes of
-/// it were found good before: a head that comes byte by byte is not looked at from its beginning each time.
+/// Checks that an incomplete head may still become valid, so that a hopeless one is refused at once. `seen` bytes of it
+/// were checked before: a head that arrives byte by byte is not checked from its start each time.
 ///
 /// # Errors
-/// Too long, or not HTTP at all (a TLS hello, say).
+/// When it is too long, or not HTTP at all (a TLS hello, say).
 pub fn check_beginning(bytes: &[u8], seen: usize, limits: &HeadLimits) -> Result<(), BadRequest> {
     let most = limits.request_line_bytes;
-    // Once so many bytes are there, either the line ends among them or never in time.
+    // With this many bytes, the line either ends among them or is too long.
     if seen <= most && bytes.len() > most && !bytes[..=most].contains(&b'\n') {
         return Err(BadRequest(414, "request line too long"));
     }
@@ -235,7 +236,7 @@ pub fn check_beginning(bytes: &[u8], seen: usize, limits: &HeadLimits) -> Result
     }
 }
 
-/// Reads a head that [`head_end`] found whole.
+/// Parses a head that [`head_end`] found complete.
 ///
 /// # Errors
 /// The status and reason to refuse it with.
@@ -249,7 +250,7 @@ pub fn parse<'a>(
     let (method, path) = (parsed.method, parsed.path);
     let (minor_version, headers): (u8, &[Header<'_>]) = match result {
         Ok(httparse::Status::Complete(_)) => (parsed.version.unwrap_or_default(), parsed.headers),
-        // A later HTTP/1.x is served as what we know of it (RFC 9110, section 2.5).
+        // A later HTTP/1.x is served as the version that we know (RFC 9110, section 2.5).
         Err(httparse::Error::Version) => (1, parse_later_version(head, method, path, parsed.headers)?),
         Ok(httparse::Status::Partial) => return Err(BadRequest(400, "request cut short")),
         Err(error) => return Err(refusal(error)),
@@ -278,7 +279,7 @@ fn refusal(error: httparse::Error) -> BadRequest {
     }
 }
 
-/// Reads the headers of a head whose version httparse does not know, after method and path: those of HTTP/1.2 to 1.9.
+/// Parses the headers of a head whose version httparse does not know, after method and path: HTTP/1.2 to 1.9.
 fn parse_later_version<'a>(
     head: &'a [u8],
     method: Option<&str>,
@@ -393,7 +394,7 @@ mod tests {
         assert_eq!(status(&[&line[..], b"a"].concat(), 20), Err(414));
         assert_eq!(status(&[&line[..], b"a\n"].concat(), 0), Err(414));
         assert_eq!(status(&[&line[..], b"\n", &line].concat(), 0), Err(431));
-        // Of what was seen nothing is looked for again, or each byte would cost as much as all before it.
+        // Seen bytes are not searched again, or each byte would cost as much as all before it.
         assert_eq!(status(&[b'a'; 30], 21), Ok(()));
         assert_eq!(head_end(b"\n\naaaaaaa", 8), None);
     }

@@ -1,25 +1,25 @@
-//! Masking (RFC 6455, section 5.3): exclusive or with a four byte key. The same operation masks and unmasks.
+//! Masking (RFC 6455, section 5.3): XOR with a four-byte key. The same operation masks and unmasks.
 //!
-//! Written as plain loops over blocks that the compiler turns into vector code; for long payloads a copy of the loop
-//! for the widest registers of the CPU is chosen at run time.
+//! Plain loops over blocks, which the compiler turns into vector code; for long payloads a version of the loop for the
+//! CPU's widest registers is chosen at run time.
 
-/// Below this the choice costs more than wide registers give.
+/// Below this, choosing costs more than wide registers gain.
 const WIDE_FROM_BYTES: usize = 512;
 const CACHE_LINE: usize = 64;
 const BLOCK: usize = 32;
-/// What is left after the last whole block is done as one such piece, overlapping what came before.
+/// The rest after the last whole block is one such piece, overlapping the bytes before it.
 const TAIL: usize = 16;
 
 /// The masking key of a frame.
 pub type Mask = [u8; 4];
 
-/// The key as it applies from payload offset `by` on.
+/// The key rotated for payload offset `by`.
 #[inline]
 pub fn rotate(mask: Mask, by: usize) -> Mask {
     u32::from_ne_bytes(mask).to_le().rotate_right(8 * (by % 4) as u32).to_le_bytes()
 }
 
-/// Masks or unmasks `bytes` where they lie.
+/// Masks or unmasks `bytes` in place.
 #[inline]
 pub fn apply(bytes: &mut [u8], mask: Mask) {
     if bytes.len() < WIDE_FROM_BYTES {
@@ -80,7 +80,7 @@ fn copy_avx2(from: &[u8], to: &mut [u8], mask: Mask) {
     copy_blocks(from, to, mask);
 }
 
-/// A block, word by word, which becomes a vector operation or two.
+/// XORs a block word by word, which becomes a vector operation or two.
 #[inline(always)]
 fn xor<const N: usize>(bytes: &[u8; N], mask: Mask) -> [u8; N] {
     let mut block = *bytes;
@@ -94,7 +94,7 @@ fn xor<const N: usize>(bytes: &[u8; N], mask: Mask) -> [u8; N] {
 fn apply_blocks(bytes: &mut [u8], mask: Mask) {
     let length = bytes.len();
     let Some(last) = bytes.last_chunk::<TAIL>() else { return apply_bytes(bytes, mask) };
-    // The last block overlaps the one before it: it is taken first, and written over with the same result.
+    // The last block overlaps the one before it: it is computed first, and overwritten with the same result.
     let last = xor(last, rotate(mask, length - TAIL));
     let (blocks, rest) = bytes.as_chunks_mut::<BLOCK>();
     for block in blocks {
@@ -147,7 +147,7 @@ mod tests {
             copy(&payload, &mut copied, mask);
             prop_assert_eq!(&copied, &want);
 
-            // In two pieces, the key turned to where the second begins.
+            // In two pieces, with the key rotated to the start of the second.
             let mut pieces = payload.clone();
             let cut = cut.min(pieces.len());
             let (first, second) = pieces.split_at_mut(cut);

@@ -1,4 +1,4 @@
-//! A message as an app gets it.
+//! A message as an app receives it.
 
 use super::frame::MAX_UNMASKED_HEADER_BYTES;
 use super::mask::{self, Mask};
@@ -6,7 +6,7 @@ use crate::channel::record::RecordKind;
 use crate::telemetry::stats;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-/// Space that a message's own buffer keeps in front of the payload, so that the header of an answer fits there.
+/// Space before the payload in a message's own buffer, so that the header of an answer fits there.
 pub const HEADROOM: usize = MAX_UNMASKED_HEADER_BYTES;
 
 /// Text or binary (RFC 6455, section 5.6).
@@ -47,22 +47,22 @@ impl From<Kind> for RecordKind {
 
 /// A whole message: fragments joined, unmasked, decompressed, and text checked to be UTF-8.
 ///
-/// It borrows the process's read buffer, so it is used or copied before the handler returns. Binary payloads are
-/// unmasked when they are first looked at; [`Outbox::echo`](crate::Outbox::echo) unmasks them while it copies.
+/// It borrows the process's read buffer, so use or copy it before the handler returns. The first access unmasks a
+/// binary payload; [`Outbox::echo`](crate::Outbox::echo) unmasks it while copying.
 pub struct Message<'a> {
     pub(crate) kind: Kind,
     pub(crate) body: Body<'a>,
 }
 
 pub(crate) enum Body<'a> {
-    /// Where it was read: a whole frame, of which the payload begins at `start`, masked unless the mask is zero.
+    /// In the read buffer: a whole frame whose payload begins at `start`, masked unless the mask is zero.
     Masked {
         frame: &'a mut [u8],
         start: usize,
         mask: Mask,
     },
     Bytes(&'a [u8]),
-    /// Payload from `HEADROOM` to `end` in a buffer of its own.
+    /// The payload is at `HEADROOM..end` in a buffer of its own.
     Owned {
         buffer: Vec<u8>,
         end: usize,
@@ -75,7 +75,7 @@ impl Message<'_> {
         self.kind
     }
 
-    /// Whether it is text.
+    /// Returns whether it is a text message.
     pub fn is_text(&self) -> bool {
         self.kind == Kind::Text
     }
@@ -89,7 +89,7 @@ impl Message<'_> {
         }
     }
 
-    /// Whether the payload is empty.
+    /// Returns whether the payload is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -109,8 +109,8 @@ impl Message<'_> {
         }
     }
 
-    /// The payload of a text message; `None` for a binary one. That it is UTF-8 was checked when it came; the check is
-    /// made again here, in safe code, because it costs less than a copy.
+    /// The payload of a text message; `None` for a binary one. It was checked to be UTF-8 on arrival; the check is
+    /// repeated here, in safe code, because it costs less than a copy.
     pub fn text(&mut self) -> Option<&str> {
         if self.kind == Kind::Binary {
             return None;

@@ -1,7 +1,7 @@
-//! Floor 1, the protocol: what proxies tell, HTTP upgrade, frames, messages, permessage-deflate, for a server and for a client.
+//! Floor 1, the protocol: proxy headers, HTTP upgrade, frames, messages, permessage-deflate, for servers and clients.
 //!
-//! Sans-IO: bytes in, events and bytes out. Nothing here knows a socket or a clock, so all of it is tested with byte
-//! strings. Nothing here allocates for a message that arrives whole and uncompressed.
+//! Sans-IO: bytes in, events and bytes out. Nothing here uses a socket or a clock, so byte strings suffice to test all
+//! of it. A message that arrives whole and uncompressed causes no allocation.
 
 pub mod bearer;
 pub mod client;
@@ -26,11 +26,11 @@ pub mod utf8;
 pub use close::Violation;
 pub use message::{Kind, Message};
 
-/// Which end of a connection this process is. A client masks what it sends (RFC 6455, section 5.3).
+/// This process's side of a connection. A client masks what it sends (RFC 6455, section 5.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// Accepts upgrades; receives masked frames, sends unmasked ones.
     Server,
-    /// Asks for an upgrade; sends masked frames, receives unmasked ones.
+    /// Requests an upgrade; sends masked frames, receives unmasked ones.
     Client,
 }

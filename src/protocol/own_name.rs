@@ -1,4 +1,5 @@
-//! Names by which a request means this machine, and not one to which an attacker's DNS may have led it (rebinding).
+//! Names by which a request means this machine, rather than one that an attacker's DNS may have pointed at it
+//! (rebinding).
 
 use std::net::IpAddr;
 

@@ -5,15 +5,15 @@ use std::borrow::Cow;
 /// A part of percent-encoded text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Piece {
-    /// A byte that stands for itself.
+    /// A literal byte.
     Plain(u8),
-    /// The byte that `%` and two digits stand for.
+    /// The byte encoded by `%` and two digits.
     Escaped(u8),
     /// A `%` without two digits.
     Broken,
 }
 
-/// The pieces of a text, one for each byte that it stands for.
+/// Splits a text into pieces, one for each decoded byte.
 pub fn pieces(text: &str) -> impl Iterator<Item = Piece> {
     let mut rest = text.as_bytes();
     std::iter::from_fn(move || {
@@ -29,8 +29,8 @@ pub fn pieces(text: &str) -> impl Iterator<Item = Piece> {
     })
 }
 
-/// A part of a query as forms write it, with `+` for a space (WHATWG URL, section 5.1). A `%` without digits stands for
-/// itself; what is not UTF-8 is replaced by U+FFFD.
+/// Decodes a part of a query as in forms, with `+` for a space (WHATWG URL, section 5.1). A `%` without digits stays
+/// unchanged; bytes that are not UTF-8 become U+FFFD.
 pub fn form_text(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(text);

@@ -1,49 +1,49 @@
-//! The PROXY protocol, versions 1 and 2, as a receiver: what a proxy sends before anything else, to say for whom it
-//! connects. As HAProxy's `proxy-protocol.txt` has it.
+//! Receives the PROXY protocol, versions 1 and 2: a header that a proxy sends before anything else, to name its client.
+//! As specified in HAProxy's `proxy-protocol.txt`.
 
 use crate::net::id::Peer;
 use std::net::{IpAddr, SocketAddr};
 
-/// The longest header that is taken, with all that it tells beyond addresses.
+/// The longest accepted header, including its additional data.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// How a header of version 1 begins.
+/// The start of a version 1 header.
 const TEXT: &[u8] = b"PROXY ";
-/// The header by which a peer says that it connects for itself: LOCAL, of version 2.
+/// The header of a peer that connects for itself: LOCAL, of version 2.
 pub const LOCAL: [u8; FIXED_BYTES] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-/// The longest of these, with CR LF.
+/// The longest version 1 header, with CR LF.
 const MAX_TEXT_BYTES: usize = 107;
-/// How a header of version 2 begins.
+/// The start of a version 2 header.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The part of version 2 that is always there: signature, version and command, family and transport, length.
+/// The part of version 2 that is always present: signature, version and command, family and transport, length.
 const FIXED_BYTES: usize = SIGNATURE.len() + 4;
 
-/// A header.
+/// A PROXY protocol header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProxyHeader {
-    /// Its bytes; what follows is the client's.
+    /// Its length; the client's bytes follow.
     pub bytes: usize,
-    /// For whom the proxy connects.
+    /// The source of the connection.
     pub source: Source,
 }
 
-/// For whom a proxy connects.
+/// The source of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// For itself, as to see whether we live (LOCAL).
+    /// The proxy itself, for a health check, say (LOCAL).
     Proxy,
-    /// For this client; [`Peer::UNKNOWN`] where it does not tell an address that we can use.
+    /// This client; [`Peer::UNKNOWN`] if the header has no address that we can use.
     Client(Peer),
 }
 
-/// Why bytes are no header.
+/// Why bytes are not a valid header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed(pub &'static str);
 
-/// Reads the header that `bytes` begin with; `None` while it may still become one.
+/// Parses the header at the start of `bytes`; `None` while they may still become one.
 ///
 /// # Errors
-/// Bytes with which no header begins.
+/// When the bytes cannot become a header.
 pub fn read(bytes: &[u8]) -> Result<Option<ProxyHeader>, Malformed> {
     if starts_alike(bytes, TEXT) {
         read_text(bytes)
@@ -54,7 +54,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<ProxyHeader>, Malformed> {
     }
 }
 
-/// Whether one is the beginning of the other.
+/// Whether one is a prefix of the other.
 fn starts_alike(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(byte, wanted)| byte == wanted)
 }
@@ -91,7 +91,7 @@ fn text_addr(family: &str, ip: &str, port: &str) -> Option<SocketAddr> {
     (ip.is_ipv4() == (family == "TCP4")).then(|| SocketAddr::new(ip, port))
 }
 
-/// Version 2: fixed part, addresses, and whatever else the proxy tells, which is passed over.
+/// Version 2: fixed part, addresses, and additional data, which is skipped.
 fn read_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, Malformed> {
     let Some((fixed, rest)) = bytes.split_at_checked(FIXED_BYTES) else { return Ok(None) };
     let [command, kind, length @ ..] = &fixed[SIGNATURE.len()..] else { return Ok(None) };
@@ -102,7 +102,7 @@ fn read_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, Malformed> {
         _ => return Err(Malformed("PROXY header of another version or command")),
     };
     let (family, transport) = (kind >> 4, kind & 0xf);
-    // A proxy that connects for itself may say anything here.
+    // A proxy that connects for itself may send anything here.
     if !is_local && (family > 3 || transport > 2) {
         return Err(Malformed("PROXY header of another family or transport"));
     }
@@ -128,7 +128,7 @@ fn read_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, Malformed> {
     Ok(Some(ProxyHeader { bytes: FIXED_BYTES + length, source }))
 }
 
-/// The address of `N` bytes that `body` begins with, and the port at `port`.
+/// The address of `N` bytes at the start of `body`, with the port at `port`.
 fn binary_addr<const N: usize>(body: &[u8], port: usize) -> Option<SocketAddr>
 where
     IpAddr: From<[u8; N]>,
@@ -137,7 +137,7 @@ where
     Some(SocketAddr::new(IpAddr::from(*ip), u16::from_be_bytes(*port)))
 }
 
-/// The peer of that address; 0.0.0.0 is nobody's.
+/// The peer with that address; unknown for 0.0.0.0.
 fn peer_of(addr: SocketAddr) -> Peer {
     if addr.ip().to_canonical().is_unspecified() { Peer::UNKNOWN } else { Peer::from(addr) }
 }
@@ -278,7 +278,7 @@ mod tests {
     }
 
     proptest! {
-        /// What came so far never promises what more of it takes back.
+        /// Bytes received so far never give a result that later bytes change.
         #[test]
         fn pieces_make_no_difference(header in headers(), rest in prop::collection::vec(any::<u8>(), 0..20)) {
             let bytes = [header, rest].concat();

@@ -1,9 +1,9 @@
-//! The receiving half of a connection: bytes to messages and control frames.
+//! The receiving side of a connection: from bytes to messages and control frames.
 //!
-//! A frame that is whole in the bytes at hand is taken where it lies. Anything else is put together in an `Assembly`,
-//! which exists only from a message's or frame's first byte to its last, so that an idle connection holds none.
+//! A frame that is complete in the current input is handled in place. Anything else is assembled in an `Assembly`,
+//! which exists only from the first byte of a message or frame to its last, so that an idle connection has none.
 //!
-//! Any split of the same bytes gives the same events, and the same violation after them.
+//! Any split of the same bytes gives the same events, followed by the same violation.
 
 mod memory;
 mod scratch;
@@ -20,27 +20,27 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 pub use scratch::{STEP_BYTES, Scratch};
 
-/// What comes out of a connection's bytes.
+/// An event in a connection's input.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A whole message.
     Message(Message<'a>),
-    /// A part of a large message, where [`Rules::pieces_from`] asks for parts.
+    /// A part of a large message, if [`Rules::pieces_from`] asks for parts.
     Piece(Piece<'a>),
-    /// A Ping with its payload, to be answered by a Pong with the same.
+    /// A Ping with its payload, to be answered by a Pong with the same payload.
     Ping(&'a [u8]),
     /// A Pong.
     Pong(&'a [u8]),
-    /// A Close frame. Nothing that comes after it counts.
+    /// A Close frame. Everything after it is ignored.
     Close(ClosePayload<'a>),
 }
 
-/// A part of a large binary message, unfragmented and uncompressed, as it comes.
+/// A part of a large binary message, unfragmented and uncompressed, as it arrives.
 #[derive(Debug)]
 pub struct Piece<'a> {
     /// Still masked.
     pub payload: &'a mut [u8],
-    /// The key as it applies from this piece's beginning on.
+    /// The key rotated for the start of this piece.
     pub mask: Mask,
     /// In the first piece: the length of the whole message.
     pub begins: Option<usize>,
@@ -48,26 +48,26 @@ pub struct Piece<'a> {
     pub ends: bool,
 }
 
-/// What all receivers of a process go by.
+/// The rules for all receivers of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Our end: a server wants masked frames, a client unmasked ones.
+    /// Our side: a server expects masked frames, a client unmasked ones.
     pub role: Role,
     /// The longest message in bytes, after decompression.
     pub max_message: usize,
     /// The longest payload of a frame, in bytes.
     pub max_frame: usize,
-    /// Unfragmented, uncompressed binary messages from this size on that are not all there are given out in pieces
-    /// instead of being put together; `None` for never. At least 1.
+    /// Incomplete binary messages of at least this size, if unfragmented and uncompressed, are delivered in pieces
+    /// instead of being assembled; `None` for never. At least 1.
     pub pieces_from: Option<usize>,
 }
 
-/// Frames from this size on take a buffer from the pool.
+/// Frames of at least this size take a buffer from the pool.
 const POOLED_FROM_BYTES: u64 = 64 * 1024;
-/// What a message takes at least, before more of it has come.
+/// Initial buffer of a message, before more of it arrives.
 const LEAST_BUFFER_BYTES: usize = 4 * 1024;
 
-/// The receiving half of one connection.
+/// The receiving side of one connection.
 #[derive(Default)]
 pub struct Receiver {
     assembly: Option<Box<Assembly>>,
@@ -76,14 +76,14 @@ pub struct Receiver {
     deflate: bool,
 }
 
-/// A message or a frame of which only a part has come.
+/// A partly received message or frame.
 #[derive(Default)]
 struct Assembly {
-    /// A beginning of a header, or of a control frame.
+    /// The start of a header, or of a control frame.
     stash: Vec<u8>,
-    /// The data frame whose payload is under way.
+    /// The data frame whose payload is being received.
     frame: Option<DataFrame>,
-    /// The message whose fragments are under way.
+    /// The message whose fragments are being received.
     message: Option<Started>,
     /// Its payload so far: `buffer[HEADROOM..filled]`.
     buffer: Vec<u8>,
@@ -98,12 +98,12 @@ struct DataFrame {
     pieces: Pieces,
 }
 
-/// How a frame's payload is passed on.
+/// How a frame's payload is delivered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pieces {
-    /// It is put together.
+    /// It is assembled.
     No,
-    /// In pieces, of which none was given out yet.
+    /// In pieces, none delivered yet.
     Begin,
     /// In pieces.
     GoOn,
@@ -123,17 +123,17 @@ impl Receiver {
         Receiver::default()
     }
 
-    /// A receiver that takes compressed messages; `inflater` when the peer keeps its window between them.
+    /// A receiver for compressed messages; with `inflater` if the peer keeps its window between them.
     pub fn with_deflate(inflater: Option<Box<Inflater>>) -> Receiver {
         Receiver { assembly: None, inflater, deflate: true }
     }
 
-    /// Whether no message and no frame is under way, so that no buffer is held.
+    /// Whether no message or frame is partly received, so that no buffer is held.
     pub fn is_idle(&self) -> bool {
         self.assembly.is_none()
     }
 
-    /// [`short_message`] for whichever role `rules` name, when nothing is under way.
+    /// [`short_message`] for the role in `rules`, if nothing is partly received.
     #[inline]
     pub fn next_short<'a>(&mut self, input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
         match rules.role {
@@ -143,11 +143,11 @@ impl Receiver {
         }
     }
 
-    /// Takes bytes from the beginning of `input` up to and including the next event, and says how many; without an
-    /// event all of them. A payload is unmasked where it lies, so the bytes taken are used up.
+    /// Takes bytes from the start of `input` up to and including the next event, and returns their number; all of them
+    /// if there is no event. Payloads are unmasked in place, so the bytes taken are used up.
     ///
     /// # Errors
-    /// The peer broke the protocol; the connection is to be closed with [`Violation::code`].
+    /// When the peer broke the protocol; the connection must be closed with [`Violation::code`].
     pub fn next<'a>(
         &'a mut self,
         input: &'a mut [u8],
@@ -169,7 +169,7 @@ impl Receiver {
         self.in_pieces(input, rules, scratch, pool)
     }
 
-    /// A control frame or an unfragmented message that is all there, while nothing else is under way.
+    /// Handles a complete control frame or unfragmented message, while nothing else is partly received.
     fn whole<'a>(&'a mut self, head: Head, input: &'a mut [u8], rules: &Rules, scratch: &'a mut Scratch) -> Step<'a> {
         let (start, end) = (head.header_bytes, head.header_bytes + head.payload_bytes as usize);
         let (opcode, compressed) = (head.header.opcode, head.header.rsv1);
@@ -244,7 +244,7 @@ impl Receiver {
         }
     }
 
-    /// The rules of RFC 6455, section 5, that a header alone can break.
+    /// Checks the rules of RFC 6455, section 5, that a header alone can break.
     fn check(&self, head: &Head, rules: &Rules) -> Result<(), Violation> {
         let (header, assembly) = (&head.header, self.assembly.as_deref());
         let under_way = assembly.is_some_and(|assembly| assembly.message.is_some());
@@ -270,7 +270,8 @@ impl Receiver {
             OpCode::Data(_) => {}
         }
         let so_far = assembly.map_or(0, |assembly| assembly.filled.saturating_sub(HEADROOM));
-        // What does not shrink grows, by an eighth where fixed Huffman codes are used: the limit is on what it decompresses to.
+        // Incompressible data grows, by an eighth if fixed Huffman codes are used: the limit applies to the
+        // decompressed size.
         let compressed =
             assembly.and_then(|assembly| assembly.message).map_or(header.rsv1, |started| started.compressed);
         let slack = if compressed { rules.max_message / 4 + 64 } else { 0 };
@@ -284,7 +285,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Moves a control frame's payload to `scratch.control`; false when it is not all there.
+    /// Moves a control frame's payload to `scratch.control`. Returns false if it is incomplete.
     fn take_control(&mut self, head: &Head, input: &[u8], used: &mut usize, scratch: &mut Scratch) -> bool {
         let Some(assembly) = &mut self.assembly else { return false };
         if !assembly.fill_stash(head.header_bytes + head.payload_bytes as usize, input, used) {
@@ -327,7 +328,7 @@ impl Receiver {
         });
     }
 
-    /// The last byte of a message has come.
+    /// The last byte of a message has arrived.
     fn finish<'a>(
         &'a mut self,
         rules: &Rules,
@@ -361,9 +362,9 @@ impl Receiver {
     }
 }
 
-/// The way of nearly all messages: unfragmented, uncompressed, below 64 KiB, all of it at the beginning of `input`,
-/// while nothing is under way ([`Receiver::is_idle`]). Gives the bytes it took with it. `None` sends the caller to
-/// [`Receiver::next`], which takes everything. `MASKED` as for [`frame::decode_short`].
+/// The hot path of nearly all messages: unfragmented, uncompressed, below 64 KiB, complete at the start of `input`,
+/// while nothing is partly received ([`Receiver::is_idle`]). Returns the number of bytes used with it. On `None` the
+/// caller uses [`Receiver::next`], which handles everything. `MASKED` as for [`frame::decode_short`].
 #[inline(always)]
 pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules) -> Option<(usize, Message<'a>)> {
     let Short { first, start, end, mask } = frame::decode_short::<MASKED>(input)?;
@@ -377,7 +378,7 @@ pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules)
     let payload = &mut frame[start..];
     mask::apply(payload, mask);
     if simdutf8::basic::from_utf8(payload).is_err() {
-        // Left as it was found.
+        // Restored to its original state.
         mask::apply(payload, mask);
         return None;
     }
@@ -385,7 +386,7 @@ pub fn short_message<'a, const MASKED: bool>(input: &'a mut [u8], rules: &Rules)
 }
 
 impl DataFrame {
-    /// Counts `payload` as given out.
+    /// Counts `payload` as delivered.
     fn next_piece<'a>(&mut self, payload: &'a mut [u8]) -> Piece<'a> {
         let mask = self.mask.unwrap_or_default();
         let begins = (self.pieces == Pieces::Begin).then_some(self.remaining as usize);
@@ -397,7 +398,7 @@ impl DataFrame {
 }
 
 impl Assembly {
-    /// The next header, `None` when `input` ends within it. It stays in the stash.
+    /// The next header, `None` if `input` ends within it. It stays in the stash.
     fn take_header(&mut self, input: &[u8], used: &mut usize) -> Result<Option<Head>, Violation> {
         loop {
             let wanted = frame::header_bytes_wanted(&self.stash);
@@ -411,7 +412,7 @@ impl Assembly {
         }
     }
 
-    /// Moves bytes to the stash until it holds `wanted`; false when `input` ends before.
+    /// Moves bytes to the stash until it holds `wanted`. Returns false if `input` ends before.
     fn fill_stash(&mut self, wanted: usize, input: &[u8], used: &mut usize) -> bool {
         let missing = wanted.saturating_sub(self.stash.len());
         let taken = missing.min(input.len() - *used);
@@ -420,12 +421,12 @@ impl Assembly {
         taken == missing
     }
 
-    /// Unmasks a piece of payload into the buffer; text is checked as far as it has come.
+    /// Unmasks a piece of payload into the buffer, and checks text as far as it has arrived.
     fn append(&mut self, piece: &[u8]) -> Result<(), Violation> {
         let Some(frame) = &mut self.frame else { return Ok(()) };
         let (start, end) = (self.filled, self.filled + piece.len());
         if self.buffer.len() < end {
-            // Twice what has come, at most as far as the frame goes: a promise takes no memory.
+            // Twice what has arrived, at most up to the frame's end: a declared length takes no memory.
             let promised = end.saturating_add(frame.remaining as usize);
             let length = promised.min(LEAST_BUFFER_BYTES.max(end * 2));
             if self.buffer.is_empty() {

@@ -17,18 +17,18 @@ impl Response {
         Response { status, headers: Vec::new(), body: Vec::new() }
     }
 
-    /// A line of plain text.
+    /// A response with a line of plain text.
     pub fn text(status: u16, line: &str) -> Response {
         Response::new(status).content("text/plain; charset=utf-8", format!("{line}\n"))
     }
 
-    /// Sets content and its type.
+    /// Sets the content and its type.
     pub fn content(self, media_type: &str, body: impl Into<Vec<u8>>) -> Response {
         Response { body: body.into(), ..self.header("Content-Type", media_type) }
     }
 
-    /// Adds a header; one whose name is not a token (RFC 9110, section 5.6.2) is left out. `Content-Length` (where the status may
-    /// have content), `Connection` and `Date` are added by themselves.
+    /// Adds a header, unless its name is not a token (RFC 9110, section 5.6.2). `Content-Length` (if the status allows
+    /// content), `Connection` and `Date` are added automatically.
     pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Response {
         let name = name.into();
         if is_name(&name) {
@@ -37,16 +37,16 @@ impl Response {
         self
     }
 
-    /// The status.
+    /// The status code.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The response on the wire. `head_only` answers a HEAD request; `date` is an IMF-fixdate.
+    /// Encodes the response for the wire. `head_only` answers a HEAD request; `date` is an IMF-fixdate.
     pub fn encode(&self, keep_alive: bool, head_only: bool, date: &str) -> Vec<u8> {
         let mut out = format!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, reason(self.status));
         for (name, value) in &self.headers {
-            // A value is never let break out of its line.
+            // A value cannot break out of its line.
             let value: String = value.chars().filter(|c| !c.is_control()).collect();
             out.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -57,7 +57,8 @@ impl Response {
             (false, false) => "close",
             (false, true) => "Upgrade, close",
         };
-        // These never have content, nor its length (RFC 9110, section 8.6; of 304 it would have to be another's).
+        // These never have content, nor its length (RFC 9110, section 8.6; for 304 it would have to be that of another
+        // response).
         let has_content = !matches!(self.status, 100..=199 | 204 | 304);
         if has_content {
             out.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
@@ -71,12 +72,12 @@ impl Response {
     }
 }
 
-/// Whether a header may be called so.
+/// Whether this is a valid header name.
 pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token)
 }
 
-/// The reason phrase of a status (RFC 9110, section 15, and the registry), empty for one that is not registered.
+/// The reason phrase of a status (RFC 9110, section 15, and the registry); empty for an unregistered one.
 fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",

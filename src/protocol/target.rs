@@ -1,20 +1,21 @@
-//! The target of a request (RFC 9112, section 3.2), and the host it is for (RFC 9110, sections 4.2 and 7.2).
+//! The target of a request (RFC 9112, section 3.2), and its host (RFC 9110, sections 4.2 and 7.2).
 
 use std::net::Ipv6Addr;
 
 /// Schemes of a target in absolute form.
 const SCHEMES: [&str; 4] = ["http", "https", "ws", "wss"];
 
-/// A target in its parts.
+/// The parts of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Target<'a> {
-    /// Host and port, of a target in absolute form.
+    /// Host and port of a target in absolute form.
     pub authority: Option<&'a str>,
     pub path: &'a str,
     pub query: Option<&'a str>,
 }
 
-/// Reads a target: in origin form; in absolute form, as proxies send it; or `*`, for OPTIONS only. `None` for any other.
+/// Parses a target: in origin form; in absolute form, as proxies send it; or `*`, for OPTIONS only. `None` for any
+/// other.
 pub(super) fn read<'a>(method: &str, target: &'a str) -> Option<Target<'a>> {
     if target == "*" {
         return (method == "OPTIONS").then_some(Target { authority: None, path: "*", query: None });
@@ -24,7 +25,7 @@ pub(super) fn read<'a>(method: &str, target: &'a str) -> Option<Target<'a>> {
     }
     let (scheme, rest) = target.split_once("://")?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    // Neither scheme does without a host (RFC 9110, section 4.2), and user information is for nobody to read.
+    // Neither scheme allows an empty host (RFC 9110, section 4.2), and user information must not be accepted.
     let is_good = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known))
         && !authority.is_empty()
         && !authority.starts_with(':')
@@ -37,7 +38,7 @@ fn from_path<'a>(authority: Option<&'a str>, rest: &'a str) -> Target<'a> {
     Target { authority, path: if path.is_empty() { "/" } else { path }, query }
 }
 
-/// Whether the bytes are a host, perhaps with a port, or empty: what a Host header may hold.
+/// Whether the bytes are a host, optionally with a port, or empty: what a Host header may contain.
 pub(super) fn is_host(value: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(value) else { return false };
     let (host_is_good, rest) = match text.strip_prefix('[') {
@@ -63,7 +64,7 @@ fn is_future_address(literal: &str) -> bool {
     is_version && !address.is_empty() && address.bytes().all(|byte| is_plain(byte) || byte == b':')
 }
 
-/// `reg-name` of RFC 3986, section 3.2.2, which IPv4 addresses are as well.
+/// `reg-name` of RFC 3986, section 3.2.2, which includes IPv4 addresses.
 fn is_registered_name(name: &str) -> bool {
     let mut rest = name.as_bytes();
     while let [byte, after @ ..] = rest {
@@ -102,7 +103,7 @@ mod tests {
             ("GET", "healthz", None),
             ("GET", "?a", None),
             ("CONNECT", "a:80", None),
-            // These were taken for /healthz.
+            // These were mistaken for /healthz.
             ("GET", "a?b://c/healthz", None),
             ("GET", "ftp://a/healthz", None),
             ("GET", "://a/healthz", None),

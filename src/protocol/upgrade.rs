@@ -1,4 +1,4 @@
-//! The server's half of the opening handshake (RFC 6455, section 4.2).
+//! The server side of the opening handshake (RFC 6455, section 4.2).
 
 use super::extension::{self, Agreement, Deflate};
 use super::http::{Request, Response};
@@ -10,15 +10,15 @@ use sha1::{Digest, Sha1};
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
-/// What upgrades are accepted.
+/// Which upgrades are accepted.
 #[derive(Clone, Debug)]
 pub struct UpgradeRules {
     /// Paths that upgrade; `*` for any.
     pub paths: Vec<String>,
     /// Origins that may connect, `same` for the host itself; empty for any. A request without `Origin`, which no
-    /// browser sends, passes.
+    /// browser sends, is accepted.
     pub origins: Vec<String>,
-    /// Subprotocols spoken here; the client's order decides among them.
+    /// Supported subprotocols; the client's order decides among them.
     pub subprotocols: Vec<String>,
 }
 
@@ -29,13 +29,13 @@ impl Default for UpgradeRules {
 }
 
 impl UpgradeRules {
-    /// Whether this path upgrades.
+    /// Returns whether this path upgrades.
     pub fn takes(&self, path: &str) -> bool {
         self.paths.iter().any(|ours| ours == path || ours == "*")
     }
 }
 
-/// An upgrade to be answered by 101.
+/// An accepted upgrade, to be answered by 101.
 #[derive(Debug)]
 pub struct Accepted<'a> {
     accept: String,
@@ -59,7 +59,7 @@ pub fn is_asked(request: &Request<'_>) -> bool {
     request.has_token("upgrade", "websocket")
 }
 
-/// The answer to a request on an upgrade path that is not one for a WebSocket.
+/// The answer to a request on an upgrade path that does not ask for a WebSocket.
 pub fn required() -> Response {
     Response::text(426, "This path speaks WebSocket: send Upgrade: websocket.").header("Upgrade", "websocket")
 }
@@ -104,7 +104,7 @@ fn origin_is_allowed(request: &Request<'_>, allowed: &[String]) -> bool {
     if allowed.is_empty() {
         return true;
     }
-    // More than one, or one that is no text, comes from no browser and names no origin on the list.
+    // No browser sends more than one, or one that is not text; neither matches an origin on the list.
     let (Ok(origin), None) = (std::str::from_utf8(origin), origins.next()) else { return false };
     let host = request.host();
     allowed.iter().any(|allowed| match allowed.as_str() {
@@ -119,7 +119,7 @@ impl Accepted<'_> {
         self.encode_with(&[])
     }
 
-    /// The same, with headers of the app's, which may stand in it as they are.
+    /// The same, with headers of the app, which are valid as they are.
     pub(crate) fn encode_with(&self, headers: &[(String, String)]) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
@@ -191,7 +191,7 @@ mod tests {
             assert!(got.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {got}");
             assert_eq!(status == 426, got.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{got}");
         }
-        // A target in absolute form says which host this is, whatever the Host header says.
+        // A target in absolute form determines the host, whatever the Host header says.
         let absolute = GOOD.replace("GET /ws", "GET ws://c.example/ws");
         for (origin, status) in [("http://c.example", 101), ("http://example.org:8080", 403)] {
             let got = answer(format!("{absolute}Origin: {origin}\r\n\r\n"), &rules);
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// An `Origin` that could not be read was taken for none.
+    /// An unreadable `Origin` was treated as absent.
     #[test]
     fn an_origin_must_be_one_and_text() {
         let rules = UpgradeRules { origins: vec!["https://a.example".into()], ..UpgradeRules::default() };

@@ -1,6 +1,7 @@
-//! UTF-8 over a stream of pieces, failing at the first byte that no continuation can make good (RFC 6455, section 8.1).
+//! Checks UTF-8 over a stream of pieces, and fails at the first byte that no continuation can make valid (RFC 6455,
+//! section 8.1).
 
-/// The end of a piece that is the beginning of a character: at most three bytes.
+/// An incomplete character at the end of a piece: at most three bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Utf8Stream {
     carry: [u8; 3],
@@ -12,10 +13,10 @@ pub struct Utf8Stream {
 pub struct NotUtf8;
 
 impl Utf8Stream {
-    /// Takes the next piece.
+    /// Checks the next piece.
     ///
     /// # Errors
-    /// When the bytes so far cannot be the beginning of valid UTF-8.
+    /// When the bytes so far cannot be the start of valid UTF-8.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), NotUtf8> {
         let mut rest = piece;
         while self.carried > 0 {

@@ -1,16 +1,16 @@
-//! What sockets did not take: moved out of the pass's buffers, and sent when they take bytes again.
+//! Output that sockets did not take: moved out of the pass's buffers, and sent once they take bytes again.
 
 use super::{CHUNK_BYTES, COMMON, NONE, OutQueue, Span};
 use std::collections::VecDeque;
 
-/// Where bytes lie that a lane still has to send.
+/// The storage of a chunk's bytes.
 pub(super) enum Bytes {
     Own(Vec<u8>),
-    /// The name under which they are kept for several.
+    /// The name of a buffer kept for several lanes.
     Common(u32),
 }
 
-/// What a lane still has to send: `bytes[start..end]`.
+/// Output that a lane still has to send: `bytes[start..end]`.
 pub(super) struct Chunk {
     pub bytes: Bytes,
     pub start: usize,
@@ -18,7 +18,7 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// What it costs the process, without bytes that it shares with others.
+    /// Its memory, excluding shared bytes.
     fn memory(&self) -> usize {
         let own = if let Bytes::Own(bytes) = &self.bytes { bytes.capacity() } else { 0 };
         size_of::<Chunk>() + own
@@ -30,7 +30,7 @@ impl Chunk {
 pub(super) struct Backlog(pub VecDeque<Chunk>);
 
 impl OutQueue {
-    /// A chunk was sent, or is not wanted any more.
+    /// Releases a chunk that was sent, or is no longer wanted.
     pub(super) fn give_back(&mut self, chunk: Chunk) {
         self.backlog_bytes -= chunk.memory();
         match chunk.bytes {
@@ -48,7 +48,7 @@ impl OutQueue {
         if lane.queued == 0 {
             return;
         }
-        // What the socket would take is written in the same flush, from where it lies.
+        // What the socket would take is written in the same flush, without a copy.
         if lane.is_blocked() {
             self.retain(key);
         } else {
@@ -56,7 +56,7 @@ impl OutQueue {
         }
     }
 
-    /// Forgets the first `bytes` bytes of a lane's backlog, which were sent. Returns how many of them are beyond it.
+    /// Removes the first `bytes` bytes of a lane's backlog, which were sent. Returns how many of them lie beyond it.
     fn forget_backlog(&mut self, key: u32, bytes: usize) -> usize {
         let Some(mut backlog) = self.lanes[key as usize].backlog.take() else { return bytes };
         let mut left = bytes;
@@ -75,7 +75,7 @@ impl OutQueue {
         left
     }
 
-    /// Forgets the first `bytes` bytes of a lane's spans, which were sent.
+    /// Removes the first `bytes` bytes of a lane's spans, which were sent.
     fn forget_spans(&mut self, key: u32, bytes: usize) {
         let lane = &mut self.lanes[key as usize];
         let mut left = bytes;
@@ -102,7 +102,7 @@ impl OutQueue {
         while let Some(&span) = self.spans.get(next as usize) {
             next = span.next;
             let Span { source, start, end, .. } = span;
-            // A buffer of the pool may be far longer than what it was taken for.
+            // A buffer from the pool may be far longer than the bytes in it.
             let is_snug = |owned: &Vec<u8>| owned.capacity() <= 2 * (end - start);
             let bytes = if let Some(owned) = self.owned.get_mut(source as usize).filter(|owned| is_snug(owned)) {
                 Bytes::Own(std::mem::take(owned))
@@ -134,8 +134,8 @@ impl OutQueue {
         self.lanes[key as usize].backlog = Some(backlog);
     }
 
-    /// Whether a lane's spans of common bytes keep these for it, or are copied: because they are a small part, which
-    /// is no reason to keep all, or because they are so short that a chunk for each costs more than the copy.
+    /// Whether a lane's common spans keep the common bytes for it, or are copied: because they are too small a part to
+    /// keep all, or so short that a chunk for each costs more than the copy.
     fn keeps_common(&self, key: u32) -> bool {
         let (mut spans, mut bytes) = (0, 0);
         let mut next = self.lanes[key as usize].first;

@@ -1,40 +1,40 @@
-//! Bytes that many connections are sent: stored once, whoever has to wait for them.
+//! Bytes for many connections: stored once, however many of these must wait for them.
 //!
-//! What is queued in a pass lies in one buffer. If some connection did not take its part, the buffer is kept, for all who
-//! did not, until the last of them has. So a flood of messages to many slow readers needs memory for the messages, not for
-//! messages times readers.
+//! Common bytes of a pass lie in one buffer. If some connections did not take their part, the buffer is kept until the
+//! last of them has. So a flood of messages to many slow readers needs memory for the messages, not for messages times
+//! readers.
 
 use slab::Slab;
 
-/// A buffer larger than this is given back after the pass.
+/// A buffer larger than this is freed after the pass.
 const KEEP_BYTES: usize = 2 * 1024 * 1024;
-/// A connection that waits for less than this part of a buffer gets a copy, and does not keep the whole.
+/// A connection that waits for less than this fraction of a buffer gets a copy, and does not keep the whole.
 const LEAST_PART: usize = 2;
 
 struct Kept {
     bytes: Vec<u8>,
-    /// Chunks that lie in it.
+    /// The number of chunks that lie in it.
     users: usize,
 }
 
-/// See the module.
+/// See the module comment.
 #[derive(Default)]
 pub(super) struct Common {
-    /// Of this pass.
+    /// The bytes of this pass.
     bytes: Vec<u8>,
-    /// How many passes there were.
+    /// The number of passes so far.
     passes: u64,
-    /// Bytes of all of them.
+    /// The number of bytes in all of them.
     past_bytes: u64,
-    /// Under which name it is kept, once somebody waits for some of it.
+    /// The name under which this pass's buffer is kept, once a connection waits for part of it.
     name: Option<u32>,
     kept: Slab<Kept>,
-    /// Bytes of all that are kept.
+    /// Total bytes of the kept buffers.
     kept_bytes: usize,
 }
 
 impl Common {
-    /// Bytes of this pass.
+    /// The number of bytes of this pass.
     #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -52,12 +52,12 @@ impl Common {
         &self.bytes[start..end]
     }
 
-    /// Whether so many bytes of this pass are worth keeping all of it.
+    /// Whether this many bytes of this pass are worth keeping all of it.
     pub fn is_worth_keeping(&self, bytes: usize) -> bool {
         bytes.saturating_mul(LEAST_PART) >= self.bytes.len()
     }
 
-    /// One more waits for bytes of this pass: by which name it finds them later.
+    /// Keeps this pass's bytes for one more chunk. Returns the name to find them by later.
     pub fn keep(&mut self) -> u32 {
         let name = match self.name {
             Some(name) => name,
@@ -68,7 +68,7 @@ impl Common {
         name
     }
 
-    /// Bytes that are kept.
+    /// Returns kept bytes.
     pub fn kept(&self, name: u32, start: usize, end: usize) -> &[u8] {
         match self.name {
             Some(current) if current == name => self.slice(start, end),
@@ -76,7 +76,7 @@ impl Common {
         }
     }
 
-    /// One of those that wait is done.
+    /// Releases one chunk's use of kept bytes.
     pub fn give_back(&mut self, name: u32) {
         let kept = &mut self.kept[name as usize];
         kept.users -= 1;
@@ -85,7 +85,7 @@ impl Common {
         }
     }
 
-    /// The pass is over: what nobody waits for is forgotten.
+    /// Ends the pass: bytes that no connection waits for are dropped.
     #[inline(always)]
     pub fn end_flush(&mut self) {
         if !self.bytes.is_empty() {
@@ -111,7 +111,7 @@ impl Common {
         }
     }
 
-    /// Passes in which there were such bytes.
+    /// The number of passes with common bytes.
     pub fn passes(&self) -> u64 {
         self.passes
     }
@@ -121,7 +121,7 @@ impl Common {
         self.past_bytes + self.bytes.len() as u64
     }
 
-    /// Bytes that are kept for those who wait.
+    /// Bytes that are kept for waiting connections.
     pub fn kept_bytes(&self) -> usize {
         self.kept_bytes
     }

@@ -1,20 +1,20 @@
-//! The read buffer of a process. What is read into it may stay there until it is written: a large payload that goes back
-//! to its sender is unmasked where it lies, and the out queue refers to it instead of holding a copy.
+//! The read buffer of a process. Input may stay in it until it is written: a large payload that is echoed is unmasked
+//! in place, and the out queue refers to it instead of holding a copy.
 
 use std::ops::Range;
 
-/// Its size: what is read and what waits there to be written stay within the cache of a core.
+/// Its size: input, and what waits there to be written, fit in the cache of a core.
 const INPUT_BYTES: usize = 512 * 1024;
 
-/// The buffer, while it is with its owner. It is lent to whoever reads, and no byte of it is looked at meanwhile.
+/// The buffer while its owner has it. It is lent to the reader, and the owner reads no byte of it meanwhile.
 #[derive(Default)]
 pub struct Input {
     bytes: Vec<u8>,
-    /// Bytes at the beginning that wait to be written.
+    /// Bytes at the start that wait to be written.
     kept: usize,
-    /// Where the lent space began in memory, only to tell which part of it a slice is.
+    /// The address at which the lent space began, only used to find a slice's offset in it.
     address: usize,
-    /// Whether part of the lent space is to be kept.
+    /// Whether part of the lent space must be kept.
     keeps: bool,
 }
 
@@ -25,19 +25,19 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// Space to read into; none when nothing was written for too long.
+    /// Space to read into; empty if nothing was written for too long.
     #[inline]
     pub fn space(&mut self) -> &mut [u8] {
         &mut self.bytes[self.kept..]
     }
 
-    /// Where in the buffer the space begins.
+    /// Offset of the space in the buffer.
     #[inline]
     pub fn start(&self) -> usize {
         self.kept
     }
 
-    /// What was read before and not worked on yet.
+    /// Bytes that were read but not processed yet.
     #[inline]
     pub fn unread(&mut self, place: Range<usize>) -> &mut [u8] {
         debug_assert!(place.start >= self.kept);
@@ -57,7 +57,7 @@ impl Input {
         Lent { bytes, kept: self.kept }
     }
 
-    /// Takes the buffer back, of whose space the first `used` bytes were worked on.
+    /// Takes the buffer back; the first `used` bytes of its space were processed.
     #[inline]
     pub fn take_back(&mut self, lent: Lent, used: usize) {
         self.bytes = lent.bytes;
@@ -67,7 +67,7 @@ impl Input {
         }
     }
 
-    /// Where `slice` begins in the buffer, `None` when it does not lie in the space that is lent now. It is then kept.
+    /// Keeps `slice`, if it lies in the space that is lent now. Returns its offset in the buffer, or `None`.
     #[inline]
     pub fn keep(&mut self, slice: &[u8]) -> Option<usize> {
         let start = slice.as_ptr().addr().wrapping_sub(self.address);
@@ -76,12 +76,12 @@ impl Input {
         lies_here.then_some(start)
     }
 
-    /// What is kept at a place that [`Input::keep`] told.
+    /// The kept bytes at an offset that [`Input::keep`] returned.
     pub fn kept(&self, start: usize, end: usize) -> &[u8] {
         &self.bytes[start..end]
     }
 
-    /// Bytes kept, with gaps.
+    /// Kept bytes, including gaps.
     pub fn kept_bytes(&self) -> usize {
         self.kept
     }
@@ -91,7 +91,7 @@ impl Input {
         self.bytes.capacity()
     }
 
-    /// Keeps nothing any more.
+    /// Releases everything kept.
     pub fn clear(&mut self) {
         self.kept = 0;
     }

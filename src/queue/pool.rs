@@ -1,11 +1,11 @@
-//! Large buffers kept warm for the next large message, so that it neither asks the kernel for pages nor clears them.
+//! Large buffers kept for the next large message, which then needs no new pages from the kernel.
 
-/// A buffer below this size is cheaper made than kept.
+/// Allocating a buffer below this size is cheaper than keeping it.
 const SMALLEST_BYTES: usize = 64 * 1024;
-/// What the pool holds at most, in all.
+/// Limit on the total size of the pool.
 const LIMIT_BYTES: usize = 8 * 1024 * 1024;
 
-/// Buffers, each initialised as far as it is long. The one given last, and so the warmest, is taken first.
+/// Buffers, initialised to their full length. The last one returned, and so the warmest, is taken first.
 #[derive(Default)]
 pub struct Pool {
     buffers: Vec<Vec<u8>>,
@@ -13,14 +13,14 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A buffer, empty when the pool is.
+    /// Takes a buffer; an empty one if the pool is empty.
     pub fn take(&mut self) -> Vec<u8> {
         let buffer = self.buffers.pop().unwrap_or_default();
         self.bytes -= buffer.len();
         buffer
     }
 
-    /// Keeps a buffer, or frees it when it is small or the pool is full.
+    /// Keeps a buffer, or frees it if it is small or the pool is full.
     pub fn give(&mut self, buffer: Vec<u8>) {
         if buffer.len() >= SMALLEST_BYTES && self.bytes + buffer.len() <= LIMIT_BYTES {
             self.bytes += buffer.len();
@@ -28,12 +28,12 @@ impl Pool {
         }
     }
 
-    /// Bytes of the buffers that are kept.
+    /// Total bytes of the kept buffers.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Frees the buffers that are kept.
+    /// Frees the kept buffers.
     pub fn clear(&mut self) {
         *self = Pool::default();
     }

@@ -1,4 +1,4 @@
-//! What every lane is promised: its bytes, in order, however they were queued and taken.
+//! What every lane guarantees: its bytes, in order, however they were queued and taken.
 
 use super::*;
 use proptest::prelude::*;
@@ -20,13 +20,13 @@ fn write(queue: &mut OutQueue, key: u32, room: usize) -> Vec<u8> {
 }
 
 proptest! {
-    /// Whatever is queued for whom, in whatever pieces the sockets take it: each lane's bytes come out in order.
+    /// Whatever is queued for each lane, and in whatever pieces sockets take it, each lane's bytes come out in order.
     #[test]
     fn every_lane_gets_its_bytes_in_order(
         passes in prop::collection::vec(
             (
                 prop::collection::vec((0u32..4, 0usize..3000, 0u8..5), 0..400),
-                // What a socket takes, and whether a signal interrupts the write to it first.
+                // How many bytes a socket takes, and whether a signal interrupts the write to it first.
                 prop::collection::vec((0usize..9000, any::<bool>()), 4),
             ),
             1..8,
@@ -53,7 +53,7 @@ proptest! {
                             queue.commit_to_run(part.len());
                         }
                     }
-                    // For two, who may take it at different times.
+                    // For two, which may take it at different times.
                     3 => {
                         let start = queue.common_bytes();
                         queue.extend_common(&bytes);
@@ -62,7 +62,7 @@ proptest! {
                             queue.push_common(key, start, start + len);
                         }
                     }
-                    // Read between other bytes, of which nothing is kept.
+                    // Read between other bytes, none of them kept.
                     _ => {
                         let mut input = queue.lend_input();
                         let space = &mut input.space()[..len + 20];
@@ -102,7 +102,7 @@ proptest! {
     }
 }
 
-/// A lane that had been given nothing kept its place in an arena that was no longer its own.
+/// A lane that was given nothing kept its place in an arena that was no longer its own.
 #[test]
 fn nothing_queued_leaves_nothing_behind() {
     let mut queue = OutQueue::new();
@@ -134,7 +134,7 @@ fn spans_that_touch_are_one_and_a_closed_lane_is_passed_over() {
     queue.end_flush();
 }
 
-/// What many wait for is kept once, as long as one of them waits, and whoever goes gives its part up.
+/// Bytes for many are kept once, as long as one of them waits; a closed connection gives up its part.
 #[test]
 fn what_many_wait_for_is_kept_once() {
     let mut queue = OutQueue::new();
@@ -164,7 +164,7 @@ fn what_many_wait_for_is_kept_once() {
     assert_eq!(queue.kept_common_bytes(), 0);
 }
 
-/// Who waits for a small part of a pass gets a copy of it, and does not keep the whole.
+/// A connection that waits for a small part of a pass gets a copy of it, and does not keep the whole.
 #[test]
 fn a_small_part_is_copied() {
     let mut queue = OutQueue::new();
@@ -180,7 +180,7 @@ fn a_small_part_is_copied() {
     assert_eq!(write(&mut queue, 0, 99), [7; 30]);
 }
 
-/// A span of the read buffer is told by where it lies, which must not be taken for a place that is no longer lent.
+/// A span of the read buffer is identified by its address, which must not match a place that is no longer lent.
 #[test]
 fn only_what_lies_in_the_lent_buffer_is_queued_in_place() {
     let mut queue = OutQueue::new();
@@ -192,7 +192,7 @@ fn only_what_lies_in_the_lent_buffer_is_queued_in_place() {
     assert!(queue.push_in_place(0, &input.space()[..4]));
     queue.take_back_input(input, 4);
     assert_eq!(queue.pass_bytes(), 4);
-    // What is kept is not lent again.
+    // Kept bytes are not lent again.
     let mut input = queue.lend_input();
     input.space()[..4].copy_from_slice(b"gone");
     queue.take_back_input(input, 4);

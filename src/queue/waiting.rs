@@ -2,29 +2,29 @@
 
 use super::{COMMON, OutQueue};
 
-/// A lane that was postponed waits no longer once it has this many bytes to send.
+/// A postponed lane stops waiting once it has this many bytes to send.
 const LATE_BYTES: usize = 64 * 1024;
 
 /// What a lane's next write waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Waits {
-    /// Nothing: what is queued is written in this flush.
+    /// Nothing: queued bytes are written in this flush.
     No,
     /// Its socket is full.
     ForSocket,
-    /// Others are written first ([`OutQueue::postpone`]).
+    /// Other lanes are written first ([`OutQueue::postpone`]).
     ForTurn,
 }
 
 impl OutQueue {
-    /// Whether a lane that waits is to be written in this flush, as it has waited long enough.
+    /// Whether a waiting lane must be written in this flush, because it has waited long enough.
     #[cold]
     pub(super) fn is_due(&self, key: u32) -> bool {
         let lane = &self.lanes[key as usize];
         lane.waits == Waits::ForTurn && (lane.queued >= LATE_BYTES || !self.is_shared(key))
     }
 
-    /// The socket takes bytes again. Returns whether there are some that waited for that.
+    /// The socket takes bytes again. Returns whether any were waiting.
     pub fn unblock(&mut self, key: u32) -> bool {
         self.end_run();
         let lane = &mut self.lanes[key as usize];
@@ -36,7 +36,7 @@ impl OutQueue {
         waited
     }
 
-    /// Whether all that was queued for a lane in this pass is sent to others as well.
+    /// Whether everything queued for a lane in this pass goes to other lanes as well.
     pub fn is_shared(&self, key: u32) -> bool {
         let mut next = self.lanes[key as usize].first;
         while let Some(span) = self.spans.get(next as usize) {
@@ -48,14 +48,14 @@ impl OutQueue {
         true
     }
 
-    /// Leaves a lane that [`OutQueue::next_dirty`] gave unwritten until [`OutQueue::take_turn`], or until something is
-    /// queued for it alone, or much.
+    /// Leaves a lane from [`OutQueue::next_dirty`] unwritten until [`OutQueue::take_turn`], or until something is
+    /// queued for it alone, or a lot.
     pub fn postpone(&mut self, key: u32) {
         self.lanes[key as usize].waits = Waits::ForTurn;
         self.retain(key);
     }
 
-    /// Ends the wait of a lane that was postponed. Returns whether it still has bytes to write: it may have been written
+    /// Ends the wait of a postponed lane. Returns whether it still has bytes to write: it may have been written
     /// meanwhile, or belong to another connection.
     pub fn take_turn(&mut self, key: u32, generation: u32) -> bool {
         let waits = self.lane(key, generation).is_some_and(|lane| lane.waits == Waits::ForTurn);

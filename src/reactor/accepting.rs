@@ -1,5 +1,5 @@
-//! Accepting connections: as they come, also when there is no descriptor left for one more; for workers that do not serve;
-//! and those who wait when no more is accepted.
+//! Accepting connections: in each pass, also when no descriptor is left; for workers that do not serve; and one last
+//! time before the listeners close.
 
 use super::event_loop::EventLoop;
 use super::sockets::{Accepted, Purpose, Shortage, is_out_of_descriptors, token};
@@ -10,13 +10,13 @@ use crate::os::stream::Stream;
 use crate::telemetry::log::{Level, counted, in_words};
 use std::io;
 
-/// Connections accepted in a pass, of each listener.
+/// Connections accepted per pass and listener.
 const ACCEPT_BURST: usize = 64;
-/// Such bursts when no more is accepted afterwards: more than any backlog, and yet an end.
+/// Bursts when a listener is about to close: more than any backlog, but bounded.
 const LAST_BURSTS: usize = 2048;
 
 impl<A: App> EventLoop<A> {
-    /// Accepts those who wait.
+    /// Accepts the waiting connections.
     pub(super) fn accept(&mut self) {
         let mut from = 0;
         while let Some(index) = self.sockets.next_waiting(from) {
@@ -37,7 +37,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Takes in a connection that the listener at `index` accepted.
+    /// Adopts a connection that the listener at `index` accepted.
     fn admit(&mut self, index: usize, mut stream: Stream, peer: Peer) {
         let key = match self.sockets.purpose(index) {
             Purpose::Public => self.sessions.accept(peer),
@@ -52,17 +52,17 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Accepts one by the spare descriptor, and has the connection that waited longest make room for it; without such a
-    /// one, closes it. Returns whether to go on accepting.
+    /// Accepts one connection with the spare descriptor. The connection that has waited longest is closed to make room;
+    /// if there is none, the new one is closed. Returns whether to keep accepting.
     #[cold]
     fn accept_by_spare(&mut self, index: usize, error: &io::Error) -> bool {
         let tally = self.sessions.tally();
         if tally.waiting() > 0 && tally.oldest(self.now, |_| true).is_none() {
-            // All that wait came in this pass, and have their turn first.
+            // All waiting connections arrived in this pass, and get their turn first.
             return false;
         }
         let newcomer = self.sockets.accept_by_spare(index);
-        // The kernel fails for want of a descriptor also when nobody is there to be accepted.
+        // The kernel also fails for lack of descriptors when no connection is waiting.
         let shed = newcomer.as_ref().and_then(|_| self.sessions.shed());
         match (newcomer, shed) {
             (Some((stream, peer)), Some(key)) => {
@@ -89,7 +89,7 @@ impl<A: App> EventLoop<A> {
         shed.is_some()
     }
 
-    /// Serves those who wait to be accepted, which closing a listener would reset, and the requests that have come.
+    /// Serves the connections in the backlog, which closing a listener would reset, and the requests that have arrived.
     pub(super) fn accept_last(&mut self) {
         self.sockets.all_are_ready();
         for _ in 0..LAST_BURSTS {
@@ -106,7 +106,8 @@ impl<A: App> EventLoop<A> {
         self.write_dirty();
     }
 
-    /// Accepts for the worker of another slot, which does not serve. The last `service` of the listeners are for the service.
+    /// Accepts for the worker of another slot, which does not serve. The last `service` of the listeners are service
+    /// listeners.
     pub(super) fn accept_for(&mut self, slot: usize, listeners: Vec<Listener>, service: usize) {
         let public = listeners.len().saturating_sub(service);
         for (number, listener) in listeners.into_iter().enumerate() {

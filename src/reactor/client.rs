@@ -16,15 +16,15 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// A client of one app: the same loop and the same [`App`] as a server's, on connections that the app orders by
-/// [`Outbox::connect`](crate::Outbox::connect). [`App::on_tick`], which is called at the start, is the place for the
-/// first of them.
+/// A client of one app: the same loop and [`App`] as a server's, on connections that the app orders with
+/// [`Outbox::connect`](crate::Outbox::connect). [`App::on_tick`], which is called at the start, is the place to order
+/// the first.
 ///
 /// ```no_run
 /// use percore::{App, Client, ConnectionId, Message, Outbox, Request, Target};
 /// use std::time::Duration;
 ///
-/// /// Asks for an echo, and stops.
+/// /// Sends one message, prints the echo, and stops.
 /// struct Once;
 ///
 /// impl App for Once {
@@ -81,12 +81,12 @@ impl<A: App> Client<A> {
         }
     }
 
-    /// Sets what connections go by, in place of the default.
+    /// Replaces the default settings of connections.
     pub fn settings(self, settings: Settings) -> Client<A> {
         Client { settings, ..self }
     }
 
-    /// Sets what is logged to standard error; the default is nothing.
+    /// Sets what is logged to standard error; by default nothing.
     pub fn log(self, log: Log) -> Client<A> {
         Client { log, ..self }
     }
@@ -97,52 +97,52 @@ impl<A: App> Client<A> {
         self
     }
 
-    /// Leaves out the handshake: frames begin as soon as a socket is connected, and are expected back masked as they were
-    /// sent (with a key of zero), as by a server that echoes bytes and knows nothing of WebSocket.
+    /// Leaves out the handshake: frames begin as soon as a socket is connected, and are expected back masked as sent
+    /// (with a key of zero), as by a server that echoes bytes and knows nothing of WebSocket.
     pub fn without_handshake(self) -> Client<A> {
         Client { handshake: false, ..self }
     }
 
-    /// Has [`Outbox::now`](crate::Outbox::now) tell when the bytes at hand were read, rather than when the pass of the loop
-    /// began: for an app that measures.
+    /// Makes [`Outbox::now`](crate::Outbox::now) return when the current bytes were read, rather than when the pass of
+    /// the loop began: for an app that measures.
     pub fn time_each_read(self) -> Client<A> {
         Client { time_each_read: true, ..self }
     }
 
-    /// How long connections have to go once the app or a signal has stopped the loop. Default 10 s.
+    /// Sets how long connections may take to close once the app or a signal has stopped the loop. Default 10 s.
     pub fn drain_timeout(self, drain_timeout: Duration) -> Client<A> {
         Client { drain_timeout, ..self }
     }
 
-    /// When the next deadline is nearer than this, the loop does not sleep, so that it is met to the microsecond. Costs a
-    /// core. Default zero: the kernel's millisecond.
+    /// Busy-polls when the next deadline is nearer than this, so that it is met to the microsecond. Costs a core.
+    /// Default zero: the kernel's millisecond.
     pub fn busy_poll(self, busy_poll: Duration) -> Client<A> {
         Client { busy_poll, ..self }
     }
 
-    /// Has other threads wake the loop.
+    /// Lets other threads wake the loop.
     pub fn waker(self, waker: &Waker) -> Client<A> {
         Client { waker: Some(waker.clone()), ..self }
     }
 
-    /// Has times count from the beginning of this clock, as those of other processes do.
+    /// Counts times from the start of this clock, which other processes share.
     #[cfg(feature = "cli")]
     pub(crate) fn clock(self, clock: Clock) -> Client<A> {
         Client { clock: Some(clock), ..self }
     }
 
     /// Runs until [`Outbox::stop`](crate::Outbox::stop), SIGTERM or SIGINT, then closes every connection with 1001 and
-    /// gives the app back.
+    /// returns the app.
     ///
     /// # Errors
-    /// What makes the loop impossible: no epoll, no random numbers, no signal handler. Errors of connections are not
-    /// among them: they go to the app.
+    /// When the loop cannot run: no epoll, no random numbers, no signal handler. Errors of connections go to the app
+    /// instead.
     pub fn run(self) -> io::Result<(Outcome, A)> {
-        // A server that sends our own frames back sends them masked, as if we were the server.
+        // A server that echoes bytes sends our frames back masked, as if we were the server.
         let role = if self.handshake { Role::Client } else { Role::Server };
         let mut sessions = Sessions::with_role(self.app, self.settings, role, self.log, 0, seed()?);
         if !self.handshake {
-            // Such a server is compared with others, whose answers need no unmasking.
+            // Such a server is compared with others, whose frames need no unmasking.
             sessions.outbox.random = None;
         }
         let has_names = self.targets.iter().any(|target| matches!(target.addr, Endpoint::Name { .. }));
@@ -152,7 +152,7 @@ impl<A: App> Client<A> {
             handshake: self.handshake,
             drain_timeout: self.drain_timeout,
             busy_poll: self.busy_poll,
-            // Names are looked up on other threads.
+            // Other threads look up names.
             waker: self.waker.or_else(|| has_names.then(Waker::default)),
             time_each_read: self.time_each_read,
             ..Setup::default()

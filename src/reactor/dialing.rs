@@ -1,4 +1,4 @@
-//! The connections that the app ordered: their names looked up, and their addresses tried, one after another.
+//! The connections that the app ordered: looks up their names, and tries their addresses one after another.
 
 use super::event_loop::EventLoop;
 use super::sockets::token;
@@ -16,12 +16,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 type Found = Result<Vec<ListenAddr>, String>;
 
-/// Orders under way.
+/// Orders in progress.
 pub(super) struct Dialing {
-    /// What threads that look up names have found.
+    /// Results of the threads that look up names.
     sender: Sender<(Order, Found)>,
     receiver: Receiver<(Order, Found)>,
-    /// What is left to try for connections that are being opened: the target, and addresses.
+    /// Addresses still to be tried for connections being opened, with the target.
     rest: HashMap<u32, (usize, VecDeque<ListenAddr>)>,
 }
 
@@ -47,11 +47,11 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Looks up a name, on a thread of its own because the system's resolver may take its time.
+    /// Looks up a name, on a thread of its own because the system's resolver may be slow.
     fn look_up(&mut self, order: Order, name: Endpoint) {
         let (sender, waker) = (self.dialing.sender.clone(), self.setup.waker.clone());
         let thread = std::thread::Builder::new().name("lookup".into()).spawn(move || {
-            // Nobody may wait for it any more.
+            // The loop may have ended.
             let _ = sender.send((order, name.addrs()));
             waker.inspect(super::Waker::wake);
         });
@@ -60,7 +60,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Takes what was found.
+    /// Takes the results of finished look-ups.
     pub(super) fn take_lookups(&mut self) {
         while let Ok((order, found)) = self.dialing.receiver.try_recv() {
             match found {
@@ -74,7 +74,7 @@ impl<A: App> EventLoop<A> {
         self.sessions.order_failed(order.tag, &ConnectError::Io(error.kind(), in_words(error)));
     }
 
-    /// Begins to connect to the first address that lets us.
+    /// Begins to connect to the first address that does not fail at once.
     fn dial(&mut self, order: Order, mut addrs: VecDeque<ListenAddr>) {
         if self.sessions.is_draining() {
             return self.sessions.order_failed(order.tag, &ConnectError::Timeout);
@@ -89,12 +89,12 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Waits for a stream to be connected, for a session that is there.
+    /// Attaches a connecting stream to an existing session.
     fn attach(&mut self, key: u32, mut stream: Stream, target: usize, rest: VecDeque<ListenAddr>) {
         let generation = self.sessions.generation(key).unwrap_or_default();
         let registered = stream.register(self.poll.registry(), token(key, generation));
         self.sockets.insert(key, stream, true);
-        // Instead of what stands there of a former owner of the key.
+        // Replaces the entry of a former owner of the key.
         self.dialing.rest.remove(&key);
         if !rest.is_empty() {
             self.dialing.rest.insert(key, (target, rest));
@@ -104,7 +104,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// An event came for a socket that was connecting: whether it is connected.
+    /// Handles an event for a connecting socket. Returns whether it is connected.
     #[cold]
     pub(super) fn is_connected(&mut self, key: u32, writable: bool) -> bool {
         let Some(socket) = self.sockets.get(key) else { return false };
@@ -120,7 +120,7 @@ impl<A: App> EventLoop<A> {
         writable
     }
 
-    /// An address did not do: the next, if there is one.
+    /// An address failed: tries the next, if there is one.
     fn try_next(&mut self, key: u32, error: &io::Error) {
         let Some((index, mut addrs)) = self.dialing.rest.remove(&key) else {
             return self.sessions.socket_error(key, error);
@@ -133,8 +133,8 @@ impl<A: App> EventLoop<A> {
     }
 }
 
-/// Begins to connect to the first of `addrs` that lets us, and takes it and those before it away; the last error when there
-/// is none.
+/// Begins to connect to the first of `addrs` that does not fail at once, and removes it and those before it. Returns
+/// the last error if all fail.
 fn next_stream(target: &Target, addrs: &mut VecDeque<ListenAddr>) -> io::Result<(Stream, Peer)> {
     let mut result = Err(io::Error::new(ErrorKind::NotFound, "there is no address"));
     while let Some(addr) = addrs.pop_front() {

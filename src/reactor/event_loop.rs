@@ -1,7 +1,8 @@
-//! The loop: poll, drain the bus, read what is ready, accept, expire deadlines, write what is dirty, sleep. The time is read once a pass.
+//! The loop: poll, drain the bus, read what is ready, accept, expire deadlines, write what is dirty, sleep. The time is
+//! read once per pass.
 //!
-//! Sockets are edge-triggered and registered once. A short read means that a socket is drained (but with TLS), so there is no
-//! read only to see `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
+//! Sockets are edge-triggered and registered once. A short read means that a socket is drained (except with TLS), so no
+//! read only sees `WouldBlock`: an echoed message costs one read, one write and its share of one `epoll_wait`.
 
 use super::dialing::Dialing;
 use super::seat::Seat;
@@ -27,24 +28,25 @@ use std::time::Duration;
 
 /// Events taken from the kernel at a time.
 const EVENTS: usize = 1024;
-/// For so long the bus is drained in a pass: as a rule to its end, but who publishes on and on keeps nobody from the rest.
+/// Upper bound on draining the bus in one pass, so that a participant that never stops publishing cannot starve the
+/// rest.
 const BUS_SHARE: Duration = Duration::from_millis(5);
-/// A pass that begins this much later than it was to was held up.
+/// A pass that begins this long after its deadline was held up.
 const HELD_UP: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// After a signal, or because the app asked, every connection was told and has gone.
+    /// After a signal or at the app's request, every connection was sent 1001 and has closed.
     Drained(Stats),
-    /// The drain timeout cut off so many connections.
+    /// The drain timeout cut off this many connections.
     Abandoned(usize, Stats),
-    /// A second signal.
+    /// A second signal ended the run.
     Interrupted(Stats),
 }
 
-/// What a loop has besides its sessions: the part of a server, of a client, and what both have.
+/// What a loop has besides its sessions: the parts of a server, of a client, and those of both.
 #[derive(Default)]
 pub(super) struct Setup {
     pub listeners: Vec<Listener>,
@@ -55,21 +57,21 @@ pub(super) struct Setup {
     pub signals: Option<Signals>,
     /// SIGHUP, which is only logged.
     pub hang_up: Option<Signals>,
-    /// The line to a supervisor.
+    /// The control line to a supervisor.
     pub control: Option<Control>,
-    /// What other threads wake it by.
+    /// Lets other threads wake the loop.
     pub waker: Option<Waker>,
-    /// The place on a bus.
+    /// The loop's seat on a bus.
     pub seat: Option<Seat>,
-    /// Where the counters are shown.
+    /// Where the counters are published.
     pub published: Option<Published>,
     pub drain_timeout: Duration,
     pub log_format: LogFormat,
-    /// A deadline that is nearer than this is not slept for.
+    /// A deadline nearer than this is busy-polled.
     pub busy_poll: Duration,
-    /// For so long the loop looks out for more before it sleeps.
+    /// How long the loop busy-polls before it sleeps.
     pub spin: Duration,
-    /// Whether the sessions are told the time of each read.
+    /// Whether the clock is read for each read.
     pub time_each_read: bool,
 }
 
@@ -87,13 +89,13 @@ pub(super) struct EventLoop<A: App> {
     pub(super) turns: VecDeque<(u32, u32)>,
     /// When the pass began.
     pub(super) now: Duration,
-    /// Connections that may go on in this pass; empty between passes.
+    /// Connections that may continue in this pass; empty between passes.
     pub(super) resumed: Vec<(u32, u32)>,
     /// The clock as it was read last.
     pub(super) clock_read: Duration,
-    /// Connections to which only what many are sent is to be written, oldest first, with their generations.
+    /// Connections whose only unwritten data is fan-out messages, oldest first, with their generations.
     pub(super) postponed: VecDeque<Postponed>,
-    /// What is left of the pass's share of time for such writes.
+    /// The rest of the pass's time share for such writes.
     pub(super) fan_out_left: Duration,
 }
 
@@ -146,7 +148,7 @@ impl<A: App> EventLoop<A> {
         let mut events = Events::with_capacity(EVENTS);
         self.begin_pass(None);
         if self.setup.waker.is_some() {
-            // They may have left something before there was a loop to wake.
+            // Threads may have left work before there was a loop to wake.
             self.sessions.wake();
         }
         loop {
@@ -181,7 +183,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Sleeps until something happens. Returns when the next pass was to begin at the latest.
+    /// Sleeps until something happens. Returns the deadline of the next pass.
     fn sleep(&mut self, events: &mut Events) -> io::Result<Option<Duration>> {
         let timeout = self.timeout();
         let due = timeout.map(|timeout| self.now + timeout);
@@ -207,7 +209,7 @@ impl<A: App> EventLoop<A> {
         polled.map(|()| due)
     }
 
-    /// Reads the clocks. The one of the calendar may be set while we run, and goes on while the machine sleeps.
+    /// Reads the clocks. The wall clock may be set while we run, and advances while the machine sleeps.
     fn begin_pass(&mut self, due: Option<Duration>) {
         self.now = self.clock.now();
         self.clock_read = self.now;
@@ -219,9 +221,10 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Looks out for more before sleeping, which costs whoever wakes us as well. Returns whether there is some.
+    /// Busy-polls before sleeping: waking a parked loop costs the waker a system call. Returns whether anything
+    /// arrived.
     fn looks_out(&mut self, events: &mut Events, spin: Duration) -> io::Result<bool> {
-        // Between two records of a bus that follow each other nobody needs to be woken, so one look is always taken.
+        // Poll once at least: two bus records in quick succession then need no wake-up between them.
         let was_active = self.setup.seat.as_mut().is_some_and(Seat::take_active);
         if spin.is_zero() && !was_active {
             return Ok(false);
@@ -238,7 +241,8 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// How long to sleep: not at all while someone has more to read, waits in line to be written to, or to be accepted.
+    /// How long to sleep: not at all while a connection has more to read, or waits in line for a write or to be
+    /// accepted.
     fn timeout(&self) -> Option<Duration> {
         let bus_has_more = self.setup.seat.as_ref().is_some_and(Seat::has_more);
         if !self.turns.is_empty() || !self.postponed.is_empty() || self.sockets.has_waiting() || bus_has_more {
@@ -251,13 +255,13 @@ impl<A: App> EventLoop<A> {
         Some(if sleep < self.setup.busy_poll { Duration::ZERO } else { sleep - self.setup.busy_poll })
     }
 
-    /// Acts on each event; says how many signals came.
+    /// Acts on each event. Returns how many signals arrived.
     fn read_events(&mut self, events: &Events) -> io::Result<usize> {
         let mut signals = 0;
         for event in events {
             match wake(event.token()) {
                 Wake::Connection { key, generation } => {
-                    // An event for a former owner of the key is none.
+                    // A stale event: the key has been reused since.
                     if self.sessions.generation(key) != Some(generation) {
                         continue;
                     }
@@ -302,8 +306,8 @@ impl<A: App> EventLoop<A> {
         self.sessions.app
     }
 
-    /// Takes what others published, before what clients sent: they may know already what stands there. What came is written
-    /// batch by batch, while it is in the cache.
+    /// Drains the bus before reading from clients, who may already know of those records. Writes each batch while it is
+    /// in the cache.
     fn drain_bus(&mut self) {
         let end = self.now + BUS_SHARE;
         while self.setup.seat.as_mut().is_some_and(|seat| seat.drain(&mut self.sessions)) && self.clock.now() < end {
@@ -326,7 +330,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Acts on what the supervisor says; without one nobody would restart or end this process, so it drains.
+    /// Obeys the supervisor. Without one no process would restart or end this one, so it drains.
     fn obey(&mut self) {
         while let Some(control) = &self.setup.control {
             match next_order(control) {
@@ -345,7 +349,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// A terminal that goes away is no reason to leave the clients alone.
+    /// A terminal that closes must not end the connections.
     fn note_hang_up(&mut self) {
         if self.setup.hang_up.as_mut().is_some_and(|hang_up| hang_up.take() > 0) {
             let text = "SIGHUP is ignored: only a supervisor (--workers) reloads; SIGTERM ends this process".to_owned();
@@ -353,7 +357,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Everyone is told to go; begun by the first signal, an order or the app.
+    /// Starts the drain: every connection is closed. The first signal, an order or the app begins it.
     fn drain(&mut self) {
         if self.sessions.is_draining() {
             return;
@@ -365,7 +369,7 @@ impl<A: App> EventLoop<A> {
         self.drain_deadline.get_or_insert(self.now + self.setup.drain_timeout);
     }
 
-    /// A successor serves: everyone is told to go, one after another, with the last of the time for their answers.
+    /// A successor serves: closes the connections one after another, leaving the last of the time for their answers.
     fn retire(&mut self) {
         if self.drain_deadline.is_some() {
             return;
@@ -379,7 +383,7 @@ impl<A: App> EventLoop<A> {
         self.drain_deadline = Some(self.now + all);
     }
 
-    /// Whether the drain has come to an end.
+    /// Returns the outcome once the drain is over.
     fn drained(&mut self) -> Option<Outcome> {
         let deadline = self.drain_deadline?;
         if self.sessions.is_empty() && self.sessions.app.is_finished() {
@@ -392,7 +396,7 @@ impl<A: App> EventLoop<A> {
         self.sessions.app.on_abandon(&mut self.sessions.outbox);
         self.end_pass();
         match cut_off {
-            // Only the app was not done.
+            // Only the app was unfinished.
             0 => Some(Outcome::Drained(*self.sessions.stats())),
             cut_off => Some(Outcome::Abandoned(cut_off, *self.sessions.stats())),
         }
@@ -404,7 +408,7 @@ impl<A: App> EventLoop<A> {
     }
 }
 
-/// Takes events, in place of those of before; a signal that interrupts leaves none.
+/// Polls, replacing the previous events; an interrupting signal leaves none.
 fn poll_events(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
     match poll.poll(events, timeout) {
         Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
@@ -423,7 +427,7 @@ mod tests {
     fn the_time_of_the_calendar_follows_the_clock_that_is_set() -> io::Result<()> {
         let sessions = Sessions::new(Echo, Settings::default(), Log::new(None), 0, [1; 32]);
         let mut event_loop = EventLoop::new(sessions, Setup::default(), Clock::start())?;
-        // As if the machine had slept, or begun with a wrong clock, since the last pass.
+        // As if the machine had slept, or started with a wrong clock, since the last pass.
         event_loop.sessions.outbox.epoch = Duration::from_secs(1);
         let before = unix_time();
         event_loop.begin_pass(None);

@@ -28,7 +28,7 @@ use std::io;
 /// Random bytes from the operating system.
 ///
 /// # Errors
-/// When it has none.
+/// When the operating system fails to provide them.
 pub(crate) fn seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     rand::rngs::SysRng.try_fill_bytes(&mut seed).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! A loop's place on a bus: it listens once a pass, publishes once a pass, and sleeps only when nothing came.
+//! A loop's seat on a bus: it listens once a pass, publishes once a pass, and sleeps only when nothing arrived.
 
 use crate::app::App;
 use crate::os::bus::Bus;
@@ -8,14 +8,14 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io;
 
-/// So much is shown at once, so that who publishes a lot in a pass does not lap those who read meanwhile.
+/// Records are shown after this many bytes, so that a burst within a pass does not lap the readers.
 const FLUSH_BYTES: usize = 128 * 1024;
 
 pub(super) struct Seat {
     bus: Bus,
-    /// Whether more is there than was taken in this pass.
+    /// Whether more records are waiting than this pass took.
     more: bool,
-    /// Whether something came or went since we were about to sleep last, so that more may follow soon.
+    /// Whether records arrived or left since the loop last tried to sleep, so that more may follow soon.
     active: bool,
 }
 
@@ -28,12 +28,12 @@ impl Seat {
         registry.register(&mut SourceFd(&self.bus.descriptor()), token, Interest::READABLE)
     }
 
-    /// Takes what came over the connections to the other participants.
+    /// Handles what arrived over the connections to the other participants.
     pub fn take_news(&mut self) -> io::Result<()> {
         self.bus.take_news()
     }
 
-    /// Hands over what came, a batch of each participant at most. Returns whether there is more.
+    /// Hands over records, at most one batch per participant. Returns whether there are more.
     pub fn drain<A: App>(&mut self, sessions: &mut Sessions<A>) -> bool {
         let mut came = false;
         self.more = self.bus.drain(|event| {
@@ -44,14 +44,14 @@ impl Seat {
         self.more
     }
 
-    /// Publishes what is to go out.
+    /// Publishes the outgoing records.
     pub fn publish<A: App>(&mut self, sessions: &mut Sessions<A>) {
         let records = std::mem::take(sessions.outgoing());
         let (mut published, mut unshown) = (0, 0);
         for record in records.iter() {
             match self.bus.publish(record) {
                 Ok(()) => published += 1,
-                // The outbox knows the limit; this is for channels and names that are too long by themselves.
+                // The outbox checks the limit; this error is for channels and names that are too long by themselves.
                 Err(error) => sessions.log.push(Level::Error, "bus", &[], format!("not published: {error}")),
             }
             unshown += record.payload.len();
@@ -71,7 +71,7 @@ impl Seat {
         while let Some(text) = self.bus.warning() {
             sessions.log.push(Level::Warn, "bus", &[], text);
         }
-        // The memory is for the next pass.
+        // Keeps the memory for the next pass.
         let outgoing = sessions.outgoing();
         if outgoing.is_empty() && records.bytes().len() <= FLUSH_BYTES {
             *outgoing = records;
@@ -79,22 +79,23 @@ impl Seat {
         }
     }
 
-    /// Whether not to sleep, because more is there already.
+    /// Whether more records are waiting, so that the loop must not sleep.
     pub fn has_more(&self) -> bool {
         self.more
     }
 
-    /// Whether something came or went since this was asked last.
+    /// Returns whether records arrived or left since the last call.
     pub fn take_active(&mut self) -> bool {
         std::mem::take(&mut self.active)
     }
 
-    /// Whether somebody has published what was not taken yet.
+    /// Whether some participant's records have not been taken yet.
     pub fn is_behind(&self) -> bool {
         self.bus.is_behind()
     }
 
-    /// About to sleep: whoever publishes from now on wakes us, until [`Seat::unpark`]. False when more is there already.
+    /// Prepares to sleep: a participant that publishes wakes us, until [`Seat::unpark`]. Returns false if records are
+    /// waiting.
     pub fn park(&mut self) -> io::Result<bool> {
         let parked = self.bus.park();
         if !parked {

@@ -20,29 +20,30 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a server needs beyond its connections' [`Settings`].
+/// A server's options beyond its connections' [`Settings`].
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Connections that may wait to be accepted, as `listen(2)` has it; the kernel's `somaxconn` bounds it. Default 4096.
+    /// Connections that may wait to be accepted, as in `listen(2)`; the kernel's `somaxconn` bounds it. Default 4096.
     pub backlog: i32,
-    /// Permissions of a unix socket's file, such as `0o660`: who may write to it may connect. Default `None`: what the umask
-    /// leaves.
+    /// Permissions of a unix socket's file, such as `0o660`: a process that may write to it may connect. Default
+    /// `None`: as the umask leaves them.
     pub unix_mode: Option<u32>,
-    /// Whether other processes of the same user may listen on the same port, too, if they say the same: the kernel shares
-    /// the connections out (SO_REUSEPORT). Default false: a port that another process has is an error.
+    /// Whether other processes of the same user may listen on the same port, if they set this too: the kernel
+    /// distributes the connections (SO_REUSEPORT). Default false: a port in use is an error.
     pub reuse_port: bool,
-    /// How long connections have to go after SIGTERM or SIGINT; those that are left are cut off. Default 10 s.
+    /// How long connections may take to close after SIGTERM or SIGINT; the rest are cut off. Default 10 s.
     pub drain_timeout: Duration,
-    /// How log lines look. What is logged at all is up to [`Server::log`]. Default text.
+    /// Format of log lines; [`Server::log`] sets what is logged. Default text.
     pub log_format: LogFormat,
-    /// How long the loop looks out for more before it sleeps. Whoever has something for a process that sleeps, a client as
-    /// well as another process on a [bus](Server::bus), pays for waking it, and waits. Costs time of the core. Default zero.
+    /// How long the loop polls before it sleeps. Waking a sleeping process takes time, for clients and for other
+    /// processes on a [bus](Server::bus). Polling costs CPU time. Default zero.
     pub busy_poll: Duration,
-    /// A loop that makes no pass for so long counts as hanging to whoever looks at its [counters](Server::counters), so it
-    /// makes one often enough even when there is nothing to do. Zero when nobody looks. Default 10 s.
+    /// A loop without a pass for this long counts as hung for a process that watches its [counters](Server::counters),
+    /// so an idle loop makes passes often enough. Zero if no process watches. Default 10 s.
     pub hang_timeout: Duration,
-    /// Whether SIGTERM and SIGINT are taken over, to drain, and SIGHUP, to be ignored. Without, nothing but an error or the end
-    /// of the process ends [`Server::run`]. Default true, with the feature `signals`; without it an error.
+    /// Whether the server handles SIGTERM and SIGINT, by draining, and SIGHUP, by ignoring it. Otherwise only an error
+    /// or the end of the process ends [`Server::run`]. Default true with the feature `signals`; without the feature,
+    /// true is an error.
     pub signals: bool,
 }
 
@@ -67,8 +68,8 @@ impl ServerOptions {
     }
 }
 
-/// A server of one app, in one process, on one thread. For more cores, run more processes on the same port, each
-/// with [`ServerOptions::reuse_port`]: the kernel shares the connections out.
+/// A server of one app, in one process, on one thread. For more cores, run more processes on the same port, each with
+/// [`ServerOptions::reuse_port`]: the kernel distributes the connections.
 ///
 /// ```no_run
 /// use percore::{App, ConnectionId, Message, Outbox, Request, Server};
@@ -149,28 +150,28 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Sets what connections go by, in place of the default.
+    /// Replaces the default settings of connections.
     pub fn settings(self, settings: Settings) -> Server<A> {
         Server { settings, ..self }
     }
 
-    /// Sets what the process goes by, in place of the default. Call it before [`Server::listen`], which uses them.
+    /// Replaces the default options of the process. Call it before [`Server::listen`], which uses them.
     pub fn options(self, options: ServerOptions) -> Server<A> {
         Server { options, ..self }
     }
 
-    /// Sets what is logged to standard error: the life of each connection at [`Level::Info`](crate::Level::Info), each
-    /// message as well where [`Log::messages`] is set.
+    /// Sets what is logged to standard error: connections opening and closing at [`Level::Info`](crate::Level::Info),
+    /// and each message if [`Log::messages`] is set.
     pub fn log(self, log: Log) -> Server<A> {
         Server { log, ..self }
     }
 
-    /// Listens on `addr`: `IP:PORT`, `[v6]:PORT`, `PORT` of 127.0.0.1, `:PORT` of all addresses, or `unix:PATH`. May be called more than once. Connections wait in the
-    /// backlog until [`Server::run`].
+    /// Listens on `addr`: `IP:PORT`, `[v6]:PORT`, `PORT` of 127.0.0.1, `:PORT` of all addresses, or `unix:PATH`. May be
+    /// called more than once. Connections wait in the backlog until [`Server::run`].
     ///
     /// # Errors
-    /// A bad address (`InvalidInput`), or one that cannot be listened on, with the kind that `bind(2)` gave it; the error
-    /// names the address.
+    /// An invalid address (`InvalidInput`), or one that cannot be listened on, with the error kind of `bind(2)`; the
+    /// error names the address.
     pub fn listen(mut self, addr: &str) -> io::Result<Server<A>> {
         self.listeners.push(self.bind(addr)?);
         Ok(self)
@@ -181,9 +182,9 @@ impl<A: App> Server<A> {
         Listener::bind(&addr, self.options.bind())
     }
 
-    /// Listens on `addr` for the application behind the server, rather than for clients: requests that come there have
-    /// [`Request::is_service`](crate::Request::is_service), and are never upgraded. With
-    /// [`Settings::service_token`] they have to give that. May be called more than once.
+    /// Listens on `addr` for the application behind the server, rather than for clients: requests that arrive there
+    /// have [`Request::is_service`](crate::Request::is_service), and are never upgraded. If [`Settings::service_token`]
+    /// is set, they must present it. May be called more than once.
     ///
     /// # Errors
     /// As [`Server::listen`].
@@ -192,51 +193,52 @@ impl<A: App> Server<A> {
         Ok(self)
     }
 
-    /// Listens by a socket that listens already, such as one that was inherited.
+    /// Adds a socket that already listens, such as an inherited one.
     #[doc(hidden)]
     pub fn listener(mut self, listener: Listener) -> Server<A> {
         self.listeners.push(listener);
         self
     }
 
-    /// The same for the service, as [`Server::listen_service`].
+    /// Adds a listening socket for the service, as [`Server::listen_service`].
     #[doc(hidden)]
     pub fn service_listener(mut self, listener: Listener) -> Server<A> {
         self.service_listeners.push(listener);
         self
     }
 
-    /// Takes [orders](super::Order) over this line, and drains when it ends. Says [`READY`](super::READY) over it at the
-    /// beginning of [`Server::run`].
+    /// Takes [orders](super::Order) over this line, and drains when it closes. Sends [`READY`](super::READY) over it at
+    /// the start of [`Server::run`].
     #[doc(hidden)]
     pub fn control(self, control: Control) -> Server<A> {
         Server { control: Some(control), ..self }
     }
 
-    /// Shows the counters there, as [`Stats::words`](crate::Stats::words), after each pass of the loop.
+    /// Publishes the counters there, as [`Stats::words`](crate::Stats::words), after each pass of the loop.
     #[doc(hidden)]
     pub fn counters(self, counters: Arc<SharedWords>) -> Server<A> {
         Server { counters: Some(counters), ..self }
     }
 
-    /// Takes part in a bus: what the app publishes reaches its subscribers in all processes there. The place on it names
-    /// this process in each [`ConnectionId`](crate::ConnectionId), instead of [`Settings::node`].
+    /// Joins a bus: what the app publishes reaches its subscribers in all processes there. The seat on the bus
+    /// identifies this process in each [`ConnectionId`](crate::ConnectionId), instead of [`Settings::node`].
     pub fn bus(self, bus: Bus) -> Server<A> {
         Server { bus: Some(bus), ..self }
     }
 
-    /// Has other threads wake the loop.
+    /// Lets other threads wake the loop.
     pub fn waker(self, waker: &Waker) -> Server<A> {
         Server { waker: Some(waker.clone()), ..self }
     }
 
-    /// The app, to be told what is known only now.
+    /// The app, for settings that are known only now.
     #[cfg(feature = "cli")]
     pub(crate) fn app_mut(&mut self) -> &mut A {
         &mut self.app
     }
 
-    /// Where it listens, in the order of the calls of [`Server::listen`], with the ports that the kernel chose for port 0.
+    /// Returns the addresses listened on, in the order of the [`Server::listen`] calls, with the ports that the kernel
+    /// chose for port 0.
     ///
     /// # Errors
     /// As `getsockname(2)`.
@@ -244,7 +246,7 @@ impl<A: App> Server<A> {
         self.listeners.iter().map(Listener::local_addr).collect()
     }
 
-    /// Where it listens for the application behind it.
+    /// Returns the addresses listened on for the application behind the server.
     ///
     /// # Errors
     /// As `getsockname(2)`.
@@ -252,15 +254,15 @@ impl<A: App> Server<A> {
         self.service_listeners.iter().map(Listener::local_addr).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains: stops listening, tells every connection 1001 (RFC 6455, section
-    /// 7.4.1) and waits until all have gone, at most [`ServerOptions::drain_timeout`]. A second signal ends it at once.
+    /// Serves until SIGTERM or SIGINT, then drains: stops listening, closes every connection with 1001 (RFC 6455,
+    /// section 7.4.1) and waits until all have closed, at most [`ServerOptions::drain_timeout`]. A second signal ends
+    /// it at once.
     ///
-    /// Without a listener it only calls [`App::on_tick`].
+    /// Without a listener the server only calls [`App::on_tick`].
     ///
     /// # Errors
-    /// What makes the loop impossible: no epoll, no random numbers, no signal handler; and a service listener that others than
-    /// this machine can reach, without a token (`InvalidInput`). Errors of connections are not among them: they go to
-    /// [`App::on_error`].
+    /// When the loop cannot run: no epoll, no random numbers, no signal handler; or a service listener without a token
+    /// that other machines can reach (`InvalidInput`). Errors of connections go to [`App::on_error`] instead.
     pub fn run(self) -> io::Result<Outcome> {
         if self.settings.service_token.is_none() {
             self.service_addrs()?.iter().try_for_each(check_open_to_all).map_err(invalid)?;
@@ -269,7 +271,7 @@ impl<A: App> Server<A> {
             self;
         let takes_signals = options.signals;
         let signals = takes_signals.then(|| Signals::new(&signals::ENDING)).transpose()?;
-        // A worker ignores it already.
+        // A worker already ignores it.
         let hang_up = (takes_signals && control.is_none()).then(|| Signals::new(&[signals::SIGHUP])).transpose()?;
         if let Some(bus) = &bus {
             settings.node = bus.me().slot;
@@ -305,11 +307,11 @@ fn invalid(error: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
 
-/// Whether a service listener without a token may be there: only this machine, or whoever may open the socket's file, can
-/// reach it.
+/// Checks that a service listener needs no token: only this machine, or users who may open the socket's file, can reach
+/// it.
 ///
 /// # Errors
-/// If not, what to do.
+/// When it needs one: what to do.
 pub(crate) fn check_open_to_all(addr: &ListenAddr) -> Result<(), String> {
     match addr {
         ListenAddr::Tcp(addr) if !addr.ip().to_canonical().is_loopback() => Err(format!(

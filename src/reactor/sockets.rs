@@ -1,4 +1,4 @@
-//! The sockets of a process: listeners, and the streams by the same keys as the sessions.
+//! The sockets of a process: listeners, and the streams under the same keys as the sessions.
 
 use crate::net::id::Peer;
 use crate::os::listener::Listener;
@@ -9,24 +9,24 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// The token of the signals that end us.
+/// The token of the signals that end the process.
 pub(super) const SIGNALS: Token = Token(usize::MAX);
 /// The token of the line to a supervisor.
 pub(super) const CONTROL: Token = Token(usize::MAX - 1);
 /// The token of the bus.
 pub(super) const BUS: Token = Token(usize::MAX - 2);
-/// The token of other threads.
+/// The token of wake-ups by other threads.
 pub(super) const WAKER: Token = Token(usize::MAX - 3);
 /// The token of SIGHUP.
 pub(super) const HANG_UP: Token = Token(usize::MAX - 4);
-/// Upper half of a listener's token, which is no connection's generation.
+/// Upper half of a listener's token; no connection has this generation.
 const LISTENERS: u32 = u32::MAX;
 /// EMFILE and ENFILE.
 const OUT_OF_DESCRIPTORS: [i32; 2] = [24, 23];
-/// A want of descriptors is logged no more often.
+/// A lack of descriptors is logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Whom an event is for.
+/// The target of an event.
 pub(super) enum Wake {
     Signals,
     HangUp,
@@ -37,7 +37,7 @@ pub(super) enum Wake {
     Connection { key: u32, generation: u32 },
 }
 
-/// A token holds the generation, so that an event for a former owner of the key is known as such.
+/// A token holds the generation, which identifies stale events for a former owner of the key.
 pub(super) fn token(key: u32, generation: u32) -> Token {
     Token((generation as usize) << 32 | key as usize)
 }
@@ -58,20 +58,20 @@ pub(super) fn wake(token: Token) -> Wake {
 /// A connection's socket.
 pub(super) struct Socket {
     pub stream: Stream,
-    /// We connect, and it is not known yet whether that works.
+    /// We are connecting, and the result is not known yet.
     pub connecting: bool,
-    /// A short read does not mean that it is drained: the peer sends no more, so that no further event will come for the end of
-    /// the stream; or it is TLS, which reads as much as makes a record.
+    /// A short read does not mean that the socket is drained: the peer sends no more, so no further event will announce
+    /// the end of the stream; or it is TLS, which reads one record at a time.
     pub reads_on: bool,
-    /// Nothing is read until what we sent is taken.
+    /// Nothing is read until the peer takes what we sent.
     pub paused: bool,
-    /// It stands on the list of those who wait for a turn, and so only once.
+    /// It is on the list of sockets that wait for a turn; it must be there only once.
     pub waits: bool,
     /// How many of its last turns took long.
     pub costly: u8,
 }
 
-/// Whom a listener is for.
+/// What a listener is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     /// Clients.
@@ -83,18 +83,18 @@ pub(super) enum Purpose {
 struct Waiting {
     listener: Listener,
     purpose: Purpose,
-    /// Whether connections may wait that were not accepted yet: the event for them came, and comes only once.
+    /// Whether connections may be waiting to be accepted: their event has come, and comes only once.
     ready: bool,
-    /// The slot of the worker for which it is lent to us.
+    /// The slot of the worker that it is lent for.
     lent_for: Option<usize>,
 }
 
-/// What became of an accept.
+/// The outcome of an accept.
 pub(super) enum Accepted {
     Stream(Stream, Peer),
-    /// Nobody waits.
+    /// No connection is waiting.
     None,
-    /// One that waited went away; others may wait.
+    /// A waiting connection went away; others may wait.
     Again,
 }
 
@@ -102,20 +102,20 @@ pub(super) enum Accepted {
 pub(super) struct Sockets {
     slots: Vec<Option<Socket>>,
     listeners: Slab<Waiting>,
-    /// Given up for a moment when there are no descriptors left, so that a connection can be accepted and closed
-    /// rather than wait in the backlog for ever.
+    /// Closed briefly when no descriptors are left, so that a connection can be accepted and closed rather than wait in
+    /// the backlog indefinitely.
     spare: Option<File>,
     last_logged: Option<Duration>,
     /// Since it was logged last.
     pub shortage: Shortage,
 }
 
-/// What became of connections for want of descriptors.
+/// How many connections were closed for lack of descriptors.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Shortage {
-    /// Newcomers, closed at once.
+    /// New connections, closed at once.
     pub refused: u64,
-    /// Others, closed to make room for newcomers.
+    /// Others, closed to make room for new ones.
     pub shed: u64,
 }
 
@@ -143,7 +143,7 @@ impl Sockets {
         self.close_listeners(registry, |_| true);
     }
 
-    /// Closes the listeners that were lent to us for the worker of a slot.
+    /// Closes the listeners lent to us for the worker of a slot.
     pub fn take_back(&mut self, slot: usize, registry: &Registry) {
         self.close_listeners(registry, |waiting| waiting.lent_for == Some(slot));
     }
@@ -152,7 +152,7 @@ impl Sockets {
         self.listeners.retain(|_, waiting| {
             let is_over = is_over(waiting);
             if is_over {
-                // Other processes have it open as well, so that closing it alone would leave it registered.
+                // Other processes hold it open too, so closing alone would leave it registered.
                 let _ = waiting.listener.deregister(registry);
             }
             !is_over
@@ -165,22 +165,22 @@ impl Sockets {
         }
     }
 
-    /// Takes it that connections wait everywhere, as those do for which the event is still to come.
+    /// Assumes that connections wait on every listener, including those whose event is still to come.
     pub fn all_are_ready(&mut self) {
         self.listeners.iter_mut().for_each(|(_, waiting)| waiting.ready = true);
     }
 
-    /// Whether some listener may have connections that wait.
+    /// Whether any listener may have waiting connections.
     pub fn has_waiting(&self) -> bool {
         self.listeners.iter().any(|(_, waiting)| waiting.ready)
     }
 
-    /// Index of the next listener from `from` on that may have connections that wait.
+    /// Index of the next listener, starting at `from`, that may have waiting connections.
     pub fn next_waiting(&self, from: usize) -> Option<usize> {
         self.listeners.iter().find(|(index, waiting)| *index >= from && waiting.ready).map(|(index, _)| index)
     }
 
-    /// Whom a listener is for.
+    /// What a listener is for.
     pub fn purpose(&self, index: usize) -> Purpose {
         self.listeners[index].purpose
     }
@@ -215,20 +215,20 @@ impl Sockets {
         accepted.ok()
     }
 
-    /// Takes a spare descriptor again.
+    /// Opens a spare descriptor again.
     pub fn take_spare(&mut self, index: usize) {
         self.spare = spare();
-        // Without a spare this would spin: the next connection's event wakes us.
+        // Without a spare this would spin; the next connection's event wakes us instead.
         self.listeners[index].ready &= self.spare.is_some();
     }
 
-    /// Closes a connection's socket, so that there is a descriptor for another.
+    /// Closes a connection's socket to free its descriptor for another.
     pub fn shed(&mut self, key: u32) {
         self.remove(key);
         self.shortage.shed += 1;
     }
 
-    /// What is to be logged now.
+    /// Returns what to log now.
     pub fn shortage_to_log(&mut self, now: Duration) -> Option<Shortage> {
         let Shortage { refused, shed } = self.shortage;
         if refused + shed == 0 || self.last_logged.is_some_and(|last| now < last + LOG_EVERY) {

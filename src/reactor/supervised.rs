@@ -1,4 +1,4 @@
-//! What ties a loop to who supervises or watches it: orders over a line, and counters in shared memory.
+//! What connects a loop to its supervisor: orders over a line, and counters in shared memory.
 
 use crate::os::control::{Control, ControlMessage};
 use crate::os::listener::Listener;
@@ -10,22 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// The word by which a worker tells its supervisor that it serves.
+/// The word that tells the supervisor that a worker serves.
 pub const READY: &str = "ready";
 
-/// What a supervisor orders. Its end is an order to drain as well.
+/// An order from the supervisor. The end of the line is an order to drain as well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// As SIGTERM: everyone is told at once.
+    /// As SIGTERM: close every connection at once.
     Drain,
-    /// A successor serves: stop accepting, and tell everyone over time.
+    /// A successor serves: stop accepting, and close the connections over time.
     Retire,
-    /// Accept for the worker of this slot as well, which does not serve, by the listeners that come with the order, of which
-    /// the last so many are service listeners.
+    /// Accept also for the worker of this slot, which does not serve, on the listeners that come with the order; the
+    /// last `service` of them are service listeners.
     Lend {
-        /// The slot.
+        /// The worker's slot.
         slot: usize,
-        /// How many.
+        /// The number of service listeners.
         service: usize,
     },
     /// The worker of this slot serves again: stop accepting for it.
@@ -43,13 +43,13 @@ impl Order {
         }
     }
 
-    /// The order of a message; `None` for a word of a later version, of which nobody here knows what it means.
+    /// Parses a message; `None` for an order of a later version, unknown here.
     fn from_text(text: &str) -> Option<Order> {
         match text.split_once(' ') {
             None if text == "drain" => Some(Order::Drain),
             None if text == "retire" => Some(Order::Retire),
             Some(("lend", words)) => {
-                // A supervisor of before service listeners says nothing of them.
+                // A supervisor from before service listeners does not mention them.
                 let (slot, service) = words.split_once(' ').unwrap_or((words, "0"));
                 Some(Order::Lend { slot: slot.parse().ok()?, service: service.parse().ok()? })
             }
@@ -59,12 +59,13 @@ impl Order {
     }
 }
 
-/// The next order, if there is one, and the listeners that came with it. `None` ends the line: no order comes any more.
+/// Returns the next order, if there is one, with its listeners. `None` means that the line is closed: no more orders
+/// come.
 pub(super) fn next_order(control: &Control) -> Option<Option<(Order, Vec<Listener>)>> {
     loop {
         return match control.receive() {
             Ok(Some(ControlMessage { text, descriptors })) => match Order::from_text(&text) {
-                // Without one of them it would not be known which are for what; then there are none.
+                // If one is missing, the rest cannot be told apart; then there are none.
                 Some(order) => {
                     let listeners = descriptors.into_iter().map(Listener::adopt).collect::<io::Result<Vec<_>>>();
                     Some(Some((order, listeners.unwrap_or_default())))
@@ -78,11 +79,11 @@ pub(super) fn next_order(control: &Control) -> Option<Option<(Order, Vec<Listene
     }
 }
 
-/// Counters where others can read them, as [`Stats::words`].
+/// Counters where other processes can read them, as [`Stats::words`].
 pub(super) struct Published {
     words: Arc<SharedWords>,
     messages: u64,
-    /// The longest sleep, so that whoever looks at the counters can tell a loop that hangs from one that idles.
+    /// The longest sleep, so that a watching process can tell a hung loop from an idle one.
     pub longest_sleep: Option<Duration>,
 }
 
@@ -92,7 +93,7 @@ impl Published {
         Published { words, messages: 0, longest_sleep }
     }
 
-    /// Counts a pass of the loop that took so long, and shows the counters.
+    /// Counts a pass of the loop that lasted `took`, and publishes the counters.
     pub fn pass(&mut self, took: Duration, stats: &mut Stats) {
         let (nanoseconds, messages) = (took.as_nanos() as u64, stats.messages_in());
         stats.passes.observe(nanoseconds, 1);

@@ -1,4 +1,4 @@
-//! [`Target`]: where a client connects to, and what it asks for there.
+//! [`Target`]: where a client connects to, and what it requests.
 
 use crate::os::resolve::Endpoint;
 use crate::os::tls::TlsClient;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The schemes of a target, with their ports.
 const SCHEMES: [(&str, Option<u16>); 2] = [("ws", Some(80)), ("wss", Some(443))];
 
-/// Where a client connects to, and what it asks for in the handshake.
+/// Where a client connects to, and what it requests in the handshake.
 ///
 /// ```
 /// use percore::{DeflateMode, Target};
@@ -30,18 +30,18 @@ pub struct Target {
     pub(crate) addr: Endpoint,
     pub(crate) source: Option<IpAddr>,
     pub(crate) offer: Arc<Offer>,
-    /// For TLS: which certificates to trust, and the name that the server's must be for.
+    /// For TLS: which certificates to trust, and the name that the server's certificate must have.
     pub(crate) tls: Option<(TlsClient, String)>,
 }
 
 impl Target {
-    /// Reads `ws://HOST[:PORT][/PATH]`, `wss://HOST[:PORT][/PATH]`, `unix:SOCKET` or `unix:SOCKET:/PATH`. A name is looked up
-    /// for each connection, on a thread of its own, and its addresses are tried one after another. With `wss` the
-    /// certificates that the system trusts are trusted.
+    /// Parses `ws://HOST[:PORT][/PATH]`, `wss://HOST[:PORT][/PATH]`, `unix:SOCKET` or `unix:SOCKET:/PATH`. Each
+    /// connection looks the name up, on a thread of its own, and tries its addresses one after another. `wss` trusts
+    /// the certificates that the system trusts.
     ///
     /// # Errors
-    /// When it is not such a URL, or, with `wss`, when the system trusts no certificates or the library was built without the
-    /// feature `tls`.
+    /// When the URL has none of these forms, or, with `wss`, when the system trusts no certificates or the library was
+    /// built without the feature `tls`.
     pub fn parse(url: &str) -> Result<Target, InvalidTarget> {
         let url = Url::parse(url, &SCHEMES).map_err(InvalidTarget)?;
         let tls = match url.scheme {
@@ -61,30 +61,30 @@ impl Target {
         Ok(Target { addr: url.place, source: None, offer: Arc::new(offer), tls })
     }
 
-    /// Asks for one of these subprotocols, in order of preference (RFC 6455, section 1.9).
+    /// Offers these subprotocols, in order of preference (RFC 6455, section 1.9).
     pub fn subprotocols<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Target {
         Arc::make_mut(&mut self.offer).subprotocols = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sends another header with the handshake. It goes out as it is, so neither may contain CR or LF.
+    /// Adds a header to the handshake. It is sent unchanged, so neither part may contain CR or LF.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Target {
         Arc::make_mut(&mut self.offer).headers.push((name.into(), value.into()));
         self
     }
 
-    /// Sets which compression to ask for (RFC 7692). Default [`DeflateMode::Off`].
+    /// Sets which compression to offer (RFC 7692). Default [`DeflateMode::Off`].
     pub fn deflate(mut self, mode: DeflateMode) -> Target {
         Arc::make_mut(&mut self.offer).deflate = mode;
         self
     }
 
-    /// Sets our own address, for a machine that has several. By default the kernel chooses. A unix socket has none.
+    /// Sets the local address, for a machine that has several. By default the kernel chooses. Unix sockets ignore it.
     pub fn source(self, source: IpAddr) -> Target {
         Target { source: Some(source), ..self }
     }
 
-    /// Trusts the certificates in a PEM file rather than those that the system trusts. Without `wss` it has no effect.
+    /// Trusts the certificates in a PEM file rather than those that the system trusts. Has no effect without `wss`.
     ///
     /// # Errors
     /// When the file cannot be read or has no certificates.
@@ -103,7 +103,7 @@ impl FromStr for Target {
     }
 }
 
-/// Why a URL is not one to connect to, as a sentence.
+/// Why a URL is not a valid target, as a sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidTarget(String);
 

@@ -1,7 +1,7 @@
-//! Whose turn it is, and how long a turn is.
+//! Which connection has its turn, and how long a turn lasts.
 //!
-//! A connection that had much to do the last times waits on a list, and everybody else is served before it. So a client
-//! that sends one small message waits for the turns of others like it and for one slice of the list, however many floods
+//! A connection whose last turns were costly waits on a list, and all others are served before it. So a client that
+//! sends one small message waits for the turns of similar clients and for one slice of the list, however many floods
 //! there are; and the floods take turns among themselves.
 
 use super::event_loop::EventLoop;
@@ -9,34 +9,34 @@ use crate::app::App;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-/// How long a turn may be while others wait, ...
+/// Length of a turn while other connections wait, ...
 const TURN: Duration = Duration::from_micros(200);
-/// ... and while nobody does.
+/// ... and while none does.
 const TURN_ALONE: Duration = Duration::from_millis(1);
-/// Turns that take longer than this, ...
+/// Turns that take longer than this ...
 const COSTLY: Duration = Duration::from_micros(50);
-/// ... so many after each other, make the next one wait for everybody else.
+/// ... this many times in a row put the next one on the list.
 const COSTLY_TURNS: u8 = 2;
-/// How long turns are given from the list before those are served who were not on it.
+/// How long the list is served before connections that are not on it.
 const SLICE: Duration = Duration::from_millis(1);
-/// Once a pass has lasted so long, those who are not on the list get brief turns: a hundred that all turn costly in one pass
-/// are told apart from those who send little by doing little for each.
+/// Once a pass has lasted this long, connections that are not on the list get brief turns. If a hundred turn costly in
+/// one pass, doing little for each tells them apart from those that send little.
 const CALM: Duration = Duration::from_millis(2);
-/// How long a brief turn may be, ...
+/// Length of a brief turn, ...
 const BRIEF_TURN: Duration = Duration::from_micros(50);
-/// ... and how much is read in it.
+/// ... and how much it reads.
 const BRIEF_READ_BYTES: usize = 16 * 1024;
 
 /// How a turn ended.
 enum End {
-    /// There is nothing more to read now, or it must not be read.
+    /// Nothing more can be read now, or may be.
     Drained,
     /// There may be more.
     More,
 }
 
 impl<A: App> EventLoop<A> {
-    /// A connection can be read from: at once, or when those had their turn who cost less.
+    /// Reads from a readable connection: at once, or after the connections whose turns cost less.
     #[inline]
     pub(super) fn read_ready(&mut self, key: u32, generation: u32) {
         let Some(socket) = self.sockets.get(key) else { return };
@@ -54,12 +54,12 @@ impl<A: App> EventLoop<A> {
         self.sessions.set_brief(false);
     }
 
-    /// Gives turns to those who wait for one, for a slice of time.
+    /// Gives turns to the connections on the list, for a slice of time.
     pub(super) fn give_turns(&mut self) {
         if self.turns.is_empty() {
             return;
         }
-        // Whoever had less to do has its answer first.
+        // Connections with less to do get their answers first.
         self.write_dirty();
         let end = self.clock_read + SLICE;
         for _ in 0..self.turns.len() {
@@ -77,7 +77,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Those who had sent more than they may go on.
+    /// Resumes connections that had sent more than their share.
     pub(super) fn resume(&mut self) {
         let mut resumed = std::mem::take(&mut self.resumed);
         self.sessions.take_resumed(&mut resumed);
@@ -92,7 +92,7 @@ impl<A: App> EventLoop<A> {
         self.resumed = resumed;
     }
 
-    /// Works on what a connection sent until it is drained, its time is up, or it leaves unread what we send.
+    /// Handles a connection's input until it is drained, its time is up, or the peer leaves our output unread.
     #[inline]
     fn take_turn(&mut self, key: u32, generation: u32, is_brief: bool) {
         let turn = match is_brief {
@@ -103,12 +103,12 @@ impl<A: App> EventLoop<A> {
         let most = if is_brief { BRIEF_READ_BYTES } else { usize::MAX };
         let mut busy = Duration::ZERO;
         let end = loop {
-            // Asked before each step: bytes that come in small pieces must not pass it by.
+            // Checked before each step, so that bytes in small pieces cannot bypass it.
             if !self.sessions.wants_read(key) {
                 // The writable event that ends the pause is still to come.
                 if let Some(socket) = self.sockets.get(key) {
                     socket.paused = true;
-                    // No event tells of an end that came before.
+                    // No event announces an end of stream that came before.
                     if socket.reads_on {
                         self.sessions.peer_shut(key, false);
                     }
@@ -129,19 +129,19 @@ impl<A: App> EventLoop<A> {
             }
             busy += self.clock_read - began;
             if self.sessions.bound_memory() {
-                // That is nobody's time.
+                // This time counts for no connection.
                 self.clock_read = self.clock.now();
             }
             if self.sessions.generation(key) != Some(generation) {
                 return;
             }
-            // What a brief turn leaves is too much for it.
+            // Input that a brief turn leaves is too much for one.
             if matches!(end, End::Drained) || busy >= turn || is_brief {
                 break end;
             }
         };
         if let Some(socket) = self.sockets.get(key) {
-            // The kernel may have given the time to others: once is chance.
+            // The kernel may have run other processes: once is chance.
             socket.costly = match busy > COSTLY {
                 true => (socket.costly + 1).min(COSTLY_TURNS),
                 false => 0,
@@ -156,7 +156,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Reads once, `most` bytes at most, and works on what came, step by step; what is left at `end` is kept.
+    /// Reads once, at most `most` bytes, and handles them step by step; keeps what is left at `end`.
     #[inline]
     fn read(&mut self, key: u32, generation: u32, end: Duration, most: usize) -> End {
         let Some(socket) = self.sockets.get(key) else { return End::Drained };

@@ -1,17 +1,17 @@
-//! [`Waker`]: how other threads have the loop look at what they left for it.
+//! [`Waker`]: how other threads make the loop look at what they left for it.
 
 use mio::{Registry, Token};
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-/// Wakes a loop from any thread, which then calls [`App::on_wake`](crate::App::on_wake). What there is to see there, the
-/// threads and the app have between them: a channel, say.
+/// Wakes a loop from any thread; the loop then calls [`App::on_wake`](crate::App::on_wake). The threads and the app
+/// share the data by a means of their own: a channel, say.
 ///
 /// ```
 /// use percore::{App, Client, ConnectionId, Message, Outbox, Request, Waker};
 /// use std::sync::mpsc::{Receiver, channel};
 ///
-/// /// Ends when it is told to.
+/// /// Stops when it receives "stop".
 /// struct Obedient(Receiver<&'static str>);
 ///
 /// impl App for Obedient {
@@ -38,14 +38,14 @@ use std::sync::{Arc, OnceLock};
 pub struct Waker(Arc<OnceLock<mio::Waker>>);
 
 impl Waker {
-    /// Has the loop call [`App::on_wake`](crate::App::on_wake), once for any number of calls until then. A loop that has
-    /// not begun does so at its start in any case.
+    /// Makes the loop call [`App::on_wake`](crate::App::on_wake), once for all calls since the last time. A loop that
+    /// has not started does so at its start in any case.
     pub fn wake(&self) {
-        // Fails only when there is no loop any more.
+        // Fails only if the loop has ended.
         let _ = self.0.get().map(mio::Waker::wake);
     }
 
-    /// Ties it to a loop, of which each has its own.
+    /// Ties the waker to a loop; each loop needs its own.
     pub(super) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let waker = mio::Waker::new(registry, token)?;
         self.0.set(waker).map_err(|_| io::Error::other("a waker wakes one loop"))

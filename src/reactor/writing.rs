@@ -1,7 +1,8 @@
-//! Writing: what was queued for each connection, once a pass, and what many are sent in shares.
+//! Writing: each connection's queued bytes once per pass, and fan-out in shares.
 //!
-//! One message for two thousand connections is two thousand writes, which take ten milliseconds and more. So only a share of
-//! them is written in a pass; the others wait in line, and everybody else is read and answered between two shares.
+//! One message for two thousand connections is two thousand writes, which take ten milliseconds and more. So a pass
+//! writes only a share of them; the others wait in line, and all other connections are read and answered between two
+//! shares.
 
 use super::event_loop::EventLoop;
 use crate::app::App;
@@ -9,33 +10,34 @@ use crate::queue::MAX_SLICES;
 use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
-/// How long a pass writes what is sent to many connections.
+/// How long a pass writes fan-out messages.
 pub(super) const FAN_OUT_SHARE: Duration = Duration::from_millis(4);
-/// How long it writes to those who wait in line, whatever else was written before.
+/// How long it writes to the connections in line, whatever else was written before.
 const LEAST_SHARE: Duration = Duration::from_millis(1);
-/// The clock is read after this many writes.
+/// Writes between two readings of the clock.
 const WRITES: usize = 16;
-/// What those who wait in line may have been sent meanwhile, all together. Beyond it a share goes on until it is less.
+/// Limit on the bytes sent to the connections in line while they wait, in total. Beyond it a share continues until the
+/// total falls below.
 const LINE_BYTES: u64 = 8 << 20;
 
 /// A connection that waits in line.
 pub(super) struct Postponed {
     key: u32,
     generation: u32,
-    /// How much many had been sent before it.
+    /// The fan-out total when it joined the line.
     since: u64,
 }
 
 impl<A: App> EventLoop<A> {
-    /// Tells other processes, before anything is written: whoever has its answer may rely on that they know.
+    /// Publishes to other processes before anything is written: a client with its answer may rely on their knowing.
     pub(super) fn publish(&mut self) {
         if let Some(seat) = &mut self.setup.seat {
             seat.publish(&mut self.sessions);
         }
     }
 
-    /// Writes to every connection that something was queued for, once each, except those that wait in line: as soon as the
-    /// share is used up, or somebody waits already, those are put there to whom nothing is sent but what others are sent, too.
+    /// Writes once to every connection with queued bytes, except those in line. Once the share is used up, or if a line
+    /// exists, connections with nothing but fan-out messages join the line.
     pub(super) fn write_dirty(&mut self) {
         self.publish();
         let (mut last_look, mut writes) = (None, 0);
@@ -58,7 +60,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// Puts a connection in line. Returns false if there is none.
+    /// Puts a connection in line. Returns false if it does not exist.
     fn postpone(&mut self, key: u32) -> bool {
         let Some(generation) = self.sessions.generation(key) else { return false };
         let since = self.sessions.queue().common_total();
@@ -68,7 +70,7 @@ impl<A: App> EventLoop<A> {
         true
     }
 
-    /// Writes to those who wait in line, for a share of time, and for longer while much waits for them.
+    /// Writes to the connections in line, for a share of time, and longer while much is queued for them.
     pub(super) fn write_postponed(&mut self) {
         if self.postponed.is_empty() {
             return;
@@ -85,7 +87,7 @@ impl<A: App> EventLoop<A> {
         }
     }
 
-    /// How much those who wait in line have been sent since the first of them began to wait, at most.
+    /// Upper bound on the bytes sent to the connections in line since the first of them joined it.
     fn line_bytes(&self) -> u64 {
         let Some(first) = self.postponed.front() else { return 0 };
         (self.sessions.outbox.queue.common_total() - first.since) * self.postponed.len() as u64

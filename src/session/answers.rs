@@ -1,8 +1,8 @@
-//! Requests whose answer the app has put off: they wait here, with what follows them, until it comes, until the client is
-//! gone, or until their deadline.
+//! Requests whose answer the app has deferred: they wait here, with the bytes that follow them, until the answer is
+//! given, the client is gone, or the deadline passes.
 //!
-//! Invariant: a connection that waits has a debt in the outbox, its lane is held, and `on_open` is called for each upgrade
-//! that the app was told somebody waited for.
+//! Invariant: a waiting connection has a debt in the outbox, its lane is held, and `on_open` is called for each upgrade
+//! for which `accept_upgrade` returned true.
 
 use super::handshake::Answered;
 use super::{Head, Phase, Sessions};
@@ -13,7 +13,7 @@ use crate::protocol::http::{BadRequest, MAX_HEADERS, Response};
 use crate::protocol::upgrade;
 
 impl<A: App> Sessions<A> {
-    /// The app owes the answer to the request of this head. `has_unread` says that content of it is not read.
+    /// Records that the app owes the answer to the request with this head. `has_unread`: its content is left unread.
     pub(super) fn owe(&mut self, key: u32, head: &[u8], has_unread: bool) -> Answered {
         self.put_head(key, Box::new(Head { bytes: head.to_vec(), has_unread, ..Head::default() }));
         let session = &mut self.slab[key as usize];
@@ -26,7 +26,7 @@ impl<A: App> Sessions<A> {
         Answered::Owed
     }
 
-    /// The app has given an answer that it owed.
+    /// Sends the answer that the app owed, if it has given one.
     pub(super) fn answered(&mut self, key: u32) {
         let is_awaiting = self.slab.get(key as usize).is_some_and(|session| session.phase == Phase::Awaiting);
         if is_awaiting && let Some(answer) = self.outbox.debts.take_answer(key) {
@@ -39,11 +39,11 @@ impl<A: App> Sessions<A> {
         let given = self.outbox.debts.take_answer(key);
         self.outbox.debts.forget(key);
         let late = || Answer::Response(Response::text(504, "The answer did not come in time."));
-        // When another connection's deadline came, the app may just have answered.
+        // The app may have answered just now, while another connection's deadline was handled.
         self.pay(key, given.unwrap_or_else(late));
     }
 
-    /// The peer sends no more, which was noticed though nothing is read; `is_gone`, if it does not read either.
+    /// The peer has shut down its sending side, seen although nothing is read; `is_gone` if it no longer reads either.
     pub fn peer_shut(&mut self, key: u32, is_gone: bool) {
         let is_awaiting = self.slab.get(key as usize).is_some_and(|session| session.phase == Phase::Awaiting);
         if is_awaiting && (is_gone || self.outbox.debts.is_upgrade(key)) {
@@ -60,7 +60,7 @@ impl<A: App> Sessions<A> {
         let id = self.id(key);
         self.outbox.release_hold(id);
         let answered = self.give(key, &head, answer);
-        // What comes next is for the driver to read or to resume, in a turn of its own.
+        // The driver reads or resumes what comes next in a turn of its own.
         match answered {
             Ok(Answered::Upgraded) => {}
             answered => {
@@ -76,7 +76,7 @@ impl<A: App> Sessions<A> {
             Answer::Response(response) => return Ok(self.finish(key, &response, &request, head.has_unread)),
             Answer::Upgrade(upgrade) => upgrade,
         };
-        // It was accepted before, by the same rules.
+        // The same rules accepted it before.
         let mut accepted = match upgrade::accept(&request, &self.settings.upgrade, &self.settings.deflate) {
             Ok(accepted) => accepted,
             Err(response) => return Ok(self.finish(key, &response, &request, head.has_unread)),
@@ -87,14 +87,14 @@ impl<A: App> Sessions<A> {
         (request.subprotocol, request.tag) = (accepted.subprotocol, tag);
         let encoded = accepted.encode_with(&own);
         self.open(key, &request, &encoded, accepted.deflate);
-        // The drain told those that were open when it began.
+        // The drain closed only the connections that were open when it began.
         if self.draining {
             self.send_away(key);
         }
         Ok(Answered::Upgraded)
     }
 
-    /// A connection ends that the app owes an answer. One that was accepted already opens and closes.
+    /// Ends a connection that the app owes an answer. An upgrade that was already accepted opens and closes.
     pub(super) fn cancel_debt(&mut self, key: u32) {
         if self.outbox.debts.is_accepted(key) {
             self.answered(key);

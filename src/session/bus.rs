@@ -1,4 +1,4 @@
-//! What comes over a bus, and what goes out on it; and what other threads have for the app.
+//! What arrives over a bus and what goes out on it, and wake-ups from other threads.
 
 use super::Sessions;
 use crate::app::App;
@@ -11,10 +11,10 @@ use crate::protocol::message::Kind;
 use crate::telemetry::log::Level;
 use std::time::Duration;
 
-/// Losses are logged no more often.
+/// Losses are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
-/// Records lost, and when that was logged.
+/// Lost records, and when they were last logged.
 #[derive(Default)]
 pub(super) struct Losses {
     unlogged: u64,
@@ -22,25 +22,24 @@ pub(super) struct Losses {
 }
 
 impl<A: App> Sessions<A> {
-    /// Takes part in a bus as `me`, where a record, channel and payload together, has at most `limit` bytes. To be called
-    /// before anything else.
+    /// Joins a bus as `me`; a record's channel and payload together have at most `limit` bytes. Must be called first.
     pub fn join_bus(&mut self, me: Participant, limit: usize) {
         self.outbox.broadcast.place = Some(Place { me, limit });
     }
 
-    /// What is to be published, to be cleared by whoever does it.
+    /// The records to publish; the caller publishes and clears them.
     pub fn outgoing(&mut self) -> &mut Records {
         self.outbox.tell_changes();
         &mut self.outbox.broadcast.outgoing
     }
 
-    /// Another thread has something for the app.
+    /// Another thread has woken the loop: calls the app.
     pub fn wake(&mut self) {
         self.app.on_wake(&mut self.outbox);
         self.settle();
     }
 
-    /// Something came over the bus.
+    /// Handles an event of the bus.
     pub fn receive_bus(&mut self, event: BusEvent<'_>) {
         match event {
             BusEvent::Record { from, record } => {
@@ -95,7 +94,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Logs what was lost, if it is time to.
+    /// Logs lost records, if that is due.
     pub(super) fn log_losses(&mut self) {
         let Losses { unlogged, logged } = &mut self.losses;
         if *unlogged == 0 || logged.is_some_and(|last| self.now < last + LOG_EVERY) {
@@ -107,7 +106,7 @@ impl<A: App> Sessions<A> {
         self.log.push(Level::Warn, "lapped", &[("lost", &lost)], text);
     }
 
-    /// Tells the app which members came to channels and left them.
+    /// Tells the app which members joined and left channels.
     pub(super) fn tell_news(&mut self) {
         let news = std::mem::take(&mut self.outbox.broadcast.news);
         for Record { kind, channel, payload } in news.iter() {

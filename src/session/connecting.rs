@@ -1,4 +1,4 @@
-//! Connections that we open, up to their first frame: the client's half of the handshake (RFC 6455, section 4.1).
+//! Connections that we open, up to their first frame: the client side of the handshake (RFC 6455, section 4.1).
 
 use super::{Head, Phase, Sessions};
 use crate::app::{App, ConnectError};
@@ -10,22 +10,22 @@ use crate::protocol::http::{self, MAX_HEADERS, Request};
 use rand::Rng;
 use std::sync::Arc;
 
-/// What a connection under way was ordered for.
+/// The order behind a connection being opened.
 pub(super) struct Asked {
     tag: u64,
-    /// None where frames begin at once.
+    /// None if frames begin at once.
     handshake: Option<ClientHandshake>,
 }
 
 impl<A: App> Sessions<A> {
-    /// The connections that the app ordered since this was called last. For each comes a call of [`Sessions::connect`]
-    /// or [`Sessions::order_failed`].
+    /// Takes the connections that the app ordered since the last call. Each must get a call of [`Sessions::connect`] or
+    /// [`Sessions::order_failed`].
     pub(crate) fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.outbox.orders)
     }
 
-    /// A socket to `peer` is being connected. Once it is ([`Sessions::connected`]), it asks for an upgrade; without an
-    /// `offer` it is taken for a WebSocket at once.
+    /// Registers a socket that is connecting to `peer`. Once connected ([`Sessions::connected`]), it requests an
+    /// upgrade; without an `offer` it is a WebSocket at once.
     pub fn connect(&mut self, peer: Peer, offer: Option<&Arc<Offer>>, tag: u64) -> u32 {
         let key = self.insert(peer, Phase::Connecting);
         let handshake = offer.map(|offer| {
@@ -38,7 +38,7 @@ impl<A: App> Sessions<A> {
         key
     }
 
-    /// The socket is connected: the request can go out.
+    /// The socket is connected: sends the request.
     pub fn connected(&mut self, key: u32) {
         let Some(asked) = self.asked(key) else { return };
         match &asked.handshake {
@@ -55,14 +55,14 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// No socket came about for an order.
+    /// No socket could be opened for an order.
     pub fn order_failed(&mut self, tag: u64, error: &ConnectError) {
         self.app.on_connect_failed(tag, error, &mut self.outbox);
         self.settle();
     }
 
-    /// One step: bytes of the server's answer, in whatever pieces. Returns how many are used up: the frames that follow it
-    /// are not.
+    /// One step: bytes of the server's answer, in any pieces. Returns how many are used up, excluding the frames after
+    /// it.
     pub(super) fn receive_answer(&mut self, key: u32, input: &mut [u8]) -> usize {
         let all = input.len();
         let Some(mut head) = self.take_head(key) else { return all };
@@ -84,7 +84,7 @@ impl<A: App> Sessions<A> {
             Ok(opened) => {
                 let (request_bytes, mut headers) = (handshake.request(), [httparse::EMPTY_HEADER; MAX_HEADERS]);
                 let peer = self.slab[key as usize].peer;
-                // What an app put into the offer may be no request; the server took it for one.
+                // An app's offer may not form a valid request, although the server accepted it.
                 let mut request =
                     http::parse(&request_bytes, &mut headers, peer).unwrap_or_else(|_| Request::bare(peer));
                 (request.tag, request.subprotocol) = (asked.tag, opened.subprotocol.as_deref());
@@ -100,7 +100,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// A connection does not open.
+    /// A connection failed to open.
     pub(super) fn connect_failed(&mut self, key: u32, error: ConnectError) {
         if let Some(tag) = self.asked(key).map(|asked| asked.tag) {
             self.app.on_connect_failed(tag, &error, &mut self.outbox);

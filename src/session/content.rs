@@ -1,4 +1,4 @@
-//! The content of requests: whether it is taken at all, and its reading, piece by piece.
+//! The content of requests: whether it is accepted, and reading it piece by piece.
 
 use super::handshake::Answered;
 use super::{Head, Sessions, health};
@@ -7,40 +7,40 @@ use crate::protocol::content::{Content, Framing};
 use crate::protocol::http::{BadRequest, MAX_HEADERS, Request, Response};
 use std::time::Duration;
 
-/// Each of these many bytes of content gives a client a second more for the rest.
+/// Each time this many bytes of content arrive, the client gets another second for the rest.
 const BYTES_PER_SECOND: usize = 1024;
 
 pub(super) const UNTAKEN: &str = "This path takes no content.";
 
-/// What becomes of a request's content.
+/// What happens to a request's content.
 pub(super) enum Entry {
-    /// There is none.
+    /// There is no content.
     Empty,
-    /// Nobody takes it: it stays unread, and the answer is the last.
+    /// Not accepted: it stays unread, and the answer is the last.
     Unread,
-    /// The request is answered before it is read.
+    /// The request is answered before its content is read.
     Refused(Response),
-    /// It is read; with it, whether the client waits for a 100.
+    /// The content is read; with it, whether the client waits for a 100.
     Content(Content, bool),
 }
 
-/// Content of which not all has come: it stands behind the head, in the same bytes.
+/// Partly received content: it follows the head, in the same buffer.
 pub(super) struct Awaited {
     content: Content,
     head_bytes: usize,
-    /// When the head was whole.
+    /// When the head was complete.
     since: Duration,
 }
 
 impl<A: App> Sessions<A> {
-    /// Decides on a request's content by its head.
+    /// Decides on a request's content from its head.
     pub(super) fn admit_content(&self, request: &Request<'_>) -> Result<Entry, BadRequest> {
         let framing = request.framing()?;
         let expects = request.expects_continue()?;
         if let Some(response) = self.demand_token(request) {
             return Ok(Entry::Refused(response));
         }
-        // Of HTTP/1.0 without a length nobody can say whether content follows (RFC 1945, section 7.2.2).
+        // HTTP/1.0 without a length does not tell whether content follows (RFC 1945, section 7.2.2).
         let may_follow = request.minor_version == 0 && matches!(request.method(), "POST" | "PUT" | "PATCH");
         let says_none = framing == Framing::Empty && request.raw_values("content-length").next().is_none();
         let lacks_length = may_follow && says_none;
@@ -60,7 +60,8 @@ impl<A: App> Sessions<A> {
         })
     }
 
-    /// The head of a request is whole, and of its content `after` has come. Returns how many bytes of that are used up.
+    /// A request's head is complete, and `after` of its content has arrived. Returns how many bytes of `after` are used
+    /// up.
     pub(super) fn begin_content(&mut self, key: u32, head: &[u8], content: Content, after: &[u8]) -> usize {
         let awaited = Awaited { content, head_bytes: head.len(), since: self.now };
         let head = Box::new(Head { bytes: head.to_vec(), awaited: Some(awaited), ..Head::default() });
@@ -96,7 +97,8 @@ impl<A: App> Sessions<A> {
         Ok(self.answer_whole(key, request, head, false))
     }
 
-    /// Until when the rest is to come: later with what has come, so that a line that is slow is not cut off, but not for ever.
+    /// Deadline for the rest. Content that arrives extends it, so that a slow line is not cut off, but only up to a
+    /// limit.
     fn content_deadline(&self, awaited: &Awaited) -> Duration {
         let (least, lifetime) = (self.settings.handshake_timeout, self.settings.http_lifetime);
         let granted = least + Duration::from_secs((awaited.content.taken() / BYTES_PER_SECOND) as u64);

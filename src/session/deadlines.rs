@@ -1,15 +1,15 @@
-//! What comes with time: the app's tick, and each connection's one deadline.
+//! What happens with time: the app's tick, and each connection's one deadline.
 
 use super::drain::Retirement;
 use super::{Phase, Sessions};
 use crate::app::{App, ConnectError, Error};
 use std::time::Duration;
 
-/// What peers have to do by a deadline they may still do for this long after the process was held up.
+/// Extra time for peers to meet a deadline after the process was held up.
 const GRACE: Duration = Duration::from_secs(1);
 
 impl<A: App> Sessions<A> {
-    /// Calls `on_tick` and acts on every deadline that has come.
+    /// Calls `on_tick` if it is due, and acts on every expired deadline.
     pub fn expire(&mut self) {
         if self.next_tick().is_some_and(|at| at <= self.now) {
             self.outbox.tick_by = None;
@@ -42,7 +42,7 @@ impl<A: App> Sessions<A> {
 
     fn expire_one(&mut self, key: u32) {
         let Some(session) = self.slab.get(key as usize) else { return };
-        // What was done about another deadline may have given this connection a new one.
+        // Handling another deadline may have given this connection a new one.
         if self.wheel.is_armed(key) {
             return;
         }
@@ -64,7 +64,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// When the next pass is to begin at the latest: at once, when [`Sessions::end_pass`] made an app queue something.
+    /// Deadline of the next pass: at once if [`Sessions::end_pass`] made an app queue something.
     pub fn next_deadline(&self) -> Option<Duration> {
         let waits = !self.outbox.orders.is_empty() || !self.outbox.broadcast.outgoing.is_empty();
         let waits = waits || !self.outbox.resumed.is_empty();

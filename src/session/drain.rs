@@ -1,14 +1,14 @@
-//! The end of a process: every connection is told, at once or one after another, and has until the drain deadline to go.
+//! The end of a process: closes every connection, at once or one after another, until the drain deadline.
 
 use super::{Phase, Sessions};
 use crate::app::{App, ConnectError, Error};
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// A process that goes while a successor serves: its connections are told one after another, so that they do not all
-/// come back at once.
+/// The retirement of a process while a successor serves: connections are closed one after another, so that they do not
+/// all reconnect at once.
 pub(super) struct Retirement {
-    /// The connections that were open when it began, with their generations, and how many of them have had their turn.
+    /// The connections that were open at the start, with their generations, and how many of them have been closed.
     order: Vec<(u32, u32)>,
     told: usize,
     begin: Duration,
@@ -16,7 +16,7 @@ pub(super) struct Retirement {
 }
 
 impl Retirement {
-    /// When the next connection is to be told; at the end, all that came later.
+    /// When to close the next connection; at the end, all later ones.
     pub fn next_deadline(&self) -> Duration {
         let share = if self.order.is_empty() { 1.0 } else { self.told as f64 / self.order.len() as f64 };
         self.begin + self.over.mul_f64(share)
@@ -24,7 +24,7 @@ impl Retirement {
 }
 
 impl<A: App> Sessions<A> {
-    /// Whether the app asked for an end since this was called last.
+    /// Whether the app asked to stop since the last call.
     pub fn take_stop(&mut self) -> bool {
         std::mem::take(&mut self.outbox.stops)
     }
@@ -34,14 +34,14 @@ impl<A: App> Sessions<A> {
         self.draining
     }
 
-    /// The connections, with their generations, that have no whole request yet, as far as was read.
+    /// The connections, with their generations, without a whole request in what was read so far.
     pub fn awaiting_requests(&self) -> impl Iterator<Item = (u32, u32)> {
         let awaiting = self.slab.iter().filter(|(_, session)| matches!(session.phase, Phase::Preface | Phase::Http));
         awaiting.map(|(key, session)| (key as u32, session.generation))
     }
 
-    /// Retires: the open connections are told 1001 one after another, the last of them after `over`. Until then requests
-    /// are served and upgraded like ever, on connections that were accepted before; then comes [`Sessions::drain`].
+    /// Retires: closes the open connections with 1001 one after another, the last after `over`. Until then, connections
+    /// that were accepted before are served and upgraded as usual; then [`Sessions::drain`] follows.
     pub fn retire(&mut self, over: Duration) {
         if self.draining || self.retirement.is_some() {
             return;
@@ -55,7 +55,7 @@ impl<A: App> Sessions<A> {
         self.retirement = Some(Retirement { order, told: 0, begin: self.now, over });
     }
 
-    /// Tells those whose turn has come.
+    /// Closes the connections whose turn has come.
     #[cold]
     pub(super) fn retire_due(&mut self) {
         while let Some(retirement) = self.retirement.as_mut().filter(|due| due.next_deadline() <= self.now) {
@@ -68,14 +68,14 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Tells an open connection to go.
+    /// Closes an open connection because the server is going away.
     pub(super) fn send_away(&mut self, key: u32) {
         let id = self.id(key);
         self.outbox.close(id, CloseCode::Away, "server is going away");
     }
 
-    /// Stops: every open connection is told 1001, idle HTTP connections end, and nothing is upgraded any more but what the app
-    /// is about to accept, which is told likewise. Answers that the app owes are waited for.
+    /// Drains: closes every open connection with 1001, ends idle HTTP connections, and refuses upgrades except those
+    /// that the app is about to accept, which are then closed too. Waits for answers that the app owes.
     pub fn drain(&mut self) {
         self.draining = true;
         self.outbox.stats.draining = 1;
@@ -100,7 +100,7 @@ impl<A: App> Sessions<A> {
         self.settle();
     }
 
-    /// Ends every connection at once, as the drain deadline demands. Returns how many there were.
+    /// Ends every connection at once, at the drain deadline. Returns how many there were.
     pub fn abandon(&mut self) -> usize {
         let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
         for &key in &keys {

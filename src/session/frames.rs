@@ -12,16 +12,16 @@ use crate::telemetry::stats;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// So much of a message stands in its log line.
+/// Characters of a message in its log line.
 const LOGGED_CHARACTERS: usize = 1024;
-/// A step ends when messages came to this many bytes by decompression, ...
+/// A step ends once messages inflated to this many bytes, ...
 const STEP_INFLATED_BYTES: u64 = 64 * 1024;
-/// ... or took this many of the input: an app may have much to do for each.
+/// ... or took up this much input: an app may do a lot for each message.
 const STEP_INPUT_BYTES: usize = 16 * 1024;
 
 /// How a step ended.
 enum Step {
-    /// After this many bytes: all of them, or as much as one step may take.
+    /// After this many bytes: all of them, or the most that one step may take.
     Done(usize),
     /// The peer sent a Close frame.
     Closed(Option<(CloseCode, String)>),
@@ -30,7 +30,7 @@ enum Step {
 }
 
 impl<A: App> Sessions<A> {
-    /// One step: frames from a connection that is open or closing. Returns how many bytes are used up.
+    /// One step: frames from an open or closing connection. Returns how many bytes are used up.
     pub(super) fn receive_frames(&mut self, key: u32, input: &mut [u8]) -> usize {
         self.outbox.yields = false;
         let all = input.len();
@@ -51,12 +51,12 @@ impl<A: App> Sessions<A> {
             Step::Closed(payload) => self.peer_closed(key, payload),
             Step::Violated(violation) => self.violated(key, violation),
         }
-        // Nothing that comes after it counts.
+        // Everything after it is ignored.
         all
     }
 
-    /// The way of every message. `MASKED` as a server receives them. With `LOG` each gets a line; without, that costs
-    /// nothing.
+    /// The hot path of every message. `MASKED` as a server receives them. With `LOG` each gets a log line; without,
+    /// logging costs nothing.
     #[inline(always)]
     fn take_frames<const MASKED: bool, const LOG: bool>(&mut self, key: u32, input: &mut [u8], messages: u32) -> Step {
         let Sessions { slab, outbox, app, scratch, rules, log, settings, .. } = self;
@@ -136,20 +136,20 @@ impl<A: App> Sessions<A> {
         Step::Done(position)
     }
 
-    /// The peer's Close frame: the answer to ours, or to be answered.
+    /// Handles the peer's Close frame: the answer to ours, or one to answer.
     fn peer_closed(&mut self, key: u32, payload: Option<(CloseCode, String)>) {
-        // Not once our own Close frame is queued, which an app may just have done.
+        // Not if our own Close frame is queued, as an app may just have done.
         if self.outbox.takes_frames(key) {
-            // The code goes back, the reason need not (section 5.5.1).
+            // The answer repeats the code, but need not repeat the reason (section 5.5.1).
             self.outbox.push_close(key, payload.as_ref().map(|(code, _)| (*code, "")));
         }
         let (code, reason) = payload.unwrap_or((CloseCode::Status, String::new()));
         self.closed(key, CloseReason { code, reason, clean: true });
-        // The server is to be the first to close (section 7.1.1); a client waits for that.
+        // The server must close first (section 7.1.1); a client waits for that.
         self.enter(key, if self.rules.role == Role::Server { Phase::Finishing } else { Phase::Lingering });
     }
 
-    /// The peer broke the protocol: it is told why, and nothing more is read (section 7.1.7).
+    /// The peer broke the protocol: sends it the reason, and reads nothing more (section 7.1.7).
     fn violated(&mut self, key: u32, violation: Violation) {
         self.outbox.stats.protocol_errors += 1;
         self.report(key, &Error::Violation(violation));
@@ -161,14 +161,14 @@ impl<A: App> Sessions<A> {
         self.enter(key, Phase::Lingering);
     }
 
-    /// For how long nothing has come from a peer that was `heard` last at this time in milliseconds: not longer than the
-    /// process has been able to hear it, and not at all if it waits for its turn.
+    /// How long a peer, last `heard` at this time in milliseconds, has been silent: at most as long as the process
+    /// could have heard it, and zero if the connection waits for its turn.
     fn silence(&self, heard: u32) -> Duration {
         let silent = Duration::from_millis(u64::from(milliseconds(self.now).wrapping_sub(heard)));
         self.awake_since.map_or(silent, |since| silent.min(self.now - since))
     }
 
-    /// Arms the next deadline of an open connection: its Ping, or the end of the peer's silence.
+    /// Arms the next deadline of an open connection: its Ping, or the peer's heartbeat timeout.
     pub(super) fn arm_heartbeat(&mut self, key: u32) {
         let now = milliseconds(self.now);
         let session = &self.slab[key as usize];
@@ -187,7 +187,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// An open connection's deadline has come.
+    /// An open connection's deadline has expired.
     pub(super) fn heartbeat(&mut self, key: u32) {
         let (now, id) = (milliseconds(self.now), self.id(key));
         if self.waits_for_its_turn(key) {
@@ -207,7 +207,7 @@ impl<A: App> Sessions<A> {
             self.enter(key, Phase::Finishing);
             return;
         }
-        // Due, if it lies not ahead: half of the range is past.
+        // Due unless it lies ahead: half of the range is past.
         if !self.settings.heartbeat.is_zero() && now.wrapping_sub(session.next_ping) < u32::MAX / 2 {
             session.next_ping = now.wrapping_add(milliseconds(self.settings.heartbeat));
             self.outbox.ping(id, b"");

@@ -18,17 +18,17 @@ use crate::telemetry::log::{Field, Level, printable};
 use crate::time::calendar::Utc;
 use httparse::Header;
 
-/// Requests answered in a step, ...
+/// Requests answered per step, ...
 const STEP_REQUESTS: usize = 16;
-/// ... and in a brief one.
+/// ... and per brief step.
 const BRIEF_REQUESTS: usize = 2;
-/// Has a client send its content (RFC 9110, section 15.2.1).
+/// Asks the client to send its content (RFC 9110, section 15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const NO_UPGRADE: &str = "This listener serves requests only: WebSockets are opened on the public one.";
 
-/// What came of a request.
+/// The outcome of a request.
 pub(super) enum Answered {
-    /// The connection is open; what follows is frames.
+    /// The connection is open; frames follow.
     Upgraded,
     /// A response is queued; the next request may follow.
     KeepAlive,
@@ -36,15 +36,15 @@ pub(super) enum Answered {
     Last,
     /// The app owes the answer.
     Owed,
-    /// Not all of its content has come.
+    /// Part of its content is still to come.
     Awaits(Content),
 }
 
 impl<A: App> Sessions<A> {
-    /// One step: bytes of requests, in whatever pieces. Returns how many are used up.
+    /// One step: bytes of requests, in any pieces. Returns how many are used up.
     pub(super) fn receive_requests(&mut self, key: u32, input: &mut [u8]) -> usize {
         let Some(mut head) = self.take_head(key) else {
-            // The way of nearly all: the request is whole, and nothing is kept.
+            // The usual case: the request is complete, and nothing is kept.
             return self.take_requests(key, input, 0);
         };
         if head.awaited.is_some() {
@@ -62,11 +62,11 @@ impl<A: App> Sessions<A> {
         taken
     }
 
-    /// Answers requests at the beginning of `input`, and keeps one that is not all there. Returns how many bytes are used up.
+    /// Answers the requests at the start of `input`, and keeps an incomplete one. Returns how many bytes are used up.
     fn take_requests(&mut self, key: u32, input: &[u8], seen: usize) -> usize {
         let mut start = 0;
         for _ in 0..if self.is_brief { BRIEF_REQUESTS } else { STEP_REQUESTS } {
-            // An empty line before a request is passed over (RFC 9112, section 2.2).
+            // Empty lines before a request are skipped (RFC 9112, section 2.2).
             start += input[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
             let rest = &input[start..];
             if rest.is_empty() {
@@ -103,14 +103,14 @@ impl<A: App> Sessions<A> {
         start
     }
 
-    /// What follows from a request's answer. `None` when the next request may follow at once; else whether all bytes that
-    /// came with it are used up: those that are no requests, or for later, are not.
+    /// Acts on the outcome of a request. `None` if the next request may follow at once; else whether the remaining
+    /// bytes are used up: bytes that are not requests, or must wait, are not.
     pub(super) fn after_answer(&mut self, key: u32, answered: Result<Answered, BadRequest>) -> Option<bool> {
         match answered {
             Ok(Answered::KeepAlive) => {
                 self.slab[key as usize].served = true;
                 self.wheel.arm(key, self.now + self.settings.handshake_timeout);
-                // One answer may be longer: nothing more is read until it is taken.
+                // One answer may exceed the limit: nothing more is read until it is sent.
                 let lane = self.outbox.queue.lane_at(key);
                 if lane.is_blocked() && lane.queued_bytes() > self.settings.send.max_backlog {
                     self.end(key);
@@ -118,7 +118,7 @@ impl<A: App> Sessions<A> {
                 }
                 None
             }
-            // What follows is frames, or waits until the answer is there.
+            // Frames follow, or the rest waits for the answer.
             Ok(Answered::Upgraded | Answered::Owed | Answered::Awaits(_)) => {
                 self.settle();
                 Some(false)
@@ -134,7 +134,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Reads a whole head.
+    /// Parses a complete head.
     pub(super) fn read_head<'a>(
         &self,
         key: u32,
@@ -148,8 +148,8 @@ impl<A: App> Sessions<A> {
         Ok(request)
     }
 
-    /// Answers a request whose head is whole, and of whose content `after` is what has come. Returns how many bytes of that
-    /// are used up.
+    /// Answers a request with a complete head, given the part of its content that has arrived (`after`). Returns how
+    /// many bytes of `after` are used up.
     fn answer(&mut self, key: u32, head: &[u8], after: &[u8]) -> Result<(Answered, usize), BadRequest> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = self.read_head(key, head, &mut headers)?;
@@ -178,7 +178,7 @@ impl<A: App> Sessions<A> {
         Ok((self.answer_whole(key, request, head, has_unread), content.len()))
     }
 
-    /// Answers a request whose content is there, or is not read.
+    /// Answers a request whose content is complete, or stays unread.
     pub(super) fn answer_whole(
         &mut self,
         key: u32,
@@ -207,7 +207,7 @@ impl<A: App> Sessions<A> {
                 }
             },
         };
-        // An app that puts an answer off and gives one all the same has given it.
+        // If an app defers and answers at once, the answer counts.
         self.outbox.debts.forget(key);
         self.finish(key, &response, &request, has_unread)
     }
@@ -223,22 +223,22 @@ impl<A: App> Sessions<A> {
         let keep_alive =
             request.keeps_alive() && !has_unread && self.outbox.stats.draining == 0 && !self.has_lived(key);
         self.respond(key, response, keep_alive, request);
-        // The next request of a proxy may be another client's.
+        // A proxy's next request may be another client's.
         if keep_alive && request.proxy().is_some() {
             self.count_for(key, Peer::UNKNOWN);
         }
         if keep_alive { Answered::KeepAlive } else { Answered::Last }
     }
 
-    /// Whether a connection has been there for as long as requests may go on.
+    /// Whether a connection has reached the age at which requests end.
     fn has_lived(&self, key: u32) -> bool {
         let lifetime = self.settings.http_lifetime;
         let since = self.tally.since(self.slab[key as usize].place);
         !lifetime.is_zero() && self.now.saturating_sub(since) >= lifetime
     }
 
-    /// The response to a request that is not to be upgraded; `None` for one that asks for an upgrade on a path for it, and
-    /// for one whose answer the app owes.
+    /// The response to a request that is not upgraded. `None` for an upgrade on a valid path, and if the app owes the
+    /// answer.
     fn route(&mut self, key: u32, request: &Request<'_>, has_unread: bool) -> Option<Response> {
         if let Some(response) = health::route(request, self.now, self.draining, self.app.is_healthy()) {
             return Some(if has_unread && response.status() < 400 { too_large() } else { response });
@@ -277,14 +277,14 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Accepts an upgrade by this answer.
+    /// Accepts an upgrade with this answer.
     pub(super) fn open(&mut self, key: u32, request: &Request<'_>, answer: &[u8], deflate: Option<Agreement>) {
         self.outbox.queue.push(key, answer);
         self.outbox.stats.upgrades += 1;
         self.begin_frames(key, request, Role::Server, deflate);
     }
 
-    /// The handshake is done: from here on there are frames, of which our end sends those of `role`.
+    /// The handshake is complete: from here on there are frames, and we act as `role`.
     pub(super) fn begin_frames(&mut self, key: u32, request: &Request<'_>, role: Role, deflate: Option<Agreement>) {
         let id = self.id(key);
         self.outbox.begin_frames(id, role, deflate);
@@ -324,19 +324,19 @@ impl<A: App> Sessions<A> {
         self.outbox.queue.push(key, &bytes);
     }
 
-    /// The value of a Date header now.
+    /// The current time for a Date header.
     fn http_date(&self) -> String {
         Utc::from_unix(self.outbox.unix_time().as_secs()).http_date()
     }
 
-    /// Answers what is no request, or not one that can be served, and ends the connection.
+    /// Answers bytes that are not a valid request, or one that cannot be served, and ends the connection.
     pub(super) fn refuse(&mut self, key: u32, BadRequest(status, line): BadRequest) {
         let unread = Request { path: "?", ..Request::bare(self.slab[key as usize].peer) };
         self.respond(key, &Response::text(status, line), false, &unread);
         self.enter(key, Phase::Lingering);
     }
 
-    /// A request did not come in time. A connection that only idles between requests just ends.
+    /// A request did not arrive in time. A connection that only idles between requests just ends.
     pub(super) fn handshake_expired(&mut self, key: u32) {
         let session = &self.slab[key as usize];
         if session.served && session.head.is_none() {
@@ -348,8 +348,8 @@ impl<A: App> Sessions<A> {
 }
 
 impl Head {
-    /// Takes what belongs to the request that has begun, and no more of it than it may have; says how much that is. So the
-    /// buffer stays small, whatever follows the request.
+    /// Takes input of the current request, at most up to its limit, and returns how much. So the buffer stays small,
+    /// whatever follows the request.
     fn take_request(&mut self, input: &[u8], most: usize) -> usize {
         let begun = self.bytes.len();
         let bytes = input.len().min(most.saturating_add(1).saturating_sub(begun));

@@ -1,5 +1,5 @@
-//! The routes every server has: `/healthz` for probes, `/healthcheck` with the uptime. A service listener has `/readyz` as well,
-//! for whoever decides where new connections go.
+//! Routes that every server has: `/healthz` for probes, `/healthcheck` with the uptime. A service listener also has
+//! `/readyz`, for load balancers.
 
 use crate::protocol::http::{Request, Response};
 use std::time::Duration;
@@ -30,12 +30,12 @@ pub(super) fn route(request: &Request<'_>, uptime: Duration, draining: bool, hea
     Some(if reads { health } else { wrong_method("GET, HEAD") })
 }
 
-/// 405 with the methods that are right.
+/// 405 with the allowed methods.
 pub(super) fn wrong_method(allowed: &str) -> Response {
     Response::text(405, &format!("This path takes {allowed}.")).header("Allow", allowed)
 }
 
-/// A duration as Go prints one, for clients that read it so: `1h2m3.5s`, `12.5ms`.
+/// Formats a duration as Go does, for clients that parse that: `1h2m3.5s`, `12.5ms`.
 fn duration(time: Duration) -> String {
     let nanos = time.as_nanos();
     let trimmed = |value: f64, digits: usize| {

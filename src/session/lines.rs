@@ -1,5 +1,5 @@
-//! What the log says of a connection's life. The lines of one connection pair by its id, also where a proxy gives all of
-//! them one address; the words that they begin with are those of an older server, which people look for.
+//! Log lines about a connection's life. Lines of one connection share its id, also if a proxy gives all the same
+//! address; their first words are those of an older server, which people search for.
 
 use super::Sessions;
 use crate::app::{App, Error};
@@ -16,7 +16,7 @@ pub(super) fn tenths(time: Duration) -> u32 {
 }
 
 impl<A: App> Sessions<A> {
-    /// The log, with what the app had to say.
+    /// The log, including the app's lines.
     pub fn gather_log(&mut self) -> &mut Log {
         self.outbox.log.move_to(&mut self.log, self.now);
         &mut self.log
@@ -43,7 +43,7 @@ impl<A: App> Sessions<A> {
     pub(super) fn report(&mut self, key: u32, error: &Error) {
         let id = self.id(key);
         let session = &mut self.slab[key as usize];
-        // Clients vanish all the time: a network changes, a lid is shut.
+        // Clients vanish all the time: the network changes, a laptop is closed.
         let vanished = matches!(error, Error::UnexpectedEof | Error::Io(..));
         let level = if vanished { Level::Info } else { Level::Warn };
         if self.log.keeps(level) {
@@ -62,7 +62,7 @@ impl<A: App> Sessions<A> {
         }
         let (session, id) = (&self.slab[key as usize], self.id(key));
         let (peer, code) = (session.peer, u16::from(reason.code));
-        // To count for each connection costs more than a percent of an echo, so it is done where each message has a line.
+        // Counting for each connection costs more than a percent of an echo, so only message logging does it.
         let received = self.log.messages.then_some(session.received);
         let after = Duration::from_millis(u64::from(tenths(self.now).saturating_sub(session.opened)) * 100);
         let mut text = format!(

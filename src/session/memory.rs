@@ -1,4 +1,4 @@
-//! The memory of a process: what all its connections together make it hold, and what is done when that is too much.
+//! The memory of a process: how much its connections hold in total, and what happens when that is too much.
 
 use super::{Phase, Session, Sessions};
 use crate::app::{App, Error};
@@ -13,34 +13,34 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 /// A connection that holds less than this is not worth ending.
 const LEAST_HOLDING: usize = 1024;
-/// About what a decompressor takes that keeps its window.
+/// Approximate size of a decompressor that keeps its window.
 const INFLATER_BYTES: usize = 48 * 1024;
-/// Ended connections are logged no more often.
+/// Ended connections are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
-/// Where nobody was found who could give enough back, nobody is looked for again for so long.
+/// If ending connections could not free enough, the next attempt waits this long.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// When at least so much, and half of what there was, is held no more, the allocator is to give it back.
+/// Once held memory has fallen by at least this much, and by half, the allocator returns it to the system.
 const RELIEF_BYTES: usize = 8 << 20;
-/// That takes about a millisecond for each 100 MiB, so it is done no more often.
+/// That takes about a millisecond per 100 MiB, so it is done at most this often.
 const RELIEF_EVERY: Duration = Duration::from_secs(1);
 
-/// Connections ended for want of memory, and when that was logged.
+/// Connections ended for lack of memory, and when that was logged.
 #[derive(Default)]
 pub(super) struct Shortage {
     unlogged: u64,
     logged: Option<Duration>,
     /// When to look again for connections to end.
     look_at: Duration,
-    /// What was held when it was looked at last, and at most since the allocator gave memory back.
+    /// Memory held at the last look, and the peak since the allocator last returned memory.
     held: usize,
     peak: usize,
-    /// Whether something was let go since.
+    /// Whether anything was released since.
     is_stale: bool,
     relieved: Duration,
 }
 
 impl Shortage {
-    /// When ended connections are to be logged, or the allocator is to give memory back.
+    /// When to log ended connections, or to have the allocator return memory.
     pub fn next_deadline(&self) -> Option<Duration> {
         let relief = self.is_much_less().then_some(self.relieved + RELIEF_EVERY);
         self.log_deadline().into_iter().chain(relief).min()
@@ -50,7 +50,7 @@ impl Shortage {
         (self.unlogged > 0).then(|| self.logged.map_or(Duration::ZERO, |last| last + LOG_EVERY))
     }
 
-    /// Notes that connections may hold less than when that was looked at last.
+    /// Notes that connections may hold less than at the last look.
     pub fn let_go(&mut self) {
         self.is_stale = true;
     }
@@ -76,9 +76,9 @@ impl<A: App> Sessions<A> {
         memory
     }
 
-    /// Ends connections of the clients that hold most, if all together hold more than [`Settings::max_memory`](super::Settings), until
-    /// they hold an eighth less than that. A connection that can still be told gets 1013 (try again later). Returns whether it
-    /// came to that.
+    /// If the connections together exceed [`Settings::max_memory`](super::Settings), ends connections of the clients
+    /// that hold most, until they hold an eighth less than that. A connection that can still be sent a Close frame gets
+    /// 1013 (try again later). Returns whether any ended.
     #[inline]
     pub fn bound_memory(&mut self) -> bool {
         let most = self.settings.max_memory;
@@ -95,7 +95,7 @@ impl<A: App> Sessions<A> {
         is_short
     }
 
-    /// Whether the connections hold so much less than before that the allocator should give it back to the system.
+    /// Whether the connections hold so much less than before that the allocator should return memory to the system.
     #[inline]
     pub fn is_relieved(&mut self) -> bool {
         if self.shortage.peak < RELIEF_BYTES {
@@ -112,7 +112,7 @@ impl<A: App> Sessions<A> {
         true
     }
 
-    /// Shows what the connections hold among the counters.
+    /// Updates the memory counters.
     pub fn show_memory(&mut self) {
         self.outbox.stats.memory = self.memory().words();
         self.outbox.stats.max_memory = self.settings.max_memory as u64;
@@ -132,7 +132,7 @@ impl<A: App> Sessions<A> {
             ended += 1;
         }
         if self.memory().total() > goal {
-            // What is left is not of the connections' making, or they hold too little each.
+            // The rest is not held by connections, or each holds too little.
             self.shortage.look_at = self.now + LOOK_EVERY;
         }
         self.outbox.stats.memory_closed += ended;
@@ -140,8 +140,8 @@ impl<A: App> Sessions<A> {
         self.log_shortage();
     }
 
-    /// The connections that hold something, in the order in which they go: those of the client that holds most first, so that
-    /// a thousand small holdings of one client go before a large one of another.
+    /// The connections that hold memory, in the order in which to end them: first those of the client that holds most,
+    /// so that a thousand small holdings of one client end before a large one of another.
     fn holders(&mut self) -> Vec<u32> {
         let keys: Vec<u32> = self.slab.iter().map(|(key, _)| key as u32).collect();
         let mut of_client: HashMap<Option<u128>, usize> = HashMap::new();
@@ -153,13 +153,13 @@ impl<A: App> Sessions<A> {
                 holders.push((client, bytes, key));
             }
         }
-        // Connections without an address are not known to be one client's, and count each for itself.
+        // Connections without an address cannot be assigned to a client; each counts by itself.
         let of = |client: Option<u128>, bytes| if client.is_some() { of_client[&client] } else { bytes };
         holders.sort_unstable_by_key(|&(client, bytes, key)| Reverse((of(client, bytes), client, bytes, key)));
         holders.into_iter().map(|(_, _, key)| key).collect()
     }
 
-    /// What would be given back if a connection ended.
+    /// The memory that ending a connection would free.
     fn holding(&mut self, key: u32) -> usize {
         let session = &self.slab[key as usize];
         if session.phase == Phase::Ended {
@@ -186,7 +186,7 @@ impl<A: App> Sessions<A> {
         self.enter(key, Phase::Lingering);
     }
 
-    /// Logs which connections were ended, if it is time to.
+    /// Logs ended connections, if that is due.
     pub(super) fn log_shortage(&mut self) {
         if self.shortage.log_deadline().is_none_or(|at| at > self.now) {
             return;

@@ -1,14 +1,14 @@
-//! Floor 3, the sessions: everything that connections are, except their sockets and the clock.
+//! Floor 3, the sessions: everything about connections except their sockets and the clock.
 //!
-//! Sans-IO: the reactor gives bytes, ends and the time in, and takes bytes, deadlines and ended connections out.
-//! So `tests/model/session_simulation.rs` runs thousands of connections through days of made-up time without a socket.
+//! Sans-IO: the reactor passes bytes, ends and the time in, and takes bytes, deadlines and ended connections out. So
+//! `tests/model/session_simulation.rs` runs thousands of connections through days of made-up time without a socket.
 //!
 //! One pass: [`Sessions::begin_pass`]; then [`Sessions::accept`], [`Sessions::receive`], [`Sessions::end_of_stream`] as
-//! sockets have it; [`Sessions::expire`]; then whoever has sockets writes what is dirty in the queue; and
+//! sockets become ready; [`Sessions::expire`]; then the driver writes what is dirty in the queue; and
 //! [`Sessions::end_pass`] last.
 //!
-//! Invariant: `on_close` is called exactly once for each `on_open`, and a key is used again only after the pass in
-//! which its connection ended.
+//! Invariant: `on_close` is called exactly once for each `on_open`, and a key is reused only after the pass in which
+//! its connection ended.
 
 mod answers;
 mod bus;
@@ -53,80 +53,80 @@ use slab::Slab;
 use std::time::Duration;
 use turns::{Rates, Rests};
 
-/// Messages from this size on are echoed piece by piece, for an app that does nothing else with them.
+/// Messages of at least this size are echoed piece by piece, for an app that only echoes them.
 const PIECES_FROM_BYTES: usize = 64 * 1024;
-/// Silence is counted in milliseconds modulo 2^32, and what lies ahead is told from what is past by half of that.
+/// Silence is counted in milliseconds modulo 2^32; half of that separates the future from the past.
 const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 24 * 3600);
 
-/// Where a connection is in its life.
+/// The phase of a connection's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// A PROXY protocol header, where one is to come first.
+    /// Expecting a PROXY protocol header, if connections begin with one.
     Preface,
     /// HTTP requests; perhaps an upgrade.
     Http,
-    /// The answer to a request, which the app has put off.
+    /// Waiting for an answer that the app has deferred.
     Awaiting,
-    /// A connection that we open: it, or the answer to our request, is awaited.
+    /// We are opening the connection: waiting for it, or for the answer to our request.
     Connecting,
     /// Messages both ways.
     Open,
-    /// Our Close frame is queued or sent, the peer's is awaited.
+    /// Our Close frame is queued or sent, and we wait for the peer's.
     Closing,
-    /// Nothing more to say: once all is written the sending side is shut, and what comes is thrown away until the peer
-    /// ends or the close deadline comes. So the peer reads our last words before it sees a reset.
+    /// Nothing more to send: once all is written, the sending side is shut down, and input is discarded until the peer
+    /// ends or the close deadline passes. So the peer reads our last bytes before it sees a reset.
     Lingering,
-    /// As soon as all is written, the connection ends.
+    /// The connection ends once all is written.
     Finishing,
-    /// Over; its place is free after the pass.
+    /// Over; its key is free after the pass.
     Ended,
 }
 
 /// What the reactor does with a socket at the end of a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// Shuts down the sending side, and goes on reading.
+    /// Shut down the sending side, and keep reading.
     ShutdownWrite,
-    /// Closes it; its key may be used again.
+    /// Close it; its key may be reused.
     Close,
 }
 
 struct Session<S> {
     generation: u32,
-    /// When bytes came last, in milliseconds since the start (wraps after 49 days, as the reader knows).
+    /// When bytes last arrived, in milliseconds since the start (wraps after 49 days; comparisons allow for that).
     heard: u32,
     /// When the next Ping is due, likewise.
     next_ping: u32,
-    /// Where it stands on the tally while it is not open.
+    /// Its place in the tally while it is not open.
     place: u32,
     /// When it was opened, in tenths of a second since the start.
     opened: u32,
-    /// Messages that came since, modulo 2^32, where each has a line in the log.
+    /// Messages received since, modulo 2^32, if each gets a log line.
     received: u32,
     peer: Peer,
     phase: Phase,
-    /// Whether a request was answered on this connection, so that it idles legitimately.
+    /// Whether a request was answered on this connection, so that it may idle.
     served: bool,
-    /// Whether it came to a service listener.
+    /// Whether a service listener accepted it.
     is_service: bool,
-    /// The part of a request that has come, or the head of one that waits for its answer.
+    /// A partly received request, or the head of one that waits for its answer.
     head: Option<Box<Head>>,
     receiver: Receiver,
-    /// The app's; there from `on_open` to `on_close`.
+    /// The app's state; present from `on_open` to `on_close`.
     state: Option<S>,
 }
 
-/// A PROXY protocol header, a request, or an answer to ours, of which not all has come; or a request that waits for its answer.
+/// A partly received PROXY protocol header, request, or answer to ours; or a request that waits for its answer.
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
-    /// How many of them are known to hold no end.
+    /// How many bytes are known to contain no end.
     seen: usize,
-    /// Our end of an upgrade that we asked for.
+    /// Our side of an upgrade that we requested.
     asked: Option<Box<Asked>>,
     /// Content that follows the head.
     awaited: Option<Awaited>,
-    /// Whether content follows that is not read.
+    /// Whether content follows that stays unread.
     has_unread: bool,
 }
 
@@ -134,9 +134,9 @@ struct Head {
 pub struct Sessions<A: App> {
     /// The application.
     pub app: A,
-    /// What is to be written.
+    /// Output to be written.
     pub outbox: Outbox,
-    /// What is to be logged.
+    /// Lines to be logged.
     pub log: Log,
     settings: Settings,
     rules: Rules,
@@ -155,19 +155,19 @@ pub struct Sessions<A: App> {
     next_generation: u32,
     next_tick: Option<Duration>,
     now: Duration,
-    /// What was read and is for a later turn.
+    /// Input that was read for a later turn.
     rests: Rests,
     rates: Rates,
     is_brief: bool,
-    /// Memory of parts of requests, and decompressors of connections that keep their windows.
+    /// Memory of partial requests, and decompressors of connections that keep their windows.
     head_bytes: usize,
-    /// Memory of requests of whose content a part has come.
+    /// Memory of requests with partly received content.
     content_bytes: usize,
     inflaters: usize,
     shortage: Shortage,
-    /// When the process last came back from being held up: what peers did meanwhile may not have been read yet.
+    /// When the process last resumed after being held up: input that peers sent meanwhile may not have been read yet.
     awake_since: Option<Duration>,
-    /// What the bus lost.
+    /// Records lost on the bus.
     losses: Losses,
     refusals: Refusals,
     draining: bool,
@@ -180,17 +180,17 @@ fn milliseconds(time: Duration) -> u32 {
 }
 
 impl<A: App> Sessions<A> {
-    /// No connections yet. `epoch` is the Unix time now, in seconds; `seed` is random. Messages that come are masked, as
-    /// a server's are.
+    /// No connections yet. `epoch` is the current Unix time, in seconds; `seed` is random. Incoming messages are
+    /// masked, as on a server.
     pub fn new(app: A, settings: Settings, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
         Sessions::with_role(app, settings, Role::Server, log, epoch, seed)
     }
 
-    /// The same, for connections on which our end is `role`.
+    /// The same, for connections on which we act as `role`.
     pub fn with_role(app: A, mut settings: Settings, role: Role, log: Log, epoch: u64, seed: [u8; 32]) -> Sessions<A> {
         settings.heartbeat = settings.heartbeat.min(LONGEST_SILENCE / 2);
         settings.heartbeat_timeout = settings.heartbeat_timeout.min(LONGEST_SILENCE);
-        // A message that gets a log line is put together like any other.
+        // A message that gets a log line is assembled like any other.
         let in_pieces = role == Role::Server && app.echoes_large() && !log.messages;
         let pieces_from = in_pieces.then_some(PIECES_FROM_BYTES);
         let mut outbox = Outbox::new(settings.send, settings.deflate, settings.node, seed);
@@ -238,12 +238,12 @@ impl<A: App> Sessions<A> {
         self.outbox.now = now;
     }
 
-    /// How many connections there are, in any phase.
+    /// The number of connections, in any phase.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }
@@ -253,12 +253,12 @@ impl<A: App> Sessions<A> {
         &self.outbox.stats
     }
 
-    /// The counters, for what the reactor counts.
+    /// The counters, for those that the reactor keeps.
     pub fn stats_mut(&mut self) -> &mut Stats {
         &mut self.outbox.stats
     }
 
-    /// The queue, to write from: with all that was published.
+    /// The queue to write from, including everything published.
     pub fn queue(&mut self) -> &mut OutQueue {
         self.outbox.end_fanout();
         &mut self.outbox.queue
@@ -288,24 +288,24 @@ impl<A: App> Sessions<A> {
         key
     }
 
-    /// The generation of the connection at `key`; `None` when there is none.
+    /// The generation of the connection at `key`; `None` if there is none.
     pub fn generation(&self, key: u32) -> Option<u32> {
         self.slab.get(key as usize).filter(|session| session.phase != Phase::Ended).map(|session| session.generation)
     }
 
-    /// The socket takes bytes again. Returns whether there are some that waited for that: they are written before more is
-    /// read, or each such time would let in more than went out.
+    /// The socket takes bytes again. Returns whether any were waiting: they are written before more is read, or each
+    /// such event would let in more than went out.
     pub fn writable(&mut self, key: u32) -> bool {
         let waited = self.outbox.queue.unblock(key);
         self.shortage.let_go();
-        // Whoever takes what we send is alive, also while we do not read.
+        // A peer that takes what we send is alive, even while we do not read.
         if let Some(session) = self.slab.get_mut(key as usize) {
             session.heard = milliseconds(self.now);
         }
         waited
     }
 
-    /// The peer sends no more.
+    /// The peer has ended its stream.
     pub fn end_of_stream(&mut self, key: u32) {
         let Some(session) = self.slab.get_mut(key as usize) else { return };
         let all_written = self.outbox.queue.lane_at(key).queued_bytes() == 0;
@@ -314,7 +314,7 @@ impl<A: App> Sessions<A> {
             Phase::Connecting => self.connect_failed(key, ConnectError::UnexpectedEof),
             Phase::Awaiting => self.peer_shut(key, false),
             Phase::Http if !all_written => self.enter(key, Phase::Finishing),
-            // The deadline stays, however often a socket says that its stream is at its end.
+            // The deadline stays, however often a socket reports the end of its stream.
             Phase::Lingering | Phase::Finishing if !all_written => session.phase = Phase::Finishing,
             Phase::Preface | Phase::Http | Phase::Lingering | Phase::Finishing => self.end(key),
             Phase::Ended => {}
@@ -329,7 +329,8 @@ impl<A: App> Sessions<A> {
         self.break_off(key, Error::Io(error.kind(), in_words(error)));
     }
 
-    /// Ends the pass, after what is dirty was written: says which sockets to shut or to close, and frees what ended.
+    /// Ends the pass, after the dirty connections were written: passes the sockets to shut down or to close to `act`,
+    /// and frees ended connections.
     pub fn end_pass(&mut self, mut act: impl FnMut(u32, Fate)) {
         if !self.outbox.awaited.is_empty() {
             self.tell_written();
@@ -349,7 +350,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Ends connections, or shuts their sending side, that have sent all they had.
+    /// Ends connections that have sent everything, or shuts down their sending side.
     fn part(&mut self, act: &mut impl FnMut(u32, Fate)) {
         let mut parting = std::mem::take(&mut self.parting);
         parting.retain(|&key| {
@@ -372,7 +373,7 @@ impl<A: App> Sessions<A> {
         ConnectionId { node: self.settings.node, generation: self.slab[key as usize].generation, index: key }
     }
 
-    /// Acts on what apps demanded through the outbox.
+    /// Acts on demands of apps through the outbox.
     fn settle(&mut self) {
         while let Some((key, demand)) = self.outbox.demands.pop() {
             match demand {
@@ -394,12 +395,12 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Enters a phase in which the peer has only until the close deadline.
+    /// Enters a phase that the close deadline bounds.
     fn enter(&mut self, key: u32, phase: Phase) {
         let session = &mut self.slab[key as usize];
         session.phase = phase;
         self.wheel.arm(key, self.now + self.settings.close_timeout);
-        // The peer's Close frame, or its end, is wanted now.
+        // The peer's Close frame, or the end of its stream, must be read now.
         let id = self.id(key);
         self.outbox.release_hold(id);
         if matches!(phase, Phase::Lingering | Phase::Finishing) {
@@ -408,7 +409,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Ends a connection that did not end by a closing handshake.
+    /// Ends a connection without a closing handshake.
     fn break_off(&mut self, key: u32, error: Error) {
         let Some(session) = self.slab.get(key as usize) else { return };
         if session.phase == Phase::Ended {
@@ -438,10 +439,10 @@ impl<A: App> Sessions<A> {
         self.ended.push(key);
     }
 
-    /// Tells the app of connections that have taken all that was sent to them.
+    /// Tells the app of connections whose queued output has all been written.
     fn tell_written(&mut self) {
         for id in std::mem::take(&mut self.outbox.awaited) {
-            // An earlier one of them may have queued something for this one.
+            // The callback for another connection may have queued something for this one.
             match self.outbox.queue.lane(id.index, id.generation).map(|lane| lane.queued_bytes()) {
                 Some(0) => {
                     if let Some(Session { phase: Phase::Open, state: Some(state), .. }) =

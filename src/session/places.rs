@@ -1,9 +1,10 @@
-//! Places for connections: how many there may be, whom they count for, and which goes when there is no more room.
+//! Places for connections: how many there may be, which client they count for, and which is closed when there is no
+//! room.
 //!
-//! Beyond [`Settings::max_connections`](super::Settings) and
-//! [`Settings::max_connections_per_ip`](super::Settings), which bound open WebSocket connections, some more may send
-//! a request, so that they are told that there is no place. These *wait*: for a request, or for their end. Who waits longest
-//! makes room for a newcomer, so that nobody keeps others out by connecting and saying nothing.
+//! Beyond [`Settings::max_connections`](super::Settings) and [`Settings::max_connections_per_ip`](super::Settings),
+//! which bound open WebSocket connections, a few more may send a request, to be told that there is no place. These
+//! *wait*: for a request, or for their end. The one that has waited longest makes room for a new one, so that silent
+//! connections cannot keep others out.
 
 use super::{Phase, Sessions};
 use crate::app::App;
@@ -17,21 +18,21 @@ const EXTRA_CONNECTIONS: usize = 256;
 const EXTRA_OF_CLIENT: u32 = 8;
 
 impl<A: App> Sessions<A> {
-    /// Who has how many connections, where [`Settings::max_connections_per_ip`](super::Settings) bounds that; and how
-    /// many wait.
+    /// The number of connections of each client, if [`Settings::max_connections_per_ip`](super::Settings) bounds it,
+    /// and the number that wait.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
 
-    /// A socket was accepted. `None` when it is to be closed: there are far too many that all came in this pass, or it is of
-    /// no trusted proxy where only those may connect.
+    /// Registers an accepted socket. `None` if it must be closed: far too many arrived in this pass, or it is not from
+    /// a trusted proxy and only those may connect.
     pub fn accept(&mut self, peer: Peer) -> Option<u32> {
         let phase = self.first_phase(peer)?;
         let client = if phase == Phase::Preface { Peer::UNKNOWN } else { self.counted(peer) };
         self.take_in(peer, phase, client)
     }
 
-    /// Finds a place for a connection that begins in this phase, and counts for that client.
+    /// Finds a place for a connection that begins in this phase and counts for that client.
     pub(super) fn take_in(&mut self, peer: Peer, phase: Phase, client: Peer) -> Option<u32> {
         let most = self.settings.max_connections.saturating_add(EXTRA_CONNECTIONS).min(self.settings.max_sockets);
         if self.slab.len() - self.ended.len() >= most && self.shed().is_none() {
@@ -46,8 +47,8 @@ impl<A: App> Sessions<A> {
         Some(key)
     }
 
-    /// Ends the connection that has waited longest, so that there is room for another; none of those that came in this pass,
-    /// which have not had their turn, and rather a client's than the service's. Its socket may be closed at once.
+    /// Ends the connection that has waited longest, to make room for another: never one that arrived in this pass,
+    /// which has not had its turn, and clients before the service. Its socket may be closed at once.
     pub fn shed(&mut self) -> Option<u32> {
         let (queue, slab) = (&mut self.outbox.queue, &self.slab);
         let may_go = |key: u32| queue.lane_at(key).queued_bytes() == 0 && !slab[key as usize].is_service;
@@ -56,12 +57,12 @@ impl<A: App> Sessions<A> {
         Some(key)
     }
 
-    /// Whose a connection of `peer` is: of nobody yet, where a proxy has yet to tell.
+    /// The client that a connection of `peer` counts for: none yet if a proxy is still to name it.
     pub(super) fn counted(&self, peer: Peer) -> Peer {
         if self.settings.proxies.trusts(peer) { Peer::UNKNOWN } else { peer }
     }
 
-    /// It is known now whose a connection is that waits.
+    /// The client of a waiting connection is now known.
     pub(super) fn count_for(&mut self, key: u32, client: Peer) {
         let place = self.slab[key as usize].place;
         if place == NOWHERE || self.tally.is_of(place, client) {
@@ -71,7 +72,7 @@ impl<A: App> Sessions<A> {
         self.tally.resolve(place, client);
     }
 
-    /// One of a client's connections that wait makes room for another, if it has as many as it may.
+    /// If a client has as many connections as it may, one that waits makes room for another.
     fn make_room_for(&mut self, client: Peer, newcomer: u32) {
         if self.tally.count(client) < self.settings.max_connections_per_ip.saturating_add(EXTRA_OF_CLIENT) {
             return;

@@ -1,5 +1,5 @@
-//! A connection before its first request, where connections begin with a PROXY protocol header: for whom a proxy
-//! connects.
+//! Connections that begin with a PROXY protocol header, before their first request: the header names the client that a
+//! proxy connects for.
 
 use super::{Head, Phase, Sessions};
 use crate::app::App;
@@ -7,12 +7,12 @@ use crate::net::id::Peer;
 use crate::protocol::proxy_header::{self, Source};
 use crate::telemetry::log::{Field, Level};
 
-/// Why a header is not taken.
+/// Why a header is rejected.
 const NOT_TRUSTED: &str = "it is no --trusted-proxy";
 
 impl<A: App> Sessions<A> {
-    /// The phase in which a connection of `peer` begins; `None` for one that is refused. A health check of this host, which is
-    /// no proxy, may say that it connects for itself, and nothing else.
+    /// The phase in which a connection of `peer` begins; `None` for one that is refused. A health check of this host,
+    /// which is not a proxy, may only send a LOCAL header.
     pub(super) fn first_phase(&mut self, peer: Peer) -> Option<Phase> {
         if !self.settings.proxies.proxy_protocol {
             return Some(Phase::Http);
@@ -25,10 +25,10 @@ impl<A: App> Sessions<A> {
         Some(Phase::Preface)
     }
 
-    /// One step: bytes of the header, in whatever pieces. Returns how many are used up: what follows it is not.
+    /// One step: bytes of the header, in any pieces. Returns how many are used up, excluding what follows it.
     pub(super) fn receive_preface(&mut self, key: u32, input: &mut [u8]) -> usize {
         let (mut head, before) = match self.take_head(key) {
-            // The way of nearly all: the header is whole, and nothing is kept.
+            // The usual case: the header is complete, and nothing is kept.
             None => match self.take_preface(key, input) {
                 Some(used) => return used,
                 None => (Box::<Head>::default(), 0),
@@ -48,7 +48,7 @@ impl<A: App> Sessions<A> {
         input.len()
     }
 
-    /// Acts on the header that `input` begins with, and returns how long it is; `None` while not all of it has come.
+    /// Acts on the header at the start of `input`, and returns its length; `None` if it is incomplete.
     fn take_preface(&mut self, key: u32, input: &[u8]) -> Option<usize> {
         let header = match proxy_header::read(input) {
             Ok(None) => return None,
@@ -81,14 +81,14 @@ impl<A: App> Sessions<A> {
         Some(header.bytes)
     }
 
-    /// The header did not come in time.
+    /// The header did not arrive in time.
     pub(super) fn preface_expired(&mut self, key: u32) {
         self.outbox.stats.handshake_timeouts += 1;
         self.log_closed(self.slab[key as usize].peer, "no PROXY protocol header in time");
         self.end(key);
     }
 
-    /// Such a connection is closed without an answer: who sends no header need not speak HTTP.
+    /// Such a connection is closed without an answer: a peer that sends no header may not speak HTTP.
     fn log_closed(&mut self, peer: Peer, why: &str) {
         let text = format!("connection from {peer} closed: {why} (--proxy-protocol)");
         self.log.push(Level::Warn, "proxy", &[("peer", &peer)], text);

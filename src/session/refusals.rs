@@ -1,4 +1,4 @@
-//! What was refused, said at most once a second with the number of each cause.
+//! Refusals, logged at most once a second with the number of each cause.
 
 use super::Sessions;
 use crate::app::App;
@@ -7,31 +7,31 @@ use crate::telemetry::log::{Field, Level, Log};
 use crate::telemetry::stats::{STATUSES, Stats};
 use std::time::Duration;
 
-/// Refusals are logged no more often.
+/// Refusals are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(1);
-/// Answers that refuse nobody: the request was for something else than what is here.
+/// Statuses that do not refuse a client: the request was for something that does not exist here.
 const NO_REFUSALS: [&str; 3] = ["404", "405", "426"];
 
-/// What was refused and not said yet: the difference between the counters and those that were said.
+/// Refusals not logged yet: the difference between the counters and their values at the last log line.
 #[derive(Default)]
 pub(super) struct Refusals {
     said: [u64; STATUSES.len()],
-    /// Connections that were closed without an answer, of which nothing else is known.
+    /// Connections closed without an answer; nothing else is known of them.
     unanswered: u64,
-    /// The latest request, unless all is said.
+    /// The latest request that was not logged yet.
     latest: Option<(u16, Peer, String)>,
     logged: Option<Duration>,
-    /// When there is something to be said.
+    /// When the next log line is due.
     due: Option<Duration>,
 }
 
 impl Refusals {
-    /// When there is something to be said.
+    /// When the next log line is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due
     }
 
-    /// There is.
+    /// Notes a refusal.
     fn note(&mut self, now: Duration) {
         self.due = Some(self.logged.map_or(now, |logged| logged + LOG_EVERY));
     }
@@ -81,7 +81,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Logs what was refused, if it is time to.
+    /// Logs refusals, if that is due.
     #[cold]
     pub(super) fn report_refusals(&mut self) {
         if self.refusals.due.is_some_and(|due| due <= self.now) {

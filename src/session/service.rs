@@ -1,5 +1,5 @@
-//! Service listeners, over which the application behind us asks things of the server: who may, and where they differ from
-//! those for clients. They never upgrade, and know no PROXY protocol.
+//! Service listeners, over which the application behind the server sends it requests: authorization, and how they
+//! differ from client listeners. They never upgrade, and ignore the PROXY protocol.
 
 use super::{Phase, Sessions, health};
 use crate::app::App;
@@ -9,16 +9,16 @@ use crate::protocol::http::{Request, Response};
 use crate::protocol::own_name::is_own_name;
 
 impl<A: App> Sessions<A> {
-    /// A socket was accepted by a service listener. `None` when it is to be closed, as with [`Sessions::accept`]. What bounds
-    /// each client, in connections and in what it sends, does not bound the service.
+    /// Registers a socket that a service listener accepted. `None` if it must be closed, as with [`Sessions::accept`].
+    /// The limits of each client, on connections and on input, do not apply to the service.
     pub fn accept_service(&mut self, peer: Peer) -> Option<u32> {
         let key = self.take_in(peer, Phase::Http, Peer::UNKNOWN)?;
         self.slab[key as usize].is_service = true;
         Some(key)
     }
 
-    /// The refusal of a request to a service listener that has not the token, or where there is none, was made by a page in a
-    /// browser on this machine; anybody may ask how the server is.
+    /// Refuses a request to a service listener without the token or, if no token is set, from a page in a browser on
+    /// this machine. Health checks are open to all.
     pub(super) fn demand_token(&self, request: &Request<'_>) -> Option<Response> {
         if !request.is_service() || health::is_path(request) || self.app.authenticates(request) {
             return None;
@@ -35,8 +35,9 @@ impl<A: App> Sessions<A> {
     }
 }
 
-/// Whether a browser may have sent a request for a page that has nothing to do with us. It says so (`Origin`, `Sec-Fetch-Site`), or
-/// calls us by a name that an attacker's DNS may have led to this machine (rebinding); an address or `localhost` is no such name.
+/// Whether a browser may have sent a request for an unrelated page. Either its headers tell (`Origin`,
+/// `Sec-Fetch-Site`), or it uses a name that an attacker's DNS may have pointed at this machine (rebinding); an address
+/// or `localhost` is safe.
 fn may_be_of_a_page(request: &Request<'_>) -> bool {
     let is_cross = |site: &str| !matches!(site, "none" | "same-origin");
     request.raw_values("origin").next().is_some()

@@ -1,6 +1,6 @@
-//! A connection's turn, in steps. What one step does is bounded in everything that an input can multiply: messages,
-//! requests, bytes inflated, bytes queued. Whoever drives the sessions decides after each step whether to write, to go on,
-//! or to keep the rest for a later turn.
+//! A connection's turn, in steps. Each step bounds everything that input can multiply: messages, requests, bytes
+//! inflated, bytes queued. The driver decides after each step whether to write, to continue, or to keep the rest for a
+//! later turn.
 
 use super::{Head, Phase, Sessions, milliseconds};
 use crate::app::App;
@@ -13,20 +13,20 @@ use std::time::Duration;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-/// Messages of a step.
+/// Messages per step.
 const STEP_MESSAGES: u32 = 256;
-/// Frames of a brief step, ...
+/// Frames per brief step, ...
 const BRIEF_FRAMES: usize = 16;
 /// ... and the longest payload of one.
 const BRIEF_PAYLOAD_BYTES: u64 = 1024;
 
-/// Bytes that were read and are worked on in a later turn.
+/// Bytes that were read, for a later turn.
 struct Rest {
     bytes: Vec<u8>,
     start: usize,
 }
 
-/// What was read and is not worked on yet, by connection.
+/// Unprocessed input, by connection.
 #[derive(Default)]
 pub(super) struct Rests {
     by_key: HashMap<u32, Rest>,
@@ -38,7 +38,7 @@ impl Rests {
         self.bytes
     }
 
-    /// What a connection's rest takes.
+    /// Memory of a connection's rest.
     pub fn memory_of(&self, key: u32) -> usize {
         self.by_key.get(&key).map_or(0, |rest| rest.bytes.capacity())
     }
@@ -48,7 +48,7 @@ impl Rests {
         self.by_key.insert(key, rest);
     }
 
-    /// Adds to what is kept. Returns how many bytes that are.
+    /// Adds to the kept bytes. Returns how many were added.
     fn append(&mut self, key: u32, bytes: &[u8]) -> usize {
         let mut rest = self.remove(key).unwrap_or(Rest { bytes: Vec::new(), start: 0 });
         rest.bytes.extend_from_slice(bytes);
@@ -66,13 +66,13 @@ impl Rests {
     }
 }
 
-/// How much each connection has sent, and which of them wait because that was too much.
+/// How much each connection has sent, and which connections wait because they sent too much.
 pub(super) struct Rates {
     rules: RateRules,
     is_limited: bool,
-    /// By key.
+    /// Indexed by key.
     buckets: Vec<Bucket>,
-    /// When a connection may go on, its key and generation.
+    /// When a connection may continue, its key and generation.
     waiting: BinaryHeap<Reverse<(Duration, u32, u32)>>,
 }
 
@@ -85,7 +85,7 @@ impl Rates {
         self.buckets.capacity() * size_of::<Bucket>()
     }
 
-    /// A new connection has this key.
+    /// Starts a new connection's bucket.
     pub fn begin(&mut self, key: u32) {
         if self.is_limited {
             if self.buckets.len() <= key as usize {
@@ -101,11 +101,11 @@ impl Rates {
 }
 
 impl<A: App> Sessions<A> {
-    /// Bytes came from a connection's socket. Works on them for one step, and returns how many are used up: at least one,
-    /// unless the step is brief. The others are for the next step, or for [`Sessions::keep`]; nothing is read from the socket
-    /// before them.
+    /// Handles bytes from a connection's socket for one step. Returns how many are used up: at least one, unless the
+    /// step is brief. The rest is for the next step, or for [`Sessions::keep`]; nothing is read from the socket before
+    /// it.
     pub fn step(&mut self, key: u32, input: &mut [u8]) -> usize {
-        // What an app demanded of this connection, when another ended, comes before what its peer sends.
+        // An app's demand on this connection, made when another ended, comes before its peer's input.
         if !self.outbox.demands.is_empty() {
             self.settle();
         }
@@ -124,7 +124,7 @@ impl<A: App> Sessions<A> {
             },
             Phase::Open | Phase::Closing => self.receive_frames(key, input),
             Phase::Http => self.receive_requests(key, input),
-            // For later, whoever gave it.
+            // Kept for later, wherever it came from.
             Phase::Awaiting => self.rests.append(key, input),
             Phase::Preface => self.receive_preface(key, input),
             Phase::Connecting => self.receive_answer(key, input),
@@ -137,14 +137,14 @@ impl<A: App> Sessions<A> {
         used
     }
 
-    /// Whether steps are brief from now on: only requests and small messages that are all there, and few of them. A step that
-    /// finds none uses up nothing.
+    /// Sets whether steps are brief: they then take only requests and small messages that are complete, and few of
+    /// them. A step that finds none uses up nothing.
     #[inline]
     pub fn set_brief(&mut self, is_brief: bool) {
         self.is_brief = is_brief;
     }
 
-    /// Takes all of the bytes, step by step: for a driver that has nobody waiting.
+    /// Handles all bytes, step by step: for a driver that keeps no other connection waiting.
     pub fn receive(&mut self, key: u32, mut input: &mut [u8]) {
         while !input.is_empty() {
             let used = self.step(key, input);
@@ -152,7 +152,7 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Keeps bytes that were read and not used up, for [`Sessions::resume`].
+    /// Keeps bytes that were read but not used up, for [`Sessions::resume`].
     pub fn keep(&mut self, key: u32, rest: &[u8]) {
         let takes = |phase| !matches!(phase, Phase::Lingering | Phase::Finishing | Phase::Ended);
         if !rest.is_empty() && self.slab.get(key as usize).is_some_and(|session| takes(session.phase)) {
@@ -167,7 +167,7 @@ impl<A: App> Sessions<A> {
         !self.rests.by_key.is_empty() && self.rests.by_key.contains_key(&key)
     }
 
-    /// A step on what was kept.
+    /// Runs one step on the kept bytes.
     pub fn resume(&mut self, key: u32) {
         let Some(mut rest) = self.rests.remove(key) else { return };
         rest.start += self.step(key, &mut rest.bytes[rest.start..]);
@@ -177,13 +177,13 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// Whether to read from this connection: not while it leaves unread what we send, while its app has paused it or owes it
-    /// an answer, or while it has sent more than it may ([`Sessions::take_resumed`]).
+    /// Whether to read from this connection: not while its peer leaves our output unread, while its app has paused it
+    /// or owes it an answer, or while it is over its rate ([`Sessions::take_resumed`]).
     pub fn wants_read(&mut self, key: u32) -> bool {
         self.outbox.wants_read(key) && !self.is_over_rate(key)
     }
 
-    /// How many messages a step may take of a connection.
+    /// How many messages a step may take from a connection.
     #[inline]
     pub(super) fn messages_allowed(&self, key: u32) -> u32 {
         if !self.rates.is_limited {
@@ -193,7 +193,7 @@ impl<A: App> Sessions<A> {
         self.rates.rules.allowance(&bucket, self.now).min(STEP_MESSAGES.into()) as u32
     }
 
-    /// Charges a connection with what was taken since `before`.
+    /// Charges a connection for what was taken since `before`.
     #[cold]
     fn charge(&mut self, key: u32, before: (u64, u64)) {
         let (messages, bytes) = self.outbox.stats.taken();
@@ -216,17 +216,17 @@ impl<A: App> Sessions<A> {
                 || self.waits_for_channel(key))
     }
 
-    /// Whether what a connection published waits for its turn.
+    /// Whether a publication of this connection waits for its turn.
     pub(super) fn waits_for_channel(&self, key: u32) -> bool {
         self.generation(key).is_some_and(|generation| self.outbox.pacing.has_waiting((key, generation)))
     }
 
-    /// Whether it is up to us that nothing of a connection was heard.
+    /// Whether a connection's silence is due to us: we are not reading from it.
     pub(super) fn waits_for_its_turn(&mut self, key: u32) -> bool {
         self.has_rest(key) || self.is_over_rate(key) || self.outbox.is_held(key)
     }
 
-    /// Connections that may go on, with their generations: they had sent too much, were paused, or have their answer.
+    /// Connections that may continue, with their generations: they were over their rate or paused, or got their answer.
     pub fn take_resumed(&mut self, resumed: &mut Vec<(u32, u32)>) {
         self.outbox.pacing.take_freed(resumed);
         for id in self.outbox.resumed.drain(..) {
@@ -234,7 +234,7 @@ impl<A: App> Sessions<A> {
                 && session.generation == id.generation
                 && session.phase != Phase::Ended
             {
-                // Until now its silence was ours.
+                // The silence until now was ours.
                 session.heard = milliseconds(self.now);
                 resumed.push((id.index, id.generation));
             }
@@ -250,31 +250,31 @@ impl<A: App> Sessions<A> {
         }
     }
 
-    /// The pass that begins is late by so much that the process was held up: stopped, or by a handler that took long. What
-    /// peers sent meanwhile may not have been read yet, so their silence counts from now, and other deadlines have a second more.
+    /// This pass is so late that the process was held up: stopped, or by a slow handler. Input that peers sent
+    /// meanwhile may not have been read yet, so their silence counts from now, and other deadlines get one more second.
     pub fn held_up(&mut self) {
         self.awake_since = Some(self.now);
     }
 
-    /// Takes out the part of a request that has come.
+    /// Takes out the partly received request.
     pub(super) fn take_head(&mut self, key: u32) -> Option<Box<Head>> {
         let head = self.slab[key as usize].head.take()?;
         *self.bytes_of(&head) -= head.bytes.capacity();
         Some(head)
     }
 
-    /// Keeps the part of a request that has come.
+    /// Keeps a partly received request.
     pub(super) fn put_head(&mut self, key: u32, head: Box<Head>) {
         *self.bytes_of(&head) += head.bytes.capacity();
         self.slab[key as usize].head = Some(head);
     }
 
-    /// The sum in which the memory of such a head counts.
+    /// The total that such a head's memory counts towards.
     fn bytes_of(&mut self, head: &Head) -> &mut usize {
         if head.awaited.is_some() { &mut self.content_bytes } else { &mut self.head_bytes }
     }
 
-    /// Gives back all that was kept of what a connection sent.
+    /// Frees all input kept for a connection.
     pub(super) fn forget_input(&mut self, key: u32) {
         self.take_head(key);
         self.rests.remove(key);
@@ -284,12 +284,12 @@ impl<A: App> Sessions<A> {
     }
 }
 
-/// How many bytes a brief step takes: uncompressed messages and control frames that are short and all there, and few of them.
+/// How many bytes a brief step takes: uncompressed messages and control frames that are short, complete, and few.
 fn brief_part(receiver: &Receiver, input: &[u8]) -> usize {
     let mut end = 0;
     for _ in 0..BRIEF_FRAMES {
         match frame::decode(&input[end..]) {
-            // A violation is told at once as well.
+            // A violation is reported at once as well.
             Err(_) => return input.len(),
             Ok(Some(head))
                 if head.payload_bytes <= BRIEF_PAYLOAD_BYTES && receiver.is_idle() && is_simple(&head.header) =>

@@ -1,10 +1,10 @@
-//! Counters as text in Prometheus's exposition format, version 0.0.4.
+//! Counters in Prometheus's text exposition format, version 0.0.4.
 
 use super::histogram::{BOUNDS_SECONDS, Histogram};
 use super::stats::{Metric, MetricKind, Stats};
 use std::fmt::{Display, Write};
 
-/// Metrics as text. Each family is to be added with all its values at once.
+/// Metrics as text. Each family must be added with all its values at once.
 #[derive(Default)]
 pub struct Exposition(String);
 
@@ -12,7 +12,7 @@ impl Exposition {
     /// The media type of the text.
     pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// Adds a metric of which each of `values` has labels of its own, such as `worker="0"`, perhaps none.
+    /// Adds a metric; each of `values` has its own labels, such as `worker="0"`, or none.
     pub fn family<V: Display>(&mut self, kind: MetricKind, name: &str, help: &str, values: &[(String, V)]) {
         self.head(kind, name, help);
         for (labels, value) in values {
@@ -43,7 +43,7 @@ impl Exposition {
             MetricKind::Gauge => "gauge",
             MetricKind::Histogram => "histogram",
         };
-        // A line feed or backslash would have to be escaped; help texts have none.
+        // A line feed or backslash would need escaping; help texts have none.
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 

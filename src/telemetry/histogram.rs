@@ -1,6 +1,6 @@
-//! Durations counted by bucket, as Prometheus has histograms.
+//! Durations counted in buckets, as in Prometheus's histograms.
 
-/// Upper bounds of the buckets in nanoseconds, inclusive; one bucket more is without bound.
+/// Upper bounds of the buckets in nanoseconds, inclusive; one more bucket has no bound.
 pub const BOUNDS_NANOSECONDS: [u64; 16] = [
     10_000,
     25_000,
@@ -28,18 +28,18 @@ pub const BOUNDS_SECONDS: [&str; 16] = [
 
 const BUCKETS: usize = BOUNDS_NANOSECONDS.len() + 1;
 
-/// Observations by bucket, and after the buckets the sum of all in nanoseconds.
+/// Observations by bucket, followed by their sum in nanoseconds.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Histogram(pub [u64; BUCKETS + 1]);
 
 impl Histogram {
-    /// Counts `times` observations of so many nanoseconds.
+    /// Counts `times` observations of this many nanoseconds.
     pub fn observe(&mut self, nanoseconds: u64, times: u64) {
         self.0[BOUNDS_NANOSECONDS.partition_point(|bound| *bound < nanoseconds)] += times;
         self.0[BUCKETS] += nanoseconds * times;
     }
 
-    /// How many observations there are in a histogram's words.
+    /// The number of observations in a histogram's words.
     pub fn count(words: &[u64]) -> u64 {
         words.iter().take(BUCKETS).sum()
     }

@@ -1,24 +1,24 @@
-//! Log records, queued here by whoever has something to say and written once a pass by whoever has a file descriptor.
+//! Log records: any part of the program queues them here, and the owner of a file descriptor writes them once per pass.
 
 use crate::net::id::{ConnectionId, Participant, Peer};
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-/// How much a record matters, the most important first: `Error < Debug`.
+/// How much a record matters; the most important first: `Error < Debug`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Level {
     /// The process cannot do its work.
     Error,
-    /// Something was refused, cut short or lost.
+    /// Something was refused, truncated or lost.
     Warn,
-    /// The life of the process and of its connections.
+    /// Events of the process and of its connections.
     Info,
-    /// What helps to find a fault.
+    /// Details that help to find a fault.
     Debug,
 }
 
 impl Level {
-    /// In capitals, as in a line of text.
+    /// The name in capitals, as in a line of text.
     pub fn name(self) -> &'static str {
         match self {
             Level::Error => "ERROR",
@@ -32,7 +32,7 @@ impl Level {
 /// A value of a record's field.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
-    /// A count, a size, a number by which something is known.
+    /// A count, a size, or an identifying number.
     Number(u64),
     /// A time, shown to the tenth of a second.
     Time(Duration),
@@ -51,9 +51,9 @@ impl Value {
     }
 }
 
-/// What may be the value of a field.
+/// A possible value of a field.
 pub trait Field {
-    /// The value, to be kept.
+    /// Returns the value, to be kept.
     fn value(&self) -> Value;
 }
 
@@ -80,10 +80,10 @@ impl Field for Duration {
     }
 }
 
-/// One line to come.
+/// One line of the log.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Record {
-    /// How much it matters.
+    /// How much the record matters.
     pub level: Level,
     /// A word for machines: `open`, `message`, `error`, `close` and so on.
     pub event: &'static str,
@@ -93,12 +93,12 @@ pub struct Record {
     pub fields: Vec<(&'static str, Value)>,
 }
 
-/// More records than this in one pass are counted instead of kept.
+/// Beyond this number in one pass, records are only counted.
 const RECORDS_PER_PASS: usize = 4096;
-/// Text beyond this in one pass is counted by its lines instead of kept.
+/// Beyond this much text in one pass, lines are only counted.
 const PASS_BYTES: usize = 512 * 1024;
 
-/// The records of a pass, and which of them are kept. As a setting of a [`Server`](crate::Server) it is made by
+/// The records of a pass, and which levels are kept. As a setting of a [`Server`](crate::Server), create it with
 /// [`Log::new`]:
 ///
 /// ```
@@ -110,7 +110,7 @@ const PASS_BYTES: usize = 512 * 1024;
 /// ```
 #[derive(Debug)]
 pub struct Log {
-    /// Whether each message that comes gets a line, at [`Level::Info`].
+    /// Whether each incoming message gets a line, at [`Level::Info`].
     pub messages: bool,
     level: Option<Level>,
     records: Vec<Record>,
@@ -119,7 +119,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Keeps records of `level` and above; none at all with `None`. No lines for messages.
+    /// Keeps records of `level` and above; none with `None`. Messages get no lines.
     pub fn new(level: Option<Level>) -> Log {
         Log { messages: false, level, records: Vec::new(), text_bytes: 0, left_out: 0 }
     }
@@ -129,14 +129,14 @@ impl Log {
         Log { messages: self.messages, ..Log::new(self.level) }
     }
 
-    /// Whether records of this level are kept, so that the others need not be made.
+    /// Returns whether records of this level are kept, so that others need not be created.
     #[inline]
     pub fn keeps(&self, level: Level) -> bool {
         self.level.is_some_and(|most| level <= most)
     }
 
-    /// Queues a record, if its level is kept. Beyond 4096 records or 512 KiB of text in a pass they are only counted, and
-    /// the count is logged.
+    /// Queues a record, if its level is kept. Beyond 4096 records or 512 KiB of text in a pass, records are only
+    /// counted, and the count is logged.
     #[doc(hidden)]
     pub fn push(&mut self, level: Level, event: &'static str, fields: &[(&'static str, &dyn Field)], text: String) {
         if self.keeps(level) && self.has_room() {
@@ -145,7 +145,7 @@ impl Log {
         }
     }
 
-    /// Whether another record is kept. If not, it is counted.
+    /// Whether there is room for another record. If not, counts it.
     fn has_room(&mut self) -> bool {
         let has_room = self.records.len() < RECORDS_PER_PASS && self.text_bytes < PASS_BYTES;
         self.left_out += u64::from(!has_room);
@@ -157,7 +157,7 @@ impl Log {
         self.records.push(record);
     }
 
-    /// Takes over what another log has.
+    /// Moves the records of another log here.
     pub fn append(&mut self, other: &mut Log) {
         for record in other.records.drain(..) {
             if self.has_room() {
@@ -168,17 +168,17 @@ impl Log {
         self.left_out += std::mem::take(&mut other.left_out);
     }
 
-    /// Whether there is nothing to write.
+    /// Returns whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.left_out == 0
     }
 
-    /// How many records were counted instead of kept since the last [`Log::take`].
+    /// Returns how many records were only counted since the last [`Log::take`].
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// Takes what was queued.
+    /// Takes the queued records.
     #[doc(hidden)]
     pub fn take(&mut self) -> Vec<Record> {
         self.text_bytes = 0;
@@ -191,27 +191,27 @@ impl Log {
     }
 }
 
-/// The record that stands in the place of others.
+/// The record that replaces those left out.
 pub fn lines_left_out(lines: u64, why: &str) -> Record {
     let what = if lines == 1 { "line" } else { "lines" };
     let text = format!("{lines} log {what} left out: {why}");
     Record { level: Level::Warn, event: "left_out", text, fields: vec![("lines", Value::Number(lines))] }
 }
 
-/// No line of an app has more characters.
+/// Longest line of an app, in characters.
 const APP_LINE_CHARACTERS: usize = 1024;
-/// What apps may log at once, and in a second from then on, in bytes: clients decide how much they have to say.
+/// What apps may log at once, and then per second, in bytes: clients determine how much that is.
 const APP_BURST_BYTES: u64 = 256 * 1024;
 const APP_BYTES_A_SECOND: u64 = 4 * 1024;
-/// What a line takes beside its text: time, level, fields.
+/// Cost of a line besides its text: time, level, fields.
 const LINE_BYTES: u64 = 64;
-/// Lines left out are said no more often.
+/// Dropped lines are reported at most this often.
 const SAID_EVERY: Duration = Duration::from_secs(1);
 
-/// Lines of an app, bounded in length and, over time, in bytes. What is beyond is counted, and said once a second.
+/// Lines of an app, limited in length and, over time, in bytes. Those beyond are counted, and reported once a second.
 pub(crate) struct AppLog {
     log: Log,
-    /// Bytes that may be logged now, as they were at `counted`.
+    /// Bytes that may be logged now, as of `counted`.
     allowed: u64,
     counted: Duration,
     left_out: u64,
@@ -219,7 +219,7 @@ pub(crate) struct AppLog {
 }
 
 impl AppLog {
-    /// Keeps what `log` would.
+    /// Keeps the levels that `log` keeps.
     pub fn like(log: &Log) -> AppLog {
         let (allowed, counted) = (APP_BURST_BYTES, Duration::ZERO);
         AppLog { log: log.like(), allowed, counted, left_out: 0, said: None }
@@ -238,7 +238,7 @@ impl AppLog {
         }
         let millis = now.saturating_sub(self.counted).as_millis() as u64;
         let more = millis.saturating_mul(APP_BYTES_A_SECOND) / 1000;
-        // Not before it makes a byte, or what comes often would never be allowed any.
+        // Only once it makes up a byte, or frequent calls would never add any.
         if more > 0 {
             self.allowed = self.allowed.saturating_add(more).min(APP_BURST_BYTES);
             self.counted = now;
@@ -248,7 +248,7 @@ impl AppLog {
             return;
         }
         let mut line = Printable { out: String::new(), left: APP_LINE_CHARACTERS };
-        // An error is the end of the line, or of what the text could show.
+        // An error means that the text is cut off, or failed to format itself.
         let _ = write!(line, "{text}");
         let Printable { mut out, .. } = line;
         self.allowed = self.allowed.saturating_sub(LINE_BYTES + out.len() as u64);
@@ -261,12 +261,12 @@ impl AppLog {
         }
     }
 
-    /// When lines left out are to be said.
+    /// When dropped lines must be reported.
     pub fn next_deadline(&self) -> Option<Duration> {
         (self.left_out > 0).then(|| self.said.map_or(Duration::ZERO, |said| said + SAID_EVERY))
     }
 
-    /// Moves what there is to the log of all.
+    /// Moves the lines to the process's log.
     pub fn move_to(&mut self, log: &mut Log, now: Duration) {
         log.append(&mut self.log);
         if self.next_deadline().is_some_and(|deadline| deadline <= now) {
@@ -276,7 +276,7 @@ impl AppLog {
     }
 }
 
-/// What an error says, without the number that the system has for it: nobody looks these up.
+/// An error's text without the operating system's number for it, which readers do not look up.
 pub fn in_words(error: &dyn fmt::Display) -> String {
     let text = error.to_string();
     let mut pieces = text.split(" (os error ");
@@ -287,20 +287,20 @@ pub fn in_words(error: &dyn fmt::Display) -> String {
     })
 }
 
-/// A number of things, as people write it. The asterisk in `things` is the ending: `connection* refused`.
+/// A count of things in words. The asterisk in `things` is the plural ending: `connection* refused`.
 pub fn counted(number: impl TryInto<u64>, things: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
     format!("{number} {}", things.replace('*', if number == 1 { "" } else { "s" }))
 }
 
-/// Text as it may stand in a log line, with room for `left` more characters.
+/// Text made safe for a log line, with room for `left` more characters.
 struct Printable {
     out: String,
     left: usize,
 }
 
 impl Write for Printable {
-    /// Fails once there is no room, so that whatever writes goes no further.
+    /// Fails once there is no room, so that the writer stops.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             if self.left == 0 {
@@ -318,17 +318,17 @@ impl Write for Printable {
     }
 }
 
-/// Whether a character moves the cursor, ends the line or turns the direction of what stands around it, so that text from
-/// outside could be taken for ours.
+/// Whether a character moves the cursor, ends the line or changes the direction of the text around it, so that text
+/// from outside could pass for ours.
 pub fn is_unruly(c: char) -> bool {
     let turns = ['\u{61c}', '\u{200e}', '\u{200f}'].contains(&c);
     c.is_control() || turns || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Text from outside as it may stand in a log line: on one line, without control characters, cut at `limit` characters.
+/// Makes text from outside safe for a log line: one line, no control characters, truncated to `limit` characters.
 pub fn printable(text: &str, limit: usize) -> String {
     let mut line = Printable { out: String::new(), left: limit };
-    // An error is the cut.
+    // An error means truncation.
     let _ = line.write_str(text.trim_end_matches(['\n', '\r']));
     line.out
 }
@@ -340,7 +340,7 @@ pub fn json_string(text: &str) -> String {
         match c {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            // JSON allows those from U+007F on, but a terminal may act on them.
+            // JSON allows characters from U+007F on, but a terminal may act on them.
             c if is_unruly(c) => {
                 let _ = write!(out, "\\u{:04x}", c as u32);
             }
@@ -397,11 +397,11 @@ mod tests {
         assert!(bytes as u64 <= APP_BURST_BYTES + 2 * 1024, "{bytes}");
         let told = format!("{} log lines left out: there were too many at once", 1000 - (texts.len() - 1));
         assert_eq!(texts.last(), Some(&told));
-        // What is left out is said once a second, also where a second allows a line.
+        // Dropped lines are reported once a second, even if a line would be allowed within it.
         assert_eq!(said(&mut app, 10, second + second / 2), (line.len(), vec![line.clone()]));
         assert_eq!(app.next_deadline(), Some(second * 2));
         assert_eq!(said(&mut app, 0, second * 2).1, ["9 log lines left out: there were too many at once"]);
-        // After a while there is room again, for a burst and not for all that was not said.
+        // After a while there is room again, for a burst but not for everything dropped.
         let (bytes, _) = said(&mut app, 1000, second * 100_000);
         assert!((APP_BURST_BYTES / 2..APP_BURST_BYTES + 2 * 1024).contains(&(bytes as u64)), "{bytes}");
     }

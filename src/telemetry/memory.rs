@@ -1,33 +1,33 @@
-//! The process's account of its memory: what an input can multiply, by kind.
+//! The process's memory account: everything that input can multiply, by kind.
 //!
-//! Whoever holds such memory keeps a running sum, so that adding all of it up costs a few additions.
+//! Each owner of such memory keeps a running sum, so that the total costs a few additions.
 
 use std::fmt;
 
-/// What memory is held for.
+/// What memory is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MemoryKind {
     /// The tables of connections: sessions, lanes, timers, subscriptions.
     Connections,
-    /// Bytes that came and were not worked on yet: parts of requests, and what is left of a read.
+    /// Unprocessed input: parts of requests, and the rest of a read.
     Input,
-    /// Requests of whose content a part has come.
+    /// Requests with partly received content.
     Content,
-    /// Messages of which a part has come.
+    /// Partly received messages.
     Assembly,
-    /// What sockets did not take, copied for one connection.
+    /// Output that sockets did not take, copied for one connection.
     Backlog,
-    /// Bytes that several connections are sent.
+    /// Output shared by several connections.
     Shared,
-    /// Where in the buffers of a pass each connection's bytes lie.
+    /// Offsets of each connection's bytes in the buffers of a pass.
     Spans,
-    /// Frames that wait for the end of an echo under way.
+    /// Frames that wait for the end of an echo in pieces.
     Held,
     /// Compression windows of connections that keep them between messages.
     Windows,
     /// Buffers of the process.
     Scratch,
-    /// What the app keeps.
+    /// Memory that the app reports.
     App,
 }
 
@@ -63,7 +63,7 @@ impl Memory {
 }
 
 impl fmt::Display for Memory {
-    /// For people: the kinds that count, in MiB.
+    /// For people: the kinds of at least a MiB, in MiB.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mebibytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         write!(f, "{:.1} MiB in all", mebibytes(self.total()))?;

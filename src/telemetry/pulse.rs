@@ -1,23 +1,23 @@
-//! Whether a loop goes on, judged by the number of passes that it shows. Decides only; the time is an argument.
+//! Whether a loop still runs, judged by the number of passes that it reports. Only decides; the time is an argument.
 //!
-//! Invariant: a look adds at most the time between two looks, so that time for which the one who looks was stopped itself, as
+//! Invariant: a look adds at most the time between two looks, so that time in which the watcher itself was stopped, as
 //! with its whole service, does not count against the loop.
 
 use std::time::Duration;
 
-/// A loop that is watched makes a pass at least this often, and is looked at as often.
+/// A watched loop makes a pass at least this often, and is looked at as often.
 const EVERY: Duration = Duration::from_millis(500);
-/// Looks within a hang timeout, where that is short.
+/// Looks per hang timeout, if that is short.
 const LOOKS: u32 = 20;
-/// A loop that stands for this part of a hang timeout stalls: whoever connects need not wait until it is given up.
+/// A loop without a pass for this fraction of the hang timeout stalls: new clients need not wait until it is given up.
 const STALL: u32 = 5;
 
-/// How often a loop makes a pass at least, when one that stands for `hang_timeout` counts as hanging.
+/// How often a loop must make a pass, if it counts as hung after `hang_timeout`.
 pub fn pass_every(hang_timeout: Duration) -> Duration {
     if hang_timeout.is_zero() { EVERY } else { EVERY.min(hang_timeout / LOOKS) }
 }
 
-/// What is known of a loop.
+/// What is known about a loop.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Pulse {
     passes: u64,
@@ -26,12 +26,12 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// A loop that is looked at from now on.
+    /// Starts watching a loop.
     pub fn new(now: Duration) -> Pulse {
         Pulse { looked: now, ..Pulse::default() }
     }
 
-    /// Looks at a loop that has made so many passes, and says for how long it has made none.
+    /// Looks at a loop with this number of passes. Returns how long it has made none.
     pub fn look(&mut self, passes: u64, now: Duration, hang_timeout: Duration) -> Duration {
         let since = now.saturating_sub(self.looked).min(pass_every(hang_timeout));
         self.stood = if passes == self.passes { self.stood + since } else { Duration::ZERO };
@@ -39,22 +39,22 @@ impl Pulse {
         self.stood
     }
 
-    /// For how long it had made no pass at the last look.
+    /// How long it had made no pass at the last look.
     pub fn stood(&self) -> Duration {
         self.stood
     }
 
-    /// Whether it has shown a pass at all. One that never did may not be able to.
+    /// Whether it has made a pass at all. A loop that never did may be unable to report any.
     pub fn has_begun(&self) -> bool {
         self.passes > 0
     }
 
-    /// Whether a loop that has begun stands for so long that others should do its work meanwhile.
+    /// Whether a loop that has begun is stalled, so that others should do its work meanwhile.
     pub fn stalls(&self, hang_timeout: Duration) -> bool {
         self.stands_for(hang_timeout / STALL, hang_timeout)
     }
 
-    /// Whether a loop that has begun is to be given up.
+    /// Whether a loop that has begun must be given up.
     pub fn hangs(&self, hang_timeout: Duration) -> bool {
         self.stands_for(hang_timeout, hang_timeout)
     }
@@ -70,7 +70,7 @@ mod tests {
 
     const HANG: Duration = Duration::from_secs(10);
 
-    /// Looks every half second, for so many seconds, at a loop that has made one pass.
+    /// Looks every half second, for this many seconds, at a loop that has made one pass.
     fn stands(seconds: u64) -> Pulse {
         let mut pulse = Pulse::new(Duration::ZERO);
         for look in 1..=2 * seconds + 1 {

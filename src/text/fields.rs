@@ -1,27 +1,26 @@
-//! Reading a JSON object by the names of a few fields. What nobody asks for is passed over in one go and takes no memory,
-//! however many fields an object has and however deep they go.
+//! Reads a few named fields of a JSON object. All others are skipped in one pass without memory, however many fields an
+//! object has and however deeply they nest.
 
 use serde_core::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// The values of the fields that were asked for, as they stand in the text, in the order of the names; of a name that comes
-/// twice the last.
+/// The raw values of the requested fields, in the order of the names; for a repeated name, the last.
 pub(crate) type Values<'a, const N: usize> = [Option<&'a RawValue>; N];
 
 /// Reads an object.
 ///
 /// # Errors
-/// The text is not JSON, or not an object ([`serde_json::Error::is_data`]).
+/// When the text is not JSON, or not an object ([`serde_json::Error::is_data`]).
 pub(crate) fn read<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Result<Values<'a, N>, serde_json::Error> {
     read_object(text, &names, false)
 }
 
-/// The same, where a name that comes twice is an error: of two readers of a token each might take another.
+/// The same, but a repeated name is an error: two readers of a token might each take another value.
 ///
 /// # Errors
-/// As [`read`], and when a field stands there twice.
+/// As [`read`], and when a field is repeated.
 pub(crate) fn read_once<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
@@ -40,7 +39,7 @@ fn read_object<'a, const N: usize>(
     Ok(values)
 }
 
-/// All fields of an object, whatever their names, in the order of the text.
+/// Reads all fields of an object, whatever their names, in the order of the text.
 ///
 /// # Errors
 /// As [`read`], and when there are more than `most`.
@@ -72,14 +71,14 @@ impl<'de> Visitor<'de> for Entries {
     }
 }
 
-/// The string that is such a value.
+/// The string in such a value.
 pub(crate) fn string(value: Option<&RawValue>) -> Option<String> {
     value.and_then(|value| serde_json::from_str(value.get()).ok())
 }
 
 struct Object<'n, const N: usize> {
     names: &'n [&'n str; N],
-    /// Whether each may come but once.
+    /// Whether a repeated name is an error.
     once: bool,
 }
 
@@ -113,7 +112,7 @@ impl<'de, const N: usize> Visitor<'de> for Object<'_, N> {
     }
 }
 
-/// Where a name stands among those that were asked for.
+/// The index of a name among the requested ones.
 struct Name<'n>(&'n [&'n str]);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
@@ -152,7 +151,7 @@ mod tests {
             let error = read(text, ["a"]).expect_err("no object");
             assert_eq!(error.is_data(), is_data, "{text}: {error}");
         }
-        // Nobody is told other values than another reader finds.
+        // The values are those that any other reader finds.
         let twice = r#"{"a":1,"x":0,"\u0061":2,"x":1}"#;
         assert_eq!(read(twice, ["a"]).expect("an object")[0].map(RawValue::get), Some("2"));
         assert!(read_once(twice, ["a"]).is_err());

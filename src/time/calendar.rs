@@ -1,4 +1,4 @@
-//! Seconds since 1970 as a date: RFC 3339 for logs, IMF-fixdate for HTTP (RFC 9110, section 5.6.7).
+//! Converts seconds since 1970 to a date: RFC 3339 for logs, IMF-fixdate for HTTP (RFC 9110, section 5.6.7).
 
 /// A moment in UTC, to the second.
 ///
@@ -21,10 +21,10 @@ pub struct Utc {
 }
 
 impl Utc {
-    /// The moment `seconds` after 1970-01-01T00:00:00Z, leap seconds not counted.
+    /// The moment `seconds` after 1970-01-01T00:00:00Z, not counting leap seconds.
     pub fn from_unix(seconds: u64) -> Utc {
         let (days, rest) = (seconds / 86_400, seconds % 86_400);
-        // Years begin in March here, so that the leap day is a year's last; an era is 400 years.
+        // Years start in March here, so that the leap day is the last of its year; an era is 400 years.
         let shifted = days + 719_468;
         let (era, of_era) = (shifted / 146_097, shifted % 146_097);
         let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -42,7 +42,7 @@ impl Utc {
         }
     }
 
-    /// As in `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
+    /// Formats as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
     pub fn http_date(&self) -> String {
         let weekday = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][self.weekday as usize];
         let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -53,17 +53,17 @@ impl Utc {
         )
     }
 
-    /// As in `1994-11-06T08:49:37.042Z` (RFC 3339). `milliseconds` is 0 to 999.
+    /// Formats as `1994-11-06T08:49:37.042Z` (RFC 3339). `milliseconds` is 0 to 999.
     pub fn rfc3339(&self, milliseconds: u32) -> String {
         format!("{}.{milliseconds:03}Z", self.seconds())
     }
 
-    /// As in `1994-11-06T08:49:37.042000001Z` (RFC 3339). `nanoseconds` is below a billion.
+    /// Formats as `1994-11-06T08:49:37.042000001Z` (RFC 3339). `nanoseconds` is below a billion.
     pub fn rfc3339_nanos(&self, nanoseconds: u32) -> String {
         format!("{}.{nanoseconds:09}Z", self.seconds())
     }
 
-    /// As in `1994-11-06T08:49:37`, without fraction and zone.
+    /// Formats as `1994-11-06T08:49:37`, without fraction and zone.
     pub fn seconds(&self) -> String {
         let Utc { year, month, day, hour, minute, second, .. } = self;
         format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")

@@ -1,8 +1,8 @@
-//! When to try again to reach what could not be reached. Decides only: the time and the dice are arguments.
+//! When to retry a failed connection. Only decides: the time and the random number are arguments.
 
 use std::time::Duration;
 
-/// Attempts that failed in a row.
+/// Consecutive failed attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     first: Duration,
@@ -11,15 +11,15 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Waits of `first`, then twice as long each time, up to `longest`.
+    /// Waits for `first`, then twice as long each time, up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Retry {
         Retry { first, longest, failures: 0 }
     }
 
-    /// An attempt failed, or a connection that had lasted so long was lost. Returns how long to wait: less up to a half by
-    /// `dice` (0 to 1), so that not all who wait come back in one moment.
+    /// An attempt failed, or a connection was lost after `lasted`. Returns how long to wait: shortened by up to half,
+    /// by `dice` (0 to 1), so that the waiting clients do not all return at once.
     pub fn failed(&mut self, lasted: Duration, dice: f64) -> Duration {
-        // What is lost at once again and again is not there yet.
+        // A connection that keeps failing right away has not recovered: keep backing off.
         if lasted >= self.longest {
             self.failures = 0;
         }

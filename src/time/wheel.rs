@@ -1,20 +1,20 @@
 //! The hashed timer wheel: one deadline per connection, armed, moved and cancelled in O(1) with no allocation.
 //!
-//! A slot is a tick of [`TICK`]; a deadline further away than the wheel is round stays in its slot and is passed
-//! over until its round has come. Timers live in one table by connection index, linked through it. Ticks are counted in
-//! 64 bits; a timer keeps the lower 32 of its own, which tell it from any other within `FARTHEST` of now.
+//! A slot is a tick of [`TICK`]; a deadline more than one turn of the wheel away stays in its slot and is skipped until
+//! its turn comes. Timers are in one table by connection index, linked through it. Ticks are counted in 64 bits; a
+//! timer keeps the lower 32 of its own, which are unambiguous within `FARTHEST` of now.
 //!
-//! Invariant: a timer is in exactly one slot's list while armed, the slot of its own deadline, and in none otherwise.
+//! Invariant: an armed timer is in exactly one list, that of its deadline's slot; an unarmed timer is in none.
 
 use std::time::Duration;
 
-/// How finely the wheel divides time. A deadline is never early, and late by at most this and one pass of the loop.
+/// Resolution of the wheel. A deadline is never early, and late by at most this and one pass of the loop.
 pub const TICK: Duration = Duration::from_millis(32);
 
 const SLOTS: usize = 2048;
 /// No key: the end of a list.
 const NONE: u32 = u32::MAX;
-/// In place of the next key, of a timer in no list.
+/// Stored as the next key of a timer that is in no list.
 const UNARMED: u32 = u32::MAX - 1;
 /// A deadline is at most this many ticks ahead: two years.
 const FARTHEST: u64 = i32::MAX as u64;
@@ -23,7 +23,7 @@ const FARTHEST: u64 = i32::MAX as u64;
 struct Timer {
     next: u32,
     previous: u32,
-    /// In ticks since the wheel's beginning, modulo 2^32.
+    /// In ticks since the wheel's start, modulo 2^32.
     deadline: u32,
 }
 
@@ -45,10 +45,10 @@ struct Timer {
 /// ```
 pub struct Wheel {
     heads: Box<[u32]>,
-    /// A bit for each slot that has a timer, so that the next one is found without looking at empty slots.
+    /// One bit for each slot with a timer, to find the next one without visiting empty slots.
     occupied: [u64; SLOTS / 64],
     timers: Vec<Timer>,
-    /// The last tick that was expired.
+    /// The last expired tick.
     now: u64,
 }
 
@@ -64,14 +64,14 @@ impl Wheel {
         Wheel { heads: vec![NONE; SLOTS].into(), occupied: [0; SLOTS / 64], timers: Vec::new(), now: 0 }
     }
 
-    /// Sets the deadline of `key`, the time since the wheel's beginning, in place of an earlier one. One that is past
-    /// comes with the next tick, and one that is more than two years ahead comes after two years.
+    /// Sets the deadline of `key`, as the time since the wheel's start, replacing an earlier one. A past deadline
+    /// expires with the next tick, and one more than two years ahead after two years.
     pub fn arm(&mut self, key: u32, deadline: Duration) {
         self.cancel(key);
         if self.timers.len() <= key as usize {
             self.timers.resize(key as usize + 1, Timer { next: UNARMED, previous: NONE, deadline: 0 });
         }
-        // Rounded up, so that no deadline is early; the current tick has been expired already.
+        // Rounded up, so that no deadline is early; the current tick has expired already.
         let tick = deadline.as_nanos().div_ceil(TICK.as_nanos()) as u64;
         let tick = tick.clamp(self.now + 1, self.now + FARTHEST);
         let slot = tick as usize % SLOTS;
@@ -84,7 +84,7 @@ impl Wheel {
         self.occupied[slot / 64] |= 1 << (slot % 64);
     }
 
-    /// Forgets the deadline of `key`, if it has one.
+    /// Cancels the deadline of `key`, if it has one.
     pub fn cancel(&mut self, key: u32) {
         let Some(&timer) = self.timers.get(key as usize) else { return };
         if timer.next == UNARMED {
@@ -114,7 +114,7 @@ impl Wheel {
         self.timers.get(key as usize).is_some_and(|timer| timer.next != UNARMED)
     }
 
-    /// Moves time on to `now` and puts every key whose deadline has come at the end of `expired`, unarmed.
+    /// Advances to `now` and appends every key whose deadline has expired to `expired`, unarmed.
     pub fn advance(&mut self, now: Duration, expired: &mut Vec<u32>) {
         let tick = (now.as_nanos() / TICK.as_nanos()) as u64;
         if tick <= self.now {
@@ -138,8 +138,8 @@ impl Wheel {
         }
     }
 
-    /// When to call [`Wheel::advance`] next: the time of the next occupied slot, `None` when nothing is armed.
-    /// A slot whose timers are for a later round gives a time that turns out too early, once in a round.
+    /// When to call [`Wheel::advance`] next: the time of the next occupied slot; `None` if nothing is armed. A slot
+    /// whose timers belong to a later turn yields a time that is too early, once per turn.
     pub fn next_deadline(&self) -> Option<Duration> {
         let start = (self.now as usize + 1) % SLOTS;
         let words = self.occupied.len();
@@ -168,7 +168,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    /// When a count of ticks in 32 bits begins anew: after 4.36 years.
+    /// When a 32-bit count of ticks wraps: after 4.36 years.
     const ROUND_OF_U32: Duration = Duration::from_millis((TICK.as_millis() as u64) << 32);
 
     proptest! {
@@ -225,7 +225,7 @@ mod tests {
         assert!(wakes <= 7, "once a round for the far one: {wakes}");
     }
 
-    /// Ticks were counted in 32 bits, and after 4.36 years no deadline came any more.
+    /// Ticks were counted in 32 bits, and after 4.36 years no deadline expired any more.
     #[test]
     fn deadlines_come_for_decades() {
         let (mut wheel, mut expired, mut now) = (Wheel::new(), Vec::new(), Duration::ZERO);

@@ -1,7 +1,8 @@
-//! The folder of a bus: the file with the shared region, its locks, and what participants put beside it.
+//! The folder of a bus: the file with the shared region, its locks, and the files of participants.
 //!
-//! The folder is opened once, and everything in it by its descriptor, without following links. Nothing here waits for a lock:
-//! a region is made under a name of its own, whole, and gets its name if there is none yet; a slot is claimed if it is free.
+//! The folder is opened once, and everything in it through its descriptor, without following links. Nothing here waits
+//! for a lock: a region is created whole under a temporary name, and renamed if there is none yet; a slot is claimed if
+//! it is free.
 
 use super::trust::{Trust, shares_folder};
 use crate::bus::region::{BadRegion, Geometry, HEADER_BYTES, Region};
@@ -27,24 +28,24 @@ use std::sync::Arc;
 
 /// The file with the region.
 const REGION: &str = "bus";
-/// What the name of a region that is being made ends with.
+/// Suffix of the name of an unfinished region.
 const UNFINISHED: &str = ".new";
-/// What `statfs(2)` says of tmpfs and ramfs.
+/// File system types of tmpfs and ramfs in `statfs(2)`.
 const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
-/// So often a bus is looked for, or made, before others that do the same are taken for a fault.
+/// Attempts to find or create a bus, before others that do the same count as a fault.
 const ATTEMPTS: usize = 100;
 
-/// How a bus is made, if there is none yet.
+/// How to create a bus, if there is none yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BusOptions {
-    /// How many can take part. Default 64.
+    /// Maximum number of participants. Default 64.
     pub slots: usize,
-    /// The length of each participant's ring in bytes, a power of two. A message can be up to a quarter of it, and who
-    /// reads slower than all of it is written loses messages. Default 4 MiB.
+    /// The length of each participant's ring in bytes, a power of two. A message may take up to a quarter of it. A
+    /// reader that falls a whole ring behind loses messages. Default 4 MiB.
     pub ring_bytes: usize,
-    /// Permissions of its files, which decide who may take part. Default `0o600`: the user. Of a bus that is there already
-    /// those of its region hold, whoever joins. The folder and the region must be the user's own or root's, or, where these permissions
-    /// include a group or everyone, may be of one of the user's groups, or anyone's.
+    /// Permissions of the bus's files, which decide who may join. Default `0o600`: the user only. If the bus exists,
+    /// the permissions of its region apply instead. The folder and the region must belong to the user or to root; if
+    /// these permissions include a group or everyone, they may belong to one of the user's groups, or to anyone.
     pub mode: u32,
 }
 
@@ -64,13 +65,13 @@ pub struct Folder {
     mode: u32,
 }
 
-/// A folder in which files are reached by name, without following links.
+/// A folder whose files are opened by name, without following links.
 #[derive(Clone, Debug)]
 pub(super) struct Directory(Arc<OwnedFd>);
 
 impl Directory {
     fn open(path: &Path) -> io::Result<Directory> {
-        // A slash at the end would have a link followed.
+        // A trailing slash would make the kernel follow a link.
         let path: PathBuf = path.components().collect();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(CWD, &path, flags, Mode::empty()) {
@@ -81,13 +82,13 @@ impl Directory {
         }
     }
 
-    /// Opens a file that is there. One that others may have put in its place, a pipe say, is not waited for.
+    /// Opens an existing file. Does not block on something else that others may have put in its place, such as a pipe.
     pub fn file(&self, name: &str, write: bool) -> io::Result<File> {
         let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
         self.open_file(name, access, 0)
     }
 
-    /// Makes a file with those permissions, whatever the umask.
+    /// Creates a file with these permissions, whatever the umask.
     pub fn new_file(&self, name: &str, mode: u32) -> io::Result<File> {
         let file = self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND, mode)?;
         fchmod(&file, Mode::from_raw_mode(mode))?;
@@ -103,12 +104,12 @@ impl Directory {
         Err(io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not a file")))
     }
 
-    /// Gives a file another name, in place of what has it.
+    /// Renames a file, replacing any file with the new name.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(&*self.0, from, &*self.0, to)?)
     }
 
-    /// Removes a file, if it is there, or an empty folder in its place.
+    /// Removes a file, or an empty folder in its place, if it exists.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         let removed = match unlinkat(&*self.0, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => unlinkat(&*self.0, name, AtFlags::REMOVEDIR),
@@ -133,7 +134,7 @@ impl AsFd for Directory {
 }
 
 impl Folder {
-    /// Opens a bus, or makes one.
+    /// Opens a bus, or creates one.
     ///
     /// # Errors
     /// As [`Bus::join`](super::Bus::join).
@@ -151,10 +152,10 @@ impl Folder {
         opened.map_err(|error| told(path, error))
     }
 
-    /// Opens a bus that is there. Nothing is made. `mode` are the permissions that it is expected to have, as for [`BusOptions::mode`].
+    /// Opens an existing bus, and creates nothing. `mode` are the permissions expected, as for [`BusOptions::mode`].
     ///
     /// # Errors
-    /// As [`Bus::join`](super::Bus::join), and when there is none.
+    /// As [`Bus::join`](super::Bus::join), and when there is no bus.
     pub fn existing(path: &Path, mode: u32) -> io::Result<Folder> {
         let opened = Directory::open(path).and_then(|directory| {
             let file = directory.file(REGION, true)?;
@@ -169,7 +170,7 @@ impl Folder {
         trust.check_owner("its region", &region)?;
         trust.check_folder(&File::from(directory.as_fd().try_clone_to_owned()?).metadata()?, region.mode())?;
         let (words, geometry) = map(&file)?;
-        // Also of one that others made, or all that this participant puts beside it would be closed to them.
+        // Also for a bus that others created, or the files that this participant adds would be closed to them.
         Ok(Folder { path: path.to_owned(), directory, file, words, geometry, mode: region.mode() & 0o777 })
     }
 
@@ -178,7 +179,7 @@ impl Folder {
         Region::new(&self.words, self.geometry)
     }
 
-    /// How many can take part.
+    /// The number of slots.
     pub fn slots(&self) -> usize {
         self.geometry.slots
     }
@@ -188,7 +189,7 @@ impl Folder {
         self.geometry.ring_bytes
     }
 
-    /// Whether a slot has an owner that lives.
+    /// Whether a slot has a living owner.
     ///
     /// # Errors
     /// As `fcntl(2)`.
@@ -196,17 +197,17 @@ impl Folder {
         locks::is_locked(&self.file, slot_byte(slot))
     }
 
-    /// Claims a slot for as long as this folder is open. False if another has it.
+    /// Claims a slot for as long as this folder is open. Returns false if another process has it.
     pub(super) fn claim(&self, slot: usize) -> io::Result<bool> {
         locks::try_lock(&self.file, slot_byte(slot))
     }
 
-    /// Gives a slot up that we claimed.
+    /// Releases a slot that we claimed.
     pub(super) fn give_up(&self, slot: usize) -> io::Result<()> {
         locks::unlock(&self.file, slot_byte(slot))
     }
 
-    /// The writer of the ring of a slot that is ours.
+    /// The writer of our slot's ring.
     pub(super) fn writer(&self, slot: usize) -> io::Result<Writer> {
         let damaged = |why: &str| {
             let text = format!("slot {slot} of the bus in {} is damaged: {why}", self.path.display());
@@ -221,7 +222,7 @@ impl Folder {
         Ok(writer)
     }
 
-    /// Whom a participant has on its channels, as Counts and Enters: none if it is gone, or has no list.
+    /// The list of a participant's channel members, as Counts and Enters: empty if it is gone, or has no list.
     ///
     /// # Errors
     /// When its list cannot be read.
@@ -229,7 +230,7 @@ impl Folder {
         super::own_list::read(&self.directory, of)
     }
 
-    /// Takes a lock that one participant of the bus can have, in a file of its own. `None` if another has it.
+    /// Takes a lock that only one participant of the bus can hold, in a file of its own. `None` if another holds it.
     pub(super) fn lock(&self, name: &str) -> io::Result<Option<File>> {
         let file = match self.directory.new_file(name, self.mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.directory.file(name, true),
@@ -243,7 +244,7 @@ impl Folder {
         &self.directory
     }
 
-    /// A descriptor that is readable once the region's file may have been removed or renamed.
+    /// A descriptor that becomes readable if the region's file may have been removed or renamed.
     pub(super) fn watch(&self) -> io::Result<OwnedFd> {
         let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -251,7 +252,7 @@ impl Folder {
         Ok(watch)
     }
 
-    /// Whether those who join find another region in the folder's place, or none.
+    /// Whether new participants would find another region at the folder's path, or none.
     pub(super) fn is_replaced(&self) -> bool {
         let identity = |data: Metadata| (data.dev(), data.ino());
         let found = fs::symlink_metadata(self.path.join(REGION)).map(identity);
@@ -266,32 +267,32 @@ impl Folder {
         &self.path
     }
 
-    /// A name in the folder by which a socket can be reached, at which there is no way by a descriptor alone.
+    /// A path by which a socket in the folder can be reached, since a descriptor alone does not suffice.
     pub(super) fn socket_path(&self, name: &str) -> PathBuf {
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_fd().as_raw_fd()));
         if by_descriptor.exists() { by_descriptor.join(name) } else { self.path.join(name) }
     }
 
-    /// Permissions of what lies in the folder.
+    /// Permissions of the files in the folder.
     pub(super) fn mode(&self) -> u32 {
         self.mode
     }
 }
 
-/// Whether a folder is in memory, and not on a disk, to which all that is published would be written sooner or later. What
-/// cannot be asked counts as memory.
+/// Whether a folder is in memory, not on a disk, to which everything published would be written sooner or later. If
+/// that is unknown, returns true.
 pub fn is_in_memory(path: &Path) -> bool {
     statfs(path).map_or(true, |kind| MEMORY.contains(&(kind.f_type as u64 & 0xffff_ffff)))
 }
 
-/// Makes the folder if there is none. Who may use the files may look into the folder, and put files of their own there.
+/// Creates the folder if there is none. Users of the files may list the folder, and put files of their own there.
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     let made = DirBuilder::new().mode(0o700).create(path);
     match made {
         Ok(()) => fchmod(&Directory::open(path)?, Mode::from_raw_mode(shares_folder(mode))).map_err(io::Error::from),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A name that was mistyped would leave folders and megabytes somewhere on a disk.
+            // A mistyped name would leave folders and megabytes somewhere on a disk.
             let text = match path.parent() {
                 Some(parent) => {
                     format!("{} does not exist, and only the last folder of a bus is made", parent.display())
@@ -304,7 +305,7 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Makes a region. Nobody sees it before it is whole; one of which the maker was killed is removed by whoever makes the next.
+/// Creates a region, visible only once complete; the next creator removes one whose creator was killed.
 fn make(directory: &Directory, options: BusOptions) -> io::Result<()> {
     let geometry = Geometry::new(options.slots, options.ring_bytes).map_err(invalid)?;
     let is_unfinished = |name: &str| name.starts_with(REGION) && name.ends_with(UNFINISHED);
@@ -318,7 +319,7 @@ fn make(directory: &Directory, options: BusOptions) -> io::Result<()> {
         file.set_len((geometry.words() * size_of::<u64>()) as u64)?;
         geometry.write(&SharedWords::map_file(&file, geometry.words())?);
         match renameat_with(directory, &name, directory, REGION, RenameFlags::NOREPLACE) {
-            // Another was made meanwhile; or another maker took ours for one that nobody finishes.
+            // Another was created meanwhile; or another creator took ours for an abandoned one.
             Err(Errno::EXIST | Errno::NOENT) => Ok(()),
             named => Ok(named?),
         }
@@ -347,7 +348,7 @@ fn slot_byte(slot: usize) -> u64 {
     1 + slot as u64
 }
 
-/// Has the file system keep room, so that a full disk shows now and not as a fault at some later write.
+/// Allocates room in the file system, so that a full disk shows now and not as a fault at some later write.
 fn allocate(file: &File, start: usize, bytes: usize) -> io::Result<()> {
     loop {
         return match fallocate(file, FallocateFlags::empty(), start as u64, bytes as u64) {

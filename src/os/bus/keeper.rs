@@ -1,12 +1,12 @@
-//! Keeps the files of a bus where those who join look for them.
+//! Keeps the files of a bus where new participants look for them.
 
 use super::folder::{BusOptions, Folder};
 use super::private::PrivateBus;
 use std::io;
 use std::path::Path;
 
-/// Looks after the files of a bus, for a supervisor, which takes no part in it. Those who are on a bus of which the files were
-/// removed cannot be found by anyone who joins later; so another bus is made in the same place, to which all of them are to
+/// Guards the files of a bus for a supervisor, which does not take part itself. If the files are removed, new
+/// participants cannot find those on the bus; so the keeper creates another bus in the same place, to which all must
 /// move.
 pub struct BusKeeper {
     folder: Folder,
@@ -15,7 +15,7 @@ pub struct BusKeeper {
 }
 
 impl BusKeeper {
-    /// Keeps the bus in a folder, which is made if there is none.
+    /// Keeps the bus in a folder, creating it if there is none.
     ///
     /// # Errors
     /// As [`Bus::join`](super::Bus::join).
@@ -23,7 +23,7 @@ impl BusKeeper {
         Ok(BusKeeper { folder: Folder::open(path, options)?, options, private: None })
     }
 
-    /// Makes a bus in a folder of its own, which goes with the keeper.
+    /// Creates a bus in a folder of its own, which is removed with the keeper.
     ///
     /// # Errors
     /// As [`PrivateBus::create`].
@@ -37,11 +37,11 @@ impl BusKeeper {
         self.folder.path()
     }
 
-    /// Looks for the files. If they are gone, or others are in their place, there is a bus again afterwards, and those who were
-    /// on the former one are to move: true.
+    /// Checks the files. If they are gone or replaced, makes sure that there is a bus again, and returns true:
+    /// participants of the former one must move.
     ///
     /// # Errors
-    /// As [`Bus::join`](super::Bus::join), when none can be made.
+    /// As [`Bus::join`](super::Bus::join), when none can be created.
     pub fn restore(&mut self) -> io::Result<bool> {
         if !self.folder.is_replaced() {
             return Ok(false);
@@ -73,7 +73,7 @@ mod tests {
         let [first, second] = [Bus::join(&path, SMALL)?, Bus::join(&path, SMALL)?];
         assert_eq!((before.others().count(), second.others().count()), (0, 1));
         drop((first, second));
-        // Another may have made one meanwhile; then that is the one.
+        // If another process created one meanwhile, that one is used.
         fs::remove_dir_all(&path)?;
         let other = Bus::join(&path, SMALL)?;
         assert!(keeper.restore()?);

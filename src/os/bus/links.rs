@@ -1,11 +1,11 @@
-//! The connections between participants: over them each gives the others its bell, an event descriptor that wakes it, and
-//! their end hints that a participant is gone.
+//! The connections between participants: over them each gives the others its bell, an event descriptor that wakes it,
+//! and their end suggests that a participant is gone.
 //!
-//! Whoever joins connects to those who are there, and both say who they are. Nobody waits for that: a participant that does
-//! not run takes connections later, and until it does whoever joined looks out by itself, by the clock.
+//! A new participant connects to those present, and both identify themselves. Neither waits for that: a stopped
+//! participant accepts connections later, and until then the new one polls by a timer.
 //!
-//! Ringing takes half the time of sending a word, and who was woken need not read anything: the bell is waited for
-//! edge-triggered, and its count never comes to its end. The word stays for whom we have no bell of yet.
+//! Writing to an eventfd costs half of what a message does, and the woken process need not read it: it is registered
+//! edge-triggered and its counter cannot overflow. Messages remain for participants whose bell we do not have yet.
 
 use super::folder::{Directory, Folder};
 use crate::bus::peers::Peers;
@@ -31,20 +31,20 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// Connections that wait to be accepted by a participant that does not run at the moment.
+/// Connections waiting for a participant that does not run at the moment.
 const BACKLOG: i32 = 1024;
-/// The word that wakes.
+/// The message that wakes.
 const WAKE: &[u8] = b"!";
-/// What is added to the count of a bell.
+/// The value added to a bell's counter.
 const RING: [u8; 8] = 1u64.to_ne_bytes();
 const LISTENER: Token = Token(usize::MAX);
 const BELL: Token = Token(usize::MAX - 1);
 const TIMER: Token = Token(usize::MAX - 2);
 const WATCH: Token = Token(usize::MAX - 3);
-/// After so long those who wait are tried to be accepted again.
+/// Retry interval for accepting waiting connections.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// What both sides of a connection say first: four words of 8 bytes.
+/// What both sides of a connection send first: four words of 8 bytes.
 struct Hello {
     slot: u64,
     entry: Entry,
@@ -74,18 +74,18 @@ impl Hello {
 /// A connection to another participant.
 struct Link {
     socket: OwnedFd,
-    /// What wakes it, once it is here.
+    /// The bell that wakes it, once received.
     bell: Option<OwnedFd>,
-    /// Whose it is; 0 until it said so.
+    /// The generation of its owner; 0 until it has identified itself.
     generation: u32,
 }
 
-/// What came of looking.
+/// The result of a look at the connections.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Looked {
-    /// The time that [`Links::look_after`] set has come.
+    /// The timer of [`Links::look_after`] has expired.
     pub is_due: bool,
-    /// Someone connected, an end was found, or the region's file was removed.
+    /// A participant connected, a connection ended, or the region's file was removed.
     pub changed: bool,
 }
 
@@ -97,28 +97,28 @@ pub(super) struct Links {
     events: Events,
     listener: OwnedFd,
     timer: OwnedFd,
-    /// When it goes off, after it was set.
+    /// The timer's delay, if it is set.
     timer_after: Option<Duration>,
     directory: Directory,
-    /// Tells when the region's file is removed; none where there are too many of these.
+    /// Reports that the region's file was removed; `None` if there are too many watches.
     watch: Option<OwnedFd>,
-    /// What wakes us.
+    /// Our bell.
     bell: OwnedFd,
-    /// By slot: those that we made, and after them those that came to us. Two that join at once may have one of each.
+    /// By slot: first the connections that we made, then those made to us. Two that join at once may have one of each.
     links: Vec<Option<Link>>,
-    /// Accepted, and not heard of yet who they are.
+    /// Accepted, but not identified yet.
     strangers: Vec<Option<OwnedFd>>,
 }
 
 impl Links {
-    /// Listens for those who join later. What a former owner of the slot left is replaced.
+    /// Listens for later participants, replacing what a former owner of the slot left.
     pub fn listen(folder: &Folder, me: Participant, start: (u64, u32)) -> io::Result<Links> {
         let (listener, directory) = (socket()?, folder.directory().clone());
         bind_in(folder, &listener, &name(me.slot as usize))?;
         listen(&listener, BACKLOG)?;
         let poll = Poll::new()?;
         register(&poll, &listener, LISTENER)?;
-        // Made now, as there may be no descriptor for it when it is needed.
+        // Created now, as there may be no descriptor for it when it is needed.
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         register(&poll, &timer, TIMER)?;
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
@@ -148,8 +148,8 @@ impl Links {
         self.links.len() / 2
     }
 
-    /// Connects to the owner of a slot, unless that was done, and says who we are. It may be gone, or take no connection
-    /// now: then there is none, and this can be called again.
+    /// Connects to the owner of a slot, unless that is done, and identifies us. If the owner is gone or cannot accept
+    /// now, there is no connection, and this can be called again.
     pub fn connect(&mut self, folder: &Folder, slot: usize) {
         if self.links[slot].is_none() {
             self.links[slot] = self.try_connect(folder, slot).ok();
@@ -164,11 +164,11 @@ impl Links {
         Ok(Link { socket: link, bell: None, generation: 0 })
     }
 
-    /// Wakes a participant. One that is gone need not wake; one whose socket is full has been woken.
+    /// Wakes a participant. One that is gone need not wake; one whose socket is full was woken already.
     pub fn wake(&mut self, slot: usize, region: Region<'_>, peers: &mut Peers) {
         let places = [slot, self.slots() + slot];
         if places.iter().all(|place| self.links[*place].is_none()) {
-            // Someone who joined just now.
+            // It may have joined just now.
             self.accept(region, peers);
         }
         let there = || places.iter().filter_map(|place| self.links[*place].as_ref());
@@ -186,13 +186,13 @@ impl Links {
         control.push(SendAncillaryMessage::ScmRights(&bells));
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
-            // Too many descriptors are on their way to those who do not run.
+            // Too many descriptors are in flight to participants that do not run.
             Err(Errno::TOOMANYREFS) => send(socket, bytes, flags),
             sent => sent,
         }
     }
 
-    /// Has [`Links::poll`] come back after that time at the latest.
+    /// Makes [`Links::poll`] return after that time at the latest.
     pub fn look_after(&mut self, time: Duration) {
         if self.timer_after.is_some_and(|after| after <= time) {
             return;
@@ -204,7 +204,7 @@ impl Links {
         }
     }
 
-    /// Looks for what came; sleeps for so long if there is nothing.
+    /// Handles what arrived; sleeps up to `timeout` if there is nothing.
     pub fn poll(&mut self, timeout: Option<Duration>, region: Region<'_>, peers: &mut Peers) -> io::Result<Looked> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = match self.poll.poll(&mut events, timeout) {
@@ -232,12 +232,12 @@ impl Links {
         polled.map(|()| looked)
     }
 
-    /// Whether the kernel tells when the region's file is removed.
+    /// Whether the kernel reports the removal of the region's file.
     pub fn is_watched(&self) -> bool {
         self.watch.is_some()
     }
 
-    /// What it says in particular does not matter.
+    /// The content of its events does not matter.
     fn clear_watch(&self) {
         let mut bytes = [0; 1024];
         while self.watch.as_ref().is_some_and(|watch| read(watch, &mut bytes).is_ok_and(|length| length > 0)) {}
@@ -248,7 +248,7 @@ impl Links {
             let stranger = match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(stranger) => stranger,
                 Err(Errno::AGAIN) => return,
-                // For want of descriptors, say: the listener does not tell of them again.
+                // For lack of descriptors, say: the listener will not report them again.
                 Err(_) => return self.look_after(ACCEPT_AGAIN),
             };
             let place = self.strangers.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -257,7 +257,7 @@ impl Links {
             });
             if register(&self.poll, &stranger, Token(self.links.len() + place)).is_ok() {
                 self.strangers[place] = Some(stranger);
-                // Who joins says so at once, so mostly it is there.
+                // A new participant identifies itself at once, so usually that has arrived.
                 self.read_stranger(place, region, peers);
             }
         }
@@ -276,10 +276,10 @@ impl Links {
                 }
                 let place = self.slots() + slot;
                 if peers.linked(region, slot, hello.entry) && reregister(&self.poll, &stranger, Token(place)).is_ok() {
-                    // Without our bell it wakes us by words.
+                    // Without our bell it wakes us by messages.
                     let _ = self.send_with_bell(&stranger, &self.hello);
                     self.links[place] = Some(Link { socket: stranger, bell, generation: hello.entry.generation });
-                    // A word may stand behind it already, or the end.
+                    // A message may follow already, or the end.
                     self.read_link(place, true, region, peers);
                 }
             }
@@ -287,8 +287,8 @@ impl Links {
         }
     }
 
-    /// Reads the word that woke us, or who the other is; all of them, and the end, where that is to be found out. A word comes
-    /// for each time that we slept, so none piles up.
+    /// Reads the message that woke us, or the other side's identification; with `to_the_end`, reads all of them up to
+    /// the end. One message arrives per sleep, so they do not pile up.
     fn read_link(&mut self, place: usize, to_the_end: bool, region: Region<'_>, peers: &mut Peers) {
         let slot = place % self.slots();
         let mut bytes = [0; 64];
@@ -327,7 +327,7 @@ impl Links {
         }
     }
 
-    /// Takes away the name by which others connect to us.
+    /// Removes the name by which others connect to us.
     pub fn remove(&self) {
         let _ = self.directory.remove(&name(self.me.slot as usize));
     }
@@ -343,8 +343,8 @@ fn name(slot: usize) -> String {
     format!("{slot}.sock")
 }
 
-/// Binds a socket to a name in the folder, with the permissions of the bus. It never has more than those, and the umask can only
-/// take some away, which are given to it again once it is found to be ours.
+/// Binds a socket to a name in the folder, with the permissions of the bus. It never has more, and the umask can only
+/// remove some; they are restored once the file is known to be ours.
 fn bind_in(folder: &Folder, socket: &OwnedFd, name: &str) -> io::Result<()> {
     let (directory, mode) = (folder.directory(), Mode::from_raw_mode(folder.mode()));
     directory.remove(name)?;
@@ -371,7 +371,7 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Receives a message, and the bell that came with it.
+/// Receives a message, with its bell if there is one.
 fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

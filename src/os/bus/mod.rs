@@ -1,11 +1,12 @@
-//! A participant's place on a bus: a folder with the shared region, and a socket for each who takes part.
+//! A participant's seat on a bus: a folder with the shared region, and a socket for each participant.
 //!
-//! A slot is claimed by a lock on a byte of the region's file, which the kernel gives up with its owner. Who is there stands in the
-//! region, and `bus/peers.rs` makes of that, of the locks and of the connections what this participant hears. Over a connection a sleeper is
-//! woken, and by its end, whatever ended the process, the others know at once to look whether a participant is gone.
+//! A lock on a byte of the region's file claims a slot; the kernel releases it with its owner. The region lists the
+//! participants, and `bus/peers.rs` derives this participant's events from that, the locks and the connections. A
+//! connection serves to wake a sleeper. When it ends, for whatever reason, the others check at once whether the
+//! participant is gone.
 //!
-//! Invariants: the region has one writer for each ring, the holder of the slot's lock. Nobody waits for anybody, and nobody holds
-//! anything that another waits for, so that one that does not run, or is killed, keeps nobody from joining or going on.
+//! Invariants: the region has one writer for each ring, the holder of the slot's lock. No participant waits for another
+//! or holds anything that another needs, so that a stopped or killed one keeps none from joining or continuing.
 
 mod folder;
 mod keeper;
@@ -38,15 +39,15 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// How soon it is looked again whether a participant is gone to whom there is no connection; then twice as long each
-/// time, up to the latter.
+/// How soon to check again whether a participant without a connection is gone; then twice as long each time, up to the
+/// second value.
 const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
-/// How often it is looked whether the files are there, where the kernel does not tell.
+/// How often to check that the files exist, if the kernel does not report their removal.
 const CHECK: Duration = Duration::from_secs(1);
-/// What is to be said waits for whoever asks, up to this many.
+/// Warnings are kept until the caller asks, up to this many.
 const WARNINGS: usize = 16;
 
-/// A place on a bus. Dropping it leaves the bus.
+/// A seat on a bus. Dropping it leaves the bus.
 ///
 /// ```no_run
 /// use percore::{Bus, BusOptions, Record};
@@ -67,26 +68,26 @@ pub struct Bus {
     start: (u64, u32),
     parking: Parking,
     peers: Peers,
-    /// Whether something was pushed that is not published yet.
+    /// Whether pushed records are not published yet.
     dirty: bool,
     records: u64,
-    /// When to look again at those to whom there is no connection, and how many these were.
+    /// When to check participants without a connection again, and how many there were.
     look_again: Duration,
     unsettled: usize,
-    /// Whether lists could not be read, which is said once.
+    /// Whether some lists could not be read, which is reported once.
     lists_failed: bool,
     warnings: VecDeque<String>,
-    /// When it was looked last whether the files are there still, and whether they are not.
+    /// When the files were last checked, and whether they have been replaced.
     checked: Instant,
     replaced: bool,
-    /// These are dropped in their order. What lies in the folder is removed before the slot is given up, as it is a successor's
-    /// after that; and the others see the end of a connection once it is.
+    /// Dropped in this order. The files in the folder are removed before the slot is released, since they are a
+    /// successor's after that; and the others see a connection end once it is released.
     list: OwnList,
     folder: Folder,
     links: Links,
 }
 
-/// A slot that was claimed, with all that its owner puts in the folder.
+/// A claimed slot, with everything that its owner puts in the folder.
 struct Place {
     me: Participant,
     writer: Writer,
@@ -103,12 +104,12 @@ impl Place {
         let former = region.entry(slot).unwrap_or_default();
         let me = Participant { slot: slot as u32, generation: next_generation(former.generation) };
         own.pid().store(std::process::id().into(), Relaxed);
-        // What its former owner counted.
+        // Counts of the former owner.
         own.published().store(0, Relaxed);
         own.lost().store(0, Relaxed);
         let parking = Parking::begin(own.parked());
         let peers = Peers::new(region, slot);
-        // Before anything that takes time: until then it seems that the former owner holds the slot.
+        // Before anything slow: until then the former owner appears to hold the slot.
         region.announce(slot, Entry { generation: me.generation, start: writer.place() });
         let list = OwnList::create(folder.directory().clone(), folder.mode(), me)?;
         let links = Links::listen(folder, me, writer.place())?;
@@ -116,7 +117,7 @@ impl Place {
     }
 }
 
-/// Whether it is for this slot alone that it cannot be had: it is damaged, or others have put something in the place of its files.
+/// Whether only this slot cannot be used: it is damaged, or others have replaced its files.
 fn is_of_the_slot(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -137,11 +138,11 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// Joins the bus in a folder, which is made if there is none.
+    /// Joins the bus in a folder, creating it if there is none.
     ///
     /// # Errors
-    /// A folder or file that cannot be made, opened or mapped, or that belongs to others; one that holds no bus, or one of another
-    /// version; a full disk; no slot that is free. Each says which and why.
+    /// When a folder or file cannot be created, opened or mapped, or belongs to others; when it is not a bus, or one of
+    /// another version; when the disk is full or no slot is free. Each error says which and why.
     pub fn join(path: &Path, options: BusOptions) -> io::Result<Bus> {
         let folder = Folder::open(path, options)?;
         let mut refused = None;
@@ -195,27 +196,27 @@ impl Bus {
         bus
     }
 
-    /// Who we are.
+    /// Our own identity on the bus.
     pub fn me(&self) -> Participant {
         self.me
     }
 
-    /// How many can take part.
+    /// The number of slots.
     pub fn slots(&self) -> usize {
         self.folder.slots()
     }
 
-    /// Everyone else.
+    /// All other participants.
     pub fn others(&self) -> impl Iterator<Item = Participant> {
         self.peers.others()
     }
 
-    /// Publishes a record. Nobody sees it before [`Bus::flush`], unless the ring is full.
+    /// Publishes a record. Others see it after [`Bus::flush`], or earlier if the ring is full.
     ///
-    /// What tells who is on a channel also goes on our list, for those who join later.
+    /// A record about channel members is also added to our list, for participants that join later.
     ///
     /// # Errors
-    /// When it is too long.
+    /// When the record is too long.
     pub fn publish(&mut self, record: Record<'_>) -> Result<(), PublishError> {
         if record.channel.len() > MAX_CHANNEL_BYTES {
             return Err(PublishError::ChannelTooLong);
@@ -242,7 +243,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Writes our list, as is to be done before what is on it is shown.
+    /// Writes our list, which must be done before its changes are shown.
     fn write_list(&mut self) {
         let again = self.list.write();
         for record in again.iter().flat_map(Records::iter) {
@@ -251,18 +252,18 @@ impl Bus {
         }
     }
 
-    /// Why our list of who is on our channels cannot be written, once each time that this begins. Who keeps up hears
-    /// everything all the same; others hear it again as soon as there is a list, which each [`Bus::flush`] tries to write.
+    /// Returns why our list of channel members cannot be written, once per failure. Participants that keep up still get
+    /// everything; the others get it once there is a list again, which each [`Bus::flush`] tries to write.
     pub fn presence_error(&mut self) -> Option<io::Error> {
         self.list.take_error()
     }
 
-    /// The longest record there can be, channel and payload together, in bytes.
+    /// The longest possible record, channel and payload together, in bytes.
     pub fn limit(&self) -> usize {
         self.folder.region().ring(self.me.slot as usize).max_record_bytes().saturating_sub(HEAD_BYTES)
     }
 
-    /// Shows what was published, and wakes whoever sleeps.
+    /// Shows the published records, and wakes sleeping participants.
     pub fn flush(&mut self) {
         self.write_list();
         if !std::mem::take(&mut self.dirty) {
@@ -277,7 +278,7 @@ impl Bus {
     fn wake_sleepers(&mut self) {
         let region = self.folder.region();
         parking::published();
-        // Whoever sleeps stood in the region before it did.
+        // A sleeper was in the region before it slept.
         self.peers.look(region);
         let mut place = 0;
         while let Some(slot) = self.peers.busy(place) {
@@ -292,14 +293,14 @@ impl Bus {
         self.look_after_unsettled();
     }
 
-    /// Whoever was found and has no connection, and may never have one, is looked at by the clock.
+    /// Uses the timer to check participants that have no connection, and may never have one.
     fn look_after_unsettled(&mut self) {
         if self.peers.unsettled().next().is_some() {
             self.links.look_after(self.look_again);
         }
     }
 
-    /// Hands out what came, of each participant a batch at most. Returns whether there is more.
+    /// Hands out the records that arrived, at most one batch per participant. Returns whether there are more.
     pub fn drain(&mut self, each: impl FnMut(BusEvent<'_>)) -> bool {
         let Bus { folder, peers, .. } = self;
         let mut failed = None;
@@ -329,25 +330,26 @@ impl Bus {
         }
     }
 
-    /// What an operator should know of the bus: each is said once, until it is over.
+    /// Returns the next warning for an operator; each condition is reported once, until it is over.
     pub fn warning(&mut self) -> Option<String> {
         self.warnings.pop_front()
     }
 
-    /// Takes a lock that one participant of the bus can have, in a file of that name in its folder. `None` if another has it.
+    /// Takes a lock that only one participant of the bus can hold, in a file with that name in its folder. `None` if
+    /// another holds it.
     ///
     /// # Errors
-    /// When the file cannot be made or opened.
+    /// When the file cannot be created or opened.
     pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
         self.folder.lock(name)
     }
 
-    /// Descriptor that is readable when [`Bus::take_news`] has something to do, for a loop of one's own.
+    /// A descriptor that is readable when [`Bus::take_news`] has something to do, for a loop of your own.
     pub fn descriptor(&self) -> RawFd {
         self.links.as_raw_fd()
     }
 
-    /// Takes what came over the connections: who is new, who is gone, and that we were woken.
+    /// Handles what arrived over the connections: new participants, lost ones, and wake-ups.
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
@@ -374,7 +376,7 @@ impl Bus {
         Ok(())
     }
 
-    /// Returns if those who join from now on are on another bus. The region has no name any more then, and cannot be given one.
+    /// Warns if new participants end up on another bus. The region then has no name, and cannot be given one.
     fn check_files(&mut self) {
         self.checked = Instant::now();
         self.replaced = self.folder.is_replaced();
@@ -387,7 +389,7 @@ impl Bus {
         }
     }
 
-    /// Writes anew who we are, if that was damaged.
+    /// Rewrites our entry, if it was damaged.
     fn mend(&mut self) {
         let (region, slot) = (self.folder.region(), self.me.slot as usize);
         let entry = Entry { generation: self.me.generation, start: self.start };
@@ -397,13 +399,13 @@ impl Bus {
         }
     }
 
-    /// Looks by the locks who is gone of those to whom there is no connection, and connects to the others where that is for
-    /// us to do. `is_due` says that the time for that has come.
+    /// Checks the locks for lost participants among those without a connection, and connects to the others if that is
+    /// up to us. `is_due`: the time for that has come.
     fn settle(&mut self, is_due: bool) {
         let unsettled: Vec<usize> = self.peers.unsettled().collect();
         for &slot in &unsettled {
             self.peers.look_at(self.folder.region(), slot);
-            // An error does not say that it is gone.
+            // An error does not mean that it is gone.
             let held = self.folder.is_held(slot).unwrap_or(true);
             self.peers.settle(slot, held);
             if is_due && held && self.peers.is_ours_to_connect(slot) {
@@ -422,14 +424,14 @@ impl Bus {
         }
     }
 
-    /// Whether something may have come: [`Bus::drain`] is worth a call.
+    /// Returns whether records may have arrived, so that [`Bus::drain`] is worth a call.
     #[inline]
     pub fn is_behind(&self) -> bool {
         self.peers.is_behind(self.folder.region())
     }
 
-    /// About to sleep. False when something came meanwhile, which is to be drained first; else whoever publishes sends a
-    /// word that makes [`Bus::descriptor`] readable.
+    /// Prepares to sleep. Returns false if records arrived meanwhile, which must be drained first; otherwise a
+    /// participant that publishes makes [`Bus::descriptor`] readable.
     pub fn park(&mut self) -> bool {
         let region = self.folder.region();
         let own = region.slot(self.me.slot as usize);
@@ -441,12 +443,12 @@ impl Bus {
         !missed
     }
 
-    /// Awake again.
+    /// Call after waking up.
     pub fn unpark(&mut self) {
         self.parking.unpark(self.folder.region().slot(self.me.slot as usize).parked());
     }
 
-    /// Sleeps until something comes, or for so long.
+    /// Sleeps until something arrives, or up to `timeout`.
     ///
     /// # Errors
     /// As `epoll_wait(2)`.

@@ -1,10 +1,10 @@
-//! Our own list of who is on our channels, as a file that the others read: they need it when they join late or were lapped.
+//! Our own list of channel members, in a file that the others read if they join late or were lapped.
 //!
-//! It is a log: what is told is appended, and once most of it no longer holds, a new file takes its place. Its form is that of
+//! It is a log: changes are appended, and once most of it is obsolete, a new file replaces it. Its format is that of
 //! [`crate::bus::list`].
 //!
-//! Invariant: what a record tells is in the file before the record is shown, or else there is no file. One that could not be
-//! written, as on a full disk, is removed, and everything is told again as soon as there is a new one.
+//! Invariant: a record's change is in the file before the record is shown, or there is no file. A file that could not
+//! be written, as on a full disk, is removed, and everything is published again once there is a new one.
 
 use super::folder::Directory;
 use crate::bus::list::{self, HEADER_BYTES, MAX_LIST_BYTES};
@@ -15,9 +15,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-/// A log shorter than this is not worth the work of writing it anew.
+/// A log shorter than this is not worth rewriting.
 const SHORT_BYTES: usize = 64 << 10;
-/// After so long a file that could not be written is tried again.
+/// Retry interval for a file that could not be written.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Our list.
@@ -25,21 +25,21 @@ pub(super) struct OwnList {
     directory: Directory,
     mode: u32,
     me: Participant,
-    /// None when it could not be written.
+    /// `None` if it could not be written.
     file: Option<File>,
-    /// How long the file is, and how long it may become before it is written anew.
+    /// The length of the file, and the length at which it is rewritten.
     length: usize,
     limit: usize,
-    /// What the file does not hold yet; empty while there is none.
+    /// Changes not in the file yet; empty while there is none.
     pending: Records,
-    /// All that still holds.
+    /// The valid entries.
     now: Presence,
     tried: Instant,
     error: Option<io::Error>,
 }
 
 impl OwnList {
-    /// An empty list, in place of what a former owner of the slot left.
+    /// An empty list, replacing what a former owner of the slot left.
     pub fn create(directory: Directory, mode: u32, me: Participant) -> io::Result<OwnList> {
         let mut list = OwnList {
             directory,
@@ -53,12 +53,12 @@ impl OwnList {
             tried: Instant::now(),
             error: None,
         };
-        // A folder that has its name cannot be replaced by a file.
+        // A folder with this name cannot be replaced by a file.
         list.directory.remove(&name(me)).and_then(|()| list.write_anew()).map_err(|error| list.named(error))?;
         Ok(list)
     }
 
-    /// Takes what a record tells. It is in the file after [`OwnList::write`].
+    /// Adds a record's change. It is in the file after [`OwnList::write`].
     pub fn add(&mut self, record: Record<'_>) {
         self.now.apply(self.me, record, |_| {});
         if self.file.is_some() {
@@ -66,8 +66,8 @@ impl OwnList {
         }
     }
 
-    /// Brings the file up to date. When there was none for a while, gives everything that is in it now, for those to hear who
-    /// looked for it in vain.
+    /// Updates the file. If there was none for a while, returns its whole content, for participants that looked for it
+    /// in vain.
     pub fn write(&mut self) -> Option<Records> {
         let was_there = self.file.is_some();
         if was_there && self.pending.is_empty() || !was_there && self.tried.elapsed() < RETRY {
@@ -76,7 +76,7 @@ impl OwnList {
         match self.try_write() {
             Ok(()) => (!was_there).then(|| self.now.list(self.me)),
             Err(error) => {
-                // What stands there is not the truth any more; and its room may be what the next try needs.
+                // The file is no longer correct; and the next try may need its space.
                 self.file = None;
                 self.pending.clear();
                 let _ = self.directory.remove(&name(self.me));
@@ -89,7 +89,7 @@ impl OwnList {
         }
     }
 
-    /// Why the file cannot be written; once each time that this begins.
+    /// Returns why the file cannot be written, once per failure.
     pub fn take_error(&mut self) -> Option<io::Error> {
         self.error.take()
     }
@@ -107,7 +107,7 @@ impl OwnList {
         Ok(())
     }
 
-    /// Writes what still holds to a new file. Others see the former one or this, and each of them whole.
+    /// Writes the valid entries to a new file. Others see the former file or this one, and each of them whole.
     fn write_anew(&mut self) -> io::Result<()> {
         let new = format!("{}.new", name(self.me));
         self.directory.remove(&new)?;
@@ -147,10 +147,10 @@ fn name(of: Participant) -> String {
     format!("{}.presence", of.slot)
 }
 
-/// The list that a participant wrote; an empty one if there is none, or if the slot has another owner since.
+/// Reads a participant's list; empty if there is none, or if the slot has a later owner.
 ///
 /// # Errors
-/// When there is one that cannot be read, or is damaged.
+/// When the list cannot be read, or is damaged.
 pub(super) fn read(directory: &Directory, owner: Participant) -> io::Result<Records> {
     let file = match directory.file(&name(owner), false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Records::new()),
@@ -179,7 +179,7 @@ mod tests {
         fs::create_dir_all(&obstacle).expect("a folder");
         let enter = Record { kind: RecordKind::Enter, channel: b"c", payload: b"a member" };
         let leave = Record { kind: RecordKind::Leave, ..enter };
-        // More than the file may take before it is written anew, which fails.
+        // More than the file may take before it is rewritten, which fails.
         while list.pending.bytes().len() <= SHORT_BYTES + HEADER_BYTES {
             list.add(enter);
             list.add(leave);

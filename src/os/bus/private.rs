@@ -1,4 +1,4 @@
-//! A bus for the workers of one supervisor: its folder is made for them, and goes when the last of them is gone.
+//! A bus for the workers of one supervisor: its folder is created for them, and removed when the last of them is gone.
 
 use super::folder::{BusOptions, Folder};
 use rand::TryRng;
@@ -11,20 +11,20 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// What the names of such folders begin with.
+/// Prefix of such folders' names.
 const PREFIX: &str = "percore-private-";
-/// So many names are tried.
+/// The number of names tried.
 const ATTEMPTS: usize = 10;
 
 /// A folder that is removed when this is dropped.
 pub struct PrivateBus {
     path: PathBuf,
-    /// The folder itself, with a lock on it as long as the supervisor lives.
+    /// The folder itself, locked as long as the supervisor lives.
     _owner: File,
 }
 
 impl PrivateBus {
-    /// Makes a bus in a folder of its own in shared memory, and removes those that killed supervisors left behind.
+    /// Creates a bus in a folder of its own in shared memory, and removes those that killed supervisors left behind.
     ///
     /// # Errors
     /// As [`Bus::join`](super::Bus::join).
@@ -36,7 +36,7 @@ impl PrivateBus {
             let random = SysRng.try_next_u64().map_err(io::Error::other)?;
             let path = place.join(format!("{PREFIX}{}-{random:016x}", std::process::id()));
             fs::DirBuilder::new().mode(0o700).create(&path)?;
-            // Another supervisor may take it for abandoned before it has its lock.
+            // Another supervisor may take it for abandoned before it is locked.
             let owner = match lock(&path) {
                 Ok(Some(owner)) if owner.metadata()?.nlink() > 0 => owner,
                 Ok(_) => continue,
@@ -50,7 +50,7 @@ impl PrivateBus {
         Err(io::Error::other(format!("folders in {} are removed again and again", place.display())))
     }
 
-    /// Takes the folder that was made in place of the one that was removed. If it is still the same, that is ours already.
+    /// Locks the folder that replaced the removed one. If it is still the same, it is locked already.
     pub(super) fn own_again(&mut self) -> io::Result<()> {
         if let Some(owner) = lock(&self.path)? {
             self._owner = owner;
@@ -70,7 +70,7 @@ impl Drop for PrivateBus {
     }
 }
 
-/// Locks a folder, if nobody has. Links are not followed.
+/// Locks a folder, if no process has. Does not follow links.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
     let folder = options.read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
@@ -80,13 +80,13 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes folders of this user that no supervisor and no worker has any more. Anyone can put something of such a name
-/// there, so nothing else is looked at, and no link in them is followed.
+/// Removes folders of this user that no supervisor and no worker uses any more. Any user can create something with such
+/// a name, so nothing else is touched, and no links in them are followed.
 fn remove_abandoned(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        // Of a link this tells about the link itself.
+        // For a link this describes the link itself.
         let is_ours = || entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == geteuid().as_raw());
         if is_named && is_ours() {
             let _ = remove_if_abandoned(&path);
@@ -94,7 +94,7 @@ fn remove_abandoned(place: &Path) {
     }
 }
 
-/// Removes a folder that nobody has. Returns whether it did.
+/// Removes a folder that no process uses. Returns whether it did.
 fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
     let Some(_lock) = lock(path)? else { return Ok(false) };
     match Folder::existing(path, BusOptions::default().mode) {
@@ -105,7 +105,7 @@ fn remove_if_abandoned(path: &Path) -> io::Result<bool> {
                 }
             }
         }
-        // The supervisor was killed before there was a bus.
+        // The supervisor was killed before it had created a bus.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -134,7 +134,7 @@ mod tests {
         let private = PrivateBus::create(SMALL).expect("a bus");
         let path = private.path().to_owned();
         let bus = Bus::join(&path, SMALL).expect("a place");
-        // As when it is killed: the lock goes, the folder stays.
+        // As when it is killed: the lock is released, the folder stays.
         flock(&private._owner, FlockOperation::Unlock).expect("given up");
         let place = path.parent().expect("a folder");
         remove_abandoned(place);
@@ -166,7 +166,7 @@ mod tests {
         // Only root can give it away.
         let is_given = chown(named("other"), Some(rustix::fs::Uid::from_raw(65534)), None).is_ok();
         abandoned(&named("own"));
-        // As when its maker is killed at once.
+        // As when its creator is killed at once.
         fs::create_dir(named("empty")).expect("a folder");
         remove_abandoned(&place);
         let stays = |name: &str| named(name).symlink_metadata().is_ok();

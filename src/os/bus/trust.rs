@@ -1,5 +1,5 @@
-//! Whose files a participant uses: on a host with other users anyone can make a folder in /dev/shm first, and whoever may write to the
-//! files of a bus hears everything, can pass for anyone, and can end those who read.
+//! Which users' files a participant trusts. On a host with other users any of them can create a folder in /dev/shm
+//! first, and a user who may write to the files of a bus can read everything, impersonate anyone, and kill the readers.
 
 use rustix::process::{getegid, geteuid, getgroups};
 use std::fs::Metadata;
@@ -9,12 +9,12 @@ use std::os::unix::fs::MetadataExt;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
-/// Permissions of the folder for files with those permissions: who may use the files may look into it.
+/// Permissions of the folder for files with permissions `mode`: users that may read the files may list it.
 pub(super) fn shares_folder(mode: u32) -> u32 {
     mode | (mode & 0o444) >> 2
 }
 
-/// Whom to trust.
+/// The users and groups to trust.
 pub(super) struct Trust {
     mode: u32,
     user: u32,
@@ -22,13 +22,13 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Ourselves and root; and those whom permissions of `mode` include.
+    /// Trusts ourselves and root, and users that permissions of `mode` include.
     pub fn new(mode: u32) -> io::Result<Trust> {
         let groups = getgroups()?.into_iter().chain([getegid()]).map(|group| group.as_raw()).collect();
         Ok(Trust { mode, user: geteuid().as_raw(), groups })
     }
 
-    /// Whether we use what has that owner and group.
+    /// Whether files with this owner and group are trusted.
     fn includes(&self, user: u32, group: u32) -> bool {
         user == self.user
             || user == 0
@@ -55,7 +55,7 @@ impl Trust {
     pub fn check_folder(&self, found: &Metadata, region_mode: u32) -> io::Result<()> {
         self.check_owner("the folder", found)?;
         let (mode, meant) = (found.mode() & 0o7777, shares_folder(self.mode | region_mode));
-        // Where it is sticky, others cannot remove or replace what is ours, and what they put there is looked at by its owner.
+        // In a sticky folder others cannot remove or replace our files, and the owner of theirs is checked.
         if mode & WRITABLE_BY_OTHERS & !meant == 0 || mode & STICKY != 0 {
             return Ok(());
         }

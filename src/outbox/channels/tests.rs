@@ -1,4 +1,4 @@
-//! Whoever is on a channel gets what is published there while it is, in order with all else that it is sent.
+//! A subscriber gets what is published on a channel while it is there, in order with everything else it is sent.
 
 use super::*;
 use crate::net::id::ConnectionId;
@@ -13,14 +13,14 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 const CONNECTIONS: u32 = 5;
-/// Of an echo whose pieces come with other things between them.
+/// For an echo whose pieces have other frames between them.
 const ECHO: [u8; 100] = [b'e'; 100];
 
 fn id(index: u32) -> ConnectionId {
     ConnectionId { node: 3, generation: 1, index }
 }
 
-/// What the connections agreed to: nothing, two windows without context takeover, one with.
+/// What the connections agreed on: nothing, two windows without context takeover, one with.
 fn agreement(index: u32) -> Option<Agreement> {
     let agreed = |server_takeover, server_bits| {
         Some(Agreement { server_takeover, client_takeover: false, server_bits, client_bits: 15 })
@@ -37,7 +37,7 @@ fn outbox(rules: SendRules) -> Outbox {
     outbox
 }
 
-/// Writes as a reactor would, to sockets that take so much each.
+/// Writes as a reactor would, to sockets that take a given number of bytes each.
 fn write(outbox: &mut Outbox, rooms: [usize; CONNECTIONS as usize], got: &mut [Vec<u8>]) {
     outbox.end_fanout();
     while let Some(key) = outbox.queue.next_dirty() {
@@ -102,7 +102,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A text that says which it is, and does not compress to nothing.
+/// A numbered text that does not compress to nothing.
 fn text(number: usize, length: usize) -> String {
     let filler = (number * 31..).map(|value| char::from(b'a' + (value * value % 26) as u8));
     format!("{number} ").chars().chain(filler).take(length.max(4)).collect()
@@ -170,7 +170,7 @@ proptest! {
             outbox.echo_piece(c, Piece { begins: None, payload: &mut ECHO[40..].to_vec(), mask: [0; 4], ends: true });
             outbox.end_echo(c);
         }
-        // More than one write takes may wait.
+        // More bytes may wait than one write takes.
         for _ in 0..100 {
             write(&mut outbox, [usize::MAX; CONNECTIONS as usize], &mut got);
         }
@@ -182,7 +182,7 @@ proptest! {
     }
 }
 
-/// One that does not read has its messages counted and left out, or is given up; the others notice nothing.
+/// A connection that does not read has its messages counted and dropped, or is closed; the others are unaffected.
 #[test]
 fn a_full_backlog_is_its_own_affair() {
     for policy in [SlowConsumer::Drop, SlowConsumer::Close] {
@@ -193,7 +193,7 @@ fn a_full_backlog_is_its_own_affair() {
             outbox.subscribe(id(index), "all");
         }
         for number in 0..10 {
-            // The first pass goes nowhere; from the second on one is known not to read.
+            // The first pass goes nowhere; from the second on the connection is known not to read.
             assert_eq!(outbox.publish("all", Kind::Text, &[text(number, 40).as_bytes()]), Ok(5));
             outbox.publish("all", Kind::Text, &[text(number, 40).as_bytes()]).expect("no bus");
             write(&mut outbox, [0, usize::MAX, usize::MAX, usize::MAX, usize::MAX], &mut got);
@@ -214,7 +214,7 @@ fn a_full_backlog_is_its_own_affair() {
     }
 }
 
-/// What goes to others and what the app hears of: names as they come and go, and numbers once a pass.
+/// What other processes and the app are told: names as they join and leave, and counts once per pass.
 #[test]
 fn others_are_told_who_is_there() {
     let mut outbox = outbox(SendRules::default());
@@ -241,7 +241,7 @@ fn others_are_told_who_is_there() {
     assert_eq!(outbox.members("room").collect::<Vec<_>>(), ["ben"]);
     assert_eq!((outbox.subscribers("room"), outbox.subscriptions(id(1)), outbox.subscriptions(id(0))), (1, 1, 0));
     assert_eq!(outbox.broadcast.news.iter().count(), 3);
-    // Not of this process, or gone: nothing comes of it.
+    // Of another process, or closed: ignored.
     let stranger = ConnectionId { node: 4, ..id(1) };
     assert!(!outbox.subscribe_as(stranger, "room", "cid") && !outbox.unsubscribe(stranger, "room"));
 }

@@ -1,9 +1,9 @@
-//! What receivers hold, for the process's account, and how it is given back.
+//! The memory of receivers, for the process's account, and how it is released.
 
 use super::{Assembly, Receiver, Scratch};
 
 impl Receiver {
-    /// Memory of the message that is under way.
+    /// Memory of the partly received message.
     pub fn memory(&self) -> usize {
         self.assembly.as_ref().map_or(0, |assembly| assembly.buffer.capacity())
     }
@@ -13,7 +13,7 @@ impl Receiver {
         self.inflater.is_some()
     }
 
-    /// Ends the receiver: what is under way is not wanted any more.
+    /// Ends the receiver: its partial message is no longer wanted.
     pub fn discard(mut self, scratch: &mut Scratch) {
         scratch.assembly_bytes -= self.memory();
         if let Some(assembly) = &mut self.assembly {

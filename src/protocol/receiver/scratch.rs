@@ -1,4 +1,4 @@
-//! What the receivers of a process share.
+//! Resources that the receivers of a process share.
 
 use super::Assembly;
 use crate::protocol::close::Violation;
@@ -6,41 +6,41 @@ use crate::protocol::deflate::{Inflater, Output};
 
 /// Assemblies kept for the next partial message.
 const SPARE_ASSEMBLIES: usize = 64;
-/// A buffer for decompressed messages that grew beyond this is given back.
+/// A buffer for decompressed messages that grew beyond this is freed.
 const KEPT_BYTES: usize = 64 * 1024;
-/// A step of the decompressor costs about as much as this many bytes that come out of it.
+/// The cost of a decompressor step, in bytes of output.
 pub const STEP_BYTES: u64 = 256;
 
-/// What all receivers of a process share, as only one is at work at a time.
+/// Resources that all receivers of a process share, as only one works at a time.
 #[derive(Default)]
 pub struct Scratch {
-    /// What decompression took so far: a running sum of the bytes that came out, and [`STEP_BYTES`] for each step.
+    /// Total cost of decompression: a running sum of the bytes output, and [`STEP_BYTES`] for each step.
     pub inflated_total: u64,
-    /// Memory of all messages of which a part has come.
+    /// Memory of all partly received messages.
     pub assembly_bytes: usize,
     /// For connections whose peer compresses without context takeover.
     inflater: Option<Inflater>,
     inflated: Output,
     pub(super) control: Vec<u8>,
-    /// In boxes as receivers hold them, so that taking one moves a pointer.
+    /// Boxed as receivers hold them, so that taking one moves a pointer.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Assembly>>,
 }
 
 impl Scratch {
-    /// Memory of what is shared.
+    /// Memory of the shared resources.
     pub fn memory(&self) -> usize {
         self.inflated.held_bytes() + self.spare.len() * size_of::<Assembly>()
     }
 
-    /// Gives back what large messages needed. For the end of a pass: within one, the next is likely to be as large.
+    /// Releases what large messages needed. For the end of a pass: within one, the next is likely to be as large.
     pub fn trim(&mut self) {
         if self.inflated.held_bytes() > KEPT_BYTES {
             self.inflated = Output::new();
         }
     }
 
-    /// Decompresses a message, with the window of its own connection if that has one.
+    /// Decompresses a message, with its connection's own window if there is one.
     pub(super) fn inflate(
         &mut self,
         own: Option<&mut Inflater>,
@@ -90,7 +90,7 @@ mod tests {
         assert!(scratch.inflated.held_bytes() >= 10_000, "a small one is kept");
     }
 
-    /// Blocks with nothing in them take time as well.
+    /// Empty blocks take time as well.
     #[test]
     fn what_decompression_took_is_told() {
         let (mut scratch, mut small) = (Scratch::default(), Output::new());
