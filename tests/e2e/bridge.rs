@@ -350,7 +350,7 @@ fn a_bus_has_one_bridge() {
     let mut host = Host::start(&redis.url(), &[]);
     let (code, _, error) = run(bridge(host.folder(), &redis.url(), &[]));
     assert_eq!((code, error.lines().count()), (1, 1), "{error}");
-    assert!(error.contains("has a bridge already: a second one would pass everything on twice"), "{error}");
+    assert!(error.contains("already has a bridge: a second one would forward everything twice"), "{error}");
     // The lock is not left behind.
     host.kill_bridge();
     host.bridge_again(&redis.url(), &[]);
