@@ -39,7 +39,7 @@ fn a_subprotocol_that_is_not_agreed_on_is_told() {
         run(command)
     };
     let (code, _, err) = talk(&["soap", "mqtt"]);
-    assert!(code == 0 && err.contains("agreed to none of the subprotocols asked for: soap, mqtt"), "{err}");
+    assert!(code == 0 && err.contains("accepted none of the subprotocols offered: soap, mqtt"), "{err}");
     let (code, _, err) = talk(&["soap", "chat"]);
     assert!(code == 0 && err.contains("subprotocol chat") && !err.contains("agreed"), "{err}");
 }
