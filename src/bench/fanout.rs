@@ -83,8 +83,7 @@ impl Load {
         self.delivered = true;
         // Skipped messages will not arrive any more: do not wait for them.
         let missing = u64::from(number.wrapping_sub(expected));
-        self.record
-            .errors("missing delivery", missing, || format!("got message {number}, expected {expected}"));
+        self.record.errors("missing delivery", missing, || format!("got message {number}, expected {expected}"));
         self.tell_came(1 + missing);
         self.came(now.saturating_sub(at), 1 + missing, out);
         if self.send_pace.is_none() && self.stage.is_loaded() {

@@ -187,9 +187,7 @@ impl Workers {
         let now = self.clock.now();
         for member in self.members.iter_mut().filter(|member| !member.is_done() && member.heard + SILENCE <= now) {
             let pid = member.child.id();
-            self.merged
-                .record
-                .error("worker hung", || format!("process {pid} was silent for {} s", SILENCE.as_secs()));
+            self.merged.record.error("worker hung", || format!("process {pid} was silent for {} s", SILENCE.as_secs()));
             member.heard = now;
             let _ = member.child.kill();
         }

@@ -80,7 +80,7 @@ fn a_bad_token_is_refused_with_the_reason() {
         ("audience", "the token is meant for another audience"),
         ("issuer", "the token is from another issuer"),
         ("forged", "the signature of the token is wrong"),
-        ("none", "the token is not signed by an algorithm that is taken"),
+        ("none", "the token is not signed with an accepted algorithm"),
         ("kid", "there is no key for the token"),
     ] {
         let mut client = gateway.server.connect();
