@@ -1,4 +1,4 @@
-//! `percore bench --workers`: a load that several processes share.
+//! `percore bench --workers`: a load shared by several processes.
 
 use crate::bench::{example, hub, number};
 use crate::common::process::{children, is_alive};

@@ -1,4 +1,4 @@
-//! Hosts that are joined by a real Redis: each is a bus of its own, with the real `percore bridge`.
+//! Hosts joined by a real Redis: each is a bus of its own, with the real `percore bridge`.
 
 use crate::common::redis::{Host, Redis, bridge, free_port, keys};
 use crate::common::{PATIENCE, TempDir, eventually, percore, run};

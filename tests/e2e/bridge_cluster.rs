@@ -1,4 +1,4 @@
-//! Hosts joined by a Redis Cluster: sharded pub/sub on the node that has the channels, wherever that goes.
+//! Hosts joined by a Redis Cluster: sharded pub/sub on the node that has the channels, even as they move.
 
 use crate::common::redis::{Host, Redis, free_port, keys};
 use crate::common::{Server, TempDir, eventually};

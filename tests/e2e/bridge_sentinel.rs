@@ -1,4 +1,4 @@
-//! Hosts joined by a Redis that Sentinel looks after: when the master is gone, bridges follow to the one that took its place.
+//! Hosts joined by a Redis under Sentinel: when the master is gone, bridges follow to its successor.
 
 use crate::common::redis::{Host, Redis, free_port};
 use crate::common::{Killed, TempDir, eventually};

@@ -1,4 +1,4 @@
-//! `percore serve chat`: what clients of one server, and of several on a bus, hear from each other.
+//! `percore serve chat`: the messages between clients of one server, and of several on a bus.
 
 use crate::common::chat::{Talker, chat, in_room, refused, sends, sent, start, start_on, told};
 use crate::common::client::{BINARY, TEXT, frame, upgrade_request};
@@ -348,7 +348,7 @@ fn rooms_have_a_limit_for_each_client() {
         talker.joins(&format!("room {number}"));
     }
     talker.asks_for("one more");
-    talker.must_hear(&refused("too-many-rooms", "in 64 rooms already: leave one first"));
+    talker.must_hear(&refused("too-many-rooms", "already in 64 rooms: leave one first"));
     // Those it is in are no more.
     talker.asks_for("room 63");
     assert_eq!(talker.hears_members("room 63").len(), 1);

@@ -1,4 +1,4 @@
-//! `percore client` with tickers: what it shows, and how it comes back when a server stalls, goes or was stopped itself.
+//! `percore client` with tickers: its output, and its reconnects when a server stalls or goes, or it was itself stopped.
 
 use crate::common::nginx::free_addr;
 use crate::common::program::Program;

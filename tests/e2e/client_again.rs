@@ -1,4 +1,4 @@
-//! What `percore client` says of a server that refuses or does not agree, and how it comes back in a conversation.
+//! What `percore client` reports about a server that refuses or does not agree, and its reconnects in a conversation.
 
 use crate::common::program::Program;
 use crate::common::{Server, percore, run};

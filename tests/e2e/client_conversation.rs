@@ -1,4 +1,4 @@
-//! `percore client` without tickers: lines in, messages out; what it asks for, how it ends; over TLS; and on a terminal.
+//! `percore client` without tickers: lines in, messages out; its handshake, its end; over TLS; and on a terminal.
 
 use crate::common::nginx::{Rendered, instances};
 use crate::common::program::Program;

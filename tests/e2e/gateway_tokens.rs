@@ -1,4 +1,4 @@
-//! Clients of `percore serve gateway` with tokens that PyJWT made, good and bad.
+//! Clients of `percore serve gateway` with valid and invalid tokens made by PyJWT.
 
 use crate::common::client::{Response, TEXT, frame, upgrade_request};
 use crate::common::origin::{Gateway, Origin};

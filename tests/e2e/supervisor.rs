@@ -1,4 +1,4 @@
-//! Several workers under a supervisor: deaths, reloads, drains, and what is told to whoever started the service.
+//! Several workers under a supervisor: deaths, reloads, drains, and the notifications to its parent.
 
 use crate::common::client::CLOSE;
 use crate::common::service::{Service, own_binary, replace_binary};

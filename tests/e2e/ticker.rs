@@ -1,4 +1,4 @@
-//! `serve ticker`: who asks gets prices, the same from every process; who is silent is released.
+//! `serve ticker`: clients get the prices they ask for, the same from every process; silent clients are closed.
 
 use crate::common::client::{BINARY, CLOSE, Client, PING, PONG, TEXT, frame};
 use crate::common::{Server, TempDir, eventually, percore, run};
