@@ -8,7 +8,7 @@ pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Reads `30s`, `500ms`, `20us`, `1m30s` or `1.5h`, or a bare number of seconds.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn duration(text: &str) -> Result<Duration, String> {
     time(text, 1.0)
 }
@@ -16,7 +16,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// Like [`duration`], but a bare number is in microseconds, and a second is the most.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn microseconds(text: &str) -> Result<Duration, String> {
     match time(text, 1e-6)? {
         wait if wait <= Duration::from_secs(1) => Ok(wait),
@@ -61,7 +61,7 @@ fn time(text: &str, bare: f64) -> Result<Duration, String> {
 /// Reads a boolean in the spellings common in environments.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
@@ -73,7 +73,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 /// Reads permissions as chmod takes them: `660`, `0600`.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -84,7 +84,7 @@ pub fn mode(text: &str) -> Result<u32, String> {
 /// Reads `65536`, `64K`, `64KiB`, `16M` or `1G`: multiples of 1024.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn bytes(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

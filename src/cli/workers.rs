@@ -27,7 +27,7 @@ impl Workers {
 /// Reads `auto` or a number.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub(super) fn workers(text: &str) -> Result<Workers, String> {
     match text.parse::<usize>() {
         _ if text == "auto" => Ok(Workers::Auto),
