@@ -185,7 +185,7 @@ fn draw_throughput(area: &Area<'_>, report: &Report) -> Drawn {
     let points: Vec<(f64, f64)> = points.collect();
     let asked = report.plan.rate;
     let most = points.iter().map(|point| point.1).chain(asked).fold(1.0, f64::max);
-    let mut chart = builder(area, &format!("Throughput over time, {unit} a second"))
+    let mut chart = builder(area, &format!("Throughput over time, {unit} per second"))
         .build_cartesian_2d(0.0..end_of(report), 0.0..most * 1.15)?;
     let mut mesh = chart.configure_mesh();
     mesh.x_desc("seconds")
@@ -211,8 +211,8 @@ fn draw_latency(area: &Area<'_>, report: &Report) -> Drawn {
     let mut axis = LogAxis::of(intervals().flat_map(|interval| [interval.p50, interval.p99]));
     // Room for the legend.
     axis.ends.1 += 0.3 * (axis.ends.1 - axis.ends.0);
-    let mut chart = builder(area, "Latency over time, of each second, logarithmic")
-        .build_cartesian_2d(0.0..end_of(report), axis)?;
+    let mut chart =
+        builder(area, "Latency over time, per second, logarithmic").build_cartesian_2d(0.0..end_of(report), axis)?;
     chart
         .configure_mesh()
         .x_desc("seconds")

@@ -181,7 +181,7 @@ impl fmt::Display for Report {
         }
         if self.record.late.count() > 0 {
             let (late, max) = (grouped(self.record.late.count() as f64), short(self.record.late.max()));
-            row(f, "late", &format!("{late} {unit} came after that, the slowest after {max}"))?;
+            row(f, "late", &format!("{late} {unit} arrived after that, the slowest after {max}"))?;
         }
         if plan.workload != Workload::Connect {
             row(f, "connected", &format!("{} of {}", self.connected, plan.connections))?;

@@ -190,14 +190,14 @@ impl Replies {
     }
 
     fn begin_bulk(&mut self, length: i64) -> Result<bool, NoReply> {
-        let length = usize::try_from(length).map_err(|_| NoReply("a bulk string without bounds"))?;
+        let length = usize::try_from(length).map_err(|_| NoReply("a bulk string with an invalid length"))?;
         // A reply holds at most a channel's name and a message.
         let whole = (self.at - self.start).saturating_add(length);
         if length <= self.max_bulk && whole <= 2 * self.max_bulk + MAX_LINE_BYTES {
             self.bulk = Some(length);
             return Ok(true);
         }
-        self.skip = length.checked_add(2).ok_or(NoReply("a bulk string without bounds"))?;
+        self.skip = length.checked_add(2).ok_or(NoReply("a bulk string with an invalid length"))?;
         // Complete once it is skipped, which comes first, as an element may follow.
         self.complete(Token::TooLong(length))
     }

@@ -185,7 +185,7 @@ impl FromStr for RedisUrl {
             return Err(what.to_owned());
         }
         if !is_host(host) {
-            return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
+            return Err(format!("the URL has no valid host or port: {FORMS}"));
         }
         let host = if has_port(host) { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") };
         Ok(RedisUrl { place: Place::Tcp { host, tls }, login: login.map(login_of).transpose()?.flatten() })
@@ -202,12 +202,12 @@ fn several(scheme: &str, rest: &str) -> Result<RedisUrl, String> {
     if !is_name(name) || (name.is_empty() && !is_cluster) {
         return Err(match is_cluster {
             true => format!("the URL has no valid channel tag, as in redis+cluster://HOST/percore: {FORMS}"),
-            false => format!("the URL names no master, as in redis+sentinel://HOST/mymaster: {FORMS}"),
+            false => format!("the URL has no master, as in redis+sentinel://HOST/mymaster: {FORMS}"),
         });
     }
     let hosts: Vec<&str> = hosts.split(',').collect();
     if !hosts.iter().all(|host| is_host(host)) {
-        return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
+        return Err(format!("the URL has no valid host or port: {FORMS}"));
     }
     let port = if is_cluster { DEFAULT_PORT } else { SENTINEL_PORT };
     let with_port = |host: &str| if has_port(host) { host.to_owned() } else { format!("{host}:{port}") };
@@ -240,7 +240,7 @@ fn login_of(text: &str) -> Result<Option<Login>, String> {
     let (user, password) = match text.split_once(':') {
         Some((user, password)) => (decode(user)?, decode(password)?),
         None if text.is_empty() => return Ok(None),
-        None => return Err("the URL names a user without a password: USER:PASSWORD@, or :PASSWORD@".into()),
+        None => return Err("the URL has a user without a password: USER:PASSWORD@, or :PASSWORD@".into()),
     };
     Ok(Some(Login { user: Some(user).filter(|user| !user.is_empty()), password }))
 }

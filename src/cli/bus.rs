@@ -22,7 +22,7 @@ pub(super) enum BusCommand {
     Status(Place),
     /// Publish a message, or each line of standard input
     Publish(Publish),
-    /// Print each published message (participant, channel, message), and members that join or leave
+    /// Print each published message (participant, channel, message), and participants and members that join or leave
     Tail(Tail),
 }
 

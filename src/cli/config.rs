@@ -24,5 +24,5 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Failure> {
     let ConfigCommand::Check(CheckFlags { file }) = command;
     let rules = read_config(&file)?;
     let namespaces = counted(rules.namespaces.len() as u64, "namespace*");
-    output::print(&format!("{}: good, with {namespaces}\n", file.display()))
+    output::print(&format!("{}: valid, with {namespaces}\n", file.display()))
 }

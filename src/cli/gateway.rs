@@ -122,17 +122,32 @@ pub(super) struct GatewayFlags {
     peer: Vec<Network>,
 
     /// Same as --listen 127.0.0.1:PORT; a request without an upgrade gets 400
-    #[arg(long, env = "PERCORE_WEBSOCKET_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    #[arg(
+        long,
+        env = "PERCORE_WEBSOCKET_PORT",
+        value_name = "PORT",
+        help_heading = "Compatibility with websocket-service"
+    )]
     websocket_port: Option<u16>,
     /// Same as --service-listen 127.0.0.1:PORT
-    #[arg(long, env = "PERCORE_SERVICE_REQUEST_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    #[arg(
+        long,
+        env = "PERCORE_SERVICE_REQUEST_PORT",
+        value_name = "PORT",
+        help_heading = "Compatibility with websocket-service"
+    )]
     service_request_port: Option<u16>,
     /// Same as --admin 127.0.0.1:PORT
-    #[arg(long, env = "PERCORE_DEBUG_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    #[arg(
+        long,
+        env = "PERCORE_DEBUG_PORT",
+        value_name = "PORT",
+        help_heading = "Compatibility with websocket-service"
+    )]
     debug_port: Option<u16>,
     /// Subprotocols to offer; the client's first choice among them wins; repeatable
     #[arg(long, env = "PERCORE_SUBPROTOCOLS", value_name = "NAMES", value_delimiter = ',')]
-    #[arg(help_heading = "As websocket-service")]
+    #[arg(help_heading = "Compatibility with websocket-service")]
     subprotocols: Vec<String>,
 
     #[command(flatten)]
@@ -171,7 +186,7 @@ impl TokenFlags {
 
 /// Flags of `--events aws`.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "As AWS API Gateway")]
+#[command(next_help_heading = "AWS API Gateway")]
 struct AwsFlags {
     /// Stage in the events
     #[arg(long, env = "PERCORE_AWS_STAGE", value_name = "NAME", default_value = "prod")]
@@ -301,7 +316,7 @@ impl GatewayFlags {
         };
         let bad = |name: &&String| !super::flags::is_token(name) || own(name);
         if let Some(bad) = self.forward_header.iter().find(bad) {
-            return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be passed on")));
+            return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be forwarded")));
         }
         // Only a check: each worker reads the files itself.
         self.tokens.tokens().map_err(Failure::Usage)?;

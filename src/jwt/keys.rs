@@ -146,7 +146,7 @@ impl Keys {
         match keys.len() {
             0 => error("there is no secret in it: add a long random one (openssl rand -hex 32)"),
             1..=MOST_KEYS => Ok(Keys(keys)),
-            more => error(format!("{more} secrets are more than {MOST_KEYS}")),
+            more => error(format!("{more} secrets: at most {MOST_KEYS} are allowed")),
         }
     }
 
@@ -168,7 +168,7 @@ impl Keys {
             _ => return error("it is not a JSON Web Key Set: it is not an object"),
         };
         if set.len() > MOST_KEYS {
-            return error(format!("{} keys are more than {MOST_KEYS}", set.len()));
+            return error(format!("{} keys: at most {MOST_KEYS} are allowed", set.len()));
         }
         let mut keys = Vec::new();
         for (index, key) in set.iter().enumerate() {

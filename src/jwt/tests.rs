@@ -272,7 +272,7 @@ fn a_set_of_keys_tells_what_is_wrong_with_it() {
         (r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.to_owned(), "key 1: its x and y do not have 32 bytes"),
         (r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#.to_owned(), "key 1: its x does not have 32 bytes"),
         (r#"{"kty":"oct","k":"AAAA"}"#.to_owned(), "key 1: its k must have 32 to 1024 bytes"),
-        (format!(r#"{{"keys":[{}]}}"#, vec!["{}"; 101].join(",")), "101 keys are more than 100"),
+        (format!(r#"{{"keys":[{}]}}"#, vec!["{}"; 101].join(",")), "101 keys: at most 100"),
     ] {
         let said = Keys::read_jwks(&bad).expect_err(&bad).to_string();
         assert!(said.contains(why), "{said}");
