@@ -1,7 +1,7 @@
 //! `serve chat`: broadcast to everyone, rooms with their members, and pings by HTTP, across all processes on the bus.
 //!
-//! Messages both ways are envelopes: `{"channel":..,"message":{"type":..,"contents":..}}`. What is no such envelope is
-//! answered by one on the channel `error`; the connection goes on.
+//! Messages in both directions are envelopes: `{"channel":..,"message":{"type":..,"contents":..}}`. An invalid message
+//! gets an envelope on the channel `error`; the connection stays open.
 //!
 //! Each connection, message and ping gets a line in the log, of bounded length.
 
@@ -24,12 +24,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-/// Where connections are upgraded.
+/// The path that accepts upgrades.
 pub const PATH: &str = "/websockets";
-/// The bus's channels that every client is on: those of the pings, by number, and that of the chat.
+/// Channels of the bus that every client is on: those of the pings, by number, and that of the chat.
 const PINGS: [&str; 2] = ["ping1", "ping2"];
 const CHAT: &str = "websockets-chat-relay";
-/// What stands before a room's name in its channel's.
+/// Prefix of a room's name in its channel's name.
 const ROOM: &str = "chat-room-";
 /// The longest name of a room, in bytes.
 pub const MAX_ROOM_BYTES: usize = 128;
@@ -39,14 +39,14 @@ pub const MAX_ROOMS: usize = 64;
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// The longest envelope that goes to others, in bytes: control characters take six each in JSON.
 const MAX_PUBLISHED_BYTES: usize = 2 * MAX_TEXT_BYTES;
-/// No envelope is longer, not even with every character of its message escaped: what is, is not read.
+/// The longest envelope, with every character of its message escaped; a longer one is not read.
 const MAX_ENVELOPE_BYTES: usize = 6 * (MAX_TEXT_BYTES + MAX_ROOM_BYTES) + 1024;
 
-/// Clients that a line of the log names, and characters of a message.
+/// The most clients in a line of the log, and the most characters of a message.
 const LOGGED_CLIENTS: usize = 8;
 const LOGGED_CHARACTERS: usize = 256;
 
-/// A page to try it, which is a client of its own.
+/// A page to try it, with its own client.
 const PAGE: &str = include_str!("../../examples/chat.html");
 
 /// The chat.
@@ -56,12 +56,12 @@ pub struct Chat {
     clients: BTreeMap<ConnectionId, Rc<str>>,
 }
 
-/// A client, as others know it.
+/// A client, as others see it.
 pub struct Client {
     user: Rc<str>,
 }
 
-/// A client that has just come, and who is there, for the log.
+/// A new client and the connected ones, for the log.
 struct Newcomer<'a> {
     user: &'a str,
     clients: &'a BTreeMap<ConnectionId, Rc<str>>,
@@ -80,7 +80,7 @@ impl fmt::Display for Newcomer<'_> {
     }
 }
 
-/// What a client may say.
+/// What a client may send.
 #[derive(PartialEq, Eq, Debug)]
 enum Wish {
     Submit(String),
@@ -104,7 +104,7 @@ impl fmt::Display for Wish {
     }
 }
 
-/// Why a message cannot be taken.
+/// Why a message is refused.
 #[derive(PartialEq, Eq, Debug)]
 enum Refusal {
     NotText,
@@ -116,13 +116,13 @@ enum Refusal {
     BadRoom,
     TooManyRooms,
     TooLong,
-    /// For the bus.
+    /// It was refused by the bus.
     Unpublished(PublishError),
     NotMember(String),
 }
 
 impl Refusal {
-    /// For programs.
+    /// Returns a code for programs.
     fn code(&self) -> &'static str {
         match self {
             Refusal::NotText => "not-text",
@@ -145,15 +145,15 @@ impl fmt::Display for Refusal {
             Refusal::NotText => f.write_str("not UTF-8: send JSON"),
             Refusal::NotJson(error) => write!(f, "not JSON: {error}"),
             Refusal::NoEnvelope => {
-                f.write_str(r#"no envelope: send {"channel":..,"message":{"type":..,"contents":..}}"#)
+                f.write_str(r#"not an envelope: send {"channel":..,"message":{"type":..,"contents":..}}"#)
             }
-            Refusal::UnknownChannel(channel) => write!(f, "unknown channel '{channel}': there are chat and chat-room"),
+            Refusal::UnknownChannel(channel) => write!(f, "unknown channel '{channel}': use chat or chat-room"),
             Refusal::UnknownType(channel, kind) => write!(f, "unknown type '{kind}' on the channel {channel}"),
-            Refusal::BadContents(want) => write!(f, "bad contents: give {want}"),
-            Refusal::BadRoom => write!(f, "bad name of a room: give 1 to {MAX_ROOM_BYTES} bytes"),
-            Refusal::TooManyRooms => write!(f, "in {MAX_ROOMS} rooms already: leave one first"),
+            Refusal::BadContents(want) => write!(f, "invalid contents: give {want}"),
+            Refusal::BadRoom => write!(f, "invalid room name: give 1 to {MAX_ROOM_BYTES} bytes"),
+            Refusal::TooManyRooms => write!(f, "already in {MAX_ROOMS} rooms: leave one first"),
             Refusal::TooLong => {
-                write!(f, "too long: a message has at most {MAX_TEXT_BYTES} bytes, and twice as many as JSON")
+                write!(f, "too long: a message has at most {MAX_TEXT_BYTES} bytes, and twice that as JSON")
             }
             Refusal::Unpublished(error) => write!(f, "too long as JSON: {error}"),
             Refusal::NotMember(room) => write!(f, "not in the room '{room}': join it first"),
@@ -162,12 +162,12 @@ impl fmt::Display for Refusal {
 }
 
 impl Chat {
-    /// A chat whose clients get their names from `seed`.
+    /// Makes a chat whose clients get their names from `seed`.
     pub fn new(seed: [u8; 32]) -> Chat {
         Chat { random: StdRng::from_seed(seed), demo: None, clients: BTreeMap::new() }
     }
 
-    /// Whether it serves a page to try it, at `/`.
+    /// Sets whether it serves a page to try it, at `/`.
     pub fn demo(self, demo: bool) -> Chat {
         Chat { demo: demo.then(|| Demo::new(PAGE)), ..self }
     }
@@ -183,7 +183,7 @@ impl Chat {
             Wish::Join(room) => {
                 let channel = channel(&room)?;
                 if !out.is_subscribed(id, &channel) {
-                    // Everyone is on the channels of pings and chat, besides.
+                    // Every client is also on the channels of pings and chat.
                     if out.subscriptions(id).saturating_sub(PINGS.len()) > MAX_ROOMS {
                         return Err(Refusal::TooManyRooms);
                     }
@@ -223,13 +223,13 @@ impl App for Chat {
                 let number = if request.path() == "/ping1" { 1 } else { 2 };
                 if request.method() == "GET" {
                     let ping = envelope("ping", "Ping", &json!(number));
-                    // It is far shorter than what a bus takes.
+                    // Far shorter than the bus's limit.
                     let _ = publish(out, PINGS[number - 1], &ping);
                     log_ping(PINGS[number - 1], out);
                 }
                 Some(Response::new(200))
             }
-            ("/ping1" | "/ping2", _) => Some(Response::text(405, "Ask by GET.").header("Allow", "GET, HEAD")),
+            ("/ping1" | "/ping2", _) => Some(Response::text(405, "Use GET.").header("Allow", "GET, HEAD")),
             _ => self.demo.as_ref()?.answer(request),
         }
     }
@@ -247,7 +247,7 @@ impl App for Chat {
     }
 
     fn on_message(&mut self, id: ConnectionId, client: &mut Client, mut message: Message<'_>, out: &mut Outbox) {
-        // Also in a binary frame.
+        // Binary frames are accepted as well.
         let text = simdutf8::basic::from_utf8(message.payload());
         let wish = text.map_err(|_| Refusal::NotText).and_then(read);
         if let Ok(wish) = &wish {
@@ -259,14 +259,14 @@ impl App for Chat {
         }
     }
 
-    /// Every process says that there was a ping, whichever was asked.
+    /// Every process logs a ping, whichever process received it.
     fn on_bus(&mut self, _: Participant, record: Record<'_>, out: &mut Outbox) {
         if let Some(ping) = PINGS.iter().find(|ping| ping.as_bytes() == record.channel) {
             log_ping(ping, out);
         }
     }
 
-    /// Members of rooms are told by the process that they are connected to, wherever it happened and whatever was the cause.
+    /// Each process notifies its own clients of changes in their rooms, wherever and however they happened.
     fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
         let Some(room) = change.channel.strip_prefix(ROOM) else { return };
         let name = if change.entered { "JoinedRoom" } else { "LeftRoom" };
@@ -274,7 +274,7 @@ impl App for Chat {
         out.publish_here(change.channel, Kind::Text, &[text.as_bytes()]);
     }
 
-    /// The host wants pings and chat whether or not a client is there.
+    /// Subscribes the process to pings and chat, even without clients.
     fn on_tick(&mut self, _: std::time::Duration, out: &mut Outbox) -> Option<std::time::Duration> {
         for channel in PINGS.into_iter().chain([CHAT]) {
             out.listen(channel, true);
@@ -298,7 +298,7 @@ fn publish(out: &mut Outbox, channel: &str, text: &str) -> Result<(), Refusal> {
     out.publish(channel, Kind::Text, &[text.as_bytes()]).map(|_| ()).map_err(Refusal::Unpublished)
 }
 
-/// A room's channel on the bus.
+/// Returns a room's channel on the bus.
 fn channel(room: &str) -> Result<String, Refusal> {
     if !(1..=MAX_ROOM_BYTES).contains(&room.len()) {
         return Err(Refusal::BadRoom);
@@ -310,7 +310,7 @@ fn envelope(channel: &str, kind: &str, contents: &Value) -> String {
     json!({"channel": channel, "message": {"type": kind, "contents": contents}}).to_string()
 }
 
-/// What a message asks for.
+/// Reads a message.
 fn read(text: &str) -> Result<Wish, Refusal> {
     if text.len() > MAX_ENVELOPE_BYTES {
         return Err(Refusal::TooLong);
@@ -344,12 +344,12 @@ fn read(text: &str) -> Result<Wish, Refusal> {
     }
 }
 
-/// The beginning of a name that may be long.
+/// Returns the beginning of a name, which may be long.
 fn shown(name: &str) -> String {
     beginning(name, 64).to_owned()
 }
 
-/// So many characters at most.
+/// Returns at most this many characters.
 fn beginning(text: &str, characters: usize) -> &str {
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }

@@ -1,14 +1,14 @@
-//! `--demo`: a page for browsers at `GET /`, to try an application without a client of one's own.
+//! `--demo`: a page for browsers at `GET /`, to try an application without writing a client.
 //!
-//! A page is one HTML file of `examples/` with its style and script. The browser is told to run nothing else and to connect
-//! to nobody but the server that the page came from.
+//! A page is one HTML file of `examples/` with its style and script. Its policy lets the browser run nothing else and
+//! connect only to the server that the page came from.
 
 use crate::protocol::http::{Request, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-/// A page that is served as it is.
+/// A page, served unchanged.
 #[derive(Clone, Debug)]
 pub struct Demo {
     page: &'static str,
@@ -16,10 +16,10 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// A page with one `<style>` and one `<script>`.
+    /// Makes a page with one `<style>` and one `<script>`.
     pub fn new(page: &'static str) -> Demo {
         let allowed = |tag| content_of(page, tag).map_or_else(|| "'none'".to_owned(), source_of);
-        // No page may frame this one, and its icon is within the page.
+        // No page may frame this one, and its icon is inline.
         let policy = format!(
             "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self'; form-action 'self'; \
              base-uri 'none'; frame-ancestors 'none'",
@@ -29,7 +29,7 @@ impl Demo {
         Demo { page, policy }
     }
 
-    /// The answer to a request for the page; `None` for any other, such as one that asks for an upgrade.
+    /// Returns the response to a request for the page; `None` for any other request, such as an upgrade.
     pub fn answer(&self, request: &Request<'_>) -> Option<Response> {
         let reads = matches!(request.method(), "GET" | "HEAD") && !request.has_token("upgrade", "websocket");
         (request.path() == "/" && reads).then(|| {
@@ -43,13 +43,13 @@ impl Demo {
     }
 }
 
-/// What stands in the first element of this name.
+/// Returns the content of the first element of this name.
 fn content_of<'a>(page: &'a str, tag: &str) -> Option<&'a str> {
     let (_, rest) = page.split_once(&format!("<{tag}>"))?;
     rest.split_once(&format!("</{tag}>")).map(|(content, _)| content)
 }
 
-/// The source expression that allows exactly this text (CSP level 3, section 2.3.1).
+/// Returns the source expression that allows exactly this text (CSP level 3, section 2.3.1).
 fn source_of(text: &str) -> String {
     format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text.as_bytes())))
 }

@@ -7,7 +7,7 @@ use crate::protocol::http::{Request, Response};
 use crate::protocol::message::{Kind, Message};
 use crate::telemetry::log::Level;
 
-/// Echoes messages as they are.
+/// Echoes messages unchanged.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Echo;
 
@@ -26,14 +26,15 @@ impl App for Echo {
     }
 }
 
-/// Greets, and echoes with `[<hostname>] ` in front, so that one sees which of several instances answered. Logs each message.
+/// Greets, and echoes with the prefix `[<hostname>] `, which shows which of several instances answered. Logs each
+/// message.
 #[derive(Clone, Debug)]
 pub struct PrefixedEcho {
     prefix: String,
 }
 
 impl PrefixedEcho {
-    /// An echo that names `hostname`.
+    /// Makes an echo that names `hostname`.
     pub fn new(hostname: &str) -> PrefixedEcho {
         PrefixedEcho { prefix: format!("[{hostname}] ") }
     }
@@ -42,7 +43,7 @@ impl PrefixedEcho {
 impl App for PrefixedEcho {
     type State = ();
 
-    /// `GET /` without an upgrade is answered by an empty 200.
+    /// `GET /` without an upgrade gets an empty 200.
     fn on_request(&mut self, request: &Request<'_>, _: &mut Outbox) -> Option<Response> {
         let plain = request.path() == "/" && !request.has_token("upgrade", "websocket");
         (plain && matches!(request.method(), "GET" | "HEAD")).then(|| Response::new(200))

@@ -1,4 +1,4 @@
-//! Floor 2, the applications that `percore serve` offers. Each knows [`App`](crate::App) and nothing of sockets.
+//! Floor 2, the applications that `percore serve` offers. Each is an [`App`](crate::App) and knows no sockets.
 
 #[cfg(feature = "cli")]
 pub mod chat;

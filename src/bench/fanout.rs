@@ -1,7 +1,7 @@
 //! Publishing to subscribers, some of which may belong to other processes of the run.
 //!
-//! The publishing process counts the deliveries that are on their way to each other process, and each process reports its
-//! deliveries back. The others learn only at the end how many messages there were, and compare their subscribers with that.
+//! The publishing process counts the deliveries in flight to each other process, and each process reports its
+//! deliveries back. The others learn the number of messages only at the end, and compare their subscribers with it.
 
 use super::line::{Order, Word};
 use super::load::{Flight, Load, nanoseconds};
@@ -10,27 +10,27 @@ use super::stage::Stage;
 use crate::outbox::{Delivery, Outbox};
 use crate::protocol::message::Message;
 
-/// Subscribers of another process, as the publisher knows them.
+/// The publisher's view of the subscribers of another process.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Elsewhere {
     pub subscribers: u64,
-    /// Deliveries on their way to them.
+    /// Deliveries in flight to them.
     pub out: u64,
 }
 
 impl Load {
-    /// Whether this is the process that publishes, or the only one.
+    /// Returns whether this process publishes, or is the only one.
     pub(super) fn is_first(&self) -> bool {
         self.plan.share.index == 0
     }
 
-    /// The connections that should receive what is published.
+    /// The connections that should receive published messages.
     pub(super) fn subscriptions(&self) -> impl Iterator<Item = &Flight> {
         let publisher = usize::from(self.plan.workload == Workload::Fanout && self.is_first());
         self.flights.iter().skip(publisher)
     }
 
-    /// Publishes as long as fewer messages than allowed are under way to some subscriber.
+    /// Publishes while fewer deliveries than allowed are outstanding.
     pub(super) fn publish_closed(&mut self, out: &mut Outbox) {
         let allowed = self.subscribers() * self.plan.in_flight as u64;
         while self.out < allowed && self.publish(nanoseconds(out), out) {}
@@ -49,7 +49,7 @@ impl Load {
         let message = self.payload.published(self.published, at);
         if out.send(*id, self.plan.kind, &[message]) != Delivery::Queued {
             self.record
-                .error("not sent", || "the publisher takes no more: the server reads too slowly, or closes".into());
+                .error("not sent", || "the publisher cannot send: the server reads too slowly, or is closing".into());
             return false;
         }
         self.published = self.published.wrapping_add(1);
@@ -64,27 +64,26 @@ impl Load {
     pub(super) fn delivered(&mut self, flight: usize, message: &mut Message<'_>, out: &mut Outbox) {
         let now = nanoseconds(out);
         let Some((number, at)) = self.payload.read_published(message.payload()) else {
-            // A greeting of a room, or news of its members.
+            // A room's greeting, or a change of its members.
             return;
         };
         if flight == 0 && self.is_first() {
             return;
         }
         let expected = self.flights[flight].answered;
-        // As long as the number of messages is not known, any later one may have been published.
+        // While the number of messages is unknown, any later one may have been published.
         let ahead = if self.knows_published() { self.published.wrapping_sub(expected) } else { u32::MAX / 2 };
         if number.wrapping_sub(expected) >= ahead {
-            // It was delivered before, or never published: nothing is missing because of it.
+            // Delivered before, or never published: it makes nothing missing.
             let came_before = expected.wrapping_sub(number).wrapping_sub(1) < u32::MAX / 2;
             let kind = if came_before { "delivered twice" } else { "unasked message" };
-            return self.record.error(kind, || format!("message {number} came when {expected} was to come"));
+            return self.record.error(kind, || format!("got message {number}, expected {expected}"));
         }
         self.flights[flight].answered = number.wrapping_add(1);
         self.delivered = true;
-        // Skipped messages will not arrive any more, and must not be waited for.
+        // Skipped messages will not arrive any more: do not wait for them.
         let missing = u64::from(number.wrapping_sub(expected));
-        self.record
-            .errors("missing delivery", missing, || format!("message {number} came after {expected} was to come"));
+        self.record.errors("missing delivery", missing, || format!("got message {number}, expected {expected}"));
         self.tell_came(1 + missing);
         self.came(now.saturating_sub(at), 1 + missing, out);
         if self.send_pace.is_none() && self.stage.is_loaded() {
@@ -92,7 +91,7 @@ impl Load {
         }
     }
 
-    /// Whether this process reports its deliveries to another one, which publishes in a closed loop.
+    /// Returns whether this process reports its deliveries to another one, which publishes in a closed loop.
     pub(super) fn tells_publisher(&self) -> bool {
         self.line.is_some() && !self.is_first() && self.plan.workload == Workload::Fanout && self.plan.rate.is_none()
     }
@@ -107,7 +106,7 @@ impl Load {
         }
     }
 
-    /// Reports the deliveries that were not reported yet.
+    /// Reports the deliveries not reported yet.
     pub(super) fn tell_untold(&mut self) {
         if self.untold > 0 {
             let count = std::mem::take(&mut self.untold);
@@ -123,7 +122,7 @@ impl Load {
         }
     }
 
-    /// Takes what the publisher is told of other processes.
+    /// Takes another process's report to the publisher.
     pub(super) fn hear_of(&mut self, order: &Order, out: &mut Outbox) {
         let (Order::Came(worker, _) | Order::Gone(worker, _) | Order::Died(worker)) = *order else { return };
         let published = self.published;
@@ -148,12 +147,12 @@ impl Load {
         self.end_if_all_came(out);
     }
 
-    /// Whether it is known how many messages were published, as this process did it, or was told.
+    /// Returns whether this process knows how many messages were published: it published them, or was told.
     pub(super) fn knows_published(&self) -> bool {
         self.plan.workload != Workload::Fanout || self.is_first() || self.told_published
     }
 
-    /// The publisher is done, and tells the others how many messages they were to get.
+    /// The publisher is done: tells the others how many messages to expect.
     pub(super) fn tell_published(&mut self) {
         if self.plan.workload == Workload::Fanout && self.is_first() && !self.told_published {
             self.told_published = true;
@@ -161,17 +160,17 @@ impl Load {
         }
     }
 
-    /// How many messages there were: what is out now can be waited for.
+    /// Learns how many messages there were, and so how many deliveries to wait for.
     pub(super) fn hear_published(&mut self, published: u32, out: &mut Outbox) {
         (self.published, self.told_published) = (published, true);
         let there = self.subscriptions().filter(|flight| flight.id.is_some());
-        // Those that lie ahead were not published.
+        // A subscriber ahead of the number got messages that were never published.
         let missing = there.map(|flight| published.wrapping_sub(flight.answered) as i32);
         let (ahead, out_now) = missing.fold((0, 0), |(ahead, sum), missing| match u64::try_from(missing) {
             Ok(missing) => (ahead, sum + missing),
             Err(_) => (ahead + 1, sum),
         });
-        self.record.errors("unasked message", ahead, || format!("of {published} messages more came than there were"));
+        self.record.errors("unasked message", ahead, || format!("more came than the {published} published messages"));
         self.out = out_now;
         let now = out.now();
         if matches!(self.stage, Stage::Measuring(_) | Stage::Waiting(_)) {

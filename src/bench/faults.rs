@@ -1,4 +1,4 @@
-//! What goes wrong with connections and messages, by kind.
+//! Faults of connections and messages, by kind.
 
 use super::load::Load;
 use super::report::short;
@@ -7,12 +7,12 @@ use crate::protocol::client::HandshakeError;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-/// Messages of an interrupted run that have had no answer for this long, and for twice as long as any that came, are missing.
+/// In an interrupted run, a message without an answer for this long, and for twice the longest latency, is missing.
 const LATE: Duration = Duration::from_secs(1);
 
 impl Load {
-    /// Counts the messages without an answer, those of connections that ended included. After an interrupt nobody has waited
-    /// for them, and only those are missing that are older than any answer.
+    /// Counts the messages without an answer, those of ended connections included. An interrupt does not wait for
+    /// answers: after it, only messages older than any answer count as missing.
     pub(super) fn count_unanswered(&mut self, now: Duration) {
         let least = if self.interrupted { LATE.max(2 * self.record.latency.max()) } else { Duration::ZERO };
         let ages = self.flights.iter().flat_map(|flight| &flight.sent_at);
@@ -24,8 +24,8 @@ impl Load {
         self.record.errors("no answer", count, || format!("none came within {}", span(youngest, oldest)));
     }
 
-    /// How many subscribers that are still there miss the last of the published messages, and how many these are together.
-    /// After an interrupt nobody has waited for them.
+    /// The number of connected subscribers that miss the last published messages, and the sum of what they miss; none
+    /// after an interrupt, which does not wait for them.
     pub(super) fn undelivered(&self) -> (u64, u64) {
         if self.interrupted {
             return (0, 0);

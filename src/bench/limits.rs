@@ -1,4 +1,4 @@
-//! The limits of this machine, and whether they allow a run: checked before the load begins.
+//! The limits of this machine; checked before the load begins, as a run may exceed them.
 
 use super::plan::Plan;
 use crate::os::descriptors::raise_descriptor_limit;
@@ -6,29 +6,28 @@ use crate::os::listener::ListenAddr;
 use crate::os::memory;
 use std::fs;
 
-/// Descriptors that a process needs besides those of its connections.
+/// Descriptors that a process needs beside its connections.
 const OTHER_DESCRIPTORS: u64 = 32;
-/// The most processes of a run.
+/// Maximum number of processes in a run.
 pub const MOST_WORKERS: u64 = 1024;
-/// Memory of one end of an idle connection: 4.3 KB in the kernel, and what the process keeps
-/// (`benches/million`).
+/// Memory of one end of an idle connection: 4.3 KB in the kernel plus the process's own (`benches/million`).
 const BYTES_OF_CONNECTION: u64 = 4600;
 
-/// What there is; `None` where it is not limited or not known.
+/// What is available; `None` if unlimited or unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Descriptors that a process may have.
     descriptors: Option<u64>,
     /// Descriptors that the machine has left.
     free_descriptors: Option<u64>,
-    /// Ports that connections of one address get.
+    /// Ports available to connections from one address.
     ports: Option<u64>,
-    /// Bytes of memory that are free.
+    /// Free memory, in bytes.
     memory: Option<u64>,
 }
 
 impl Limits {
-    /// Reads what this machine has, after raising what this process may raise.
+    /// Reads the limits of this machine, after raising those that this process may raise.
     pub fn read() -> Limits {
         let usable = memory::usable() as u64;
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -53,20 +52,20 @@ impl Limits {
         }
     }
 
-    /// How many processes so many connections need.
+    /// The number of processes that this many connections need.
     fn workers_for(&self, connections: usize) -> u64 {
         let each = self.descriptors.map_or(u64::MAX, |limit| limit.saturating_sub(OTHER_DESCRIPTORS).max(1));
         (connections as u64).div_ceil(each)
     }
 
-    /// How many processes there are to be of themselves: one for each of `cores`, or as many as descriptors demand, but not
-    /// more than connections.
+    /// The default number of processes: one for each of `cores`, or as many as descriptors demand, but not more than
+    /// connections.
     pub fn workers(&self, connections: usize, cores: usize) -> usize {
         let wanted = self.workers_for(connections).max(cores as u64);
         wanted.min(MOST_WORKERS).min(connections as u64) as usize
     }
 
-    /// Whether there is enough for a plan that so many processes share.
+    /// Checks that the limits suffice for a plan shared by `workers` processes.
     ///
     /// # Errors
     /// A sentence that names the limit that is too low, and the remedy.
@@ -78,8 +77,8 @@ impl Limits {
             let more = self.workers_for(plan.connections);
             let or = if more <= MOST_WORKERS { format!(", or give --workers {more}") } else { String::new() };
             return Err(format!(
-                "--connections {connections} needs {needed} file descriptors{of}, and a process may have {limit}: raise it by \
-                ulimit -n{or}"
+                "--connections {connections} needs {needed} file descriptors{of}, and a process may have {limit}: \
+                raise ulimit -n{or}"
             ));
         }
         let ends = if is_here(plan) { 2 } else { 1 };
@@ -88,7 +87,7 @@ impl Limits {
         if let Some(ports) = self.ports.filter(|ports| is_tcp && ports * sources < connections) {
             let addresses = if sources == 1 { "one address has".into() } else { format!("{sources} addresses have") };
             return Err(format!(
-                "--connections {connections} needs as many ports, and {addresses} {}: connect from more addresses by --source, \
+                "--connections {connections} needs as many ports, and {addresses} {}: add addresses with --source, \
                 or widen net.ipv4.ip_local_port_range",
                 ports * sources
             ));
@@ -97,15 +96,15 @@ impl Limits {
         if let Some(free) = self.memory.filter(|free| *free < bytes) {
             let of = if ends > 1 { ", those of the server on this machine included" } else { "" };
             return Err(format!(
-                "--connections {connections} needs about {} MB of memory{of}, and {} MB are free: have fewer, or more memory",
+                "--connections {connections} needs about {} MB of memory{of}, and {} MB are free: open fewer or add memory",
                 bytes / 1_000_000,
                 free / 1_000_000
             ));
         }
         if let Some(free) = self.free_descriptors.filter(|free| *free < connections * ends) {
             return Err(format!(
-                "--connections {connections} needs {} file descriptors of the machine, and {free} are left: raise fs.file-max by \
-                sysctl",
+                "--connections {connections} needs {} file descriptors on this machine, and {free} are left: raise \
+                fs.file-max with sysctl",
                 connections * ends
             ));
         }
@@ -113,7 +112,7 @@ impl Limits {
     }
 }
 
-/// Whether the server is on this machine, so that the other ends of the connections are, too.
+/// Returns whether the server is on this machine, so that the other ends of the connections count as well.
 fn is_here(plan: &Plan) -> bool {
     plan.url.ip().is_none_or(|ip| ip.is_loopback())
 }
@@ -141,18 +140,18 @@ mod tests {
                 ENOUGH,
                 here(30_000),
                 1,
-                "30032 file descriptors, and a process may have 20000: raise it by ulimit -n, or give --workers 2",
+                "30032 file descriptors, and a process may have 20000: raise ulimit -n, or give --workers 2",
             ),
             (ENOUGH, here(90_000), 3, "30032 file descriptors in each of 3 processes"),
-            (ENOUGH, away(28_233), 2, "one address has 28232: connect from more addresses by --source"),
+            (ENOUGH, away(28_233), 2, "one address has 28232: add addresses with --source"),
             (
                 ENOUGH,
                 here(2_450_000),
                 200,
                 "22540 MB of memory, those of the server on this machine included, and 20000 MB",
             ),
-            (Limits { memory: None, ..ENOUGH }, here(1_300_000), 90, "2600000 file descriptors of the machine"),
-            (Limits { descriptors: Some(33), ..ENOUGH }, here(1_000_000), 1, "raise it by ulimit -n"),
+            (Limits { memory: None, ..ENOUGH }, here(1_300_000), 90, "2600000 file descriptors on this machine"),
+            (Limits { descriptors: Some(33), ..ENOUGH }, here(1_000_000), 1, "raise ulimit -n"),
         ] {
             let said = limits.check(&plan, workers).expect_err("it is too little");
             assert!(said.contains(hint), "{said}");

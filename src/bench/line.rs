@@ -1,5 +1,5 @@
-//! The messages between the processes of one run, a line each: [`Order`]s go to a worker's standard input, [`Word`]s come from
-//! its standard output. Times count from a moment that all processes share.
+//! The messages between the processes of one run, a line each: [`Order`]s go to a worker's standard input, [`Word`]s
+//! come from its standard output. Times count from a moment that all processes share.
 
 use super::record::{Record, Times};
 use super::report::Server;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::time::Duration;
 
-/// What a worker is told.
+/// An order to a worker.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Its number, how many there are, and the beginning, in nanoseconds of the monotonic clock.
+    /// Its number, the number of workers, and the beginning, in nanoseconds of the monotonic clock.
     Start(usize, usize, u64),
-    /// The load begins then, in nanoseconds since the beginning; how many subscribers each of the processes has.
+    /// When the load begins, in nanoseconds since the beginning, and the number of subscribers of each process.
     Go(u64, Vec<u64>),
     /// The number of messages published, in total.
     Published(u32),
@@ -61,34 +61,34 @@ impl Order {
     }
 }
 
-/// What a worker says.
+/// A report of a worker.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Word {
-    /// Its connections are open; how many of them are subscribers.
+    /// Its connections are open; the number of subscribers among them.
     Ready(u64),
-    /// A second has passed, or the last part of one.
+    /// A second has passed, or the rest of the last one.
     Progress(Second),
     /// The number of messages published, in total.
     Published(u32),
-    /// How many deliveries its subscribers had since the last report.
+    /// Deliveries to its subscribers since the last report.
     Came(u64),
     /// A subscriber is gone, after this many messages.
     Gone(u32),
-    /// What came of it; there is nothing more to say.
+    /// The result; the last report.
     Report(Value),
 }
 
-/// How it goes.
+/// Progress in a second.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Second {
-    /// Which stage it is in: 0 connects, 1 is ready, 2 warms up, 3 measures, 4 waits.
+    /// Its stage: 0 connects, 1 is ready, 2 warms up, 3 measures, 4 waits.
     pub stage: u64,
     /// Connections open now.
     pub open: u64,
-    /// What went wrong so far.
+    /// Errors so far.
     pub errors: u64,
-    /// When it was measured: the end in nanoseconds since measuring began, the length, and what came, as pairs of a time and
-    /// how often.
+    /// While measuring: the end in nanoseconds since measuring began, the length, and the times counted, as pairs of a
+    /// time and its count.
     pub interval: Option<(u64, u64, Vec<u64>)>,
 }
 
@@ -135,24 +135,24 @@ impl Word {
     }
 }
 
-/// What is left to tell at the end, besides the intervals, which have been told.
+/// The result of a worker, besides the intervals, which it has reported before.
 pub struct Outcome {
     /// Connections that were open when the load began.
     pub connected: u64,
-    /// Whether it was interrupted.
+    /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// Whether any subscriber got anything.
+    /// Whether any subscriber received a message.
     pub delivered: bool,
-    /// Subscribers that miss the last messages, and how many these are.
+    /// The number of subscribers that miss the last messages, and the number of messages missed.
     pub undelivered: (u64, u64),
-    /// Messages published while it was measured.
+    /// Messages published while measuring.
     pub published: u64,
-    /// What the server used, of the process that looks.
+    /// What the server used, from the process that measures it.
     pub server: Option<Server>,
 }
 
 impl Outcome {
-    /// As JSON, with the record.
+    /// Returns it as JSON, with the record.
     pub fn to_json(&self, record: &Record) -> Value {
         let errors = record.errors.iter().map(|(kind, (count, said))| json!([kind, count, said]));
         json!({
@@ -170,7 +170,7 @@ impl Outcome {
         })
     }
 
-    /// Adds what a worker tells to a record; `None` when that makes no sense.
+    /// Adds a worker's report to a record; `None` if the report is invalid.
     pub fn add(report: &Value, record: &mut Record) -> Option<Outcome> {
         let number = |name: &str| report[name].as_u64();
         add_times(&report["late"], &mut record.late)?;

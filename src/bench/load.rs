@@ -23,37 +23,37 @@ use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// Connections under way at a time, below what servers let wait to be accepted.
+/// Connections being opened at a time, fewer than fit into a server's accept queue.
 const MOST_CONNECTING: usize = 256;
-/// And where that is split over several processes, at least so many of each.
+/// The least for each process where several share that number.
 const LEAST_CONNECTING: usize = 4;
-/// While connections are opened, or opened again after a failure, this is looked at so often.
+/// Interval of checks while connections are opened, or reopened after a failure.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// So much is queued for a connection at a time: what is beyond waits as a number, not as bytes.
+/// Most bytes to queue for a connection; messages beyond that wait as a number, not as bytes.
 const MOST_QUEUED_BYTES: usize = 256 * 1024;
-/// What is out at the end is waited for this long, or for twice as long as any answer took, within a bound.
+/// Least wait for outstanding answers at the end: it is twice the longest latency, within bounds.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// And then for as long as something has come within this time.
+/// The wait goes on as long as something has come within this time.
 const STILL_COMING: Duration = Duration::from_secs(5);
 
-/// What is under way on a connection.
+/// Messages in flight on a connection.
 pub(super) struct Flight {
-    /// None once it has ended.
+    /// `None` once it has ended.
     pub(super) id: Option<ConnectionId>,
-    /// When each message that has no answer yet was sent, or meant to be: nanoseconds since the start.
+    /// When each unanswered message was sent, or due to be sent: nanoseconds since the start.
     pub(super) sent_at: VecDeque<u64>,
     sent: u32,
-    /// Answers; of a subscriber, the number of the message that is to come next.
+    /// Answers so far; of a subscriber, the number of the next message.
     pub(super) answered: u32,
-    /// Messages that are to go once what is queued has been written.
+    /// Messages to send once the queue has been written.
     owed: usize,
 }
 
 /// See the module.
 pub struct Load {
     pub(super) plan: Arc<Plan>,
-    /// How many addresses connections come from in turn.
+    /// The number of source addresses, used in turn.
     sources: usize,
     pub(super) payload: Payload,
     pub(super) stage: Stage,
@@ -71,30 +71,30 @@ pub struct Load {
     /// Messages published, and whether any was delivered.
     pub(super) published: u32,
     pub(super) delivered: bool,
-    /// Answers, or deliveries, that are to come on connections that are open.
+    /// Answers, or deliveries, outstanding on open connections.
     pub(super) out: u64,
-    /// Messages sent, or published.
+    /// Messages sent or published.
     sent: u64,
     pub(super) next_progress: Duration,
     pub(super) before: Usage,
     pub(super) at_begin: Usage,
     pub(super) at_end: Usage,
     pub(super) interrupted: bool,
-    /// To the process that started this one, if several share the load.
+    /// The line to the process that started this one, if several share the load.
     pub(super) line: Option<Line>,
-    /// What the publisher knows of subscribers of other processes, by their numbers.
+    /// What the publisher knows of other processes' subscribers, by process number.
     pub(super) elsewhere: Vec<Elsewhere>,
-    /// Deliveries that the publisher was not told of yet.
+    /// Deliveries not reported to the publisher yet.
     pub(super) untold: u64,
-    /// Whether the number of published messages was told: by the publisher, or to it.
+    /// Whether the number of published messages was reported: by the publisher, or to this process.
     pub(super) told_published: bool,
 }
 
 impl Load {
-    /// Nothing is done yet.
+    /// Makes a load that has not begun.
     ///
     /// # Errors
-    /// A process of the plan that is not there.
+    /// When a process of the plan does not exist.
     pub fn new(plan: Arc<Plan>, line: Option<Line>) -> io::Result<Load> {
         let before = Usage::read(&plan.pids)?;
         Ok(Load {
@@ -132,7 +132,7 @@ impl Load {
             return;
         }
         let again = self.plan.workload == Workload::Connect && self.stage.is_loaded();
-        // The first that is open is the one that publishes.
+        // The first connection to open publishes.
         let publisher_first = self.plan.publish_to.is_some() && self.is_first() && self.flights.is_empty();
         let most_connecting =
             if publisher_first { 1 } else { (MOST_CONNECTING / self.plan.share.workers).max(LEAST_CONNECTING) };
@@ -142,7 +142,7 @@ impl Load {
             if self.connect_pace.as_mut().is_some_and(|pace| pace.take(now).is_none()) {
                 return;
             }
-            // Its target stands behind those of all others.
+            // The publisher's target comes after those of all others.
             let target =
                 if publisher_first { self.sources } else { (self.plan.share.first + self.ordered) % self.sources };
             out.connect(target, nanoseconds(out));
@@ -151,7 +151,7 @@ impl Load {
         }
     }
 
-    /// All connections are open or have failed: begins the load, at once or together with other processes.
+    /// All connections are open or have failed: begins the load, at once or in step with other processes.
     fn ready(&mut self, out: &mut Outbox) {
         let now = out.now();
         match &self.line {
@@ -193,7 +193,7 @@ impl Load {
         }
     }
 
-    /// Sends one more of the messages of a closed loop, or owes it while much is queued.
+    /// Sends one more message of a closed loop, or owes it while much is queued.
     fn send_or_owe(&mut self, flight: usize, now: u64, out: &mut Outbox) {
         if self.plan.size.saturating_mul(self.plan.in_flight) > MOST_QUEUED_BYTES {
             let Flight { id: Some(id), owed, .. } = &mut self.flights[flight] else { return };
@@ -223,17 +223,17 @@ impl Load {
             }
             Delivery::Dropped | Delivery::Closed => {
                 self.record
-                    .error("not sent", || "a connection takes no more: the server reads too slowly, or closes".into());
+                    .error("not sent", || "a connection cannot send: the server reads too slowly or is closing".into());
             }
         }
     }
 
-    /// Whether as many messages have been sent as there are to be.
+    /// Returns whether all messages of a counted run have been sent.
     pub(super) fn is_all_sent(&self) -> bool {
         self.plan.count.is_some_and(|count| self.sent >= count)
     }
 
-    /// Counts a message. After the last one, answers are waited for, but not for ever.
+    /// Counts a message. After the last one, waits for answers, up to a limit.
     pub(super) fn count_sent(&mut self, now: Duration) {
         self.sent += 1;
         if let (true, Stage::Measuring(end)) = (self.is_all_sent(), &mut self.stage) {
@@ -249,7 +249,7 @@ impl Load {
         };
         if message.kind() != self.plan.kind || !self.payload.is(*answered, message.payload()) {
             let (bytes, number) = (message.len(), *answered);
-            self.record.error("wrong answer", || format!("{bytes} bytes that are not those of message {number}"));
+            self.record.error("wrong answer", || format!("{bytes} bytes that differ from message {number}"));
         }
         *answered = answered.wrapping_add(1);
         self.came(now.saturating_sub(at), 1, out);
@@ -258,7 +258,7 @@ impl Load {
         }
     }
 
-    /// An answer or a delivery came after so long, and with it so many are no longer to come.
+    /// An answer or a delivery arrived after `nanoseconds`; `count` fewer are outstanding.
     pub(super) fn came(&mut self, nanoseconds: u64, count: u64, out: &mut Outbox) {
         self.out = self.out.saturating_sub(count);
         match self.stage {
@@ -278,7 +278,7 @@ impl Load {
         }
     }
 
-    /// Sends what is due in an open loop.
+    /// Sends the messages due in an open loop.
     fn send_due(&mut self, now: Duration, out: &mut Outbox) {
         while let Some(due) = self.send_pace.as_mut().and_then(|pace| pace.take(now)) {
             let at = due.as_nanos() as u64;
@@ -298,7 +298,7 @@ impl Load {
                 self.record.begin(now, !self.plan.warmup.is_zero());
                 self.next_progress = now + PROGRESS_EVERY;
                 self.at_begin = self.usage();
-                // Its part of the messages may be none, or all have come before it began.
+                // Its share of the messages may be none, or all may have come before it began.
                 if self.plan.count.is_some_and(|count| count == 0) || (self.told_published && !self.is_first()) {
                     self.wait(now, out);
                 }
@@ -310,7 +310,7 @@ impl Load {
         }
     }
 
-    /// The measuring is over; what is out may still come.
+    /// Measuring is over; outstanding answers may still come.
     pub(super) fn wait(&mut self, now: Duration, out: &mut Outbox) {
         self.at_end = self.usage();
         self.end_interval(now);
@@ -340,7 +340,7 @@ impl Load {
         if self.line.is_none() {
             return out.stop();
         }
-        // The others may still measure, and are not to be disturbed by connections that close.
+        // Connections stay open: closing them would disturb processes that still measure.
         self.say_report();
     }
 
@@ -479,7 +479,7 @@ impl App for Load {
     }
 }
 
-/// When the bytes at hand were read, or the pass began.
+/// The time when the bytes at hand were read, or the pass began.
 pub(super) fn nanoseconds(out: &Outbox) -> u64 {
     out.now().as_nanos() as u64
 }

@@ -1,4 +1,4 @@
-//! What several processes counted and timed, added up.
+//! Adds up the counts and times of several processes.
 
 use super::line::{Outcome, Second};
 use super::record::{Interval, Record};
@@ -7,10 +7,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Seconds that end so shortly after a whole one belong to it: the loop was late.
+/// A second that ends up to this much late belongs to the whole one before: the loop was late.
 const LATE: Duration = Duration::from_millis(100);
 
-/// A second of which not all processes have told.
+/// A second that not all processes have reported.
 #[derive(Default)]
 struct Part {
     end: Duration,
@@ -27,7 +27,7 @@ pub(super) struct Merged {
     pub published: u32,
     pub server: Option<Server>,
     undelivered: (u64, u64),
-    /// By their numbers, from 1.
+    /// By number, from 1.
     seconds: BTreeMap<u64, Part>,
 }
 
@@ -45,7 +45,7 @@ impl Merged {
         }
     }
 
-    /// Adds what a process measured; the number of the second.
+    /// Adds what a process measured in a second, and returns the number of the second.
     pub fn add_second(&mut self, second: &Second) -> Option<u64> {
         let (end, length, pairs) = second.interval.as_ref()?;
         let (end, length) = (Duration::from_nanos(*end), Duration::from_nanos(*length));
@@ -57,7 +57,7 @@ impl Merged {
         Some(number)
     }
 
-    /// Adds up the seconds up to this one, of which all processes have told, and gives the last.
+    /// Adds up the seconds up to this one, which all processes have reported, and returns the last.
     pub fn end_seconds(&mut self, last: u64) -> Option<Interval> {
         let mut interval = None;
         while let Some(entry) = self.seconds.first_entry().filter(|entry| *entry.key() <= last) {
@@ -67,7 +67,7 @@ impl Merged {
         interval
     }
 
-    /// Adds what came of it in a process.
+    /// Adds the report of a process.
     pub fn add_report(&mut self, report: &Value) -> Option<()> {
         let outcome = Outcome::add(report, &mut self.record)?;
         self.connected += outcome.connected;
@@ -79,7 +79,7 @@ impl Merged {
         Some(())
     }
 
-    /// All have told: compares subscribers with what was published.
+    /// All have reported: compares deliveries with what was published.
     pub fn end(&mut self, fanout: bool) {
         self.end_seconds(u64::MAX);
         if fanout {

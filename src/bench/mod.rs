@@ -1,7 +1,7 @@
 //! Floor 6, the load generator behind `percore bench`: an app on the client's side of the same loop and protocol core.
 //!
-//! [`Plan`] says what to do, [`run`] does it, [`Report`] says what came of it. Answers are checked, not only counted, and
-//! whatever is not as it should be is counted by its kind.
+//! [`run`] carries out a [`Plan`] and returns a [`Report`]. Answers are checked, not only counted, and errors are
+//! counted by kind.
 
 mod fanout;
 mod faults;
@@ -46,17 +46,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use worker::{Begin, Line};
 
-/// How long connections have to close once all is measured.
+/// How long connections have to close after measuring.
 const DRAIN: Duration = Duration::from_secs(3);
-/// In an open loop the next message is waited for without sleep when it is due so soon.
+/// An open loop spins for a message that is due within this time.
 const BUSY_POLL: Duration = Duration::from_millis(2);
-/// The longest message that is taken from the server.
+/// The longest message to accept from the server.
 const MAX_MESSAGE: usize = 1 << 30;
 
 /// Runs a plan to its end, or to the first SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What makes the loop impossible, or a `--pid` that is no process. What goes wrong with connections is in the report.
+/// When the loop cannot run, or a `--pid` is not a process. Errors of connections are in the report.
 pub fn run(plan: Plan) -> io::Result<Report> {
     let plan = Arc::new(plan);
     let load = Load::new(Arc::clone(&plan), None)?;
@@ -64,10 +64,10 @@ pub fn run(plan: Plan) -> io::Result<Report> {
     Ok(load.into_report())
 }
 
-/// Runs a part of a plan, which the process at the other end of standard input says, and tells that one all that comes of it.
+/// Runs a part of a plan, on orders from the process at the other end of standard input, and reports to that process.
 ///
 /// # Errors
-/// What makes the loop impossible, or there is no such process.
+/// When the loop cannot run, or there is no such process.
 pub fn run_worker(plan: &Plan) -> io::Result<()> {
     let waker = Waker::default();
     let (Begin { index, workers, beginning }, line) = Line::open(waker.clone())?;
@@ -77,7 +77,7 @@ pub fn run_worker(plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// The loop that carries it out.
+/// Makes the loop that carries out the plan.
 fn client(load: Load, plan: &Plan) -> Client<Load> {
     let offer_to = |url: &Url| {
         Arc::new(Offer {
@@ -119,7 +119,7 @@ fn client(load: Load, plan: &Plan) -> Client<Load> {
     if !plan.url.handshake {
         client = client.without_handshake();
     }
-    // Processes that look out in turns would only take the time from each other.
+    // Spinning processes without a core each would only take time from each other.
     if plan.rate.is_some() && plan.share.workers <= cpus::usable() {
         client = client.busy_poll(BUSY_POLL);
     }

@@ -1,8 +1,8 @@
-//! When something is due that goes at a constant rate, whatever became of what came before.
+//! Due times at a constant rate, independent of earlier results.
 
 use std::time::Duration;
 
-/// A rate, from a beginning on.
+/// A rate and its beginning.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     begin: Duration,
@@ -11,17 +11,17 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The first is due at `begin`.
+    /// Makes a pace whose first event is due at `begin`.
     pub fn new(begin: Duration, per_second: f64) -> Pace {
         Pace { begin, per_second, done: 0 }
     }
 
-    /// When the next is due.
+    /// Returns when the next is due.
     pub fn next(&self) -> Duration {
         self.begin + Duration::from_secs_f64(self.done as f64 / self.per_second)
     }
 
-    /// Takes the next, if it is due: when it was.
+    /// Takes the next if it is due, and returns when it was due.
     pub fn take(&mut self, now: Duration) -> Option<Duration> {
         let due = self.next();
         (due <= now).then(|| {

@@ -1,13 +1,13 @@
-//! What is sent, so that what comes back can be checked: each message bears its number.
+//! Payloads that can be checked when they come back: each message carries its number.
 
-/// Where a message's number stands, as far as the message is so long.
+/// Length of the number at the start of a message; a shorter message has only a part of it.
 const NUMBER_BYTES: usize = 8;
-/// Where a published message's time stands, behind the number.
+/// Length of the time in a published message, after the number.
 const TIME_BYTES: usize = 16;
-/// The shortest message that can be published: it bears its number and its time.
+/// The shortest message that can be published: its number and its time.
 pub const PUBLISHED_BYTES: usize = NUMBER_BYTES + TIME_BYTES;
 
-/// What messages are filled with: text such as servers send, which compresses as that does.
+/// Fills messages: text like that of real servers, which compresses alike.
 const FILL: &str = r#"{"stream":"ticker","symbol":"BTCUSDT","price":"43251.70","quantity":"0.0182","side":"buy","time":1700000000123,"trades":[{"id":918273,"price":"43251.60"},{"id":918274,"price":"43251.80"}]},"#;
 
 /// Makes and checks messages of one length.
@@ -16,12 +16,12 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Messages of `size` bytes, all of them ASCII.
+    /// Makes a payload of `size` bytes, all ASCII.
     pub fn new(size: usize) -> Payload {
         Payload { bytes: FILL.bytes().cycle().take(size).collect() }
     }
 
-    /// The message with number `number`.
+    /// Returns the message with number `number`.
     pub fn numbered(&mut self, number: u32) -> &[u8] {
         let digits = digits::<NUMBER_BYTES>(u64::from(number));
         let length = self.bytes.len().min(NUMBER_BYTES);
@@ -29,19 +29,19 @@ impl Payload {
         &self.bytes
     }
 
-    /// Whether `got` is the message with number `number`.
+    /// Returns whether `got` is the message with number `number`.
     pub fn is(&mut self, number: u32, got: &[u8]) -> bool {
         self.numbered(number) == got
     }
 
-    /// The message with number `number`, published at `time`.
+    /// Returns the message with number `number`, published at `time`.
     pub fn published(&mut self, number: u32, time: u64) -> &[u8] {
         self.bytes[..NUMBER_BYTES].copy_from_slice(&digits::<NUMBER_BYTES>(u64::from(number)));
         self.bytes[NUMBER_BYTES..PUBLISHED_BYTES].copy_from_slice(&digits::<TIME_BYTES>(time));
         &self.bytes
     }
 
-    /// Number and time of a published message, `None` when it is none of ours. Servers may put something in front.
+    /// Returns number and time of a published message, `None` if it is not ours. Servers may put a prefix in front.
     pub fn read_published(&self, got: &[u8]) -> Option<(u32, u64)> {
         let ours = &got[got.len().checked_sub(self.bytes.len())?..];
         let (head, fill) = ours.split_at_checked(PUBLISHED_BYTES)?;
@@ -50,7 +50,7 @@ impl Payload {
     }
 }
 
-/// Hexadecimal digits, the least first, so that the shortest messages differ as well.
+/// Hexadecimal digits, the least significant first, so that the shortest messages differ as well.
 fn digits<const N: usize>(mut value: u64) -> [u8; N] {
     std::array::from_fn(|_| {
         let digit = b"0123456789abcdef"[(value % 16) as usize];

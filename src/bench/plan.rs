@@ -1,4 +1,4 @@
-//! What a run is to do.
+//! The plan of a run.
 
 use super::share::Share;
 use super::url::Url;
@@ -9,32 +9,32 @@ use crate::protocol::message::Kind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// So many connections go from one address to one address and port before Linux, by its default range of ports, has to
-/// search for one that is free: it takes every second port first.
+/// Connections from one address to one address and port before Linux, with its default range of ports, has to search
+/// for a free one: it takes every second port first.
 const PER_SOURCE: usize = 14_000;
-/// Addresses of a net of the loopback's that are used.
+/// Addresses to use in each subnet of the loopback.
 const IN_A_NET: usize = 250;
-/// Addresses that a run uses that connects all the time, so that ports have rested before they are used again.
+/// Addresses of a run that keeps connecting, so that a port rests before it is reused.
 const SOURCES_TO_CONNECT: usize = 16;
 
 /// The kind of load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Workload {
-    /// Each connection sends messages and gets them back.
+    /// Each connection sends messages and expects them back.
     Echo,
-    /// Connections are held; `echo` has each send one message and get it back first.
+    /// Connections stay open and idle.
     Idle {
-        /// Whether they do.
+        /// Whether each first sends one message and waits for its echo.
         echo: bool,
     },
-    /// Connections are opened and closed all the time.
+    /// Connections are opened and closed continuously.
     Connect,
-    /// One connection publishes, all others get what it does.
+    /// One connection publishes, all others receive.
     Fanout,
 }
 
 impl Workload {
-    /// The word on the command line.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Workload::Echo => "echo",
@@ -52,49 +52,49 @@ pub struct Plan {
     pub workload: Workload,
     /// The server.
     pub url: Url,
-    /// Where the one that publishes connects instead.
+    /// Where the publisher connects instead.
     pub publish_to: Option<Url>,
-    /// Connections; for [`Workload::Connect`], so many at a time.
+    /// Connections; for [`Workload::Connect`], at a time.
     pub connections: usize,
-    /// Messages under way: on each connection, or from the publisher.
+    /// Messages in flight: on each connection, or from the publisher.
     pub in_flight: usize,
-    /// Messages a second of all connections together, sent when they are due whether or not answers have come (an open
-    /// loop); `None` sends the next when an answer has come (a closed loop).
+    /// Messages per second over all connections, sent when due whether or not answers have come (an open loop); with
+    /// `None` each answer triggers the next message (a closed loop).
     pub rate: Option<f64>,
-    /// Payload of a message, in bytes.
+    /// Payload length of a message, in bytes.
     pub size: usize,
     /// Text or binary.
     pub kind: Kind,
-    /// Compression to ask for.
+    /// Compression to offer.
     pub deflate: DeflateMode,
-    /// Subprotocols to ask for.
+    /// Subprotocols to offer.
     pub subprotocols: Vec<String>,
-    /// Further headers of the handshake.
+    /// Extra headers of the handshake.
     pub headers: Vec<(String, String)>,
-    /// What is measured takes so long.
+    /// How long to measure.
     pub duration: Duration,
-    /// What comes before it, and is not.
+    /// How long to run the load before measuring.
     pub warmup: Duration,
-    /// Connections opened a second; `None` as fast as they open.
+    /// Connections to open per second; `None` for as fast as possible.
     pub connect_rate: Option<f64>,
     /// How long a connection may take to open.
     pub handshake_timeout: Duration,
-    /// Addresses to connect from; empty for the kernel's choice, or for several of the loopback's where one would not do.
+    /// Addresses to connect from; empty for the kernel's choice, or for several of the loopback if one is not enough.
     pub source: Vec<IpAddr>,
-    /// The server's processes, whose processor time and memory are read.
+    /// The server's processes, to measure their CPU time and memory.
     pub pids: Vec<u32>,
-    /// Messages after which it ends, whatever the time.
+    /// Messages to send in total, whatever the time.
     pub count: Option<u64>,
-    /// Whom to trust, where TLS is spoken.
+    /// The TLS client, with the certificates to trust, if the URL uses TLS.
     pub tls: Option<TlsClient>,
-    /// No progress lines.
+    /// Whether to omit progress lines.
     pub quiet: bool,
-    /// Which part of all this is: other processes have the others.
+    /// The share of this process.
     pub share: Share,
 }
 
 impl Plan {
-    /// The addresses to connect from in turn.
+    /// The addresses to connect from, used in turn.
     pub(super) fn sources(&self) -> Vec<Option<IpAddr>> {
         if !self.source.is_empty() {
             return self.source.iter().copied().map(Some).collect();
@@ -112,8 +112,8 @@ impl Plan {
         }
     }
 
-    /// What may wait for one connection's socket: all that is in flight, or in an open loop so much that a server that
-    /// has stalled is seen as such and costs no more memory.
+    /// Most bytes queued for a connection: all that is in flight, or in an open loop a limit at which the server counts
+    /// as stalled, so that it costs no more memory.
     pub(super) fn max_backlog(&self) -> usize {
         let in_flight = self.in_flight.saturating_mul(self.size + 16);
         if self.rate.is_some() { in_flight.max(16 << 20) } else { usize::MAX }

@@ -1,6 +1,6 @@
 //! The plot of a run: latency by percentile, and throughput and latency over time.
 //!
-//! Latencies are on a logarithmic axis, so that one outlier does not flatten all the rest.
+//! Latencies are on a logarithmic axis, so that one outlier does not flatten the rest.
 
 use super::plan::Plan;
 use super::record::Times;
@@ -17,27 +17,27 @@ use std::time::Duration;
 
 const SIZE: (u32, u32) = (960, 1000);
 const HEAD_HEIGHT: u32 = 78;
-/// Percentiles are drawn by how rare what exceeds them is: 1 in 1, 1 in 10, to 1 in 100,000.
+/// Percentiles are placed by how rarely they are exceeded: 1 in 1, 1 in 10, up to 1 in 100,000.
 const MOST_NINES: f64 = 5.0;
 const STEPS: usize = 200;
-/// More labels than this are too many on an axis.
+/// Most labels on an axis.
 const MOST_LABELS: usize = 8;
-/// Characters of the first line and of the others that have room in the width.
+/// Characters that fit into the first line and into the others.
 const TITLE_CHARACTERS: usize = 80;
 const LINE_CHARACTERS: usize = 125;
 
 const GREY: RGBColor = RGBColor(90, 96, 110);
-// Told apart with every kind of colour vision (Okabe and Ito).
+// Distinct with every kind of colour vision (Okabe and Ito).
 const FIRST: RGBColor = RGBColor(0, 114, 178);
 const SECOND: RGBColor = RGBColor(213, 94, 0);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// Draws it, as the text of an SVG file.
+/// Draws the plot, as the text of an SVG file.
 ///
 /// # Errors
-/// What is not possible to draw.
+/// When the plot cannot be drawn.
 pub fn plotted(report: &Report) -> Result<String, String> {
     let mut svg = String::new();
     draw(report, &mut svg).map_err(|error| error.to_string())?;
@@ -57,7 +57,7 @@ fn draw(report: &Report, svg: &mut String) -> Drawn {
     Ok(())
 }
 
-/// What was run, with which version and when, and whether all went well.
+/// Draws what was run, with which version and when, and whether there were errors.
 fn draw_head(area: &Area<'_>, report: &Report) -> Drawn {
     let Plan { workload, url, .. } = &*report.plan;
     let centred = |size: u32, colour: RGBColor| {
@@ -77,7 +77,7 @@ fn draw_head(area: &Area<'_>, report: &Report) -> Drawn {
     Ok(())
 }
 
-/// A text that is not cut off at the edge, but says that something is left out.
+/// Shortens a text that does not fit, and marks that.
 fn fitted(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         None => text.to_owned(),
@@ -85,14 +85,14 @@ fn fitted(text: &str, characters: usize) -> String {
     }
 }
 
-/// A logarithmic axis for times: logarithms of its ends, and of where a label stands.
+/// A logarithmic axis for times: logarithms of its ends and of its labels.
 struct LogAxis {
     ends: (f64, f64),
     labels: Vec<f64>,
 }
 
 impl LogAxis {
-    /// An axis for all of these; times of zero are shown as the shortest that can be told.
+    /// Makes an axis for all of these times; zero counts as the shortest measurable time.
     fn of(times: impl Iterator<Item = Duration>) -> LogAxis {
         let logs: Vec<f64> = times.map(log).collect();
         let least = logs.iter().copied().fold(f64::INFINITY, f64::min);
@@ -102,7 +102,7 @@ impl LogAxis {
             let decades = least.floor() as i32 - 1..=most.ceil() as i32 + 1;
             decades.flat_map(|decade| of.iter().map(move |digit| f64::from(decade) + digit.log10())).collect()
         };
-        // From the last round time below to the first above, whatever is left over.
+        // From the last round time below to the first above.
         let within = |all: Vec<f64>| -> Vec<f64> {
             let start = all.iter().rposition(|at| *at <= least + 1e-9).unwrap_or(0);
             let end = all.iter().position(|at| *at >= most - 1e-9 && *at > all[start]).unwrap_or(all.len() - 1);
@@ -168,12 +168,12 @@ fn draw_percentiles(area: &Area<'_>, times: &Times) -> Drawn {
         1 => "90 %".into(),
         more => format!("99{}{} %", if more > 2 { "." } else { "" }, "9".repeat((more - 2).max(0) as usize)),
     });
-    mesh.x_desc("of all are not slower").y_label_formatter(&time_label).max_light_lines(0).draw()?;
+    mesh.x_desc("of all are at most this slow").y_label_formatter(&time_label).max_light_lines(0).draw()?;
     chart.draw_series(LineSeries::new(points.into_iter().map(|(at, time)| (at, log(time))), FIRST.stroke_width(2)))?;
     Ok(())
 }
 
-/// The seconds that were measured.
+/// The length of the measurement, in seconds.
 fn end_of(report: &Report) -> f64 {
     report.record.intervals.last().map_or(1.0, |interval| interval.end.as_secs_f64()).max(0.001)
 }
@@ -185,7 +185,7 @@ fn draw_throughput(area: &Area<'_>, report: &Report) -> Drawn {
     let points: Vec<(f64, f64)> = points.collect();
     let asked = report.plan.rate;
     let most = points.iter().map(|point| point.1).chain(asked).fold(1.0, f64::max);
-    let mut chart = builder(area, &format!("Throughput over time, {unit} a second"))
+    let mut chart = builder(area, &format!("Throughput over time, {unit} per second"))
         .build_cartesian_2d(0.0..end_of(report), 0.0..most * 1.15)?;
     let mut mesh = chart.configure_mesh();
     mesh.x_desc("seconds")
@@ -211,8 +211,8 @@ fn draw_latency(area: &Area<'_>, report: &Report) -> Drawn {
     let mut axis = LogAxis::of(intervals().flat_map(|interval| [interval.p50, interval.p99]));
     // Room for the legend.
     axis.ends.1 += 0.3 * (axis.ends.1 - axis.ends.0);
-    let mut chart = builder(area, "Latency over time, of each second, logarithmic")
-        .build_cartesian_2d(0.0..end_of(report), axis)?;
+    let mut chart =
+        builder(area, "Latency over time, per second, logarithmic").build_cartesian_2d(0.0..end_of(report), axis)?;
     chart
         .configure_mesh()
         .x_desc("seconds")
@@ -231,7 +231,7 @@ fn draw_latency(area: &Area<'_>, report: &Report) -> Drawn {
 
 type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, Y>>;
 
-/// What the lines are, in a corner.
+/// Draws the legend in a corner.
 fn draw_legend<'a, 'b: 'a, Y: Ranged<ValueType = f64>>(
     chart: &mut Chart<'a, 'b, Y>,
     place: SeriesLabelPosition,

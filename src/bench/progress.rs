@@ -1,4 +1,4 @@
-//! A line a second while a run goes on, the last one included.
+//! One line per second during a run, including the last one.
 
 use super::load::Load;
 use super::record::Interval;
@@ -8,12 +8,12 @@ use std::time::Duration;
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl Load {
-    /// Tells how it goes, once a second.
+    /// Reports progress once per second.
     pub(super) fn progress(&mut self, now: Duration) {
         if now < self.next_progress {
             return;
         }
-        // Whole seconds, as those of other processes are, unless one was missed.
+        // Whole seconds, as in other processes, unless one was missed.
         self.next_progress = (self.next_progress + PROGRESS_EVERY).max(now);
         if self.line.is_some() {
             return self.tell_interval(now);
@@ -22,7 +22,7 @@ impl Load {
         self.show_progress(interval);
     }
 
-    /// Ends the last interval, of which a line tells unless it is too short to say anything.
+    /// Ends the last interval, with a line unless it is too short to be meaningful.
     pub(super) fn end_interval(&mut self, now: Duration) {
         if self.line.is_some() {
             return self.tell_interval(now);
@@ -33,7 +33,7 @@ impl Load {
         }
     }
 
-    /// Ends an interval, if it is measured, and tells the process that adds them up.
+    /// Ends an interval, if measuring, and reports it to the process that adds them up.
     fn tell_interval(&mut self, now: Duration) {
         let pairs = self.record.current_pairs();
         let interval = if self.stage.is_measured() { self.record.end_interval(now) } else { None };

@@ -1,38 +1,38 @@
-//! What is counted and timed while a run measures.
+//! Counts and times taken while a run measures.
 
 use hdrhistogram::Histogram;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest time a histogram tells from longer ones.
+/// The longest time that a histogram distinguishes from longer ones.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Histograms are right to so many digits.
+/// Significant digits of histograms.
 const DIGITS: u8 = 3;
 
-/// Times, to a thousandth of themselves.
+/// Times, with a relative precision of a thousandth.
 #[derive(Clone, Debug)]
 pub struct Times(Histogram<u64>);
 
 impl Times {
-    /// None yet.
+    /// Makes an empty histogram.
     pub fn new() -> Times {
         let histogram = Histogram::new_with_bounds(1, LONGEST.as_nanos() as u64, DIGITS);
         Times(histogram.expect("the bounds are apart and the digits few"))
     }
 
-    /// Adds one, in nanoseconds.
+    /// Adds a time, in nanoseconds.
     #[inline]
     pub fn add(&mut self, nanoseconds: u64) {
         self.0.saturating_record(nanoseconds);
     }
 
-    /// What was added, as pairs of a time and how often, from which [`Times::add_pairs`] makes the same.
+    /// The contents as pairs of a time and its count, as [`Times::add_pairs`] takes them.
     pub fn pairs(&self) -> Vec<u64> {
         self.0.iter_recorded().flat_map(|step| [step.value_iterated_to(), step.count_at_value()]).collect()
     }
 
-    /// Adds what another process has.
+    /// Adds the times of another process.
     pub fn add_pairs(&mut self, pairs: &[u64]) {
         for pair in pairs.chunks_exact(2) {
             self.0.saturating_record_n(pair[0], pair[1]);
@@ -44,12 +44,12 @@ impl Times {
         other.0.reset();
     }
 
-    /// How many.
+    /// The number of times.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The time that `percent` of all do not exceed.
+    /// The time that `percent` percent of all do not exceed.
     pub fn percentile(&self, percent: f64) -> Duration {
         Duration::from_nanos(self.0.value_at_percentile(percent))
     }
@@ -70,7 +70,7 @@ impl Times {
     }
 }
 
-/// A second of a run, or what was left of it at its end.
+/// A second of a run, or the rest of the last one.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval {
     /// Its end, since measuring began.
@@ -79,26 +79,26 @@ pub struct Interval {
     pub length: Duration,
     /// Answers, deliveries or handshakes in it.
     pub count: u64,
-    /// Half of them took no longer.
+    /// The median.
     pub p50: Duration,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99: Duration,
 }
 
-/// What went wrong, by kind: how often, and what was said the first time.
+/// Errors by kind: the count, and the text of the first.
 pub type Errors = BTreeMap<Cow<'static, str>, (u64, String)>;
 
 /// See the module.
 pub struct Record {
-    /// Of messages, or of deliveries.
+    /// Latency of messages or deliveries.
     pub latency: Times,
-    /// Of those that came only after the measuring.
+    /// Latency of those that arrived after measuring had ended.
     pub late: Times,
-    /// From the order of a connection to its being open.
+    /// Time from ordering a connection until it is open.
     pub handshake: Times,
-    /// Second by second.
+    /// One for each second.
     pub intervals: Vec<Interval>,
-    /// Whatever went wrong, also before measuring began.
+    /// All errors, including those before measuring began.
     pub errors: Errors,
     /// Messages published.
     pub published: u64,
@@ -108,7 +108,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Empty.
+    /// Makes an empty record.
     pub fn new() -> Record {
         Record {
             latency: Times::new(),
@@ -123,7 +123,7 @@ impl Record {
         }
     }
 
-    /// Measuring begins. What came before was warm-up, if there was one: else another process began a moment sooner.
+    /// Begins measuring. Earlier times were warm-up, if there was one; else another process began a moment sooner.
     pub fn begin(&mut self, now: Duration, has_warmup: bool) {
         if has_warmup {
             self.current = Times::new();
@@ -131,13 +131,13 @@ impl Record {
         (self.began, self.interval_began) = (now, now);
     }
 
-    /// An answer came after so long.
+    /// Counts an answer that took this long.
     #[inline]
     pub fn answer(&mut self, nanoseconds: u64) {
         self.current.add(nanoseconds);
     }
 
-    /// Ends an interval, and says what was in it; `None` when no time has passed and nothing came.
+    /// Ends an interval and returns it; `None` if no time has passed and nothing came.
     pub fn end_interval(&mut self, now: Duration) -> Option<Interval> {
         let length = now.saturating_sub(self.interval_began);
         if length.is_zero() && self.current.count() == 0 {
@@ -147,12 +147,12 @@ impl Record {
         Some(self.push_interval(now.saturating_sub(self.began), length))
     }
 
-    /// What came since the last interval, as pairs of a time and how often.
+    /// Times since the last interval, as pairs of a time and its count.
     pub fn current_pairs(&self) -> Vec<u64> {
         self.current.pairs()
     }
 
-    /// Adds an interval of other processes, with what came to all of them.
+    /// Adds an interval of other processes, with the times of all of them.
     pub fn add_interval(&mut self, end: Duration, length: Duration, pairs: &[u64]) -> Interval {
         self.current.add_pairs(pairs);
         self.push_interval(end, length)
@@ -167,28 +167,28 @@ impl Record {
         interval
     }
 
-    /// Compares what subscribers got with what was published: whether any of it came, how many subscribers miss the last
-    /// messages, and how many these are together.
+    /// Compares deliveries with what was published: whether any arrived, how many subscribers miss the last messages,
+    /// and how many messages they miss in total.
     pub fn compare(&mut self, published: u32, delivered: bool, (subscribers, missing): (u64, u64)) {
         if published > 0 && !delivered {
-            return self.error("no delivery", || "the server sends to nobody what the publisher sent".into());
+            return self.error("no delivery", || "no subscriber received what the publisher sent".into());
         }
         self.errors("missing delivery", missing, || {
             format!("the last messages did not reach {subscribers} subscribers")
         });
     }
 
-    /// How long was measured, up to the end of the last interval.
+    /// The time measured, up to the end of the last interval.
     pub fn measured(&self) -> Duration {
         self.intervals.last().map_or(Duration::ZERO, |interval| interval.end)
     }
 
-    /// Counts what went wrong.
+    /// Counts an error.
     pub fn error(&mut self, kind: impl Into<Cow<'static, str>>, said: impl FnOnce() -> String) {
         self.errors(kind, 1, said);
     }
 
-    /// Counts what went wrong so often.
+    /// Counts an error that occurred `count` times.
     #[cold]
     pub fn errors(&mut self, kind: impl Into<Cow<'static, str>>, count: u64, said: impl FnOnce() -> String) {
         if count > 0 {
@@ -196,7 +196,7 @@ impl Record {
         }
     }
 
-    /// How much went wrong.
+    /// The number of errors.
     pub fn error_count(&self) -> u64 {
         self.errors.values().map(|(count, _)| count).sum()
     }
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(there.count(), 7);
         assert_eq!((there.min(), there.max(), there.mean()), (here.min(), here.max(), here.mean()));
         assert!([50.0, 90.0, 99.0].iter().all(|percent| there.percentile(*percent) == here.percentile(*percent)));
-        // What is not a pair is left out, as is what another version might say.
+        // An incomplete pair is left out, as are fields of another version.
         there.add_pairs(&[5]);
         assert_eq!(there.count(), 7);
     }

@@ -1,4 +1,4 @@
-//! What came of a run: for people, and as JSON.
+//! The result of a run: for people, and as JSON.
 
 use super::load::Load;
 use super::plan::{Plan, Workload};
@@ -13,14 +13,14 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The percentiles that are told.
+/// The percentiles in the report.
 const PERCENTILES: [(&str, f64); 6] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9), ("p99.99", 99.99), ("p99.999", 99.999)];
 
 /// What the server used.
 #[derive(Clone, Copy, Debug)]
 pub struct Server {
-    /// Processor time while it was measured.
+    /// CPU time while measuring.
     pub cpu: Duration,
     /// Resident bytes before the first connection.
     pub memory_before: u64,
@@ -32,7 +32,7 @@ pub struct Server {
 pub struct Report {
     pub(super) plan: Arc<Plan>,
     pub(super) connected: usize,
-    /// How long it was measured.
+    /// How long the run measured.
     pub(super) measured: Duration,
     pub(super) record: Record,
     pub(super) server: Option<Server>,
@@ -40,7 +40,7 @@ pub struct Report {
 }
 
 impl Load {
-    /// What came of it.
+    /// Makes the report.
     pub fn into_report(self) -> Report {
         Report {
             connected: self.flights.len(),
@@ -54,7 +54,7 @@ impl Load {
 }
 
 impl Report {
-    /// How much went wrong.
+    /// The number of errors.
     pub fn errors(&self) -> u64 {
         self.record.error_count()
     }
@@ -76,7 +76,7 @@ impl Report {
         (self.connected > 0).then(|| more / self.connected as f64)
     }
 
-    /// All of it, for programs. Times are seconds; what was not measured is null.
+    /// The report for programs. Times are seconds; null stands for what was not measured.
     pub fn json(&self) -> Value {
         let plan = &self.plan;
         let connects = plan.workload == Workload::Connect;
@@ -181,7 +181,7 @@ impl fmt::Display for Report {
         }
         if self.record.late.count() > 0 {
             let (late, max) = (grouped(self.record.late.count() as f64), short(self.record.late.max()));
-            row(f, "late", &format!("{late} {unit} came after that, the slowest after {max}"))?;
+            row(f, "late", &format!("{late} {unit} arrived after that, the slowest after {max}"))?;
         }
         if plan.workload != Workload::Connect {
             row(f, "connected", &format!("{} of {}", self.connected, plan.connections))?;
@@ -196,7 +196,7 @@ impl fmt::Display for Report {
             row(f, "server CPU", &format!("{share:.0} % of a core{}", each.unwrap_or_default()))?;
             let memory = server.memory_after as f64 / 1e6;
             let each = self.memory_per_connection(server).filter(|_| plan.workload != Workload::Connect);
-            let each = each.map(|bytes| format!(", {bytes:.0} bytes more for each connection"));
+            let each = each.map(|bytes| format!(", {bytes:.0} bytes more per connection"));
             row(f, "server memory", &format!("{memory:.1} MB{}", each.unwrap_or_default()))?;
         }
         if self.record.errors.is_empty() {
@@ -263,7 +263,7 @@ pub(super) fn short(time: Duration) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with separated thousands.
 pub(super) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut out = String::new();
@@ -276,22 +276,22 @@ pub(super) fn grouped(number: f64) -> String {
     out
 }
 
-/// A line a second, while a run goes on.
+/// One line per second during a run.
 pub struct Progress<'a> {
     /// Where the run is.
     pub stage: Stage,
     /// Connections open now.
     pub connected: usize,
-    /// What is run.
+    /// The plan of the run.
     pub plan: &'a Plan,
-    /// The last second, when it was measured.
+    /// The last second, if measured.
     pub interval: Option<Interval>,
-    /// What went wrong so far.
+    /// Errors so far.
     pub errors: u64,
 }
 
 impl Progress<'_> {
-    /// To standard error.
+    /// Prints it to standard error.
     pub fn print(&self) {
         let mut line =
             format!("{} of {} connected", grouped(self.connected as f64), grouped(self.plan.connections as f64));
@@ -304,13 +304,13 @@ impl Progress<'_> {
                 }
             }
             (Stage::Warmup(_), _) => line = format!("warm-up  {line}"),
-            (Stage::Waiting(_), _) => line = format!("waiting for what is out  {line}"),
+            (Stage::Waiting(_), _) => line = format!("waiting for outstanding answers  {line}"),
             _ => line = format!("connecting  {line}"),
         }
         if self.errors > 0 {
             let _ = write!(line, "  {}", counted(self.errors, "error*"));
         }
-        // Who no longer watches the progress may still want the report.
+        // With standard error closed, the report may still be wanted.
         let _ = writeln!(io::stderr(), "{line}");
     }
 }

@@ -1,24 +1,24 @@
-//! One process's part of a load that several share.
+//! One process's share of a load.
 
 use super::plan::{Plan, Workload};
 use std::time::Duration;
 
-/// Which part it is.
+/// A share of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// The number of the process, from 0; the first is the one that publishes.
+    /// The number of the process, from 0; the first one publishes.
     pub index: usize,
-    /// How many processes there are.
+    /// The number of processes.
     pub workers: usize,
     /// Connections of the processes before it, which take turns with the same addresses.
     pub first: usize,
 }
 
 impl Share {
-    /// All of it.
+    /// The whole load.
     pub const WHOLE: Share = Share { index: 0, workers: 1, first: 0 };
 
-    /// How much later than the first this process sends, so that all together send at even distances. `rate` is its own.
+    /// The delay of this process after the first, so that all together send at even intervals. `rate` is its own.
     pub fn phase(&self, rate: Option<f64>) -> Duration {
         let period = rate.map_or(0.0, |rate| 1.0 / rate);
         Duration::from_secs_f64(period * self.index as f64 / self.workers as f64)
@@ -26,7 +26,7 @@ impl Share {
 }
 
 impl Plan {
-    /// The part of the process with this number. All parts together are the plan.
+    /// Returns the part of the process with this number. All parts together are the plan.
     #[must_use]
     pub fn part(&self, index: usize, workers: usize) -> Plan {
         let first = before(self.connections, index, workers);
@@ -42,7 +42,7 @@ impl Plan {
             count,
             rate: self.rate.map(|rate| if publishes { rate } else { rate * portion }),
             connect_rate: self.connect_rate.map(|rate| rate * portion),
-            // Those of all: each takes its turn with them.
+            // The source addresses of all: each process uses them in turn.
             source: self.sources().into_iter().flatten().collect(),
             pids: if index == 0 { self.pids.clone() } else { Vec::new() },
             share: Share { index, workers, first },
@@ -51,7 +51,7 @@ impl Plan {
     }
 }
 
-/// How many of all come before the part with this number.
+/// How much of `all` comes before the part with this number.
 fn before(all: usize, index: usize, workers: usize) -> usize {
     (all as u128 * index as u128 / workers as u128) as usize
 }

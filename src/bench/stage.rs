@@ -2,35 +2,35 @@
 
 use std::time::Duration;
 
-/// Where a run is.
+/// The stage of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// Connections are being opened.
     Connecting,
-    /// All is ready, and the other processes are waited for, until this time, once it is known.
+    /// Ready and waiting for the other processes, until this time, once it is known.
     Ready(Option<Duration>),
-    /// Load is on, and not measured yet, until this time.
+    /// The load runs without being measured, until this time.
     Warmup(Duration),
-    /// It is measured, until this time.
+    /// The load is measured, until this time.
     Measuring(Duration),
-    /// Nothing more is sent, and what is out is waited for, until this time.
+    /// Nothing more is sent; waiting for outstanding answers, until this time.
     Waiting(Duration),
-    /// All is done but the closing.
+    /// Only the closing is left.
     Over,
 }
 
 impl Stage {
-    /// Whether load is to be kept up.
+    /// Returns whether to keep up the load.
     pub fn is_loaded(self) -> bool {
         matches!(self, Stage::Warmup(_) | Stage::Measuring(_))
     }
 
-    /// Whether what comes counts.
+    /// Returns whether answers count.
     pub fn is_measured(self) -> bool {
         matches!(self, Stage::Measuring(_))
     }
 
-    /// When it ends by itself.
+    /// Returns when it ends by itself.
     pub fn end(self) -> Option<Duration> {
         match self {
             Stage::Warmup(end) | Stage::Measuring(end) | Stage::Waiting(end) => Some(end),
@@ -39,7 +39,7 @@ impl Stage {
         }
     }
 
-    /// As other processes are told it.
+    /// Returns its number on the line to other processes.
     pub fn number(self) -> u64 {
         match self {
             Stage::Connecting => 0,

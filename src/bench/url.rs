@@ -1,14 +1,14 @@
-//! Where to: the URL as people type it, and what it comes to.
+//! The URL as people type it, and the server it names.
 
 use crate::os::listener::ListenAddr;
 use crate::os::url;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// What a benchmark speaks.
+/// The schemes of a benchmark.
 const SCHEMES: &[(&str, Option<u16>)] = &[("ws", Some(80)), ("wss", Some(443)), ("tcp", None)];
 
-/// A server to put load on.
+/// A server to load.
 #[derive(Clone, Debug)]
 pub struct Url {
     /// As it was typed.
@@ -21,7 +21,7 @@ pub struct Url {
     pub target: String,
     /// False for `tcp://`: frames begin at once, and come back byte for byte.
     pub handshake: bool,
-    /// For `wss://`, the name that the certificate is to be for.
+    /// For `wss://`, the name that the certificate must be for.
     pub tls: Option<String>,
 }
 
@@ -38,8 +38,8 @@ impl Url {
 impl FromStr for Url {
     type Err = String;
 
-    /// Reads `ws://HOST[:PORT][/PATH]`, `wss://` for TLS, `tcp://HOST:PORT`, `unix:SOCKET` or `unix:SOCKET:/PATH`. A name is looked up here, and
-    /// stands for its first address.
+    /// Reads `ws://HOST[:PORT][/PATH]`, `wss://` for TLS, `tcp://HOST:PORT`, `unix:SOCKET` or `unix:SOCKET:/PATH`. A
+    /// name is resolved here, to its first address.
     fn from_str(text: &str) -> Result<Url, String> {
         let url = url::Url::parse(text, SCHEMES)?;
         let addr = url.place.first_addr()?;

@@ -1,4 +1,4 @@
-//! What the server's processes use, as `/proc` tells (proc(5)).
+//! CPU time and memory of the server's processes, from `/proc` (proc(5)).
 
 use super::load::Load;
 use super::report::Server;
@@ -6,25 +6,25 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// Processor time and memory of some processes.
+/// CPU time and memory of some processes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Usage {
-    /// Time on a processor since they began, all threads.
+    /// CPU time of all threads since they began.
     pub cpu: Duration,
     /// Resident memory in bytes.
     pub memory: u64,
 }
 
 impl Usage {
-    /// Reads it, for all processes together.
+    /// Reads the sum over all processes.
     ///
     /// # Errors
-    /// One of them is not there or does not let itself be read, with a sentence that names it.
+    /// When one of them does not exist or cannot be read, with a sentence that names it.
     pub fn read(pids: &[u32]) -> io::Result<Usage> {
         let mut sum = Usage::default();
         for pid in pids {
             let one = read_one(*pid).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot read what process {pid} uses: {error}"))
+                io::Error::new(error.kind(), format!("cannot read CPU time and memory of process {pid}: {error}"))
             })?;
             sum = Usage { cpu: sum.cpu + one.cpu, memory: sum.memory + one.memory };
         }
@@ -33,7 +33,7 @@ impl Usage {
 }
 
 impl Load {
-    /// What the server's processes use now.
+    /// Returns what the server's processes use now.
     pub(super) fn usage(&mut self) -> Usage {
         Usage::read(&self.plan.pids).unwrap_or_else(|error| {
             self.record.error("server gone", || error.to_string());
@@ -41,7 +41,7 @@ impl Load {
         })
     }
 
-    /// What the server used.
+    /// Returns what the server used.
     pub(super) fn server(&self) -> Option<Server> {
         (!self.plan.pids.is_empty()).then(|| Server {
             cpu: self.at_end.cpu.saturating_sub(self.at_begin.cpu),
@@ -54,7 +54,7 @@ impl Load {
 fn read_one(pid: u32) -> io::Result<Usage> {
     let mut cpu = Duration::ZERO;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread that ends meanwhile takes its time with it.
+        // A thread that has ended takes its time with it.
         let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
         cpu += Duration::from_nanos(first_number(&text)?);
     }
@@ -65,7 +65,7 @@ fn read_one(pid: u32) -> io::Result<Usage> {
 
 fn first_number(text: &str) -> io::Result<u64> {
     let word = text.split_whitespace().next().unwrap_or_default();
-    word.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("'{word}' is no number")))
+    word.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("'{word}' is not a number")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One process of several that share a load: its line to the one that started it, by standard input and output.
+//! A process that shares a load with others: its line to its parent, over standard input and output.
 
 use super::fanout::Elsewhere;
 use super::line::{Order, Outcome, Second, Word};
@@ -11,32 +11,32 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-/// The line to the process that started this one.
+/// The line to the parent process.
 pub struct Line {
     orders: Receiver<Order>,
 }
 
-/// What a worker learns first.
+/// The first order of a worker.
 pub struct Begin {
     /// Its number.
     pub index: usize,
-    /// How many there are.
+    /// The number of workers.
     pub workers: usize,
-    /// When all their clocks begin, on the monotonic one.
+    /// The zero of all their clocks, on the monotonic clock.
     pub beginning: Duration,
 }
 
 impl Line {
-    /// Waits for the first order, and has a thread wait for the others, which wakes the loop.
+    /// Waits for the first order, and starts a thread that waits for the others and wakes the loop.
     ///
     /// # Errors
-    /// When standard input is no line to who shares a load, or there can be no thread.
+    /// When standard input is not a line to a process that shares a load, or the thread cannot be started.
     pub fn open(waker: Waker) -> io::Result<(Begin, Line)> {
         let mut input = BufReader::new(Patient(io::stdin()));
         let mut first = String::new();
         input.read_line(&mut first)?;
         let Some(Order::Start(index, workers @ 1.., beginning)) = Order::parse(&first) else {
-            return Err(io::Error::other("'percore bench-worker' is for 'percore bench --workers N' to run"));
+            return Err(io::Error::other("'percore bench-worker' is run by 'percore bench --workers N' only"));
         };
         let (sender, orders) = channel();
         let thread = std::thread::Builder::new().name("orders".into());
@@ -44,14 +44,14 @@ impl Line {
         Ok((Begin { index, workers, beginning: Duration::from_nanos(beginning) }, Line { orders }))
     }
 
-    /// Says something. A process that is not there any more has ended our orders, too.
+    /// Sends a report. If the parent is gone, our orders have ended, too.
     pub(super) fn say(&self, word: &Word) {
         let mut out = io::stdout().lock();
         let _ = writeln!(out, "{word}").and_then(|()| out.flush());
     }
 }
 
-/// Hands over what comes; its end means to stop.
+/// Hands over orders; their end means to stop.
 fn listen(input: impl BufRead, sender: &Sender<Order>, waker: &Waker) {
     let orders = input.lines().map_while(Result::ok).map_while(|line| Order::parse(&line));
     for order in orders.chain([Order::Stop]) {
@@ -63,14 +63,14 @@ fn listen(input: impl BufRead, sender: &Sender<Order>, waker: &Waker) {
 }
 
 impl Load {
-    /// Says something to the process that started this one, if one did.
+    /// Sends a report to the parent process, if there is one.
     pub(super) fn say(&self, word: &Word) {
         if let Some(line) = &self.line {
             line.say(word);
         }
     }
 
-    /// Does as it was told meanwhile.
+    /// Carries out the orders that have arrived.
     pub(super) fn take_orders(&mut self, out: &mut Outbox) {
         while let Some(order) = self.line.as_ref().and_then(|line| line.orders.try_recv().ok()) {
             match order {
@@ -99,14 +99,14 @@ impl Load {
         }
     }
 
-    /// Returns how it goes, with what was measured since it did so before.
+    /// Reports progress, with the times measured since the last report.
     pub(super) fn say_progress(&self, interval: Option<(Duration, Duration, Vec<u64>)>) {
         let interval = interval.map(|(end, length, pairs)| (end.as_nanos() as u64, length.as_nanos() as u64, pairs));
         let (stage, open, errors) = (self.stage.number(), self.open as u64, self.record.error_count());
         self.say(&Word::Progress(Second { stage, open, errors, interval }));
     }
 
-    /// Returns what came of it.
+    /// Reports the result.
     pub(super) fn say_report(&self) {
         let outcome = Outcome {
             connected: self.flights.len() as u64,

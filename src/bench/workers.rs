@@ -1,8 +1,8 @@
-//! A load that several processes share: starts them, lets them begin together, and adds up their reports.
+//! A load shared by several processes: starts them, lets them begin together, and adds up their reports.
 //!
-//! Each is this program, run anew with [`WORKER_COMMAND`]. It opens its part of the connections, says so and waits; once all
-//! have, all are told when to begin. No connection is closed before every process has told what came of it, so that those
-//! that still measure are not disturbed. A process that dies is an error, and the others go on.
+//! Each is this program, run anew with [`WORKER_COMMAND`]. It opens its share of the connections, reports that and
+//! waits; once all are ready, all are told when to begin. No connection is closed before every process has reported
+//! its result, so as not to disturb those that still measure. A process that dies is an error; the others go on.
 
 use super::line::{Order, Second, Word};
 use super::merge::Merged;
@@ -26,13 +26,13 @@ use std::time::Duration;
 
 /// The command that runs one of them.
 pub const WORKER_COMMAND: &str = "bench-worker";
-/// Time between the order to begin and the beginning.
+/// Time from the order to begin until the beginning.
 const AHEAD: Duration = Duration::from_millis(100);
-/// Each worker reports every second. One that has been silent this long hangs, and is ended.
+/// Each worker reports every second. One that is silent this long hangs, and is killed.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How much longer than it should a process may take to close its connections before it is ended.
+/// How much longer than planned a process may take to close its connections before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// The line of a worker is looked at as its token says; this one is that of signals.
+/// The token of signals; those of workers are their numbers.
 const SIGNAL: Token = Token(usize::MAX - 1);
 const READ_BYTES: usize = 64 * 1024;
 
@@ -40,26 +40,26 @@ const READ_BYTES: usize = 64 * 1024;
 pub struct Program {
     /// The executable.
     pub path: PathBuf,
-    /// What follows the command.
+    /// Arguments after the command.
     pub arguments: Vec<OsString>,
 }
 
-/// A worker, as the process that started it sees it.
+/// A worker, as its parent sees it.
 struct Member {
     child: Child,
-    /// None once it is told nothing more.
+    /// `None` once it gets no more orders.
     orders: Option<pipe::Sender>,
     words: pipe::Receiver,
-    /// What it said of a line that has not ended.
+    /// The beginning of an incomplete line.
     begun: Vec<u8>,
-    /// Whether its connections are open, it has told what came of it, and it is gone.
+    /// Whether its connections are open, it has reported its result, and it is gone.
     ready: bool,
     reported: bool,
     gone: bool,
     subscribers: u64,
-    /// When it said something.
+    /// When it last sent something.
     heard: Duration,
-    /// How it goes, and whether that was shown.
+    /// Its last progress, and whether that was shown.
     last: Second,
     shown: bool,
     /// The last second that it measured.
@@ -71,8 +71,7 @@ impl Member {
         self.reported || self.gone
     }
 
-    /// Sends it an order. A worker that does not take it, because it hangs or is gone, is ended; the end of its output then
-    /// shows that.
+    /// Sends it an order. A worker that does not take it, because it hangs or is gone, is killed; then its output ends.
     fn tell(&mut self, order: &Order) {
         let Some(orders) = &mut self.orders else { return };
         if orders.write_all(format!("{order}\n").as_bytes()).is_err() {
@@ -82,10 +81,10 @@ impl Member {
     }
 }
 
-/// Runs a plan by so many processes, to its end, or to the first SIGINT or SIGTERM.
+/// Runs a plan in several processes, to its end or to the first SIGINT or SIGTERM.
 ///
 /// # Errors
-/// A process that cannot be started, or a `--pid` that is no process.
+/// When a process cannot be started, or a `--pid` is not a process.
 pub fn run(plan: Plan, program: &Program) -> io::Result<Report> {
     let before = Usage::read(&plan.pids)?;
     let mut workers = Workers::start(plan, program)?;
@@ -94,7 +93,7 @@ pub fn run(plan: Plan, program: &Program) -> io::Result<Report> {
     let Workers { plan, mut merged, .. } = workers;
     merged.end(plan.workload == Workload::Fanout);
     if let Some(server) = &mut merged.server {
-        // As it was before any of them began.
+        // Usage before any of them began.
         server.memory_before = before.memory;
     }
     Ok(Report {
@@ -115,7 +114,7 @@ struct Workers {
     clock: Clock,
     /// When they were told to begin.
     begun: Option<Duration>,
-    /// How often we were told to end.
+    /// How many signals to end have come.
     stops: usize,
     merged: Merged,
 }
@@ -170,7 +169,7 @@ impl Workers {
         Ok(member)
     }
 
-    /// Runs until each worker has sent its result or is gone.
+    /// Runs until each worker has reported its result or is gone.
     fn go_on(&mut self) -> io::Result<()> {
         while !self.members.iter().all(Member::is_done) {
             if self.begun.is_none() && self.members.iter().all(|member| member.ready || member.is_done()) {
@@ -183,14 +182,12 @@ impl Workers {
         Ok(())
     }
 
-    /// Ends workers that have been silent for too long; the end of their output then shows that.
+    /// Kills workers that have been silent for too long; then their output ends.
     fn end_silent(&mut self) {
         let now = self.clock.now();
         for member in self.members.iter_mut().filter(|member| !member.is_done() && member.heard + SILENCE <= now) {
             let pid = member.child.id();
-            self.merged
-                .record
-                .error("worker hung", || format!("process {pid} said nothing for {} s", SILENCE.as_secs()));
+            self.merged.record.error("worker hung", || format!("process {pid} was silent for {} s", SILENCE.as_secs()));
             member.heard = now;
             let _ = member.child.kill();
         }
@@ -204,7 +201,7 @@ impl Workers {
         self.begun = Some(at);
     }
 
-    /// Takes what comes until a time, once.
+    /// Waits for events up to a time and handles them, once.
     fn look(&mut self, until: Duration) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         match self.poll.poll(&mut events, Some(until.saturating_sub(self.clock.now()))) {
@@ -220,7 +217,7 @@ impl Workers {
         Ok(())
     }
 
-    /// The first time all are told to end, and then to tell what came of it; the second time they are ended.
+    /// The first time, orders all to end and report their results; the second time, kills them.
     fn interrupt(&mut self) {
         self.stops += self.signals.take();
         self.merged.interrupted = true;
@@ -234,7 +231,7 @@ impl Workers {
         self.members.iter_mut().for_each(|member| member.tell(order));
     }
 
-    /// Reads what one of them says, up to the end of its last line.
+    /// Reads what a worker sends, up to the end of its last line.
     fn listen(&mut self, index: usize) {
         let mut buffer = [0; READ_BYTES];
         self.members[index].heard = self.clock.now();
@@ -266,7 +263,7 @@ impl Workers {
                 (self.members[index].ready, self.members[index].subscribers) = (true, subscribers);
             }
             Word::Came(count) => publisher.tell(&Order::Came(index, count)),
-            // Before they begin, it is told how many there are.
+            // Until `Order::Go` tells the publisher the number of subscribers, only that number changes.
             Word::Gone(answered) if begun => publisher.tell(&Order::Gone(index, answered)),
             Word::Gone(_) => self.members[index].subscribers = self.members[index].subscribers.saturating_sub(1),
             Word::Published(count) => {
@@ -287,7 +284,7 @@ impl Workers {
         }
     }
 
-    /// Shows how it goes, once all that go on have said so since the last time.
+    /// Shows progress, once all running workers have reported since the last time.
     fn show(&mut self) {
         if self.members.iter().any(|member| member.shown && !member.is_done()) {
             return;
@@ -313,7 +310,7 @@ impl Workers {
         self.members.iter_mut().for_each(|member| member.shown = true);
     }
 
-    /// One of them is gone. That is an error, unless it had told all.
+    /// A worker is gone. That is an error, unless it had reported its result.
     fn gone(&mut self, index: usize) {
         let member = &mut self.members[index];
         let was_gone = std::mem::replace(&mut member.gone, true);
@@ -322,14 +319,14 @@ impl Workers {
         }
         member.orders = None;
         let (pid, open) = (member.child.id(), member.last.open);
-        // It has closed its standard output, and whatever it does then, it is of no more use.
+        // It has closed its standard output, so it is of no more use, whatever it does.
         let _ = member.child.kill();
         let how = member.child.wait().map_or_else(|error| error.to_string(), how_it_ended);
         let with = counted(open as usize, "connection*");
         let said = || format!("process {pid}, number {index}, {how}, with {with}");
         self.merged.record.error("worker died", said);
         if index == 0 && self.plan.workload == Workload::Fanout {
-            // Nobody publishes any more.
+            // No process publishes any more.
             self.tell_all(&Order::Stop);
         } else if self.begun.is_some() {
             self.members[0].tell(&Order::Died(index));
@@ -337,7 +334,7 @@ impl Workers {
         self.show();
     }
 
-    /// Has them close their connections, and waits until all are gone, but not for ever.
+    /// Lets them close their connections, and waits until all are gone, up to a limit.
     fn end(&mut self) -> io::Result<()> {
         self.tell_all(&Order::Stop);
         let deadline = self.clock.now() + DRAIN + GRACE;
@@ -351,7 +348,7 @@ impl Workers {
         Ok(())
     }
 
-    /// Ends some of them at once; how many.
+    /// Kills some of them, and returns how many.
     fn kill(&mut self, which: impl Fn(&Member) -> bool) -> usize {
         let some = self.members.iter_mut().filter(|member| which(member));
         some.map(|member| member.child.kill()).count()
@@ -360,7 +357,7 @@ impl Workers {
 
 fn how_it_ended(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("was ended by signal {signal}"),
-        (None, code) => format!("ended with code {}", code.unwrap_or_default()),
+        (Some(signal), _) => format!("was killed by signal {signal}"),
+        (None, code) => format!("exited with code {}", code.unwrap_or_default()),
     }
 }

@@ -1,5 +1,5 @@
-//! Asks where to connect: a Sentinel for the master, a node of a cluster for the one that has a slot. It blocks, within
-//! bounds: for a thread of its own.
+//! Finds where to connect: asks a Sentinel for the master, or a node of a cluster for the one that has a slot. It
+//! blocks, for a limited time, so it needs a thread of its own.
 
 use super::dialect::slot_of;
 use super::resp::{Replies, Reply, command};
@@ -13,27 +13,27 @@ use std::time::Duration;
 
 /// How long each step of a question may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The longest string in an answer.
+/// The longest string in a reply.
 const MAX_BULK: usize = 4096;
 
-/// Where to connect, and for which name a certificate must be.
+/// Where to connect, and the name that a certificate must be for.
 #[derive(Debug)]
 pub struct Found {
     pub addrs: Vec<ListenAddr>,
     pub name: String,
 }
 
-/// Who asks, and how.
+/// The login and the TLS client to ask with.
 pub struct Asking<'a> {
     pub login: Option<&'a Login>,
     pub tls: Option<&'a TlsClient>,
 }
 
 impl Asking<'_> {
-    /// The master of that name, by the first of the Sentinels that knows it.
+    /// Returns the master of that name, from the first Sentinel that knows it.
     ///
     /// # Errors
-    /// What the last one said, when none knows.
+    /// When none knows it: the error of the last one.
     pub fn master_of(&self, hosts: &[String], master: &str) -> Result<Found, String> {
         let question: [&[&[u8]]; 3] = [&[b"SENTINEL"], &[b"GET-MASTER-ADDR-BY-NAME"], &[master.as_bytes()]];
         self.first(hosts, "Sentinel", &question, |reply, _| match reply {
@@ -43,13 +43,13 @@ impl Asking<'_> {
             },
             _ => None,
         })
-        .map_err(|why| why.unwrap_or_else(|| "it knows no master of that name".into()))
+        .map_err(|why| why.unwrap_or_else(|| "no Sentinel knows this master".into()))
     }
 
-    /// The node of a cluster that has the slot of a tag, by the first of the nodes that answers.
+    /// Returns the node of a cluster that has the slot of a tag, from the first node that answers.
     ///
     /// # Errors
-    /// What the last one said, when none knows.
+    /// When none knows it: the error of the last one.
     pub fn node_of(&self, hosts: &[String], tag: &[u8]) -> Result<Found, String> {
         let slot = i64::from(slot_of(tag));
         self.first(hosts, "node", &[&[b"CLUSTER"], &[b"SLOTS"]], |reply, asked| {
@@ -66,10 +66,10 @@ impl Asking<'_> {
                 _ => None,
             })
         })
-        .map_err(|why| why.unwrap_or_else(|| format!("nobody in the cluster has slot {slot}")))
+        .map_err(|why| why.unwrap_or_else(|| format!("no node of the cluster has slot {slot}")))
     }
 
-    /// The first answer that `read` finds an address in; else the last error, or none where only the address was missing.
+    /// Returns the first address that `read` finds in a reply; else the last error, if there was one.
     fn first(
         &self,
         hosts: &[String],
@@ -95,7 +95,7 @@ impl Asking<'_> {
         Err(why)
     }
 
-    /// Asks one, and a second time with user and password where it wants them.
+    /// Asks one host, and a second time with user and password if it requires them.
     fn ask<T>(
         &self,
         host: &str,
@@ -104,7 +104,7 @@ impl Asking<'_> {
     ) -> Result<Option<T>, String> {
         let said = |error: io::Error| error.to_string();
         let addrs = resolve_all(host, 0)?;
-        let addr: &SocketAddr = addrs.first().ok_or("it has no address")?;
+        let addr: &SocketAddr = addrs.first().ok_or("no address found")?;
         let stream = TcpStream::connect_timeout(addr, PATIENCE).map_err(said)?;
         stream
             .set_read_timeout(Some(PATIENCE))
@@ -140,7 +140,7 @@ impl Asking<'_> {
 
     fn read<T>(&self, reply: &Reply<'_>, read: impl Fn(&Reply<'_>) -> Option<T>) -> Result<Option<T>, String> {
         match reply {
-            Reply::Error(error) => Err(format!("it says {}", shown(self.login, error))),
+            Reply::Error(error) => Err(format!("error reply: {}", shown(self.login, error))),
             reply => Ok(read(reply)),
         }
     }
@@ -156,20 +156,20 @@ fn say(line: &mut dyn ReadWrite, words: &[&[&[u8]]]) -> Result<(), String> {
     line.write_all(&bytes).and_then(|()| line.flush()).map_err(|error| error.to_string())
 }
 
-/// What is made of the next reply.
+/// Returns what `read` makes of the next reply.
 fn hear<T>(line: &mut dyn ReadWrite, replies: &mut Replies, read: impl FnOnce(&Reply<'_>) -> T) -> Result<T, String> {
     let mut buffer = [0; MAX_BULK];
-    // Whoever says little by little is not heard to the end.
+    // A host that sends byte by byte is not read forever.
     for _ in 0..MAX_BULK {
         if let Some(reply) = replies.next_reply().map_err(|error| error.to_string())? {
             return Ok(read(&reply));
         }
         match line.read(&mut buffer).map_err(|error| error.to_string())? {
-            0 => return Err("it closed the connection".into()),
+            0 => return Err("connection closed".into()),
             bytes => replies.feed(&buffer[..bytes]),
         }
     }
-    Err("its answer has no end".into())
+    Err("its reply does not end".into())
 }
 
 /// `HOST:PORT`, with brackets around an IPv6 address.
@@ -178,7 +178,7 @@ fn endpoint(host: &[u8], port: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The address of a node as `CLUSTER SLOTS` tells it; one that does not know its own has that at which it was asked.
+/// The address of a node from `CLUSTER SLOTS`; a node that does not know its own has the address that was asked.
 fn node_addr(node: &[Reply<'_>], asked: &str) -> Option<String> {
     let [host, Reply::Integer(port), ..] = node else { return None };
     match host {

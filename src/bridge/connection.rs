@@ -1,4 +1,5 @@
-//! A socket to Redis, with TLS or without. Edge-triggered: what was said to be readable or writable is so until it is not.
+//! A socket to Redis, with or without TLS. Edge-triggered: once reported readable or writable, it stays so until an
+//! operation would block.
 
 use super::asking::{Asking, Found};
 use super::url::{Place, RedisUrl};
@@ -12,14 +13,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-/// A search for Redis's addresses, on a thread of its own because the system's resolver may take its time.
+/// A lookup of Redis's addresses, on a thread of its own because the system's resolver may be slow.
 pub struct Lookup(Receiver<Result<Found, String>>);
 
 impl Lookup {
-    /// Begins. `tls` is for those who are asked, and `waker` wakes the loop when it is done.
+    /// Starts a lookup. `tls` is for the Sentinels or nodes to ask; `waker` wakes the loop when it is done.
     ///
     /// # Errors
-    /// When there can be no thread.
+    /// When the thread cannot be started.
     pub fn begin(redis: &RedisUrl, tls: Option<&TlsClient>, waker: Arc<Waker>) -> io::Result<Lookup> {
         let (sender, receiver) = channel();
         let (redis, tls) = (redis.clone(), tls.cloned());
@@ -34,19 +35,19 @@ impl Lookup {
                 Place::Sentinel { hosts, master, .. } => asking.master_of(hosts, master),
                 Place::Cluster { hosts, tag, .. } => asking.node_of(hosts, tag.as_bytes()),
             };
-            // Nobody may wait for it any more.
+            // The receiver may be gone.
             let _ = sender.send(found);
             let _ = waker.wake();
         })?;
         Ok(Lookup(receiver))
     }
 
-    /// What was found, once.
+    /// Returns the result, once.
     pub fn result(&self) -> Option<Result<Found, String>> {
         match self.0.try_recv() {
             Ok(found) => Some(found),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err("the search for its address ended without a result".into())),
+            Err(TryRecvError::Disconnected) => Some(Err("address lookup failed".into())),
         }
     }
 }
@@ -65,7 +66,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Begins to connect. With TLS the certificate must be for `host`.
+    /// Starts to connect. With TLS the certificate must be for `host`.
     ///
     /// # Errors
     /// As `connect(2)`.
@@ -87,18 +88,18 @@ impl Connection {
         Ok(Connection { wire, connected: false, readable: false, writable: false })
     }
 
-    /// Something can be done.
+    /// Notes an event of the socket.
     pub fn note(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
 
-    /// Whether there may be something to read.
+    /// Returns whether there may be data to read.
     pub fn is_readable(&self) -> bool {
         self.connected && self.readable
     }
 
-    /// Reads what came; 0 bytes when that was all.
+    /// Reads data; 0 bytes when there is no more for now.
     ///
     /// # Errors
     /// As `read(2)`, and at the end of the connection.
@@ -119,7 +120,7 @@ impl Connection {
         }
     }
 
-    /// Writes what it takes, and says how much that was.
+    /// Writes as much as the socket takes, and returns how many bytes that was.
     ///
     /// # Errors
     /// As `connect(2)` and `write(2)`.
@@ -142,7 +143,7 @@ impl Connection {
                 Wire::Tls(stream) => write_tls(stream, &bytes[written..]),
             };
             match result {
-                // Nothing left, the handshake's part included.
+                // Nothing left to write, that of the handshake included.
                 Ok(0) => break,
                 Ok(more) => written += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -154,16 +155,16 @@ impl Connection {
     }
 }
 
-/// What TLS has taken before goes first.
+/// Writes what TLS still buffers first.
 fn write_tls(stream: &mut TlsStream, bytes: &[u8]) -> io::Result<usize> {
     stream.flush()?;
     match stream.write(bytes) {
-        // It is full and yet has nothing to write: the handshake is not over, and goes on when something comes.
+        // Full, yet with nothing to write: the handshake continues when data arrives.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         taken => taken,
     }
 }
 
 fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed")
 }

@@ -1,21 +1,21 @@
-//! How one speaks of channels to a single Redis, and to a cluster.
+//! The commands for channels of a single Redis and of a cluster.
 //!
-//! A cluster has each channel of sharded pub/sub on one of its nodes, by the slot of its name. All channels of a bridge have
-//! the same tag in their names, and so the same slot: one node has them all, and what a host says comes in order on all of
-//! its channels together, as on a single Redis.
+//! A cluster keeps each channel of sharded pub/sub on one node, by the slot of its name. All channels of a bridge have
+//! the same tag in their names and so the same slot: one node has them all, and messages of a host arrive in order
+//! across all of its channels, as on a single Redis.
 
-/// Slots of a cluster.
+/// The number of slots in a cluster.
 const SLOTS: u16 = 16384;
 
-/// The words, and the names of channels.
+/// Command names and the prefix of channel names.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Dialect {
-    /// What stands before a channel's name: `{TAG}`, or nothing for a single Redis.
+    /// Prefix of channel names: `{TAG}`, or nothing for a single Redis.
     prefix: Vec<u8>,
 }
 
 impl Dialect {
-    /// That of a cluster; the names of channels begin with `{TAG}`.
+    /// The dialect of a cluster; channel names begin with `{TAG}`.
     pub fn sharded(tag: &str) -> Dialect {
         Dialect { prefix: format!("{{{tag}}}").into_bytes() }
     }
@@ -24,12 +24,12 @@ impl Dialect {
         !self.prefix.is_empty()
     }
 
-    /// What stands before a channel's name.
+    /// Returns the prefix of channel names.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix
     }
 
-    /// A channel's name without that; `None` for one that is not ours.
+    /// Returns a channel's name without the prefix; `None` for one that is not ours.
     pub fn own<'a>(&self, channel: &'a [u8]) -> Option<&'a [u8]> {
         channel.strip_prefix(&self.prefix[..])
     }
@@ -49,22 +49,22 @@ impl Dialect {
         if self.is_sharded() { b"SUNSUBSCRIBE" } else { b"UNSUBSCRIBE" }
     }
 
-    /// Whether a push of that kind brings a message.
+    /// Returns whether a push of that kind carries a message.
     pub fn is_message(&self, kind: &[u8]) -> bool {
         kind == if self.is_sharded() { &b"smessage"[..] } else { b"message" }
     }
 
-    /// Whether a push of that kind confirms a subscription.
+    /// Returns whether a push of that kind confirms a subscription.
     pub fn is_subscribed(&self, kind: &[u8]) -> bool {
         kind == if self.is_sharded() { &b"ssubscribe"[..] } else { b"subscribe" }
     }
 
-    /// Whether a push of that kind ends a subscription, which a node does by itself when the slot goes to another.
+    /// Returns whether a push of that kind ends a subscription, as a node does by itself when the slot moves.
     pub fn is_unsubscribed(&self, kind: &[u8]) -> bool {
         self.is_sharded() && kind == b"sunsubscribe"
     }
 
-    /// Whether an error says that another node has the slot now.
+    /// Returns whether an error means that another node has the slot now.
     pub fn is_moved(&self, error: &[u8]) -> bool {
         let words: [&[u8]; 3] = [b"MOVED ", b"ASK ", b"CLUSTERDOWN "];
         self.is_sharded() && words.iter().any(|word| error.starts_with(word))
@@ -87,7 +87,7 @@ pub fn slot_of(name: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
-    /// As `CLUSTER KEYSLOT` has it, and the specification's check value.
+    /// Values from `CLUSTER KEYSLOT`, and the specification's check value.
     #[test]
     fn slots() {
         for (name, slot) in [("123456789", 0x31c3), ("foo", 12182), ("", 0), ("somekey", 11058)] {

@@ -28,10 +28,10 @@ const PUBLISHER: Token = Token(3);
 const SUBSCRIBER: Token = Token(4);
 const HANG_UP: Token = Token(5);
 const READ_BYTES: usize = 64 << 10;
-/// So many reads of a connection in a pass; who has more goes on in the next.
+/// Reads per connection and pass; the rest waits for the next pass.
 const READS_PER_PASS: usize = 16;
 
-/// What a bridge needs.
+/// The parts of a bridge.
 pub struct Setup {
     /// The bus, joined.
     pub bus: Bus,
@@ -39,15 +39,15 @@ pub struct Setup {
     pub lock: File,
     /// Redis.
     pub redis: RedisUrl,
-    /// Whom to trust, where TLS is spoken.
+    /// The TLS client, with the certificates to trust, if the URL uses TLS.
     pub tls: Option<TlsClient>,
-    /// What decides.
+    /// Makes the decisions.
     pub exchange: Exchange,
-    /// By which it is decided with others when to try again.
+    /// Source of jitter for reconnects.
     pub dice: StdRng,
-    /// How log lines look.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// Whom to tell of the first connection.
+    /// Notified of the first connection.
     pub ready: Ready,
 }
 
@@ -57,9 +57,9 @@ struct Loop {
     waker: Arc<Waker>,
     clock: Clock,
     lookup: Option<Lookup>,
-    /// The one that publishes, and the one that is subscribed.
+    /// The publishing and the subscribed connection.
     connections: Option<[Connection; 2]>,
-    /// Which of the addresses is next.
+    /// Number of attempts, which selects the next address.
     attempts: usize,
     buffer: Vec<u8>,
 }
@@ -67,7 +67,7 @@ struct Loop {
 /// Runs a bridge until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A second signal, and when there is no waiting: no epoll, no signal handler.
+/// After a second signal, and when epoll or the signal handlers cannot be set up.
 pub fn run(setup: Setup) -> io::Result<()> {
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -136,7 +136,7 @@ impl Loop {
         let index = match token {
             PUBLISHER => 0,
             SUBSCRIBER => 1,
-            // The bus and the waker only wake.
+            // Events of the bus and the waker only wake the loop.
             _ => return,
         };
         if let Some(connections) = &mut self.connections {
@@ -144,7 +144,7 @@ impl Loop {
         }
     }
 
-    /// Takes what came from everywhere, does what is due, and writes. Returns whether there is more.
+    /// Reads from the bus and the sockets, does what is due, and writes. Returns whether there is more to do.
     fn pass(&mut self, now: Duration) -> io::Result<bool> {
         let Setup { bus, exchange, .. } = &mut self.setup;
         bus.take_news()?;
@@ -188,7 +188,7 @@ impl Loop {
         let Some(found) = self.lookup.as_ref().and_then(Lookup::result) else { return };
         self.lookup = None;
         let opened = found.and_then(|Found { addrs, name }| {
-            let addr = addrs.get(self.attempts % addrs.len().max(1)).ok_or("it has no address")?;
+            let addr = addrs.get(self.attempts % addrs.len().max(1)).ok_or("no address found")?;
             self.connect(addr, &name).map_err(|error| format!("{addr}: {error}"))
         });
         match opened {

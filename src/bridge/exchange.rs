@@ -1,10 +1,10 @@
-//! What is exchanged between a bus and Redis: which channels are subscribed, what is passed on and what is not, what bridges
-//! tell each other, and when Redis is given up and tried again. No sockets; the time is an argument.
+//! The exchange between a bus and Redis: which channels to subscribe, which messages to forward, what bridges tell each
+//! other, and when to drop the connection to Redis and try again. No sockets; the time is an argument.
 //!
-//! Two connections, because one that is subscribed cannot publish in RESP2. They live and die together.
+//! There are two connections, because a subscribed one cannot publish in RESP2. They live and die together.
 //!
-//! Invariants: what comes back of our own messages is dropped, so nothing goes round; the members of other hosts are published
-//! on the bus as our own and nothing of our own comes back from it, so they are never told to Redis as ours.
+//! Invariants: our own messages are dropped when they come back, so nothing loops; the members of other hosts are
+//! published on the bus as our own, and a bus never returns our own records, so Redis never gets them as ours.
 
 mod announce;
 
@@ -23,54 +23,54 @@ use crate::time::retry::Retry;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// Waits between attempts to reach Redis.
+/// Least and greatest wait between attempts to reach Redis.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Lists that several bridges ask for at about the same time are told once.
+/// Delay of our list, so that bridges that ask at about the same time get it once.
 const ANSWER_AFTER: Duration = Duration::from_millis(50);
-/// Hosts that are asked for their lists in a pass. The others speak again soon.
+/// Hosts to ask for their lists in a pass. The others will announce themselves again soon.
 const MOST_ASKED: usize = 64;
-/// How long Redis has to take our last words.
+/// How long Redis has to accept the goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a bridge goes by.
+/// Settings of an exchange.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Bytes that may wait for Redis.
+    /// Bytes that may be queued for Redis.
     pub max_backlog: usize,
-    /// A connection on which nothing came for so long is given up.
+    /// A connection without data for this long is dropped.
     pub redis_timeout: Duration,
-    /// A host of which nothing came for so long is gone.
+    /// A host without data for this long is gone.
     pub host_timeout: Duration,
     /// The longest record of the bus, channel and payload together.
     pub max_record: usize,
-    /// Who we are to Redis.
+    /// The login at Redis.
     pub login: Option<Login>,
-    /// Redis, as it is called in the log.
+    /// The name of Redis in the log.
     pub place: String,
-    /// How one speaks of channels to it.
+    /// The commands for its channels.
     pub dialect: Dialect,
-    /// Whether to make sure that it is a master, where another one may have taken its place.
+    /// Whether to check that it is a master, which a failover may have changed.
     pub asks_role: bool,
 }
 
 /// One of the connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// On which we publish.
+    /// The one that publishes.
     Publisher,
-    /// On which we are subscribed.
+    /// The one that is subscribed.
     Subscriber,
 }
 
-/// How it stands with Redis.
+/// The state of the link to Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Link {
-    /// Not connected until then.
+    /// Not connected; the next attempt is at `until`.
     Down { until: Duration },
-    /// Connecting, and who has answered.
+    /// Connecting; which connections have answered.
     Opening { publisher: bool, subscriber: bool },
-    /// All is well, since then.
+    /// Connected since then.
     Ready { since: Duration },
 }
 
@@ -85,23 +85,23 @@ pub struct Exchange {
     local: Local,
     subscribed: HashSet<Box<[u8]>>,
     hosts: Hosts,
-    /// When our list is to be told, and when that we are still there.
+    /// When to announce our list, and when to send a sign of life.
     list_due: Option<Duration>,
     alive_due: Duration,
-    /// Hosts that are asked for their lists.
+    /// Hosts to ask for their lists.
     asks: Vec<HostId>,
-    /// What is to be published on the bus.
+    /// Records to publish on the bus.
     to_bus: Records,
     stop_by: Option<Duration>,
     passed_on: u64,
     taken_in: u64,
     losses: Losses,
-    /// What is to be logged.
+    /// Lines to log.
     pub log: Log,
 }
 
 impl Exchange {
-    /// Nothing known and not connected.
+    /// Makes an exchange that knows nothing and is not connected.
     pub fn new(me: HostId, rules: Rules, log: Log) -> Exchange {
         Exchange {
             me,
@@ -125,7 +125,7 @@ impl Exchange {
         }
     }
 
-    /// Takes what the bus tells.
+    /// Takes an event of the bus.
     pub fn bus_event(&mut self, event: BusEvent<'_>) {
         match event {
             BusEvent::Gap { lost, .. } => self.losses.add(Loss::Missed, lost),
@@ -137,7 +137,7 @@ impl Exchange {
         }
     }
 
-    /// Passes a message on to other hosts, if that is possible now: nobody wants to hear it later.
+    /// Forwards a message to other hosts if possible now; later it would be of no use.
     fn pass_on(&mut self, kind: Kind, channel: &[u8], payload: &[u8]) {
         let waiting = self.publisher.pending().len() + channel.len() + payload.len();
         if wire::is_of_host(channel) {
@@ -157,22 +157,22 @@ impl Exchange {
         }
     }
 
-    /// What is to be published on the bus.
+    /// Records to publish on the bus.
     pub fn to_bus(&mut self) -> &mut Records {
         &mut self.to_bus
     }
 
-    /// The bus did not take a record.
+    /// Counts a record that the bus did not take.
     pub fn too_long(&mut self) {
         self.losses.add(Loss::TooLong, 1);
     }
 
-    /// Whether all is well with Redis.
+    /// Returns whether Redis is connected and has answered.
     pub fn is_ready(&self) -> bool {
         matches!(self.link, Link::Ready { .. })
     }
 
-    /// Whether it is time to connect.
+    /// Returns whether it is time to connect.
     pub fn wants_connection(&self, now: Duration) -> bool {
         matches!(self.link, Link::Down { until } if now >= until) && self.stop_by.is_none()
     }
@@ -200,7 +200,7 @@ impl Exchange {
         self.link = Link::Opening { publisher: false, subscriber: false };
     }
 
-    /// The connections are lost, or could not be opened. `dice`, 0 to 1, decides with others when to try again.
+    /// The connections are lost, or could not be opened. `dice`, 0 to 1, is the jitter of the next attempt.
     pub fn lost(&mut self, why: &str, now: Duration, dice: f64) {
         let lasted = match self.link {
             Link::Ready { since } => now.saturating_sub(since),
@@ -208,19 +208,19 @@ impl Exchange {
         };
         let wait = self.retry.failed(lasted, dice);
         let what = if self.is_ready() { "lost" } else { "no connection to" };
-        let text = format!("{what} Redis at {}: {why}; trying again in {} ms", self.rules.place, wait.as_millis());
+        let text = format!("{what} Redis at {}: {why}; next attempt in {} ms", self.rules.place, wait.as_millis());
         self.log.push(Level::Warn, "redis_down", &[("redis", &self.rules.place), ("error", &why)], text);
         self.losses.add(Loss::Unanswered, self.publisher.unanswered_messages());
         (self.publisher, self.subscriber) = (Line::new(0, now), Line::new(0, now));
         self.link = Link::Down { until: now + wait };
     }
 
-    /// Bytes to be written.
+    /// Bytes to write.
     pub fn pending(&self, side: Side) -> &[u8] {
         self.line(side).pending()
     }
 
-    /// So many of them were.
+    /// This many of them were written.
     pub fn wrote(&mut self, side: Side, bytes: usize) {
         self.line_mut(side).wrote(bytes);
     }
@@ -233,10 +233,10 @@ impl Exchange {
         if side == Side::Publisher { &mut self.publisher } else { &mut self.subscriber }
     }
 
-    /// Takes what came of Redis.
+    /// Takes bytes from Redis.
     ///
     /// # Errors
-    /// Why the connection is to be given up.
+    /// Why to drop the connection.
     pub fn receive(&mut self, side: Side, bytes: &[u8], now: Duration) -> Result<(), String> {
         let line = self.line_mut(side);
         line.heard(now);
@@ -256,40 +256,40 @@ impl Exchange {
         result
     }
 
-    /// A reply to what we published or asked.
+    /// Takes a reply to a message or a question.
     fn answer(&mut self, reply: &Reply<'_>) -> Result<(), String> {
-        let sent = self.publisher.answered().ok_or("it answers what was not asked")?;
+        let sent = self.publisher.answered().ok_or("unexpected reply")?;
         let login = self.rules.login.as_ref();
         match (sent, reply) {
             (Sent::Login, Reply::Error(error)) => return Err(refusal(error)),
-            (Sent::Ping, Reply::Error(error)) => return Err(format!("it says {}", shown(login, error))),
+            (Sent::Ping, Reply::Error(error)) => return Err(format!("error reply: {}", shown(login, error))),
             (Sent::Message | Sent::Presence, Reply::Error(error)) => {
                 self.losses.refused(shown(login, error));
                 if self.rules.dialect.is_moved(error) {
-                    return Err(format!("it has our channels no more: {}", shown(login, error)));
+                    return Err(format!("it no longer has our channels: {}", shown(login, error)));
                 }
             }
             (Sent::Message, _) => self.passed_on += 1,
             (Sent::Role, Reply::Array(role)) if !matches!(role.first(), Some(Reply::Bulk(b"master"))) => {
-                return Err("it is not the master any more".to_owned());
+                return Err("it is no longer the master".to_owned());
             }
             (Sent::Ping, _) => {
                 if let Link::Opening { publisher, .. } = &mut self.link {
                     *publisher = true;
                 }
             }
-            // A user that may not ask for the role is not told it.
+            // A user without permission for ROLE gets an error instead.
             (Sent::Login | Sent::Presence | Sent::Role, _) => {}
         }
         Ok(())
     }
 
-    /// Something on the connection that is subscribed.
+    /// Takes a push or a reply on the subscribed connection.
     fn pushed(&mut self, reply: &Reply<'_>, now: Duration) -> Result<(), String> {
         let items = match reply {
             Reply::Array(items) => items.as_slice(),
             Reply::Error(error) => return self.subscriber_error(error),
-            // The answer to our login.
+            // The reply to our login.
             _ => {
                 self.subscriber.answered();
                 return Ok(());
@@ -311,11 +311,11 @@ impl Exchange {
                     *subscriber = true;
                 }
             }
-            // That one is never left by us, but at the end.
+            // We unsubscribe from that channel only at the end.
             (Some(PRESENCE_CHANNEL), _) if dialect.is_unsubscribed(word) && !self.stops() => {
-                return Err("it has our channels no more".to_owned());
+                return Err("it no longer has our channels".to_owned());
             }
-            // Other confirmations, and the answers to PING.
+            // Other confirmations, and replies to PING.
             _ => {}
         }
         Ok(())
@@ -326,9 +326,9 @@ impl Exchange {
             return Err(refusal(error));
         }
         if !self.is_ready() || self.rules.dialect.is_moved(error) {
-            return Err(format!("it says {}", shown(self.rules.login.as_ref(), error)));
+            return Err(format!("error reply: {}", shown(self.rules.login.as_ref(), error)));
         }
-        let text = format!("a channel cannot be subscribed: Redis says {}", shown(self.rules.login.as_ref(), error));
+        let text = format!("cannot subscribe to a channel: Redis replied {}", shown(self.rules.login.as_ref(), error));
         self.log.push(Level::Warn, "subscribe", &[], text);
         Ok(())
     }
@@ -375,7 +375,7 @@ impl Exchange {
         }
         let hosts = self.hosts.len();
         if hosts != before {
-            let text = if hosts > before { "is there" } else { "says goodbye" };
+            let text = if hosts > before { "joined" } else { "left" };
             let text = format!("host {host} {text}; other hosts: {hosts}");
             self.log.push(Level::Info, "hosts", &[("host", &host.to_string()), ("hosts", &hosts)], text);
         }
@@ -394,10 +394,10 @@ impl Exchange {
         (self.list_due, self.alive_due) = (Some(now), now + self.rules.host_timeout / 3);
     }
 
-    /// Does what is due after all that came.
+    /// Does what is due after all input of a pass.
     ///
     /// # Errors
-    /// Why the connections are to be given up.
+    /// Why to drop the connections.
     pub fn pass(&mut self, now: Duration) -> Result<(), String> {
         let mut result = Ok(());
         if matches!(self.link, Link::Down { .. }) {
@@ -406,11 +406,11 @@ impl Exchange {
             self.update_subscriptions();
             result = self.mind_silence(now);
         }
-        // After our goodbye others would take us for being there again.
+        // Anything sent after Goodbye would make the other bridges add us again.
         if self.is_ready() && !self.stops() {
             self.announce(now);
         }
-        // Without a connection nobody needs to know: the list follows when there is one.
+        // Changes need no announcement without a connection: the list follows once there is one.
         self.local.changes.clear();
         self.expire(now);
         self.losses.report(now, &mut self.log);
@@ -421,7 +421,7 @@ impl Exchange {
         let (subscriber, dialect) = (&mut self.subscriber, &self.rules.dialect);
         self.local.update(&mut self.subscribed, |channel, is_wanted| {
             let word = if is_wanted { dialect.subscribe() } else { dialect.unsubscribe() };
-            // That one is subscribed in any case, and stays so.
+            // The presence channel stays subscribed in any case.
             if channel != PRESENCE_CHANNEL && !wire::is_of_host(channel) {
                 subscriber.send_unanswered(&[&[word], &[dialect.prefix(), channel]]);
             }
@@ -433,7 +433,7 @@ impl Exchange {
         for side in [Side::Publisher, Side::Subscriber] {
             match self.line(side).silence(now, timeout) {
                 Silence::Bearable => {}
-                Silence::TooLong => return Err(format!("nothing came of it for {timeout:?} (--redis-timeout)")),
+                Silence::TooLong => return Err(format!("no data for {timeout:?} (--redis-timeout)")),
                 Silence::Ask => {
                     match side {
                         Side::Publisher => self.publisher.send(Sent::Ping, &[&[b"PING"]]),
@@ -455,7 +455,7 @@ impl Exchange {
         self.hosts.expire(now, timeout, gone, |change| push_change(to_bus, change));
     }
 
-    /// When there is something to do, if nothing comes before.
+    /// Returns when there is something to do even without input.
     pub fn next_deadline(&self) -> Option<Duration> {
         let lines = [&self.publisher, &self.subscriber].map(|line| line.next_deadline(self.rules.redis_timeout));
         let link = match self.link {
@@ -467,7 +467,7 @@ impl Exchange {
         link.into_iter().chain(others).flatten().min()
     }
 
-    /// Says goodbye. [`Exchange::is_stopped`] says when Redis has heard it.
+    /// Sends Goodbye. [`Exchange::is_stopped`] returns whether Redis has accepted it.
     pub fn stop(&mut self, now: Duration) {
         self.stop_by = Some(now + STOP_TIMEOUT);
         if self.is_ready() {
@@ -476,17 +476,17 @@ impl Exchange {
         }
     }
 
-    /// Whether it was told to stop.
+    /// Returns whether it was told to stop.
     pub fn stops(&self) -> bool {
         self.stop_by.is_some()
     }
 
-    /// Whether it was told to stop, and there is nothing to wait for.
+    /// Returns whether it was told to stop and has nothing left to wait for.
     pub fn is_stopped(&self, now: Duration) -> bool {
         self.stop_by.is_some_and(|by| now >= by || !self.is_ready() || self.publisher.is_answered())
     }
 
-    /// Says at the end what was counted.
+    /// Logs the totals at the end.
     pub fn end(&mut self) {
         self.losses.add(Loss::Unanswered, self.publisher.unanswered_messages());
         self.losses.say(&mut self.log);

@@ -1,7 +1,7 @@
-//! Other hosts and whom they have, as their bridges tell. No sockets; the time is an argument.
+//! Other hosts and their members, as reported by their bridges. No sockets; the time is an argument.
 //!
-//! Invariant: what was handed out as changes is what all known hosts have together. Nothing that is told is trusted: hosts,
-//! names and lists are bounded, and what is beyond is counted and left out.
+//! Invariant: the changes handed out add up to the members of all known hosts. Input is not trusted: hosts, names and
+//! lists are bounded, and what exceeds the bounds is counted and dropped.
 
 use super::names::Names;
 use super::wire::{HostId, Kind};
@@ -11,33 +11,33 @@ use crate::net::id::Participant;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The most hosts that are known.
+/// The most hosts to know.
 const MAX_HOSTS: usize = 1024;
-/// The most that the names of a host's members, and of their channels, may come to.
+/// The most bytes for the names of a host's members and their channels.
 const MAX_BYTES: usize = 32 << 20;
-/// The most that those of all hosts may come to.
+/// The most bytes for the names of all hosts.
 const MAX_TOTAL_BYTES: usize = 128 << 20;
-/// What a name costs beside its letters.
+/// The cost of a name besides its letters.
 const NAME_BYTES: usize = 64;
 
-/// What a message asks of us.
+/// The response that a message calls for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// Nothing.
     None,
-    /// To tell our list.
+    /// Send our list.
     Tell,
-    /// To ask that host for its own: we do not have it.
+    /// Ask that host for its list: we do not have it.
     AskFor(HostId),
 }
 
 struct Host {
-    /// As who it stands in [`Presence`].
+    /// Its key in [`Presence`].
     key: Participant,
     heard: Duration,
-    /// A list of which more is to come.
+    /// An incomplete list.
     list: Option<Records>,
-    /// What the names on that list come to, and those that hold.
+    /// Bytes of the names on that list, and of the current ones.
     listed: usize,
     bytes: usize,
 }
@@ -46,28 +46,28 @@ struct Host {
 #[derive(Default)]
 pub struct Hosts {
     hosts: HashMap<HostId, Host>,
-    /// Counts the hosts there were.
+    /// Counts all hosts so far.
     last: u32,
     presence: Presence,
     names: Names,
-    /// Messages and names that were left out.
+    /// Messages and names dropped.
     pub ignored: u64,
 }
 
 impl Hosts {
-    /// How many there are.
+    /// Returns the number of known hosts.
     pub fn len(&self) -> usize {
         self.hosts.len()
     }
 
-    /// Something came of a host, whatever it was.
+    /// Notes that a message of any kind came from a host.
     pub fn heard(&mut self, from: HostId, now: Duration) {
         if let Some(host) = self.hosts.get_mut(&from) {
             host.heard = now;
         }
     }
 
-    /// Takes a presence message. Calls `each` for members that came or are gone by it.
+    /// Takes a presence message. Calls `each` for members that joined or left by it.
     pub fn receive(
         &mut self,
         from: HostId,
@@ -95,7 +95,7 @@ impl Hosts {
         Answer::None
     }
 
-    /// Forgets hosts that were silent for so long. Calls `gone` for each host, and `each` for its members.
+    /// Forgets hosts that were silent for `timeout`. Calls `gone` for each host, and `each` for its members.
     pub fn expire(
         &mut self,
         now: Duration,
@@ -111,7 +111,7 @@ impl Hosts {
         }
     }
 
-    /// When the next host will have been silent for so long.
+    /// Returns when the next host will have been silent for `timeout`.
     pub fn next_deadline(&self, timeout: Duration) -> Option<Duration> {
         self.hosts.values().map(|host| host.heard + timeout).min()
     }
@@ -152,7 +152,7 @@ impl Hosts {
         self.presence.replace(host.key, &list, |change| tell(names, change, each));
     }
 
-    /// How much more names may come to.
+    /// Bytes left for more names.
     fn room(&self) -> usize {
         MAX_TOTAL_BYTES.saturating_sub(self.hosts.values().map(|host| host.bytes + host.listed).sum())
     }
@@ -187,7 +187,7 @@ fn bytes_of(channel: &[u8], member: &[u8]) -> usize {
     channel.len() + member.len() + NAME_BYTES
 }
 
-/// Hands a change on, if it is one for all hosts together.
+/// Hands a change on, if it changes the members of all hosts together.
 fn tell(names: &mut Names, change: Change<'_>, each: &mut impl FnMut(Change<'_>)) {
     if names.change(change.channel, change.member, change.entered) {
         each(change);
@@ -207,7 +207,7 @@ mod tests {
         records
     }
 
-    /// What comes of a message: changes as `+ann -bob`, and what it asks.
+    /// The result of a message: changes as `+ann -bob`, and the response it calls for.
     fn receive(hosts: &mut Hosts, from: HostId, kind: Kind, payload: &Records, now: u64) -> (String, Answer) {
         let mut changes = Vec::new();
         let answer = hosts.receive(from, Some(kind), payload.bytes(), Duration::from_secs(now), |change| {
@@ -225,14 +225,14 @@ mod tests {
         let none = Records::new();
         let list = records(&[(Enter, "ann"), (Enter, "bob")]);
         assert_eq!(receive(&mut hosts, ONE, Kind::Hello, &none, 0), (String::new(), Answer::Tell));
-        assert_eq!(receive(&mut hosts, ONE, Kind::ListBegins, &list, 0).0, "", "not before it is whole");
+        assert_eq!(receive(&mut hosts, ONE, Kind::ListBegins, &list, 0).0, "", "not before it is complete");
         assert_eq!(receive(&mut hosts, ONE, Kind::ListEnds, &records(&[(Enter, "cat")]), 0).0, "+ann +bob +cat");
         let list = records(&[(Enter, "ann")]);
         receive(&mut hosts, TWO, Kind::ListBegins, &list, 0);
         assert_eq!(receive(&mut hosts, TWO, Kind::ListEnds, &none, 0).0, "", "she is known");
         let changes = records(&[(Leave, "ann"), (Leave, "bob"), (Enter, "dan"), (Leave, "nobody")]);
         assert_eq!(receive(&mut hosts, ONE, Kind::Changes, &changes, 1).0, "+dan -bob");
-        // The same list again is no news; another one is the difference.
+        // The same list again changes nothing; another one yields the difference.
         receive(&mut hosts, ONE, Kind::ListBegins, &records(&[(Enter, "dan"), (Enter, "eve")]), 1);
         assert_eq!(receive(&mut hosts, ONE, Kind::ListEnds, &none, 1).0, "+eve -cat");
         assert_eq!(receive(&mut hosts, TWO, Kind::Goodbye, &none, 1).0, "-ann");
@@ -277,13 +277,13 @@ mod tests {
         assert_eq!(hosts.ignored, 10 + 9 + 9);
         receive(&mut hosts, ONE, Kind::Changes, &records(&[(RecordKind::Count, "12345"), (RecordKind::Text, "x")]), 0);
         assert_eq!(hosts.ignored, 10 + 9 + 9 + 2);
-        // Of short names, what they cost beside their letters counts.
+        // For short names, the cost besides their letters counts.
         let short: Vec<String> = (0..600_000).map(|n| n.to_string()).collect();
         let short: Vec<_> = short.iter().map(|name| (Enter, &name[..])).collect();
         hosts.ignored = 0;
         receive(&mut hosts, HostId(3), Kind::ListGoesOn, &records(&short), 0);
         assert!((100_000..300_000).contains(&hosts.ignored), "{}", hosts.ignored);
-        // And there is a limit for all together: 31 of them once more, and 2.
+        // There is also a limit for all together: 31 of them once more, and 2.
         hosts.ignored = 0;
         for id in [HostId(4), HostId(5)] {
             for name in &names {

@@ -1,59 +1,59 @@
-//! One connection to Redis, without its socket: what is to be written, what was asked and not answered yet, and since when
-//! nothing came. The time is an argument.
+//! One connection to Redis, without its socket: bytes to write, unanswered commands, and the time of the last data. The
+//! time is an argument.
 
 use super::resp::{Replies, command};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Room that is kept for what is written next.
+/// Capacity to keep for later output.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// What a command was for, of those that are answered one by one.
+/// The purpose of a command that gets its own reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sent {
     /// User and password.
     Login,
-    /// A question whether it is a master.
+    /// A check whether it is a master.
     Role,
-    /// A question whether it is there.
+    /// A PING.
     Ping,
-    /// A message of somebody on the bus.
+    /// A message from the bus.
     Message,
-    /// What bridges tell each other.
+    /// A message between bridges.
     Presence,
 }
 
-/// What silence calls for.
+/// What the silence of a peer calls for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Silence {
     /// Nothing yet.
     Bearable,
-    /// To ask whether it is there.
+    /// A PING.
     Ask,
-    /// To give it up.
+    /// Dropping the connection.
     TooLong,
 }
 
 /// A connection.
 pub struct Line {
-    /// What came.
+    /// Received replies.
     pub replies: Replies,
     out: Vec<u8>,
     written: usize,
-    /// What is not answered yet, in order, with how many in a row.
+    /// Unanswered commands, in order, as runs with their lengths.
     due: VecDeque<(Sent, u64)>,
     heard: Duration,
     asked: bool,
 }
 
 impl Line {
-    /// A connection that is opened now.
+    /// Makes a connection that is opened now.
     pub fn new(max_bulk: usize, now: Duration) -> Line {
         let replies = Replies::new(max_bulk);
         Line { replies, out: Vec::new(), written: 0, due: VecDeque::new(), heard: now, asked: false }
     }
 
-    /// Queues a command whose answer [`Line::answered`] counts.
+    /// Queues a command whose reply [`Line::answered`] counts.
     pub fn send(&mut self, sent: Sent, arguments: &[&[&[u8]]]) {
         self.send_unanswered(arguments);
         match self.due.back_mut() {
@@ -62,12 +62,12 @@ impl Line {
         }
     }
 
-    /// Queues a command that is answered in another way.
+    /// Queues a command without a reply of its own.
     pub fn send_unanswered(&mut self, arguments: &[&[&[u8]]]) {
         command(&mut self.out, arguments);
     }
 
-    /// An answer came: to what?
+    /// Counts a reply, and returns the purpose of its command.
     pub fn answered(&mut self) -> Option<Sent> {
         let (sent, count) = self.due.front_mut()?;
         let sent = *sent;
@@ -78,22 +78,22 @@ impl Line {
         Some(sent)
     }
 
-    /// How many messages are not answered yet.
+    /// Returns the number of unanswered messages.
     pub fn unanswered_messages(&self) -> u64 {
         self.due.iter().filter(|(sent, _)| *sent == Sent::Message).map(|(_, count)| count).sum()
     }
 
-    /// Whether all that was sent is answered.
+    /// Returns whether every command has been answered.
     pub fn is_answered(&self) -> bool {
         self.due.is_empty()
     }
 
-    /// Bytes to be written.
+    /// Bytes to write.
     pub fn pending(&self) -> &[u8] {
         &self.out[self.written..]
     }
 
-    /// So many of them were.
+    /// This many of them were written.
     pub fn wrote(&mut self, bytes: usize) {
         self.written += bytes;
         if self.written == self.out.len() {
@@ -101,18 +101,18 @@ impl Line {
             self.out.shrink_to(KEPT_BYTES);
             self.written = 0;
         } else if self.written > self.out.len() / 2 {
-            // No more is moved than was written.
+            // Moves no more bytes than were written.
             self.out.drain(..self.written);
             self.written = 0;
         }
     }
 
-    /// Something came.
+    /// Notes that data came.
     pub fn heard(&mut self, now: Duration) {
         (self.heard, self.asked) = (now, false);
     }
 
-    /// What it calls for that nothing came for so long. Who asks says so by [`Line::asks`].
+    /// Returns what the silence since `heard` calls for. A caller that sends the PING records that with [`Line::asks`].
     pub fn silence(&self, now: Duration, timeout: Duration) -> Silence {
         if now >= self.heard + timeout {
             Silence::TooLong
@@ -123,12 +123,12 @@ impl Line {
         }
     }
 
-    /// It is asked.
+    /// Records that a PING was sent.
     pub fn asks(&mut self) {
         self.asked = true;
     }
 
-    /// When silence will call for something else.
+    /// Returns when silence will call for something else.
     pub fn next_deadline(&self, timeout: Duration) -> Duration {
         self.heard + if self.asked { timeout } else { timeout / 3 }
     }

@@ -1,5 +1,5 @@
-//! Who is on the channels of this host, as its processes tell on the bus: what other hosts are to know of it, and on which
-//! channels their messages are wanted. No sockets, no clock.
+//! The channels of this host and their members, as its processes report on the bus: which members other hosts must
+//! know, and which channels to subscribe. No sockets, no clock.
 
 use super::names::Names;
 use crate::bus::event::BusEvent;
@@ -13,16 +13,16 @@ pub struct Local {
     presence: Presence,
     /// The members of all its processes.
     pub names: Names,
-    /// Members that came and left since they were told to other hosts.
+    /// Members that joined or left since the last report to other hosts.
     pub changes: Records,
-    /// Channels that may be wanted now, or no more.
+    /// Channels that may have become wanted or unwanted.
     touched: HashSet<Box<[u8]>>,
-    /// Whether that may be any of them.
+    /// Whether any channel may have.
     recheck: bool,
 }
 
 impl Local {
-    /// Takes what tells of presence; other events say nothing here.
+    /// Takes presence events; ignores others.
     pub fn apply(&mut self, event: BusEvent<'_>) {
         let (names, changes) = (&mut self.names, &mut self.changes);
         let each = |change: Change<'_>| {
@@ -49,15 +49,15 @@ impl Local {
         }
     }
 
-    /// All channels are to be looked at, as nothing is subscribed.
+    /// Marks all channels for checking, as nothing is subscribed.
     pub fn forget_subscriptions(&mut self, subscribed: &mut HashSet<Box<[u8]>>) {
         subscribed.clear();
         self.touched.clear();
         self.recheck = true;
     }
 
-    /// Brings the set of subscribed channels up to date. Calls `each` with a channel and whether it is to be subscribed from
-    /// now on. A channel that came and went in the meantime is none of these.
+    /// Brings the set of subscribed channels up to date. Calls `each` with a channel and whether to subscribe to it. A
+    /// channel that came and went in the meantime is skipped.
     pub fn update(&mut self, subscribed: &mut HashSet<Box<[u8]>>, mut each: impl FnMut(&[u8], bool)) {
         if std::mem::take(&mut self.recheck) {
             self.touched.extend(self.presence.channels().map(Box::from));
@@ -78,7 +78,7 @@ impl Local {
     }
 }
 
-/// A change as a record.
+/// Appends a change as a record.
 pub fn push_change(records: &mut Records, Change { channel, member, entered }: Change<'_>) {
     let kind = if entered { RecordKind::Enter } else { RecordKind::Leave };
     records.push(kind, channel.as_bytes(), &[member.as_bytes()]);

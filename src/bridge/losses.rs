@@ -1,28 +1,28 @@
-//! What did not come through, counted by reason, and said once a second at most. The time is an argument.
+//! Lost messages, counted by reason and logged at most once a second. The time is an argument.
 
 use crate::telemetry::log::{Level, Log};
 use std::time::Duration;
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Why something did not come through.
+/// Why a message was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Loss {
     /// There was no connection to Redis.
     Down,
     /// The connection was lost before Redis answered.
     Unanswered,
-    /// Too much waited for Redis.
+    /// The queue for Redis was full.
     Full,
     /// Redis answered with an error.
     Refused,
-    /// Published on a channel that bridges keep for themselves.
+    /// It was published on a channel reserved for bridges.
     Reserved,
-    /// The bus was faster than the bridge.
+    /// The bus overwrote messages before the bridge read them.
     Missed,
-    /// Of other hosts, and longer than the bus takes.
+    /// From another host, and longer than the bus takes.
     TooLong,
-    /// Of other bridges, and not understood, or beyond what is accepted.
+    /// From another bridge, and invalid or beyond the limits.
     Ignored,
 }
 
@@ -54,22 +54,20 @@ impl Loss {
     fn text(self, count: u64, error: &str) -> String {
         let messages = if count == 1 { "1 message".to_owned() } else { format!("{count} messages") };
         match self {
-            Loss::Down => format!("{messages} not passed on to other hosts: no connection to Redis"),
+            Loss::Down => format!("{messages} not forwarded to other hosts: no connection to Redis"),
             Loss::Unanswered => {
                 format!(
-                    "{messages} perhaps not passed on to other hosts: the connection was lost before Redis answered"
+                    "{messages} possibly not forwarded to other hosts: the connection was lost before Redis answered"
                 )
             }
-            Loss::Full => format!("{messages} not passed on to other hosts: more waits for Redis than --max-backlog"),
-            Loss::Refused => format!("{messages} not passed on to other hosts: Redis says {error}"),
+            Loss::Full => format!("{messages} not forwarded to other hosts: the queue for Redis exceeds --max-backlog"),
+            Loss::Refused => format!("{messages} not forwarded to other hosts: Redis replied {error}"),
             Loss::Reserved => {
-                format!(
-                    "{messages} not passed on to other hosts: bridges keep the channel percore-presence for themselves"
-                )
+                format!("{messages} not forwarded to other hosts: the channel percore-presence is reserved for bridges")
             }
-            Loss::Missed => format!("{messages} of this host missed: the bus was faster than the bridge (--bus-size)"),
-            Loss::TooLong => format!("{messages} of other hosts left out: longer than the bus takes (--bus-size)"),
-            Loss::Ignored => format!("{messages} of other bridges left out: not understood, or more than is accepted"),
+            Loss::Missed => format!("{messages} of this host missed: the bridge reads the bus too slowly (--bus-size)"),
+            Loss::TooLong => format!("{messages} of other hosts dropped: longer than the bus takes (--bus-size)"),
+            Loss::Ignored => format!("{messages} of other bridges dropped: invalid or beyond the limits"),
         }
     }
 }
@@ -80,24 +78,24 @@ pub struct Losses {
     totals: [u64; Loss::ALL.len()],
     unsaid: [u64; Loss::ALL.len()],
     said: Option<Duration>,
-    /// What Redis said last.
+    /// The last error of Redis.
     error: String,
 }
 
 impl Losses {
-    /// So many more.
+    /// Counts more losses.
     pub fn add(&mut self, loss: Loss, count: u64) {
         self.totals[loss as usize] += count;
         self.unsaid[loss as usize] += count;
     }
 
-    /// One more that Redis refused, in its words.
+    /// Counts a message that Redis refused with this error.
     pub fn refused(&mut self, error: String) {
         self.error = error;
         self.add(Loss::Refused, 1);
     }
 
-    /// Returns what is unsaid, if it is time to.
+    /// Logs the losses not logged yet, if it is time to.
     pub fn report(&mut self, now: Duration, log: &mut Log) {
         if self.next_deadline().is_some_and(|deadline| now >= deadline) {
             self.say(log);
@@ -105,7 +103,7 @@ impl Losses {
         }
     }
 
-    /// Returns what is unsaid.
+    /// Logs the losses not logged yet.
     pub fn say(&mut self, log: &mut Log) {
         for loss in Loss::ALL {
             let count = std::mem::take(&mut self.unsaid[loss as usize]);
@@ -115,13 +113,13 @@ impl Losses {
         }
     }
 
-    /// When there is something to be said.
+    /// Returns when there is something to log.
     pub fn next_deadline(&self) -> Option<Duration> {
         let is_due = self.unsaid.iter().any(|count| *count > 0);
         is_due.then(|| self.said.map_or(Duration::ZERO, |said| said + REPORT_EVERY))
     }
 
-    /// Each count by its name.
+    /// Returns each count with its name.
     pub fn totals(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Loss::ALL.into_iter().map(|loss| (loss.name(), self.totals[loss as usize]))
     }
@@ -140,13 +138,13 @@ mod tests {
         };
         assert!(lines(&mut losses, 0).is_empty() && losses.next_deadline().is_none());
         losses.add(Loss::Down, 1);
-        assert_eq!(lines(&mut losses, 100), ["1 message not passed on to other hosts: no connection to Redis"]);
+        assert_eq!(lines(&mut losses, 100), ["1 message not forwarded to other hosts: no connection to Redis"]);
         losses.add(Loss::Down, 2);
         losses.refused("OOM".into());
         assert!(lines(&mut losses, 1099).is_empty());
         assert_eq!(losses.next_deadline(), Some(Duration::from_millis(1100)));
         let said = lines(&mut losses, 1100);
-        assert!(said[0].starts_with("2 messages not") && said[1].ends_with("Redis says OOM"), "{said:?}");
+        assert!(said[0].starts_with("2 messages not") && said[1].ends_with("Redis replied OOM"), "{said:?}");
         assert_eq!(losses.totals().map(|(_, count)| count).sum::<u64>(), 4);
     }
 }

@@ -1,8 +1,8 @@
-//! Floor 6, the bridge: one more participant of a bus, which passes on to other hosts what is published, by Redis pub/sub.
+//! Floor 6, the bridge: a participant of a bus that forwards published messages to other hosts by Redis pub/sub.
 //!
 //! ```text
-//!  bus ──► exchange ──► publisher  ──► socket ──► Redis      local.rs: who is here, and so which channels are subscribed
-//!  bus ◄── exchange ◄── subscriber ◄── socket ◄── Redis      hosts.rs: who is elsewhere, published here as our own members
+//!  bus ──► exchange ──► publisher  ──► socket ──► Redis      local.rs: members here, and so the channels to subscribe
+//!  bus ◄── exchange ◄── subscriber ◄── socket ◄── Redis      hosts.rs: members elsewhere, published here as our own
 //! ```
 //!
 //! [`exchange`] decides everything, without a socket and without a clock; [`event_loop`] owns what touches the system.

@@ -1,13 +1,13 @@
-//! Members by channel, each counted: a name that several have is one member, until the last of them is gone.
+//! Members by channel, each counted: a name used by several is one member until the last of them is gone.
 
 use std::collections::HashMap;
 
-/// Who is where, and how often.
+/// How often each name is on each channel.
 #[derive(Default, Debug)]
 pub struct Names(HashMap<Box<str>, HashMap<Box<str>, u32>>);
 
 impl Names {
-    /// One more, or one less, has this name. Returns whether the member came or is gone by that.
+    /// Counts one more or one less with this name. Returns whether the member joined or left by that.
     pub fn change(&mut self, channel: &str, member: &str, entered: bool) -> bool {
         if entered {
             if !self.0.contains_key(channel) {
@@ -35,7 +35,7 @@ impl Names {
         true
     }
 
-    /// Every channel and member.
+    /// Returns every channel and member.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().flat_map(|(channel, members)| members.keys().map(move |member| (&**channel, &**member)))
     }
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn the_first_comes_and_the_last_goes() {
         let mut names = Names::default();
-        assert!(!names.change("room", "ann", false), "nobody is there");
+        assert!(!names.change("room", "ann", false), "the channel is empty");
         assert!(names.change("room", "ann", true));
         assert!(!names.change("room", "ann", true) && names.change("room", "bob", true));
         assert!(!names.change("room", "ann", false) && !names.change("room", "cat", false));

@@ -1,7 +1,7 @@
 //! Redis's protocol, RESP2: commands as bytes, and replies from bytes in pieces of any size. No sockets, no clock.
 //!
-//! A long bulk string is waited for by its length and never looked through; one that is longer than anybody here could use is
-//! passed over as it comes, so that memory is bounded by what is asked for and not by what is sent.
+//! A long bulk string is awaited by its length and never scanned; one beyond the limit is skipped as it arrives, so
+//! that memory is bounded by what was asked for and not by what is sent.
 
 use std::fmt;
 use std::io::Write;
@@ -9,16 +9,16 @@ use std::ops::Range;
 
 /// The longest line: a status, an error, a number.
 const MAX_LINE_BYTES: usize = 64 << 10;
-/// The most elements of a reply, those of arrays in it included.
+/// The most elements of a reply, including those of nested arrays.
 const MAX_ELEMENTS: usize = 1024;
-/// How deep arrays may stand in arrays.
+/// The deepest nesting of arrays.
 const MAX_DEPTH: usize = 8;
-/// Room that is kept for the next reply.
+/// Capacity to keep for the next reply.
 const KEPT_BYTES: usize = 1 << 20;
 
 /// Writes a command; each argument is given in parts.
 pub fn command(out: &mut Vec<u8>, arguments: &[&[&[u8]]]) {
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     let head = |sign: char, number: usize, out: &mut Vec<u8>| drop(write!(out, "{sign}{number}\r\n"));
     head('*', arguments.len(), out);
     for parts in arguments {
@@ -33,31 +33,31 @@ pub fn command(out: &mut Vec<u8>, arguments: &[&[&[u8]]]) {
 pub enum Reply<'a> {
     /// A status, such as `OK`.
     Status(&'a [u8]),
-    /// An error, in words.
+    /// An error, as text.
     Error(&'a [u8]),
     /// A number.
     Integer(i64),
     /// Bytes.
     Bulk(&'a [u8]),
-    /// Bytes that were longer than the limit, and how long they were.
+    /// A bulk string longer than the limit, with its length.
     TooLong(usize),
     /// No bytes, or no array.
     Nil,
-    /// Several.
+    /// An array.
     Array(Vec<Reply<'a>>),
 }
 
-/// What is no reply, and why. There is no going on after it.
+/// Why the input is not a reply. The connection cannot continue after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoReply(pub &'static str);
 
 impl fmt::Display for NoReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it does not speak Redis's protocol: {}", self.0)
+        write!(f, "not Redis's protocol: {}", self.0)
     }
 }
 
-/// An element that was read. Ranges count from the beginning of the reply.
+/// An element read so far. Ranges count from the beginning of the reply.
 enum Token {
     Status(Range<usize>),
     Error(Range<usize>),
@@ -73,30 +73,30 @@ enum Token {
 pub struct Replies {
     max_bulk: usize,
     bytes: Vec<u8>,
-    /// Where the reply begins that is being read.
+    /// Start of the current reply.
     start: usize,
-    /// All before is read.
+    /// Everything before is read.
     at: usize,
-    /// There is no end of a line before.
+    /// There is no end of a line before this.
     searched: usize,
     tokens: Vec<Token>,
-    /// Elements that are still to come, of each array that is open.
+    /// Elements still to come, for each open array.
     open: Vec<usize>,
-    /// The length of the bulk string that is to come.
+    /// The length of a bulk string still to come.
     bulk: Option<usize>,
-    /// Bytes to be passed over.
+    /// Bytes to skip.
     skip: usize,
     done: bool,
 }
 
 impl Replies {
-    /// Nothing read yet. Of bulk strings longer than `max_bulk` only the length is told, and of those that make a reply far longer
-    /// than two of them.
+    /// Makes a reader. Of a bulk string longer than `max_bulk` it returns only the length, as of one that makes a reply
+    /// far longer than two of them.
     pub fn new(max_bulk: usize) -> Replies {
         Replies { max_bulk, ..Replies::default() }
     }
 
-    /// Takes what came.
+    /// Takes received bytes.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         self.forget();
         if self.start > 0 {
@@ -107,7 +107,7 @@ impl Replies {
         if self.bytes.is_empty() {
             self.bytes.shrink_to(KEPT_BYTES);
         }
-        // What is to be passed over need not be kept first.
+        // Bytes to skip need not be stored first.
         if self.at == self.bytes.len() {
             let passed = self.skip.min(bytes.len());
             (self.skip, bytes) = (self.skip - passed, &bytes[passed..]);
@@ -115,10 +115,10 @@ impl Replies {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next reply; none until more is fed.
+    /// Returns the next reply; `None` until more is fed.
     ///
     /// # Errors
-    /// When what came is no reply.
+    /// When the input is not a reply.
     pub fn next_reply(&mut self) -> Result<Option<Reply<'_>>, NoReply> {
         self.forget();
         while !self.done {
@@ -130,7 +130,7 @@ impl Replies {
         Ok(build(&mut self.tokens.iter(), bytes))
     }
 
-    /// Forgets the reply that was handed out.
+    /// Drops the reply that was handed out.
     fn forget(&mut self) {
         if std::mem::take(&mut self.done) {
             self.tokens.clear();
@@ -138,7 +138,7 @@ impl Replies {
         }
     }
 
-    /// Reads one element, of which all must be there. Returns whether it was.
+    /// Reads one element if it is complete. Returns whether it was.
     fn read_element(&mut self) -> Result<bool, NoReply> {
         if self.skip > 0 {
             let passed = self.skip.min(self.bytes.len() - self.at);
@@ -168,7 +168,7 @@ impl Replies {
         };
         let (first, end) = (self.at, from + found);
         let [sign, text @ .., b'\r'] = &self.bytes[first..end] else {
-            return Err(NoReply("a line without its sign or its end"));
+            return Err(NoReply("a line without its type or its end"));
         };
         if text.len() > MAX_LINE_BYTES {
             return Err(TOO_LONG);
@@ -184,32 +184,32 @@ impl Replies {
             (b'$', Some(length @ 0..)) => return self.begin_bulk(length),
             (b'*', Some(length @ 0..)) => return self.begin_array(length),
             (b':' | b'$' | b'*', _) => return Err(NoReply("not a number where one should be")),
-            _ => return Err(NoReply("a line that begins with an unknown sign")),
+            _ => return Err(NoReply("a line that begins with an unknown type")),
         };
         self.complete(token)
     }
 
     fn begin_bulk(&mut self, length: i64) -> Result<bool, NoReply> {
-        let length = usize::try_from(length).map_err(|_| NoReply("a bulk string without bounds"))?;
-        // Of one reply there is a channel's name and a message, at most.
+        let length = usize::try_from(length).map_err(|_| NoReply("a bulk string with an invalid length"))?;
+        // A reply holds at most a channel's name and a message.
         let whole = (self.at - self.start).saturating_add(length);
         if length <= self.max_bulk && whole <= 2 * self.max_bulk + MAX_LINE_BYTES {
             self.bulk = Some(length);
             return Ok(true);
         }
-        self.skip = length.checked_add(2).ok_or(NoReply("a bulk string without bounds"))?;
-        // It is complete once it is passed over, which comes first, as an element may follow.
+        self.skip = length.checked_add(2).ok_or(NoReply("a bulk string with an invalid length"))?;
+        // Complete once it is skipped, which comes first, as an element may follow.
         self.complete(Token::TooLong(length))
     }
 
     fn begin_array(&mut self, length: i64) -> Result<bool, NoReply> {
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_ELEMENTS);
-        let length = length.ok_or(NoReply("an array of too many elements"))?;
+        let length = length.ok_or(NoReply("an array with too many elements"))?;
         if length == 0 {
             return self.complete(Token::Array(0));
         }
         if self.open.len() == MAX_DEPTH {
-            return Err(NoReply("arrays in arrays, too deep"));
+            return Err(NoReply("arrays nested too deeply"));
         }
         self.open.push(length);
         self.push(Token::Array(length))
@@ -231,7 +231,7 @@ impl Replies {
 
     fn push(&mut self, token: Token) -> Result<bool, NoReply> {
         if self.tokens.len() == MAX_ELEMENTS {
-            return Err(NoReply("a reply of too many elements"));
+            return Err(NoReply("a reply with too many elements"));
         }
         self.tokens.push(token);
         Ok(true)
@@ -244,7 +244,7 @@ fn number(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// The tokens of an element, put together. There is one, or the reply were not done.
+/// Builds an element from its tokens, which are all there once a reply is complete.
 fn build<'a>(tokens: &mut std::slice::Iter<'_, Token>, bytes: &'a [u8]) -> Option<Reply<'a>> {
     Some(match tokens.next()? {
         Token::Status(range) => Reply::Status(&bytes[range.clone()]),
@@ -304,7 +304,7 @@ mod tests {
 
     const LIMIT: usize = 20;
 
-    /// As Redis would send it, and what of it is read.
+    /// Writes it as Redis would send it, and returns what is read of it.
     fn encode(reply: &Owned, out: &mut Vec<u8>) -> Owned {
         let mut line = |sign: &str, text: &[u8]| out.extend_from_slice(&[sign.as_bytes(), text, b"\r\n"].concat());
         match reply {
@@ -312,7 +312,7 @@ mod tests {
             Owned::Error(text) => line("-", text),
             Owned::Integer(number) => line(":", number.to_string().as_bytes()),
             Owned::Nil => line("$", b"-1"),
-            Owned::TooLong(_) => unreachable!("nobody sends that"),
+            Owned::TooLong(_) => unreachable!("Redis does not send that"),
             Owned::Bulk(bytes) => {
                 line("$", bytes.len().to_string().as_bytes());
                 out.extend_from_slice(&[bytes, &b"\r\n"[..]].concat());
@@ -417,9 +417,9 @@ mod tests {
     #[test]
     fn what_is_no_reply_is_said_to_be_none() {
         for (bytes, why) in [
-            (&b"HTTP/1.1 400 Bad Request\r\n"[..], "unknown sign"),
-            (b"\r\n", "without its sign"),
-            (b"+OK\n", "without its sign"),
+            (&b"HTTP/1.1 400 Bad Request\r\n"[..], "unknown type"),
+            (b"\r\n", "without its type"),
+            (b"+OK\n", "without its type"),
             (b":x\r\n", "not a number"),
             (b"$-2\r\n", "not a number"),
             (b"$2\r\nabcd", "does not end"),

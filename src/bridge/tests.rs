@@ -1,5 +1,5 @@
-//! Several exchanges around a Redis of a few lines, on a made-up clock: whatever happens, they come to agree, and nothing goes
-//! round or comes twice.
+//! Several exchanges around a Redis of a few lines, on a simulated clock: whatever happens, they come to agree, and no
+//! message loops or arrives twice.
 
 use super::dialect::Dialect;
 use super::exchange::{Exchange, Rules, Side};
@@ -32,7 +32,7 @@ fn rules() -> Rules {
     }
 }
 
-/// A host: its bridge, what its processes have, and what the bridge published on its bus.
+/// A host: its bridge, the members of its processes, and what the bridge published on its bus.
 struct Host {
     exchange: Exchange,
     connected: bool,
@@ -41,7 +41,7 @@ struct Host {
     /// By process: its channels' subscribers, and its members.
     counts: BTreeMap<(u32, &'static str), u32>,
     members: BTreeSet<(u32, &'static str, String)>,
-    /// Of other hosts, as told on the bus.
+    /// Members of other hosts, as published on the bus.
     others: BTreeSet<(String, String)>,
     messages: Vec<(String, RecordKind, String)>,
     log: Vec<String>,
@@ -67,7 +67,7 @@ impl Host {
         self.exchange.bus_event(BusEvent::Record { from: Participant { slot, generation: 1 }, record });
     }
 
-    /// What the bridge has for its bus. A member comes only if it is not there, and goes only if it is.
+    /// Takes the bridge's records for its bus. A member joins only if it is absent, and leaves only if it is present.
     fn take_records(&mut self) {
         let records = std::mem::take(self.exchange.to_bus());
         for record in records.iter() {
@@ -94,7 +94,7 @@ impl World {
         World { hosts: (0..HOSTS).map(Host::new).collect(), now: Duration::ZERO, redis_is_up: true }
     }
 
-    /// All hosts and Redis do what is to be done now.
+    /// Lets all hosts and Redis do what is due now.
     fn settle(&mut self) {
         loop {
             let mut busy = false;
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Redis takes what a host sent.
+    /// Redis takes a host's output.
     fn serve(&mut self, index: usize) -> bool {
         let mut busy = false;
         for side in [Side::Publisher, Side::Subscriber] {
@@ -179,7 +179,7 @@ impl World {
         let mut message = Vec::new();
         command(&mut message, &[&[b"message"], &[channel], &[payload]]);
         for host in self.hosts.iter_mut().filter(|host| host.connected && host.subscribed.contains(channel)) {
-            // In two pieces, as it may come.
+            // In two pieces, as it may arrive.
             let (front, back) = message.split_at(message.len() / 2);
             host.exchange.receive(Side::Subscriber, front, self.now).expect("it is understood");
             host.exchange.receive(Side::Subscriber, back, self.now).expect("it is understood");
@@ -200,7 +200,7 @@ impl World {
             self.settle();
             let next = self.hosts.iter().filter_map(|host| host.exchange.next_deadline()).min();
             match next.filter(|next| *next <= end) {
-                // A deadline that has passed and does nothing would be a loop that never sleeps.
+                // A deadline that has passed without effect would be a loop that never sleeps.
                 Some(next) => {
                     assert!(next > self.now, "{next:?} is due and nothing is done");
                     self.now = next;
@@ -288,12 +288,12 @@ proptest! {
                     host.members.retain(|(of, _, _)| *of != slot);
                     host.counts.retain(|(of, _), _| *of != slot);
                 }
-                Step::Cut(host) if world.hosts[host].connected => world.cut(host, "it closed the connection"),
+                Step::Cut(host) if world.hosts[host].connected => world.cut(host, "connection closed"),
                 Step::Cut(_) => {}
                 Step::RedisDown => {
                     world.redis_is_up = false;
                     (0..HOSTS).filter(|host| world.hosts[*host].connected).collect::<Vec<_>>().into_iter()
-                        .for_each(|host| world.cut(host, "it closed the connection"));
+                        .for_each(|host| world.cut(host, "connection closed"));
                 }
                 Step::RedisUp => world.redis_is_up = true,
                 Step::Advance(milliseconds) => world.advance(Duration::from_millis(milliseconds)),
@@ -302,7 +302,7 @@ proptest! {
         world.redis_is_up = true;
         world.advance(40 * SECOND);
         world.check_agreement();
-        // A message comes once to each host that wants it, and to no other; back to none.
+        // A message arrives once at each host that wants it, at no other, and never returns.
         for sender in 0..HOSTS {
             for channel in CHANNELS {
                 world.hosts.iter_mut().for_each(|host| host.messages.clear());
@@ -343,13 +343,13 @@ fn what_anybody_publishes_goes_to_all() {
         let kinds: Vec<_> = host.messages.iter().map(|(_, kind, text)| (*kind, text.len())).collect();
         assert_eq!(kinds, [(RecordKind::Text, 14), (RecordKind::Binary, 6), (RecordKind::Text, 99_999)]);
         let said = host.log.join("\n");
-        assert!(said.contains("2 messages of other bridges left out"), "{said}");
-        assert!(said.contains("1 message of other hosts left out: longer than the bus takes"), "{said}");
+        assert!(said.contains("2 messages of other bridges dropped"), "{said}");
+        assert!(said.contains("1 message of other hosts dropped: longer than the bus takes"), "{said}");
     }
 }
 
-/// A Redis need not keep to the channels that were subscribed. The length of this name, cut to 16 bits, would make records
-/// of its choice of the rest.
+/// A Redis may push on channels that were not subscribed. Truncating the length of this name to 16 bits would turn the
+/// rest into records of its choice.
 #[test]
 fn a_channel_with_a_name_too_long_smuggles_no_records() {
     let mut world = connected();
@@ -365,7 +365,7 @@ fn a_channel_with_a_name_too_long_smuggles_no_records() {
     assert!(host.messages.is_empty() && host.others.is_empty(), "{:?} {:?}", host.messages, host.others);
     world.advance(2 * SECOND);
     let said = world.hosts[0].log.join("\n");
-    assert!(said.contains("1 message of other hosts left out: longer than the bus takes"), "{said}");
+    assert!(said.contains("1 message of other hosts dropped: longer than the bus takes"), "{said}");
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn what_waits_for_redis_is_bounded_and_counted() {
     host.members.insert((1, "a", "late".into()));
     let now = world.now;
     host.exchange.pass(now).expect("it goes on");
-    host.exchange.lost("it closed the connection", now, 0.5);
+    host.exchange.lost("connection closed", now, 0.5);
     host.connected = false;
     host.tell(1, RecordKind::Binary, "a", &payload);
     host.tell(1, RecordKind::Text, "percore-presence", b"x");
@@ -390,8 +390,8 @@ fn what_waits_for_redis_is_bounded_and_counted() {
         let line = said.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("no {text} in\n{said}"));
         line.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
     };
-    assert_eq!(number("more waits for Redis") + number("perhaps not passed on"), 200);
-    assert_eq!((number("no connection to Redis"), number("for themselves")), (1, 1));
+    assert_eq!(number("the queue for Redis") + number("possibly not forwarded"), 200);
+    assert_eq!((number("no connection to Redis"), number("is reserved for bridges")), (1, 1));
     world.check_agreement();
 }
 
@@ -399,7 +399,7 @@ fn what_waits_for_redis_is_bounded_and_counted() {
 fn a_redis_that_does_not_answer_is_given_up() {
     let mut world = connected();
     let start = world.now;
-    // It takes what is sent, and says nothing.
+    // It accepts data and stays silent.
     let host = &mut world.hosts[0];
     let why = loop {
         let next = host.exchange.next_deadline().expect("it asks");
@@ -410,7 +410,7 @@ fn a_redis_that_does_not_answer_is_given_up() {
         let sent = host.exchange.pending(Side::Publisher).len();
         host.exchange.wrote(Side::Publisher, sent);
     };
-    assert!(why.contains("nothing came of it for 15s"), "{why}");
+    assert!(why.contains("no data for 15s"), "{why}");
 }
 
 #[test]
@@ -421,8 +421,8 @@ fn a_host_that_stops_says_goodbye() {
     assert!(world.hosts[1].others.len() == 1 && world.hosts[2].others.len() == 1);
     let now = world.now;
     world.hosts[0].exchange.stop(now);
-    assert!(!world.hosts[0].exchange.is_stopped(now), "the goodbye is under way");
-    // After it nothing more is said, whatever the bus tells and others ask: they would take it for being there.
+    assert!(!world.hosts[0].exchange.is_stopped(now), "the goodbye is in flight");
+    // After it nothing more is sent, whatever happens: the other bridges would add us again.
     world.hosts[0].tell(1, RecordKind::Text, "a", b"late");
     world.hosts[0].tell(1, RecordKind::Enter, "a", b"bob");
     world.publish(b"percore-presence", b"percore:0000000000000063:h:");
@@ -443,7 +443,7 @@ fn a_master_that_is_none_any_more_is_left() {
         exchange.receive(Side::Publisher, answer, SECOND)
     };
     let why = told(b"*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n$9\r\nconnected\r\n:7\r\n").expect_err("left");
-    assert_eq!(why, "it is not the master any more");
+    assert_eq!(why, "it is no longer the master");
     assert_eq!(told(b"*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n+PONG\r\n"), Ok(()));
     assert_eq!(told(b"-NOPERM this user has no permissions to run the 'role' command\r\n+PONG\r\n"), Ok(()));
 }
@@ -453,20 +453,20 @@ fn refusals_are_said() {
     let mut exchange = Exchange::new(HostId(1), rules(), Log::new(Some(Level::Info)));
     exchange.open(Duration::ZERO);
     let why = exchange.receive(Side::Publisher, b"-WRONGPASS no pass\r\n", SECOND).expect_err("refused");
-    assert_eq!(why, "it refuses user or password: WRONGPASS, a wrong pair, or a user that is disabled");
+    assert_eq!(why, "login refused: WRONGPASS, wrong user or password, or a disabled user");
     exchange.open(Duration::ZERO);
     let why = exchange.receive(Side::Subscriber, b"-NO pass\r\n", SECOND).expect_err("refused");
-    assert_eq!(why, "it refuses the login with an error that is not shown, as it may repeat the password");
+    assert_eq!(why, "login refused, with an error that may repeat the password and is not shown");
     exchange.open(Duration::ZERO);
     let full = b"-ERR max number of clients reached\r\n";
     let why = exchange.receive(Side::Publisher, full, SECOND).expect_err("refused");
-    assert_eq!(why, "it has too many clients");
+    assert_eq!(why, "too many clients");
     exchange.open(Duration::ZERO);
     let why = exchange.receive(Side::Publisher, b"+OK\r\n-LOADING wait\r\n", SECOND).expect_err("not ready");
-    assert_eq!(why, "it says LOADING wait");
+    assert_eq!(why, "error reply: LOADING wait");
     exchange.open(Duration::ZERO);
     let why = exchange.receive(Side::Publisher, b"HTTP/1.1 200 OK\r\n", SECOND).expect_err("another server");
-    assert!(why.contains("does not speak Redis's protocol"), "{why}");
+    assert!(why.contains("not Redis's protocol"), "{why}");
     let list = Records::new();
     exchange.bus_event(BusEvent::Present { from: Participant { slot: 1, generation: 1 }, list: &list });
 }

@@ -1,4 +1,4 @@
-//! Where Redis is: the URL as people type it. Errors and logs never show any of it that could be a password.
+//! The URL of Redis as people type it. Errors and logs never show a part of it that could be a password.
 
 use crate::os::resolve::has_port;
 use crate::protocol::percent::{Piece, pieces};
@@ -11,17 +11,17 @@ const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 /// The tag of the channels in a cluster.
 const DEFAULT_TAG: &str = "percore";
-/// Longest part of an error that is shown.
+/// Most characters to show of an error.
 const ERROR_CHARACTERS: usize = 200;
-/// A piece of a password that is not shown, unless the whole is shorter.
+/// Length of a piece of the password that must not show; a shorter password counts as a whole.
 const PIECE_BYTES: usize = 4;
-/// Longest part of a user's name that is shown.
+/// Most characters to show of a user's name.
 const USER_CHARACTERS: usize = 64;
 
 /// Where Redis listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
-    /// `HOST:PORT`, and whether by TLS.
+    /// `HOST:PORT`.
     Tcp {
         /// With its port.
         host: String,
@@ -30,9 +30,9 @@ pub enum Place {
     },
     /// A unix socket.
     Unix(PathBuf),
-    /// Wherever Sentinel says that the master is.
+    /// The master that Sentinel names.
     Sentinel {
-        /// The Sentinels, each with its port; the first that knows is believed.
+        /// The Sentinels, each with its port; the first that knows the master decides.
         hosts: Vec<String>,
         /// The master's name.
         master: String,
@@ -41,9 +41,9 @@ pub enum Place {
     },
     /// The node of a cluster that has the channels with this tag.
     Cluster {
-        /// Nodes, each with its port; the first that answers is believed.
+        /// Nodes, each with its port; the first that answers decides.
         hosts: Vec<String>,
-        /// What stands in braces before the names of all channels.
+        /// The text in braces before the names of all channels.
         tag: String,
         /// Whether TLS is spoken.
         tls: bool,
@@ -59,7 +59,7 @@ impl Place {
         }
     }
 
-    /// The scheme of its URL, and what follows the login there.
+    /// The scheme of its URL, and the part after the login.
     fn parts(&self) -> (String, String) {
         let scheme = if self.is_tls() { "rediss" } else { "redis" };
         match self {
@@ -82,10 +82,10 @@ impl fmt::Display for Place {
     }
 }
 
-/// Who one is to Redis. Its text is not shown, not even for debugging.
+/// User and password. `Debug` hides them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The user; none is Redis's default user.
+    /// The user; `None` is Redis's default user.
     pub user: Option<Vec<u8>>,
     /// The password.
     pub password: Vec<u8>,
@@ -97,8 +97,7 @@ impl fmt::Debug for Login {
     }
 }
 
-/// An error of Redis as it may be shown to whom our login is no secret: not where any piece of the password stands in it, cut
-/// off or not.
+/// Returns an error of Redis for the log, unless it contains any piece of the password, truncated or not.
 pub fn shown(login: Option<&Login>, error: &[u8]) -> String {
     let repeats = |password: &[u8]| {
         let pieces = password.windows(password.len().clamp(1, PIECE_BYTES));
@@ -110,27 +109,26 @@ pub fn shown(login: Option<&Login>, error: &[u8]) -> String {
     printable(&String::from_utf8_lossy(error), ERROR_CHARACTERS)
 }
 
-/// What Redis says of our login, in words that are known beforehand: some servers repeat what they were sent, cut off or in
-/// another encoding.
+/// Describes Redis's error about our login in fixed words: some servers repeat their input, truncated or in another
+/// encoding.
 pub fn refusal(error: &[u8]) -> String {
     let known = REFUSALS.iter().find(|(beginning, _)| error.starts_with(beginning.as_bytes()));
-    known.map_or(
-        "it refuses the login with an error that is not shown, as it may repeat the password".to_owned(),
-        |known| known.1.to_owned(),
-    )
+    known.map_or("login refused, with an error that may repeat the password and is not shown".to_owned(), |known| {
+        known.1.to_owned()
+    })
 }
 
-/// How errors begin, and what they come to.
+/// The beginnings of errors, and their meanings.
 const REFUSALS: [(&str, &str); 9] = [
-    ("WRONGPASS", "it refuses user or password: WRONGPASS, a wrong pair, or a user that is disabled"),
-    ("NOAUTH", "it refuses user or password: NOAUTH, it wants a login"),
-    ("NOPERM", "it refuses user or password: NOPERM, the user may not do what a bridge does"),
-    ("ERR AUTH", "it refuses user or password: ERR AUTH, it has none of its own, or takes no users"),
-    ("ERR Client sent AUTH", "it refuses user or password: it has none of its own"),
-    ("ERR invalid password", "it refuses user or password: ERR invalid password"),
-    ("ERR max number of clients", "it has too many clients"),
-    ("LOADING", "it is loading its data"),
-    ("MASTERDOWN", "it has lost its master"),
+    ("WRONGPASS", "login refused: WRONGPASS, wrong user or password, or a disabled user"),
+    ("NOAUTH", "login refused: NOAUTH, Redis requires a login"),
+    ("NOPERM", "login refused: NOPERM, the user lacks permissions that a bridge needs"),
+    ("ERR AUTH", "login refused: ERR AUTH, Redis has no password, or does not support users"),
+    ("ERR Client sent AUTH", "login refused: Redis has no password"),
+    ("ERR invalid password", "login refused: ERR invalid password"),
+    ("ERR max number of clients", "too many clients"),
+    ("LOADING", "Redis is loading its data"),
+    ("MASTERDOWN", "Redis has lost its master"),
 ];
 
 /// A Redis.
@@ -138,12 +136,12 @@ const REFUSALS: [(&str, &str); 9] = [
 pub struct RedisUrl {
     /// Where it is.
     pub place: Place,
-    /// Who we are to it.
+    /// The login.
     pub login: Option<Login>,
 }
 
 impl fmt::Display for RedisUrl {
-    /// As it is called in the log, without the password.
+    /// Its name in the log, without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(login) = &self.login else { return self.place.fmt(f) };
         let user = login.user.as_deref().map(|user| printable(&String::from_utf8_lossy(user), USER_CHARACTERS));
@@ -160,14 +158,15 @@ const FORMS: &str = "give redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS
 impl FromStr for RedisUrl {
     type Err = String;
 
-    /// Reads `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://` for TLS, `unix:/PATH` or `redis+unix:///PATH`. The number of a
-    /// database may follow, and means nothing to channels. With `redis+sentinel://` several hosts, separated by commas, and the
-    /// name of the master; with `redis+cluster://` several nodes, and the tag of the channels; with `rediss+` by TLS.
+    /// Reads `redis://[USER:PASSWORD@]HOST[:PORT]`, `rediss://` for TLS, `unix:/PATH` or `redis+unix:///PATH`. The
+    /// number of a database may follow and does not matter to channels. `redis+sentinel://` takes several hosts,
+    /// separated by commas, and the name of the master; `redis+cluster://` several nodes, and the tag of the channels;
+    /// `rediss+` uses TLS.
     fn from_str(text: &str) -> Result<RedisUrl, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix(path.strip_prefix("//").unwrap_or(path), None);
         }
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("no URL of a Redis: {FORMS}"))?;
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("not a valid Redis URL: {FORMS}"))?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "redis" => false,
             "rediss" => true,
@@ -176,24 +175,24 @@ impl FromStr for RedisUrl {
                 return unix(path, login.map(login_of).transpose()?.flatten());
             }
             "redis+sentinel" | "rediss+sentinel" | "redis+cluster" | "rediss+cluster" => return several(scheme, rest),
-            _ => return Err(format!("the URL's scheme is none of Redis: {FORMS}")),
+            _ => return Err(format!("unknown scheme in the Redis URL: {FORMS}")),
         };
         let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
         let (login, host) = authority.rsplit_once('@').map_or((None, authority), |(login, host)| (Some(login), host));
         let database = path.strip_prefix('/').unwrap_or(path);
         if !database.bytes().all(|byte| byte.is_ascii_digit()) {
-            let what = "the URL goes on after host and port: a '/', '?', '#' or '@' in a password is to be written as %2F, %3F, %23 or %40";
+            let what = "the URL has text after the port: in passwords '/', '?', '#' and '@' are %2F, %3F, %23 and %40";
             return Err(what.to_owned());
         }
         if !is_host(host) {
-            return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
+            return Err(format!("the URL has no valid host or port: {FORMS}"));
         }
         let host = if has_port(host) { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") };
         Ok(RedisUrl { place: Place::Tcp { host, tls }, login: login.map(login_of).transpose()?.flatten() })
     }
 }
 
-/// `[USER:PASSWORD@]HOST[:PORT],...[/NAME]`, the name being that of a master or the tag of channels in a cluster.
+/// Reads `[USER:PASSWORD@]HOST[:PORT],...[/NAME]`; the name is that of a master or the tag of channels in a cluster.
 fn several(scheme: &str, rest: &str) -> Result<RedisUrl, String> {
     let scheme = scheme.to_ascii_lowercase();
     let (tls, is_cluster) = (scheme.starts_with("rediss"), scheme.ends_with("cluster"));
@@ -202,13 +201,13 @@ fn several(scheme: &str, rest: &str) -> Result<RedisUrl, String> {
     let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !is_name(name) || (name.is_empty() && !is_cluster) {
         return Err(match is_cluster {
-            true => format!("the URL has no good tag of channels, as in redis+cluster://HOST/percore: {FORMS}"),
-            false => format!("the URL names no master, as in redis+sentinel://HOST/mymaster: {FORMS}"),
+            true => format!("the URL has no valid channel tag, as in redis+cluster://HOST/percore: {FORMS}"),
+            false => format!("the URL has no master, as in redis+sentinel://HOST/mymaster: {FORMS}"),
         });
     }
     let hosts: Vec<&str> = hosts.split(',').collect();
     if !hosts.iter().all(|host| is_host(host)) {
-        return Err(format!("the URL names no host, or a port that is none: {FORMS}"));
+        return Err(format!("the URL has no valid host or port: {FORMS}"));
     }
     let port = if is_cluster { DEFAULT_PORT } else { SENTINEL_PORT };
     let with_port = |host: &str| if has_port(host) { host.to_owned() } else { format!("{host}:{port}") };
@@ -222,12 +221,12 @@ fn several(scheme: &str, rest: &str) -> Result<RedisUrl, String> {
 
 fn unix(path: &str, login: Option<Login>) -> Result<RedisUrl, String> {
     if !path.starts_with('/') {
-        return Err("the URL of a unix socket needs its path from the root, as in unix:/run/redis/redis.sock".into());
+        return Err("the URL of a unix socket needs an absolute path, as in unix:/run/redis/redis.sock".into());
     }
     Ok(RedisUrl { place: Place::Unix(path.into()), login })
 }
 
-/// A name, an IPv4 address or `[v6]`, with a port or without.
+/// A name, an IPv4 address or `[v6]`, with or without a port.
 fn is_host(text: &str) -> bool {
     let (name, port) = if has_port(text) { text.rsplit_once(':').unwrap_or((text, "")) } else { (text, "1") };
     let is_good = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
@@ -241,7 +240,7 @@ fn login_of(text: &str) -> Result<Option<Login>, String> {
     let (user, password) = match text.split_once(':') {
         Some((user, password)) => (decode(user)?, decode(password)?),
         None if text.is_empty() => return Ok(None),
-        None => return Err("the URL names a user without a password: USER:PASSWORD@, or :PASSWORD@".into()),
+        None => return Err("the URL has a user without a password: USER:PASSWORD@, or :PASSWORD@".into()),
     };
     Ok(Some(Login { user: Some(user).filter(|user| !user.is_empty()), password }))
 }
@@ -345,19 +344,19 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_no_password() {
-        // Redis shows 128 bytes of what it does not know.
+        // Redis repeats 128 bytes of an unknown command.
         let password: String = ('a'..='z').chain('A'..='Z').chain('0'..='9').cycle().take(162).collect();
         let login = Login { user: None, password: password.clone().into_bytes() };
         let hex: String = password.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
         for repeated in [&password, &password[..126], &password[100..], &password.to_lowercase(), &hex] {
             let error = format!("ERR unknown command 'AUTH', with args beginning with: '{repeated}");
             let said = refusal(error.as_bytes());
-            assert_eq!(said, "it refuses the login with an error that is not shown, as it may repeat the password");
+            assert_eq!(said, "login refused, with an error that may repeat the password and is not shown");
         }
         let error = format!("ERR unknown command '{}'", &password[..126]);
         assert_eq!(shown(Some(&login), error.as_bytes()), "an error that may repeat the password");
         let said = refusal(b"WRONGPASS invalid username-password pair or user is disabled.");
-        assert!(said.contains("it refuses user or password: WRONGPASS"), "{said}");
+        assert!(said.contains("login refused: WRONGPASS"), "{said}");
         assert_eq!(shown(Some(&login), b"ERR: %!"), "ERR: %!");
         assert_eq!(shown(None, b"NOAUTH Authentication required.\r\n"), "NOAUTH Authentication required.");
         let short = Login { user: None, password: b"%".to_vec() };

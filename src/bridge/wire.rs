@@ -1,26 +1,26 @@
-//! What bridges say on Redis: `percore:<host>:<letter>:<payload>`. The host is 16 hexadecimal digits, chosen at random by
-//! each bridge when it starts, by which it knows its own messages; the letter says what the payload is.
+//! The messages of bridges on Redis: `percore:<host>:<letter>:<payload>`. The host is 16 hexadecimal digits, which each
+//! bridge chooses at random when it starts, to recognise its own messages; the letter is the kind of the payload.
 
 use crate::channel::record::{RecordKind, Records};
 use std::fmt;
 use std::io::Write;
 
-/// The Redis channel on which bridges tell each other who is where.
+/// The Redis channel on which bridges exchange presence.
 pub const PRESENCE_CHANNEL: &[u8] = b"percore-presence";
-/// Whether a bus's channel stays on its host: those on which the workers of a service talk among themselves.
+/// Returns whether a bus's channel stays on its host: the workers of a service use it among themselves.
 pub fn is_of_host(channel: &[u8]) -> bool {
     channel.starts_with(b"percore.")
 }
 
 /// Bytes before the payload.
 pub const HEAD_BYTES: usize = PREFIX.len() + DIGITS + 3;
-/// Records of a presence message, in bytes; a longer list goes in several.
+/// Most bytes of records in a presence message; a longer list takes several.
 pub const PART_BYTES: usize = 64 << 10;
 
 const PREFIX: &[u8] = b"percore:";
 const DIGITS: usize = 16;
 
-/// Names a bridge, and with it its host.
+/// The id of a bridge, and so of its host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct HostId(pub u64);
 
@@ -39,7 +39,7 @@ impl fmt::Display for HostId {
     }
 }
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Kind {
@@ -47,21 +47,21 @@ pub enum Kind {
     Text = b't',
     /// A binary message for them.
     Binary = b'b',
-    /// This bridge is new on Redis: let all tell it whom they have.
+    /// This bridge is new on Redis: all others send it their members.
     Hello = b'h',
-    /// One host is asked for its list: the payload is its id.
+    /// Asks one host for its list: the payload is its id.
     Ask = b'q',
     /// A list begins: the payload is its first records.
     ListBegins = b'l',
     /// The list goes on.
     ListGoesOn = b'm',
-    /// The list is whole, and is all that the host has.
+    /// The list is complete: it has all members of the host.
     ListEnds = b'e',
-    /// Members came or left.
+    /// Members joined or left.
     Changes = b'c',
-    /// Still there.
+    /// A sign of life.
     Alive = b'a',
-    /// Going.
+    /// The bridge is leaving.
     Goodbye = b'g',
 }
 
@@ -79,7 +79,7 @@ impl Kind {
         Kind::Goodbye,
     ];
 
-    /// As which a record is sent, if it is a message.
+    /// The kind that a record is sent as, if it is a message.
     pub fn of(kind: RecordKind) -> Option<Kind> {
         match kind {
             RecordKind::Text => Some(Kind::Text),
@@ -89,24 +89,24 @@ impl Kind {
     }
 }
 
-/// What stands before a payload.
+/// Returns the head that precedes a payload.
 pub fn head(host: HostId, kind: Kind) -> [u8; HEAD_BYTES] {
     let mut bytes = [0; HEAD_BYTES];
-    // It fits.
+    // Always fits.
     let _ = write!(&mut bytes[..], "percore:{host}:{}:", char::from(kind as u8));
     bytes
 }
 
-/// What came on a channel of Redis.
+/// A message received on a channel of Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Incoming<'a> {
-    /// Of a bridge. Without a kind where the letter is unknown.
+    /// From a bridge. The kind is `None` if the letter is unknown.
     Bridge(HostId, Option<Kind>, &'a [u8]),
-    /// Of anybody else.
+    /// From any other client.
     Plain(&'a [u8]),
 }
 
-/// Reads what came.
+/// Reads a message.
 pub fn read(bytes: &[u8]) -> Incoming<'_> {
     let told = bytes.split_at_checked(HEAD_BYTES).and_then(|(head, payload)| {
         let (digits, rest) = head.strip_prefix(PREFIX)?.split_at_checked(DIGITS)?;
@@ -117,13 +117,13 @@ pub fn read(bytes: &[u8]) -> Incoming<'_> {
     told.unwrap_or(Incoming::Plain(bytes))
 }
 
-/// As what a payload may go to clients: as text only if it is text.
+/// The kind of record for clients: text only if the payload is valid UTF-8.
 pub fn record_kind(claimed: Option<Kind>, payload: &[u8]) -> RecordKind {
     let is_text = claimed != Some(Kind::Binary) && std::str::from_utf8(payload).is_ok();
     if is_text { RecordKind::Text } else { RecordKind::Binary }
 }
 
-/// Records in parts of [`PART_BYTES`], of which each is handed to `each` before the next is made; says what is left.
+/// Splits records into parts of [`PART_BYTES`], handing each to `each` before making the next; returns the rest.
 pub fn in_parts<'a>(
     records: impl Iterator<Item = (RecordKind, &'a [u8], &'a [u8])>,
     mut each: impl FnMut(&Records),

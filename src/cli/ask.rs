@@ -1,4 +1,4 @@
-//! One HTTP request to a server, as a few commands make it. Not for load: it blocks.
+//! One HTTP request to a server, for commands such as `healthcheck`. It blocks, so it is not for load.
 
 use crate::os::listener::ListenAddr;
 use crate::os::other_end::OtherEnd;
@@ -8,14 +8,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-/// What is asked for when the URL names no path.
+/// The path to request when the URL has none.
 pub(super) const ROUTE: &str = "/healthz";
-/// Longest status line that is waited for.
+/// Longest status line to wait for.
 const STATUS_LINE_BYTES: usize = 1024;
-/// Longest answer that is read.
+/// Longest response to read.
 const ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Whom to ask, and for what.
+/// A server, and the path to request.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Target {
     pub addr: ListenAddr,
@@ -26,7 +26,7 @@ pub(super) struct Target {
     pub proxy_protocol: bool,
 }
 
-/// An answer, of which the first line was read.
+/// A response whose first line has been read.
 pub(super) struct Answer {
     /// The status line.
     pub line: String,
@@ -42,7 +42,7 @@ impl Target {
         Ok(Target { addr, host: url.host, path, proxy_protocol: false })
     }
 
-    /// Asks, and reads up to the end of the status line.
+    /// Sends the request and reads up to the end of the status line.
     pub fn ask(&self, deadline: Instant) -> io::Result<Answer> {
         let mut stream = self.connect(deadline)?;
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.path, self.host);
@@ -56,11 +56,11 @@ impl Target {
                 return Ok(Answer { line, begun, stream });
             }
             if begun.len() >= STATUS_LINE_BYTES {
-                return Err(io::Error::other("what came is no answer of HTTP"));
+                return Err(io::Error::other("not an HTTP response"));
             }
             stream.set_read_timeout(Some(remaining(deadline)?))?;
             match stream.read(&mut buffer) {
-                Ok(0) => return Err(io::Error::other("the connection was closed without an answer")),
+                Ok(0) => return Err(io::Error::other("the connection was closed without a response")),
                 Ok(bytes) => begun.extend_from_slice(&buffer[..bytes]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -78,7 +78,7 @@ impl Target {
             }
             ListenAddr::Unix(path) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-                // Bounds the wait for room in the backlog too.
+                // Also bounds the wait for room in the accept queue.
                 socket.set_write_timeout(Some(left))?;
                 socket.connect(&SockAddr::unix(path)?)?;
                 socket
@@ -95,12 +95,12 @@ impl Answer {
         self.line.split(' ').nth(1) == Some("200")
     }
 
-    /// The server's end of the connection, which is open as long as ours.
+    /// The server's end of the connection, open as long as ours.
     pub fn other_end(&self) -> io::Result<OtherEnd> {
         OtherEnd::of(&self.stream)
     }
 
-    /// The content, to the end of what is sent.
+    /// Reads the content up to the end of the stream.
     pub fn content(&mut self) -> io::Result<String> {
         (&self.stream).take(ANSWER_BYTES).read_to_end(&mut self.begun)?;
         let text = String::from_utf8_lossy(&self.begun);
@@ -117,7 +117,7 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What is left up to `deadline`, an error when that is nothing.
+/// Time left until `deadline`; an error when there is none.
 fn remaining(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }

@@ -30,11 +30,11 @@ pub(super) enum Bench {
         #[command(flatten)]
         messages: MessageFlags,
     },
-    /// Hold connections that say nothing; with --pid, what they cost the server
+    /// Hold idle connections; with --pid, measure what they cost the server
     Idle {
         #[command(flatten)]
         load: LoadFlags,
-        /// Let each connection send one message and get it back first
+        /// First send one message on each connection and wait for its echo
         #[arg(long, env = "PERCORE_BENCH_ECHO", help_heading = "Load")]
         #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
         #[arg(value_name = "BOOL", hide_default_value = true)]
@@ -45,13 +45,13 @@ pub(super) enum Bench {
         #[command(flatten)]
         load: LoadFlags,
     },
-    /// Publish on one connection what all others are to get, as in a chat room
+    /// Publish on one connection and receive on all others, as in a chat room
     Fanout {
         #[command(flatten)]
         load: LoadFlags,
         #[command(flatten)]
         messages: MessageFlags,
-        /// Where the one that publishes connects, such as another process on the same bus [default: URL]
+        /// Where the publisher connects, such as another process on the same bus [default: URL]
         #[arg(long, env = "PERCORE_BENCH_PUBLISH_TO", value_name = "URL", help_heading = "Load")]
         publish_to: Option<String>,
     },
@@ -63,11 +63,11 @@ pub(super) struct LoadFlags {
     /// ws://HOST[:PORT][/PATH], wss:// for TLS, unix:SOCKET[:/PATH], or tcp://HOST:PORT for a raw TCP echo
     #[arg(value_name = "URL")]
     url: String,
-    /// Connections
+    /// Number of connections
     #[arg(long, short, env = "PERCORE_BENCH_CONNECTIONS", value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Load")]
     connections: u32,
-    /// Processes that share the load: a number, or auto for one per core, and more where one may not have as many descriptors
+    /// Processes that share the load: a number, or auto for one per core, or more if descriptor limits demand it
     #[arg(long, env = "PERCORE_BENCH_WORKERS", value_name = "N|auto", default_value = "1", value_parser = workers)]
     #[arg(help_heading = "Load")]
     workers: Workers,
@@ -75,12 +75,12 @@ pub(super) struct LoadFlags {
     #[arg(long, short, env = "PERCORE_BENCH_DURATION", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration, help_heading = "Load")]
     duration: Duration,
-    /// Load before that, not measured
+    /// Run the load this long before measuring
     #[arg(long, env = "PERCORE_BENCH_WARMUP", value_name = "TIME", default_value = "1s", value_parser = duration)]
     #[arg(help_heading = "Load")]
     warmup: Duration,
 
-    /// Connections opened a second [default: as fast as they open]
+    /// Connections to open per second [default: as fast as possible]
     #[arg(long, env = "PERCORE_BENCH_CONNECT_RATE", value_name = "N", help_heading = "Connections")]
     #[arg(value_parser = positive)]
     connect_rate: Option<f64>,
@@ -88,16 +88,16 @@ pub(super) struct LoadFlags {
     #[arg(long, env = "PERCORE_BENCH_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration, help_heading = "Connections")]
     handshake_timeout: Duration,
-    /// Address to connect from, or first and last of several; repeatable, taken in turn [default: the kernel's choice]
+    /// Address to connect from, or first and last of several; repeatable, used in turn [default: the kernel's choice]
     #[arg(long, env = "PERCORE_BENCH_SOURCE", value_name = "IP[-IP]", value_delimiter = ',', value_parser = addresses)]
     #[arg(help_heading = "Connections")]
     #[arg(
-        long_help = "Address to connect from, or first and last of several, as 10.0.0.5-10.0.0.9; repeatable, taken in turn \
-        [default: the kernel's choice; from 127.0.0.1 on as many as the ports of one would not do for, where the server is on \
-        the loopback]"
+        long_help = "Address to connect from, or first and last of several, as 10.0.0.5-10.0.0.9; repeatable, used in turn \
+        [default: the kernel's choice; for a server on the loopback, 127.0.0.1 and as many addresses after it as the \
+        connections need ports]"
     )]
     source: Vec<AddressRange>,
-    /// permessage-deflate to ask for
+    /// permessage-deflate mode to offer
     #[arg(
         long,
         env = "PERCORE_BENCH_DEFLATE",
@@ -107,34 +107,34 @@ pub(super) struct LoadFlags {
     )]
     #[arg(value_enum, num_args = 0..=1, default_missing_value = "no-takeover", require_equals = true)]
     deflate: DeflateFlag,
-    /// Subprotocol to ask for; repeatable
+    /// Subprotocol to offer; repeatable
     #[arg(long, env = "PERCORE_BENCH_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',')]
     #[arg(help_heading = "Connections")]
     subprotocol: Vec<String>,
-    /// Further header of the handshake; repeatable
+    /// Extra header for the handshake; repeatable
     #[arg(long, short = 'H', value_name = "NAME: VALUE", help_heading = "Connections")]
     #[arg(value_parser = header)]
     header: Vec<(String, String)>,
 
-    /// PEM file with the certificates to trust, for wss:// [default: those that the system trusts]
+    /// PEM file with the certificates to trust, for wss:// [default: the system's]
     #[arg(long, env = "PERCORE_BENCH_CA", value_name = "FILE", help_heading = "Connections")]
     ca: Option<PathBuf>,
-    /// Take any certificate, for wss://
+    /// Accept any certificate, for wss://
     #[arg(long, short = 'k', env = "PERCORE_BENCH_INSECURE", help_heading = "Connections", conflicts_with = "ca")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     insecure: bool,
 
-    /// Process of the server, whose CPU time and memory are read; repeatable
+    /// Process of the server, to measure its CPU time and memory; repeatable
     #[arg(long, env = "PERCORE_BENCH_PID", value_name = "PID", value_delimiter = ',', help_heading = "Results")]
     pid: Vec<u32>,
-    /// Write the results there as JSON as well; - for standard output, instead of the table
+    /// Also write the results as JSON to this file; - for standard output, instead of the table
     #[arg(long, env = "PERCORE_BENCH_JSON", value_name = "FILE", help_heading = "Results")]
     json: Option<PathBuf>,
-    /// Draw latency by percentile and over time, as SVG
+    /// Plot latency by percentile and over time, as SVG
     #[arg(long, env = "PERCORE_BENCH_PLOT", value_name = "FILE", help_heading = "Results")]
     plot: Option<PathBuf>,
-    /// No progress lines
+    /// Print no progress lines
     #[arg(long, short, env = "PERCORE_BENCH_QUIET", help_heading = "Results")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
@@ -143,33 +143,33 @@ pub(super) struct LoadFlags {
 
 #[derive(Args, Debug)]
 pub(super) struct MessageFlags {
-    /// Payload of a message
+    /// Payload length of a message
     #[arg(long, short, env = "PERCORE_BENCH_SIZE", value_name = "BYTES", default_value = "125", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     size: usize,
-    /// Messages under way at a time: on each connection, or from the publisher
+    /// Messages in flight at a time: on each connection, or from the publisher
     #[arg(long, short, env = "PERCORE_BENCH_IN_FLIGHT", value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Messages")]
     in_flight: u32,
-    /// Messages a second, over all connections, sent whether or not answers have come [default: as fast as answers come]
+    /// Messages per second over all connections, sent without waiting for echoes [default: each echo triggers the next]
     #[arg(long, short, env = "PERCORE_BENCH_RATE", value_name = "N", value_parser = positive, help_heading = "Messages")]
     #[arg(conflicts_with = "in_flight")]
     rate: Option<f64>,
-    /// End after this many messages in all, instead of after --duration; without a warm-up
+    /// Stop after this many messages in total, instead of after --duration; without a warm-up
     #[arg(long, short = 'n', env = "PERCORE_BENCH_COUNT", value_name = "N", help_heading = "Messages")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["duration", "warmup"])]
     count: Option<u64>,
-    /// Text messages instead of binary ones
+    /// Send text messages instead of binary ones
     #[arg(long, env = "PERCORE_BENCH_TEXT", help_heading = "Messages", overrides_with = "binary")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     text: bool,
-    /// Binary messages, which is the default
+    /// Send binary messages, the default
     #[arg(long, help_heading = "Messages")]
     binary: bool,
 }
 
-/// Where results are to go.
+/// Where results go, as typed.
 struct Outputs {
     json: Option<PathBuf>,
     plot: Option<PathBuf>,
@@ -181,7 +181,7 @@ struct Files {
     plot: Option<OutputFile>,
 }
 
-/// A file that is open before there is anything to write to it, and keeps what it has until then.
+/// A file opened before there is anything to write; its old content stays until then.
 struct OutputFile {
     path: PathBuf,
     file: File,
@@ -196,32 +196,32 @@ impl OutputFile {
     }
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
-        // What is no file (/dev/stdout, a pipe) has no length.
+        // Only a regular file has a length, /dev/stdout or a pipe has none.
         let emptied = if self.file.metadata().is_ok_and(|data| data.is_file()) { self.file.set_len(0) } else { Ok(()) };
         let written = emptied.and_then(|()| self.file.write_all(text.as_bytes()));
         written.map_err(|error| Failure::Run(format!("cannot write {}: {error}", self.path.display())))
     }
 }
 
-/// Carries out the part of a load that the process which started this one says.
+/// Carries out one worker's share of a load; the parent process sends it.
 pub(super) fn work(bench: Bench) -> Result<(), Failure> {
     let (plan, _) = checked(bench)?;
     run_worker(&plan).map_err(|error| Failure::Run(error.to_string()))
 }
 
-/// Runs the load, and writes what came of it.
+/// Runs the load and writes the results.
 pub(super) fn run(bench: Bench) -> Result<(), Failure> {
     let (plan, Outputs { json, plot }) = checked(bench)?;
     let json_to_output = json.as_ref().is_some_and(|path| path.as_os_str() == "-");
     check_sources(&plan)?;
     Limits::read().check(&plan, plan.share.workers).map_err(Failure::Usage)?;
     let json = json.filter(|_| !json_to_output);
-    // Before the run, which would be in vain if they could not be written.
+    // Opened before the run, which would be in vain if they could not be written.
     let files = Files { json: json.map(OutputFile::open).transpose()?, plot: plot.map(OutputFile::open).transpose()? };
     let report = if plan.share.workers > 1 { run_split(plan) } else { run_plan(plan) };
     let report = report.map_err(|error| Failure::Run(error.to_string()))?;
     let json_text = || format!("{:#}\n", report.json());
-    // The files first: standard output may be a pipe that nobody reads to its end.
+    // The files first: standard output may be a pipe whose reader stops early.
     if let Some(mut file) = files.json {
         file.write(&json_text())?;
     }
@@ -236,13 +236,13 @@ pub(super) fn run(bench: Bench) -> Result<(), Failure> {
     }
 }
 
-/// Has several processes run it: this program, with the same arguments.
+/// Runs it in several processes: this program, with the same arguments.
 fn run_split(plan: Plan) -> io::Result<Report> {
     let arguments = std::env::args_os().skip(2).collect();
     run_workers(plan, &Program { path: std::env::current_exe()?, arguments })
 }
 
-/// What is to be done, and where the results go.
+/// The plan, and where the results go.
 fn checked(bench: Bench) -> Result<(Plan, Outputs), Failure> {
     let one = MessageFlags { size: 125, in_flight: 1, rate: None, count: None, text: false, binary: true };
     let (workload, load, messages, publish_to) = match bench {
@@ -255,7 +255,7 @@ fn checked(bench: Bench) -> Result<(Plan, Outputs), Failure> {
     Ok((plan(workload, load, messages, publish_to)?, outputs))
 }
 
-/// Checks what each flag by itself could not.
+/// Checks what no parser of a single flag can.
 fn plan(
     workload: Workload,
     load: LoadFlags,
@@ -273,7 +273,7 @@ fn plan(
     }
     if workload == Workload::Fanout && messages.size < PUBLISHED_BYTES {
         return Err(Failure::Usage(format!(
-            "--size {} is too short: a published message bears its number and time, in {PUBLISHED_BYTES} bytes",
+            "--size {} is too short: a published message carries its number and time, in {PUBLISHED_BYTES} bytes",
             messages.size
         )));
     }
@@ -291,12 +291,12 @@ fn plan(
     };
     if workers > connections {
         return Err(Failure::Usage(format!(
-            "--workers {workers} leaves some without any of {connections} connections"
+            "--workers {workers} is more than {connections} connections: each worker needs one"
         )));
     }
     let speaks_tls = [Some(&url), publish_to.as_ref()].iter().flatten().any(|url| url.tls.is_some());
     let tls = speaks_tls.then(|| tls_client(load.ca.as_deref(), load.insecure)).transpose()?;
-    // Those that are counted are all that are sent.
+    // With --count, every message sent is measured.
     let (duration, warmup) =
         if messages.count.is_some() { (LONGEST, Duration::ZERO) } else { (load.duration, load.warmup) };
     Ok(Plan {
@@ -324,7 +324,7 @@ fn plan(
     })
 }
 
-/// Whom to trust: anyone, the certificates in a file, or those that the system trusts.
+/// Trusts any server, the certificates in a file, or those that the system trusts.
 pub(super) fn tls_client(authorities: Option<&Path>, insecure: bool) -> Result<TlsClient, Failure> {
     let client = if insecure { TlsClient::insecure() } else { TlsClient::new(authorities) };
     client.map_err(|error| Failure::Usage(format!("--ca: {error}")))

@@ -6,17 +6,17 @@ use crate::os::stream::check_source;
 use crate::telemetry::log::in_words;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The most addresses of a range: those that a million connections take by thousands.
+/// Largest range of addresses; a million connections need far fewer.
 const MOST: u128 = 65_536;
 
-/// Addresses in a row, or one.
+/// One address, or several in a row.
 #[derive(Clone, Debug)]
 pub(super) struct AddressRange(pub Vec<IpAddr>);
 
 /// Reads `IP` or `IP-IP`.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub(super) fn addresses(text: &str) -> Result<AddressRange, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let parse = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| wrong());
@@ -39,7 +39,7 @@ fn wrong() -> String {
     format!("give an address, or the first and the last of at most {MOST}, such as 10.0.0.5-10.0.0.9")
 }
 
-/// Whether all of them are addresses of this machine.
+/// Checks that all of them are addresses of this machine.
 pub(super) fn check_sources(plan: &Plan) -> Result<(), Failure> {
     for source in &plan.source {
         check_source(*source).map_err(|error| {

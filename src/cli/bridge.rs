@@ -1,4 +1,4 @@
-//! `percore bridge`: passes on to other hosts, by Redis, what is published on a bus.
+//! `percore bridge`: connects the bus of this host with those of other hosts, by way of Redis.
 
 use super::Failure;
 use super::bus_flags::ring;
@@ -22,46 +22,46 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The file in a bus's folder whose lock the one bridge of that bus holds.
+/// A file in the folder of a bus; the only bridge of that bus holds its lock.
 const LOCK: &str = "bridge";
 
 #[derive(Args, Debug)]
 pub(super) struct BridgeFlags {
-    /// Folder of the bus, on tmpfs; it is made if there is none in the folder above it
+    /// Folder of the bus, on tmpfs; created if missing, inside a folder that exists
     #[arg(long, env = "PERCORE_BUS", value_name = "DIR")]
     bus: PathBuf,
-    /// Bytes of each participant's ring, a power of two, where the bus is made
+    /// Size of each participant's ring, a power of two, if the bridge creates the bus
     #[arg(long, env = "PERCORE_BUS_SIZE", value_name = "BYTES", default_value = "4M", value_parser = ring)]
     bus_size: usize,
-    /// Permissions of the bus's files, where it is made
+    /// Permissions of the bus's files, if the bridge creates the bus
     #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
     bus_mode: u32,
 
-    // Never parsed by clap, whose errors show what was typed: there may be a password in it.
+    // Never parsed by clap, whose errors show the input: it may contain a password.
     /// Redis: redis://[USER:PASSWORD@]HOST[:PORT], rediss:// for TLS, redis+sentinel://HOST,HOST/MASTER, redis+cluster://HOST,HOST
-    /// or unix:/PATH. In PERCORE_REDIS a password is not seen by ps
+    /// or unix:/PATH. Set a password in PERCORE_REDIS, where ps does not show it
     #[arg(long, env = "PERCORE_REDIS", value_name = "URL", hide_env_values = true)]
     redis: String,
-    /// PEM file with the certificates to trust, for rediss:// [default: those that the system trusts]
+    /// PEM file with the certificates to trust, for rediss:// [default: the system's]
     #[arg(long, env = "PERCORE_REDIS_CA", value_name = "FILE")]
     redis_ca: Option<PathBuf>,
-    /// A Redis of which nothing comes for so long is given up, and connected again; it is asked at a third of that
+    /// Reconnect to Redis after this long without data; PING is sent after a third of it
     #[arg(long, env = "PERCORE_REDIS_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = duration)]
     redis_timeout: Duration,
-    /// A host of which nothing comes for so long is gone, and its members with it; the same on all hosts
+    /// Remove a host and its members after this long without data from it; set the same on all hosts
     #[arg(long, env = "PERCORE_HOST_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = duration)]
     host_timeout: Duration,
-    /// Bytes that may wait for Redis; what is beyond is left out and counted
+    /// Bytes that may be queued for Redis; messages beyond that are dropped and counted
     #[arg(long, env = "PERCORE_MAX_BACKLOG", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
     max_backlog: usize,
 
-    /// Descriptor that gets a line and is closed once Redis is connected
+    /// Write a line to this descriptor and close it once Redis is connected
     #[arg(long, env = "PERCORE_READY_FD", value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
     ready_fd: Option<i32>,
-    /// What is logged to standard error
+    /// Level of the log on standard error
     #[arg(long, env = "PERCORE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_enum)]
     log_level: LevelFlag,
-    /// How a line looks
+    /// Format of log lines
     #[arg(long, env = "PERCORE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", value_enum)]
     log_format: FormatFlag,
 }
@@ -113,11 +113,11 @@ fn bridge(flags: BridgeFlags, redis: RedisUrl, tls: Option<TlsClient>) -> io::Re
     event_loop::run(Setup { bus, lock, redis, tls, exchange, dice, log_format: flags.log_format.into(), ready })
 }
 
-/// Two bridges of a bus would pass everything on twice. The lock lives as long as the file is open.
+/// Takes the lock of the bridge, held as long as the file is open: two bridges would forward everything twice.
 fn only_one(bus: &Bus, folder: &Path) -> io::Result<File> {
     bus.lock(LOCK)?.ok_or_else(|| {
         let text = format!(
-            "the bus in {} has a bridge already: a second one would pass everything on twice",
+            "the bus in {} already has a bridge: a second one would forward everything twice",
             folder.display()
         );
         io::Error::new(io::ErrorKind::AddrInUse, text)

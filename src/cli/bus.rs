@@ -1,4 +1,4 @@
-//! `percore bus`: looks at a bus, publishes on it, and listens to it.
+//! `percore bus`: shows a bus, publishes on it, and listens to it.
 
 use super::units::{duration, mode};
 use super::{Failure, output};
@@ -18,20 +18,20 @@ use std::time::{Duration, Instant};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum BusCommand {
-    /// Who takes part, what they published, how far behind they are, what they lost; and who is on which channel
+    /// Show participants (published, behind, lost) and the members of each channel
     Status(Place),
     /// Publish a message, or each line of standard input
     Publish(Publish),
-    /// Print what is published, a line each: participant, channel, message; and who comes and goes
+    /// Print each published message (participant, channel, message), and participants and members that join or leave
     Tail(Tail),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Place {
-    /// The folder of the bus, as --bus names it
+    /// Folder of the bus, as given to --bus
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Permissions of the bus, if it is shared with a group or all: else only a bus of one's own is used
+    /// Permissions of the bus, if shared with a group or all; otherwise only a bus of your own is used
     #[arg(long, env = "PERCORE_BUS_MODE", value_name = "MODE", default_value = "600", value_parser = mode)]
     bus_mode: u32,
 }
@@ -46,10 +46,10 @@ impl Place {
 pub(super) struct Publish {
     #[command(flatten)]
     place: Place,
-    /// The channel
+    /// Channel
     #[arg(value_name = "CHANNEL")]
     channel: String,
-    /// The message; without it each line of standard input is one
+    /// Message; without it, publish each line of standard input
     #[arg(value_name = "MESSAGE")]
     message: Option<String>,
 }
@@ -61,17 +61,17 @@ pub(super) struct Tail {
     /// Only this channel
     #[arg(value_name = "CHANNEL")]
     channel: Option<String>,
-    /// End after so many messages
+    /// Stop after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End after so much time
+    /// Stop after this long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
 }
 
-/// Longest part of a message that is printed.
+/// Characters of a message to print at most.
 const PRINTED_CHARACTERS: usize = 1024;
-/// So many channels are listed, those with the most subscribers.
+/// Channels to list at most: those with the most subscribers.
 const LISTED_CHANNELS: usize = 100;
 
 pub(super) fn run(command: BusCommand) -> Result<(), Failure> {
@@ -86,7 +86,7 @@ fn failed(error: io::Error) -> Failure {
     Failure::Run(error.to_string())
 }
 
-/// Whether there is a bus: none is made only to look at it.
+/// Checks that the bus exists: a look at it must not create one.
 fn existing(place: &Place) -> Result<(), Failure> {
     if place.folder.join("bus").exists() {
         return Ok(());
@@ -119,7 +119,7 @@ fn describe(place: &Place, out: &mut String) -> io::Result<()> {
     for &slot in &held {
         let own = region.slot(slot);
         let participant = Participant { slot: slot as u32, generation: own.generation().load(Relaxed) as u32 };
-        // The most that anyone has left to read of the others.
+        // How far each participant is behind, at most over all the others.
         let unread = held.iter().filter(|other| **other != slot).map(|&other| {
             let head = region.ring(other).head.load(Relaxed);
             head.saturating_sub(region.cursor(slot, other).load(Relaxed)) * size_of::<u64>() as u64
@@ -135,7 +135,7 @@ fn describe(place: &Place, out: &mut String) -> io::Result<()> {
         );
         match folder.list(participant) {
             Ok(list) => presence.replace(participant, &list, |_| {}),
-            Err(error) => output::say(&format!("who is on the channels of {participant} cannot be read: {error}")),
+            Err(error) => output::say(&format!("cannot read the members of the channels of {participant}: {error}")),
         }
     }
     channels(&presence, out);
@@ -167,7 +167,7 @@ fn publish(order: &Publish) -> Result<(), Failure> {
     let mut bus = Bus::join(folder, order.place.options()).map_err(|error| Failure::Run(error.to_string()))?;
     let channel = order.channel.as_bytes();
     let publish = |bus: &mut Bus, message: &[u8]| {
-        // What is no text cannot be sent as such.
+        // Sent as binary if it is not valid UTF-8.
         let kind = if std::str::from_utf8(message).is_ok() { RecordKind::Text } else { RecordKind::Binary };
         bus.publish(Record { kind, channel, payload: message }).map_err(|error| Failure::Run(error.to_string()))
     };
@@ -180,7 +180,7 @@ fn publish(order: &Publish) -> Result<(), Failure> {
     while input.read_until(b'\n', &mut line).map_err(|error| Failure::Run(error.to_string()))? > 0 {
         let published = publish(&mut bus, line.strip_suffix(b"\n").unwrap_or(&line));
         line.clear();
-        // What came together is shown together.
+        // Flushed once for all events that arrived together.
         if published.is_err() || !input.buffer().contains(&b'\n') {
             bus.flush();
         }

@@ -17,9 +17,9 @@ use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// From one Ping of the ticker's protocol to the next.
+/// Time between Pings of the ticker's protocol.
 const PING: Duration = Duration::from_secs(60);
-/// The wait before another attempt.
+/// Wait before another attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Each also reads `PERCORE_CLIENT_<FLAG>` from the environment.
@@ -28,7 +28,7 @@ pub(super) struct ClientFlags {
     /// ws://HOST[:PORT][/PATH], wss:// for TLS, or unix:SOCKET[:/PATH]
     #[arg(value_name = "URL")]
     url: String,
-    /// Symbols whose prices to ask a ticker feed for. Without any, lines of standard input are sent as messages, and messages shown
+    /// Symbols to ask a ticker feed for. Without any, lines of standard input are sent as messages, and messages shown
     #[arg(value_name = "TICKER")]
     tickers: Vec<String>,
 
@@ -36,60 +36,60 @@ pub(super) struct ClientFlags {
     #[arg(long, env = "PERCORE_CLIENT_CONNECT_TIMEOUT", value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = duration, help_heading = "Connection")]
     connect_timeout: Duration,
-    /// PEM file with the certificates to trust, for wss:// [default: those that the system trusts]
+    /// PEM file with the certificates to trust, for wss:// [default: the system's]
     #[arg(long, env = "PERCORE_CLIENT_CA", value_name = "FILE", help_heading = "Connection")]
     ca: Option<PathBuf>,
-    /// Take any certificate, for wss://: whoever is in between may read all
+    /// Accept any certificate, for wss://; does not protect against interception
     #[arg(long, short = 'k', env = "PERCORE_CLIENT_INSECURE", help_heading = "Connection", conflicts_with = "ca")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     insecure: bool,
-    /// Further header of the handshake; repeatable
+    /// Extra header for the handshake; repeatable
     #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header, help_heading = "Connection")]
     header: Vec<(String, String)>,
-    /// Subprotocol to ask for; repeatable, the best first
+    /// Subprotocol to offer; repeatable, the preferred one first
     #[arg(long, env = "PERCORE_CLIENT_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',')]
     #[arg(help_heading = "Connection")]
     subprotocol: Vec<String>,
-    /// Page that we come from, as browsers say: SCHEME://HOST
+    /// Origin header, as browsers send it: SCHEME://HOST
     #[arg(long, env = "PERCORE_CLIENT_ORIGIN", value_name = "ORIGIN", help_heading = "Connection")]
     origin: Option<String>,
-    /// permessage-deflate to ask for
+    /// permessage-deflate mode to offer
     #[arg(long, env = "PERCORE_CLIENT_DEFLATE", value_name = "MODE", default_value = "off", value_enum)]
     #[arg(num_args = 0..=1, default_missing_value = "no-takeover", require_equals = true, help_heading = "Connection")]
     deflate: DeflateFlag,
-    /// The longest message, both ways
+    /// Longest message, in both directions
     #[arg(long, env = "PERCORE_CLIENT_MAX_MESSAGE", value_name = "BYTES", default_value = "16M", value_parser = bytes)]
     #[arg(help_heading = "Connection")]
     max_message: usize,
-    /// Between Pings of the WebSocket protocol; 0 for none
+    /// Time between WebSocket Pings; 0 for none
     #[arg(long, env = "PERCORE_CLIENT_PING_INTERVAL", value_name = "TIME", default_value = "30s")]
     #[arg(value_parser = duration, help_heading = "Connection")]
     ping_interval: Duration,
-    /// A server of which nothing comes for so long is given up; 0 for never [default: 2.5 times --ping-interval]
+    /// Give up after this long without data from the server; 0 for never [default: 2.5 times --ping-interval]
     #[arg(long, env = "PERCORE_CLIENT_PING_TIMEOUT", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = "Connection")]
     ping_timeout: Option<Duration>,
 
-    /// One JSON object a line on standard output
+    /// Write one JSON object per line to standard output
     #[arg(long, env = "PERCORE_CLIENT_JSON", help_heading = "Output")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     json: bool,
 
-    /// Between Pings of the ticker's protocol; a server silent for twice as long has stalled, and is connected anew [default: 60s]
+    /// Time between the ticker protocol's Pings; reconnect after twice that without data [default: 60s]
     #[arg(long, env = "PERCORE_CLIENT_PING", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = "Tickers")]
     ping: Option<Duration>,
-    /// Wait before each other attempt; 0 to give up instead [default: 5s with a TICKER, else 0]
+    /// Wait before each reconnect; 0 to give up instead [default: 5s with a TICKER, else 0]
     #[arg(long, env = "PERCORE_CLIENT_RETRY", value_name = "TIME", value_parser = duration)]
     #[arg(help_heading = "Connection")]
     retry: Option<Duration>,
-    /// What the feed is to know us as [default: HOSTNAME-PROCESS]
+    /// Client name sent to the feed [default: HOSTNAME-PROCESS]
     #[arg(long, env = "PERCORE_CLIENT_ID", value_name = "NAME", help_heading = "Tickers")]
     id: Option<String>,
 
-    /// Close, and exit, at the end of the input; a terminal's Ctrl-D does so anyway
+    /// Close and exit at the end of the input, as Ctrl-D on a terminal always does
     #[arg(long, short = 'E', env = "PERCORE_CLIENT_EXIT_ON_EOF")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true, help_heading = "Conversation")]
@@ -99,14 +99,14 @@ pub(super) struct ClientFlags {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     binary: bool,
-    /// Keep nothing of what is typed on a terminal
+    /// Keep no history of lines typed on a terminal
     #[arg(long, env = "PERCORE_CLIENT_NO_HISTORY", help_heading = "Conversation")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     no_history: bool,
 }
 
-/// Runs it; `is_typed` says whether a flag stands on the command line.
+/// Runs it; `is_typed` tells whether a flag is on the command line.
 pub(super) fn run(flags: ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
     check_use(flags.tickers.is_empty(), is_typed)?;
     let mut dial = dial(&flags, is_typed)?;
@@ -143,7 +143,7 @@ fn wishes(flags: &ClientFlags) -> Result<Wishes, Failure> {
     Ok(Wishes { id, tickers: flags.tickers.clone(), ping, retry })
 }
 
-/// Refuses what would do nothing. What the environment says for another use of the client is no mistake.
+/// Refuses flags without effect in this mode; in the environment they are ignored.
 fn check_use(is_conversation: bool, is_typed: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
     let (useless, why) = if is_conversation {
         (&["ping", "id"][..], "is for a ticker feed: give a TICKER")
@@ -156,7 +156,7 @@ fn check_use(is_conversation: bool, is_typed: &dyn Fn(&str) -> bool) -> Result<(
     }
 }
 
-/// Checks what each flag by itself could not.
+/// Checks what no parser of a single flag can.
 fn dial(flags: &ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result<Dial, Failure> {
     let url = Url::parse(&flags.url, &[("ws", Some(80)), ("wss", Some(443))]).map_err(Failure::Usage)?;
     check_subprotocols(&flags.subprotocol)?;
@@ -169,7 +169,7 @@ fn dial(flags: &ClientFlags, is_typed: &dyn Fn(&str) -> bool) -> Result<Dial, Fa
     let timeout = flags.ping_timeout.unwrap_or(flags.ping_interval.mul_f64(2.5));
     if !timeout.is_zero() && timeout <= flags.ping_interval {
         return Err(Failure::Usage(format!(
-            "--ping-timeout must be longer than --ping-interval ({:?}), or no answer can come in time",
+            "--ping-timeout must be longer than --ping-interval ({:?}), or no answer can arrive in time",
             flags.ping_interval
         )));
     }
@@ -200,7 +200,7 @@ fn offer(flags: &ClientFlags, url: &Url) -> Result<Offer, Failure> {
             "sec-websocket-protocol" => return Err(Failure::Usage("--header: give --subprotocol NAME instead".into())),
             "sec-websocket-extensions" => return Err(Failure::Usage("--header: give --deflate instead".into())),
             "upgrade" | "connection" | "sec-websocket-key" | "sec-websocket-version" => {
-                return Err(Failure::Usage(format!("--header: {name} is the handshake's own")));
+                return Err(Failure::Usage(format!("--header: the handshake sets {name} itself")));
             }
             _ => headers.push((name.clone(), value.clone())),
         }

@@ -1,4 +1,4 @@
-//! `percore config`: looks at a configuration file without serving.
+//! `percore config`: checks a configuration file without serving.
 
 use super::Failure;
 use super::channels::read_config;
@@ -9,13 +9,13 @@ use std::path::PathBuf;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ConfigCommand {
-    /// Check a file of serve channels --config: exit code 0 when it is good, else 2 and the first mistake with its line
+    /// Check a file for serve channels --config: exit code 0 if valid, else 2 and the first mistake with its line
     Check(CheckFlags),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct CheckFlags {
-    /// The file
+    /// File to check
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -24,5 +24,5 @@ pub(super) fn run(command: ConfigCommand) -> Result<(), Failure> {
     let ConfigCommand::Check(CheckFlags { file }) = command;
     let rules = read_config(&file)?;
     let namespaces = counted(rules.namespaces.len() as u64, "namespace*");
-    output::print(&format!("{}: good, with {namespaces}\n", file.display()))
+    output::print(&format!("{}: valid, with {namespaces}\n", file.display()))
 }

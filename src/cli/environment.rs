@@ -1,10 +1,10 @@
-//! What the environment says in place of flags: how it is read, and how an error tells that it came from there.
+//! Environment variables in place of flags: reading them, and naming the variable in an error.
 
 use clap::builder::Resettable;
 use clap::{ArgMatches, Command};
 use std::env;
 
-/// The command as it is parsed: a variable that is empty counts as not set, and words are known in any case.
+/// The command to parse: an empty variable counts as not set, and the values of enums ignore case.
 pub(super) fn with_variables(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let is_empty = arg.get_env().is_some_and(|name| env::var_os(name).is_some_and(|value| value.is_empty()));
@@ -15,12 +15,12 @@ pub(super) fn with_variables(command: Command) -> Command {
     command.mut_subcommands(with_variables)
 }
 
-/// The flags of the command that was called, by what stands on the command line.
+/// The subcommand that the command line calls.
 fn called<'a>(command: &'a Command, words: &[String]) -> &'a Command {
     words.iter().fold(command, |command, word| command.find_subcommand(word).unwrap_or(command))
 }
 
-/// The variable that the value of a flag comes from, which an error names as `--FLAG`.
+/// Returns the variable that set a flag, where the error names it as `--FLAG`.
 pub(super) fn source(command: &Command, error: &str, words: &[String]) -> Option<String> {
     let flag: &str = error.split_once("--")?.1;
     let flag = &flag[..flag.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(flag.len())];
@@ -35,7 +35,7 @@ pub(super) fn source(command: &Command, error: &str, words: &[String]) -> Option
     (is_set && !words.iter().any(is_typed)).then(|| variable.to_owned())
 }
 
-/// Whether a flag of the command stands on the command line. A variable may be meant for other calls.
+/// Returns whether a flag is on the command line. A variable may be meant for other calls.
 pub(super) fn is_typed(matches: &ArgMatches, flag: &str) -> bool {
     use clap::parser::ValueSource::CommandLine;
     matches.subcommand().is_some_and(|(_, flags)| flags.value_source(flag) == Some(CommandLine))

@@ -1,4 +1,4 @@
-//! The flags that every `serve` command has, as typed, and what they come to once checked.
+//! The flags that every `serve` command has, as typed, and the settings they yield once checked.
 
 mod others;
 
@@ -31,126 +31,125 @@ pub struct ServerFlags {
     /// Where to listen: IP:PORT, [v6]:PORT or unix:PATH, '{worker}' for a worker's number; repeatable
     #[arg(long, env = "PERCORE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Listening")]
     #[arg(
-        long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' in it stands for the number \
-        of a worker, from 0: each then has an address of its own; else they share a port, which nobody else may have \
+        long_help = "Where to listen: IP:PORT, [v6]:PORT or unix:PATH; repeatable. '{worker}' stands for a worker's \
+        number, from 0, and gives each worker its own address; otherwise the workers share one port, which no other \
+        process may use \
         [default: 127.0.0.1:8080, for chat port 9001, for channels 8000, or 0.0.0.0:$PORT where PORT is set]"
     )]
     listen: Vec<String>,
-    /// Connections that may wait to be accepted (the kernel's somaxconn bounds it)
+    /// Length of the accept queue, bounded by the kernel's somaxconn
     #[arg(long, env = "PERCORE_BACKLOG", value_name = "N", default_value_t = 4096, help_heading = "Listening")]
     #[arg(value_parser = clap::value_parser!(i32).range(1..=65535))]
     backlog: i32,
-    /// Permissions of unix sockets, as in 660: who may write may connect [default: what the umask leaves]
+    /// Permissions of unix sockets, such as 660; connecting takes write permission [default: by the umask]
     #[arg(long, env = "PERCORE_UNIX_MODE", value_name = "MODE", value_parser = mode, help_heading = "Listening")]
     unix_mode: Option<u32>,
-    /// Let other processes of the same user listen on the same port, too, if they have this flag
+    /// Share the port with other processes of the same user that also have this flag
     #[arg(long, env = "PERCORE_REUSE_PORT", help_heading = "Listening")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
-    #[arg(
-        long_help = "Let other processes of the same user listen on the same port, too, if they have this flag: the kernel \
-        shares the connections out (SO_REUSEPORT). Without it a port that anyone has is refused"
-    )]
+    #[arg(long_help = "Share the port with other processes of the same user that also have this flag; the kernel \
+        distributes the connections (SO_REUSEPORT). Without it, a port in use is an error")]
     reuse_port: bool,
-    /// Open WebSocket connections; further upgrades get 503 with Retry-After
+    /// Maximum of open WebSocket connections; further upgrades get 503 with Retry-After
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
     max_connections: u32,
 
-    /// Worker processes: a number, or 'auto' for one per core; 1 is a plain process without a supervisor
+    /// Worker processes: a number, or 'auto' for one per core; 1 runs a plain process without a supervisor
     #[arg(long, env = "PERCORE_WORKERS", value_name = "N", default_value = "1", value_parser = workers)]
     #[arg(help_heading = "Workers")]
     workers: Workers,
-    /// Whether each worker keeps to a core of its own
+    /// Pin each worker to a core of its own
     #[arg(long, env = "PERCORE_PIN", value_name = "WHEN", default_value = "auto", help_heading = "Workers")]
     #[arg(value_enum)]
     #[arg(
-        long_help = "Whether each worker keeps to a core of its own; auto: if there is a worker for each core that this \
-        process may use, and no control group grants less time than these have"
+        long_help = "Pin each worker to a core of its own; auto: if there is a worker for each core that this process \
+        may use, and no control group grants less CPU time than those cores have"
     )]
     pin: PinFlag,
-    /// How long to look out for more before sleeping, such as 20us: quicker answers for a core that works more
+    /// Spin this long before blocking, such as 20us: lower latency for more CPU
     #[arg(long, env = "PERCORE_BUSY_POLL", value_name = "TIME", default_value = "0", value_parser = microseconds)]
     #[arg(help_heading = "Workers")]
     busy_poll: Duration,
-    /// A loop that stands still for so long hangs: its worker is replaced, /healthz of a plain process is 503; 0 for never
+    /// Replace a worker whose loop stalls this long; a plain process answers /healthz with 503; 0 for never
     #[arg(long, env = "PERCORE_HANG_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     #[arg(help_heading = "Workers")]
     hang_timeout: Duration,
     /// Where /healthz, /readyz and /metrics are served, or 'off' [default: 127.0.0.1:9464 with --workers, else off]
     #[arg(long, env = "PERCORE_ADMIN", value_name = "ADDR", value_parser = admin, help_heading = "Workers")]
     admin: Option<Admin>,
-    /// Descriptor that gets a line and is closed once every listener listens
+    /// Write a line to this descriptor and close it once all listeners are ready
     #[arg(long, env = "PERCORE_READY_FD", value_name = "FD", help_heading = "Workers")]
     #[arg(value_parser = clap::value_parser!(i32).range(3..))]
     ready_fd: Option<i32>,
 
-    /// Proxy that tells its client's address: IP, CIDR or 'unix'; repeatable [default: none]
+    /// Proxy trusted to name the client's address: IP, CIDR or 'unix'; repeatable [default: none]
     #[arg(long, env = "PERCORE_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',', help_heading = "Proxies")]
     trusted_proxy: Vec<Network>,
-    /// The header in which trusted proxies tell it; the other is not read, since they may pass on a client's own
+    /// Header in which trusted proxies name it; the other one is ignored, as a client may have forged it
     #[arg(long, env = "PERCORE_FORWARDED_HEADER", value_name = "NAME", default_value = "x-forwarded-for")]
     #[arg(value_enum, help_heading = "Proxies")]
     forwarded_header: ForwardedFlag,
-    /// Connections begin with a PROXY protocol header, v1 or v2, of a trusted proxy (or of anyone without --trusted-proxy)
+    /// Require a PROXY protocol header, v1 or v2, from a trusted proxy (from any peer without --trusted-proxy)
     #[arg(long, env = "PERCORE_PROXY_PROTOCOL", help_heading = "Proxies")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     proxy_protocol: bool,
-    /// Open WebSocket connections of one client (IPv4 address or IPv6 /64); then 429; 0 for no limit
+    /// Maximum of open connections per client (IPv4 address or IPv6 /64); beyond it 429; 0 for no limit
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
     #[arg(help_heading = "Proxies")]
     max_connections_per_ip: u32,
 
-    /// Path that upgrades; repeatable [default: / and /ws, for chat /websockets, for channels /connection/websocket]
+    /// Path that accepts upgrades; repeatable [default: / and /ws, for chat /websockets, for channels /connection/websocket]
     #[arg(long, env = "PERCORE_PATH", value_name = "PATH", value_delimiter = ',', help_heading = "Upgrade")]
     path: Vec<String>,
     // The line is read in a terminal, where brackets around the URL would only be in the way.
     #[allow(rustdoc::bare_urls)]
-    /// Origin that may connect, as in https://example.org, 'same' for the host itself, or 'any'; repeatable [default: any, for chat and channels same]
+    /// Allowed origin: https://example.org, 'same' for the host itself, or 'any'; repeatable [default: any, for chat and channels same]
     #[arg(long, env = "PERCORE_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', help_heading = "Upgrade")]
     origin: Vec<String>,
-    /// Subprotocol spoken here; repeatable; the client's order decides
+    /// Subprotocol to offer; repeatable; the client's order decides
     #[arg(long, env = "PERCORE_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',', help_heading = "Upgrade")]
     subprotocol: Vec<String>,
-    /// Longest request line; beyond it 414
+    /// Longest request line; a longer one gets 414
     #[arg(long, env = "PERCORE_MAX_REQUEST_LINE", value_name = "BYTES", default_value = "8K", value_parser = bytes)]
     #[arg(help_heading = "Upgrade")]
     max_request_line: usize,
-    /// Longest request head, line and headers; beyond it 431
+    /// Longest request head (request line and headers); a longer one gets 431
     #[arg(long, env = "PERCORE_MAX_HEADERS", value_name = "BYTES", default_value = "16K", value_parser = bytes)]
     #[arg(help_heading = "Upgrade")]
     max_headers: usize,
-    /// How long a request may take to come; then 408
+    /// How long a request may take to arrive; beyond it 408
     #[arg(long, env = "PERCORE_HANDSHAKE_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     #[arg(help_heading = "Upgrade")]
     handshake_timeout: Duration,
-    /// How long a connection serves requests before an answer is its last; 0 for ever
+    /// After this long, the next response is the last on its connection; 0 for no limit
     #[arg(long, env = "PERCORE_HTTP_LIFETIME", value_name = "TIME", default_value = "60s", value_parser = duration)]
     #[arg(help_heading = "Upgrade")]
     http_lifetime: Duration,
 
-    /// Longest message, after decompression; beyond it the connection is closed with 1009
+    /// Longest message, after decompression; a longer one closes the connection with 1009
     #[arg(long, env = "PERCORE_MAX_MESSAGE", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     max_message: usize,
-    /// Bytes that may wait for one connection before --slow-consumer decides
+    /// Bytes that may be queued for one connection before --slow-consumer applies
     #[arg(long, env = "PERCORE_MAX_BACKLOG", value_name = "BYTES", default_value = "4M", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     max_backlog: usize,
-    /// What becomes of a connection with a full backlog
+    /// What to do with a connection whose backlog is full
     #[arg(long, env = "PERCORE_SLOW_CONSUMER", value_name = "POLICY", default_value = "close")]
     #[arg(value_enum, help_heading = "Messages")]
     slow_consumer: SlowConsumerFlag,
-    /// permessage-deflate: off, each message by itself, or with windows that live on (much memory)
+    /// permessage-deflate: off, each message by itself, or with windows that persist (uses much memory)
     #[arg(long, env = "PERCORE_DEFLATE", value_name = "MODE", default_value = "no-takeover")]
     #[arg(value_enum, help_heading = "Messages")]
     deflate: DeflateFlag,
-    /// Messages from this size on are compressed
+    /// Send messages shorter than this uncompressed
     #[arg(long, env = "PERCORE_DEFLATE_MIN", value_name = "BYTES", default_value = "1K", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     deflate_min: usize,
-    /// Messages beyond this size are not; with windows below 4 KiB the bound is lower
+    /// Send messages longer than this uncompressed; with windows below 4 KiB the limit is lower
     #[arg(long, env = "PERCORE_DEFLATE_MAX", value_name = "BYTES", default_value = "128K", value_parser = bytes)]
     #[arg(help_heading = "Messages")]
     deflate_max: usize,
@@ -158,16 +157,16 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_DEFLATE_LEVEL", value_name = "LEVEL", default_value_t = 1, help_heading = "Messages")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=9))]
     deflate_level: u32,
-    /// Bound on compression windows: 9 (512 bytes) to 15 (32 KiB)
+    /// Largest compression window: 9 (512 bytes) to 15 (32 KiB)
     #[arg(long, env = "PERCORE_DEFLATE_WINDOW", value_name = "BITS", default_value_t = 15, help_heading = "Messages")]
     #[arg(value_parser = clap::value_parser!(u8).range(9..=15))]
     deflate_window: u8,
 
-    /// How often each connection is pinged; 0 for never
+    /// Time between Pings on each connection; 0 for none
     #[arg(long, env = "PERCORE_HEARTBEAT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     #[arg(help_heading = "Liveness")]
     heartbeat: Duration,
-    /// A connection from which nothing at all has come for so long is closed; 0 for never
+    /// Close a connection after this long without any data from it; 0 for never
     #[arg(long, env = "PERCORE_HEARTBEAT_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = duration)]
     #[arg(help_heading = "Liveness")]
     heartbeat_timeout: Duration,
@@ -175,20 +174,20 @@ pub struct ServerFlags {
     #[arg(long, env = "PERCORE_CLOSE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     #[arg(help_heading = "Liveness")]
     close_timeout: Duration,
-    /// How long connections have to go after SIGTERM or SIGINT
+    /// How long connections have to close after SIGTERM or SIGINT
     #[arg(long, env = "PERCORE_DRAIN_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
     #[arg(help_heading = "Liveness")]
     drain_timeout: Duration,
 
-    /// What is logged to standard error
+    /// Level of the log on standard error
     #[arg(long, env = "PERCORE_LOG_LEVEL", value_name = "LEVEL", default_value = "info", help_heading = "Logging")]
     #[arg(value_enum)]
     log_level: LevelFlag,
-    /// How a line looks
+    /// Format of log lines
     #[arg(long, env = "PERCORE_LOG_FORMAT", value_name = "FORMAT", default_value = "text", help_heading = "Logging")]
     #[arg(value_enum)]
     log_format: FormatFlag,
-    /// Logs a line for each message (at level info)
+    /// Log a line for each message (at level info)
     #[arg(long, env = "PERCORE_LOG_MESSAGES", help_heading = "Logging")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
@@ -203,15 +202,15 @@ pub struct ServerFlags {
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum ForwardedFlag {
     XForwardedFor,
-    /// As in RFC 7239
+    /// RFC 7239
     Forwarded,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum SlowConsumerFlag {
-    /// The connection is closed
+    /// Close the connection
     Close,
-    /// Messages for it are left out until it has caught up
+    /// Skip messages to it until it has caught up
     Drop,
 }
 
@@ -236,7 +235,7 @@ pub(super) fn default_admin() -> ListenAddr {
     ListenAddr::Tcp((std::net::Ipv4Addr::LOCALHOST, 9464).into())
 }
 
-/// What the flags come to.
+/// The settings that the flags yield.
 pub(super) struct Checked {
     pub listen: Vec<ListenPattern>,
     /// Where to listen for the application behind the server.
@@ -252,7 +251,7 @@ pub(super) struct Checked {
     pub log: Log,
 }
 
-/// What an app listens to and upgrades unless it is told otherwise.
+/// An app's defaults: where it listens, and which upgrades it accepts.
 #[derive(Clone, Copy)]
 pub(super) struct Defaults {
     pub port: u16,
@@ -263,7 +262,7 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    /// Those of an app that says nothing else.
+    /// Those of an app without any of its own.
     pub const PLAIN: Defaults = Defaults {
         port: 8080,
         paths: &["/", "/ws"],
@@ -273,7 +272,7 @@ impl Defaults {
 }
 
 impl ServerFlags {
-    /// Without `--listen`, listens where `HTTP_SERVER_ADDR` says, if that is there.
+    /// Without `--listen`, listens at `HTTP_SERVER_ADDR`, if that is set.
     pub(super) fn or_listen_at_server_addr(mut self) -> Result<ServerFlags, Failure> {
         if self.listen.is_empty() {
             self.listen.extend(server_addr()?);
@@ -281,21 +280,21 @@ impl ServerFlags {
         Ok(self)
     }
 
-    /// Checks what each flag by itself could not.
+    /// Checks what no parser of a single flag can.
     pub(super) fn check(self, defaults: Defaults) -> Result<Checked, Failure> {
         let listen = listen_addrs(&self.listen, defaults.port)?;
         if let Some(bad) =
             self.path.iter().find(|path| *path != "*" && !path.starts_with('/') || path.contains(['?', '#', ' ']))
         {
             return Err(Failure::Usage(format!(
-                "--path '{bad}' is no path: it begins with / and has no ?, # or space"
+                "--path '{bad}' is not a valid path: it begins with / and has no ?, # or space"
             )));
         }
         check_subprotocols(&self.subprotocol)?;
         let origin_is_good = |origin: &&String| ["any", "same", "null"].contains(&origin.as_str()) || is_origin(origin);
         if let Some(bad) = self.origin.iter().find(|origin| !origin_is_good(origin)) {
             return Err(Failure::Usage(format!(
-                "--origin '{bad}' is no origin: give SCHEME://HOST[:PORT] without a path, same, null or any"
+                "--origin '{bad}' is not a valid origin: give SCHEME://HOST[:PORT] without a path, same, null or any"
             )));
         }
         if !self.heartbeat_timeout.is_zero() && self.heartbeat >= self.heartbeat_timeout {
@@ -368,7 +367,7 @@ impl ServerFlags {
         }
     }
 
-    /// `any` among them lets everyone in, which is what no list means to the rules.
+    /// `any` among them admits every origin, which the rules express as an empty list.
     fn origins(&self, defaults: Defaults) -> Vec<String> {
         let named = defaults.origins.iter().map(|origin| (*origin).to_owned());
         let origins = if self.origin.is_empty() { named.collect() } else { self.origin.clone() };
@@ -395,7 +394,7 @@ impl ServerFlags {
     }
 }
 
-/// `HTTP_SERVER_ADDR` of the environment, where it is not empty: `:80` is port 80 of all addresses.
+/// `HTTP_SERVER_ADDR` from the environment, unless empty: `:80` is port 80 on all addresses.
 pub(super) fn server_addr() -> Result<Option<String>, Failure> {
     let addr = match std::env::var("HTTP_SERVER_ADDR").unwrap_or_default() {
         addr if addr.is_empty() => return Ok(None),
@@ -419,7 +418,7 @@ pub(super) fn listen_addrs(given: &[String], port: u16) -> Result<Vec<ListenPatt
         port => match port.parse::<u16>() {
             Ok(port) => format!("0.0.0.0:{port}"),
             Err(_) => {
-                return Err(Failure::Usage(format!("PORT '{port}' in the environment is no port: give 0 to 65535")));
+                return Err(Failure::Usage(format!("PORT '{port}' in the environment is not a port: give 0 to 65535")));
             }
         },
     };
@@ -430,10 +429,12 @@ pub(super) fn is_origin(text: &str) -> bool {
     text.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
 }
 
-/// Each is a token (RFC 6455, section 4.1).
+/// Checks that each is a token (RFC 6455, section 4.1).
 pub(super) fn check_subprotocols(names: &[String]) -> Result<(), Failure> {
     match names.iter().find(|name| !is_token(name)) {
-        Some(bad) => Err(Failure::Usage(format!("--subprotocol '{bad}' is no token: letters, digits and -._~ only"))),
+        Some(bad) => {
+            Err(Failure::Usage(format!("--subprotocol '{bad}' is not a token: letters, digits and -._~ only")))
+        }
         None => Ok(()),
     }
 }
@@ -444,7 +445,7 @@ pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_character)
 }
 
-/// `Name: value` of a header.
+/// Parses a header, `Name: value`.
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
     let is_good = |(name, value): &(String, String)| is_token(name) && !value.contains(|c: char| c.is_control());

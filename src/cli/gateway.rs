@@ -1,4 +1,4 @@
-//! `percore serve gateway`: its flags, and what they come to.
+//! `percore serve gateway`: its flags, and the plan they yield.
 
 use super::Failure;
 use super::flags::{Checked, Defaults, ServerFlags};
@@ -34,105 +34,120 @@ use std::time::Duration;
 /// Headers that the origin's client writes itself.
 const OWN_HEADERS: [&str; 8] =
     ["host", "connection", "content-length", "content-type", "transfer-encoding", "upgrade", "te", "trailer"];
-/// The path of the service in the names of connections.
+/// Path of the service in connection names.
 const SERVICE_PATH: &str = "/sr";
-/// What names of connections say instead of an address where others cannot reach us.
+/// Stands for the address in connection names where other nodes cannot reach us.
 const NO_ADDRESS: &str = "localhost";
 
 #[derive(Args, Debug)]
 pub(super) struct GatewayFlags {
-    /// The application: http://HOST:PORT/PATH, https://.. or unix:SOCKET:/PATH; repeatable, and balanced
+    /// The application: http://HOST:PORT/PATH, https://.. or unix:SOCKET:/PATH; repeatable, load is balanced
     #[arg(long, env = "PERCORE_ORIGIN_URL", value_name = "URL", value_delimiter = ',', required = true)]
     #[arg(help_heading = "Origin", value_parser = Target::origin)]
     origin_url: Vec<Target>,
-    /// What events look like
+    /// Format of events
     #[arg(long, env = "PERCORE_EVENTS", value_name = "FORMAT", default_value = "json", help_heading = "Origin")]
     #[arg(value_enum)]
     events: EventsFlag,
-    /// A handshake waits for the origin, which may refuse it with a status of its own
+    /// Ask the origin about each handshake; it may refuse one with a status of its own
     #[arg(long, env = "PERCORE_AUTHORIZE", help_heading = "Origin")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     authorize: bool,
-    /// Header of the client's request that the origin is told when a connection opens; repeatable
+    /// Request header to pass to the origin when a connection opens; repeatable
     #[arg(long, env = "PERCORE_FORWARD_HEADER", value_name = "NAME", value_delimiter = ',', help_heading = "Origin")]
     forward_header: Vec<String>,
-    /// How long a connection to an origin may take to come about
+    /// How long connecting to an origin may take
     #[arg(long, env = "PERCORE_ORIGIN_DIAL_TIMEOUT", value_name = "TIME", default_value = "1s", value_parser = duration)]
     #[arg(help_heading = "Origin")]
     origin_dial_timeout: Duration,
-    /// How long a call to an origin may take in all
+    /// How long a call to an origin may take in total
     #[arg(long, env = "PERCORE_ORIGIN_TIMEOUT", value_name = "TIME", default_value = "15s", value_parser = duration)]
     #[arg(help_heading = "Origin")]
     origin_timeout: Duration,
-    /// How long an event is tried again that no origin could be sent
+    /// How long to retry an event that could not be sent to any origin
     #[arg(long, env = "PERCORE_ORIGIN_PATIENCE", value_name = "TIME", default_value = "2s", value_parser = duration)]
     #[arg(help_heading = "Origin")]
     origin_patience: Duration,
-    /// What becomes of a connection of which the origin did not take an event
+    /// What to do with a connection after the origin fails to take its event
     #[arg(long, env = "PERCORE_ON_ORIGIN_FAILURE", value_name = "WHAT", default_value = "close")]
     #[arg(value_enum, help_heading = "Origin")]
     on_origin_failure: FailureFlag,
-    /// How long it is tried again to tell the origin that a connection is closed
+    /// How long to retry telling the origin that a connection has closed
     #[arg(long, env = "PERCORE_CLOSED_RETRY", value_name = "TIME", default_value = "5m", value_parser = duration)]
     #[arg(help_heading = "Origin")]
     closed_retry: Duration,
-    /// Closed connections of which the origin may not know yet; it is not told of further ones
+    /// Closed connections that may wait to be reported to the origin; further ones are not reported
     #[arg(long, env = "PERCORE_MAX_CLOSED", value_name = "N", default_value_t = 100_000, help_heading = "Origin")]
     max_closed: usize,
-    /// Calls under way to one origin; other events wait
+    /// Concurrent calls to one origin; further events wait
     #[arg(long, env = "PERCORE_ORIGIN_CALLS", value_name = "N", default_value_t = 512, help_heading = "Origin")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     origin_calls: u32,
-    /// Which of several origins is called
+    /// How to choose among several origins
     #[arg(long, env = "PERCORE_ORIGIN_BALANCE", value_name = "HOW", default_value = "least", help_heading = "Origin")]
     #[arg(value_enum)]
     origin_balance: BalanceFlag,
-    /// File with the secrets that calls are signed with as Standard Webhooks has it, whsec_.. a line
+    /// File with secrets to sign calls with (Standard Webhooks), one whsec_.. a line
     #[arg(long, env = "PERCORE_ORIGIN_SECRET_FILE", value_name = "FILE", help_heading = "Origin")]
     origin_secret_file: Option<PathBuf>,
-    /// File of certificates to trust for https [default: those of the system]
+    /// PEM file with the certificates to trust, for https:// [default: the system's]
     #[arg(long, env = "PERCORE_ORIGIN_CA", value_name = "FILE", help_heading = "Origin")]
     origin_ca: Option<PathBuf>,
-    /// How often the origin is told which connections are open; 0 for never
+    /// How often to tell the origin which connections are open; 0 for never
     #[arg(long, env = "PERCORE_KEEP_ALIVE_INTERVAL", value_name = "TIME", default_value = "0", value_parser = duration)]
     #[arg(help_heading = "Origin")]
     keep_alive_interval: Duration,
-    /// Messages of one connection that may wait for the origin; beyond it the connection is not read from
+    /// Messages of one connection that may wait for the origin; beyond it, reading from the connection pauses
     #[arg(long, env = "PERCORE_QUEUE_MESSAGES", value_name = "N", default_value_t = 100, help_heading = "Origin")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     queue_messages: u32,
-    /// Their bytes, likewise
+    /// The same in bytes
     #[arg(long, env = "PERCORE_QUEUE_BYTES", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
     #[arg(help_heading = "Origin")]
     queue_bytes: usize,
-    /// Bytes of all events of a worker that may wait, likewise, and at most a quarter of --max-memory; beyond it nobody is let in
+    /// Bytes of a worker's waiting events, at most a quarter of --max-memory; beyond it new connections are refused
     #[arg(long, env = "PERCORE_QUEUE_TOTAL", value_name = "BYTES", default_value = "256M", value_parser = bytes)]
     #[arg(help_heading = "Origin")]
     queue_total: usize,
 
-    /// Address by which other nodes and the application reach the service: IP:PORT or HOST:PORT [default: where it listens]
+    /// Address where other nodes and the application reach the service: IP:PORT or HOST:PORT [default: its listener]
     #[arg(long, env = "PERCORE_ADVERTISE", value_name = "ADDR", help_heading = "Cluster")]
     advertise: Option<String>,
-    /// File with a key that all nodes have, by which they know each other's connections [default: a random key]
+    /// File with a key shared by all nodes, so that they accept each other's connection names [default: random]
     #[arg(long, env = "PERCORE_CLUSTER_KEY_FILE", value_name = "FILE", help_heading = "Cluster")]
     cluster_key_file: Option<PathBuf>,
-    /// Network of nodes without that key, such as those of websocket-service, which are sent messages all the same; repeatable
+    /// Network of nodes without that key to send messages to, such as those of websocket-service; repeatable
     #[arg(long, env = "PERCORE_PEER", value_name = "CIDR", value_delimiter = ',', help_heading = "Cluster")]
     peer: Vec<Network>,
 
-    /// As --listen 127.0.0.1:PORT; a request that asks for no upgrade is answered by 400
-    #[arg(long, env = "PERCORE_WEBSOCKET_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    /// Same as --listen 127.0.0.1:PORT; a request without an upgrade gets 400
+    #[arg(
+        long,
+        env = "PERCORE_WEBSOCKET_PORT",
+        value_name = "PORT",
+        help_heading = "Compatibility with websocket-service"
+    )]
     websocket_port: Option<u16>,
-    /// As --service-listen 127.0.0.1:PORT
-    #[arg(long, env = "PERCORE_SERVICE_REQUEST_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    /// Same as --service-listen 127.0.0.1:PORT
+    #[arg(
+        long,
+        env = "PERCORE_SERVICE_REQUEST_PORT",
+        value_name = "PORT",
+        help_heading = "Compatibility with websocket-service"
+    )]
     service_request_port: Option<u16>,
-    /// As --admin 127.0.0.1:PORT
-    #[arg(long, env = "PERCORE_DEBUG_PORT", value_name = "PORT", help_heading = "As websocket-service")]
+    /// Same as --admin 127.0.0.1:PORT
+    #[arg(
+        long,
+        env = "PERCORE_DEBUG_PORT",
+        value_name = "PORT",
+        help_heading = "Compatibility with websocket-service"
+    )]
     debug_port: Option<u16>,
-    /// Subprotocols spoken here, of which the first that the client offers is agreed on; repeatable
+    /// Subprotocols to offer; the client's first choice among them wins; repeatable
     #[arg(long, env = "PERCORE_SUBPROTOCOLS", value_name = "NAMES", value_delimiter = ',')]
-    #[arg(help_heading = "As websocket-service")]
+    #[arg(help_heading = "Compatibility with websocket-service")]
     subprotocols: Vec<String>,
 
     #[command(flatten)]
@@ -145,16 +160,16 @@ pub(super) struct GatewayFlags {
     server: ServerFlags,
 }
 
-/// Where clients have their tokens, and what these are to be.
+/// Where clients send their tokens, and what the tokens must be.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Tokens")]
 struct TokenFlags {
     #[command(flatten)]
     jwt: JwtFlags,
-    /// Query parameter that may have the token, besides Authorization: Bearer
+    /// Query parameter that may carry the token, besides Authorization: Bearer
     #[arg(long, env = "PERCORE_JWT_PARAMETER", value_name = "NAME")]
     jwt_parameter: Option<String>,
-    /// Cookie that may have it, likewise
+    /// Cookie that may carry the token
     #[arg(long, env = "PERCORE_JWT_COOKIE", value_name = "NAME")]
     jwt_cookie: Option<String>,
 }
@@ -171,12 +186,12 @@ impl TokenFlags {
 
 /// Flags of `--events aws`.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "As AWS API Gateway")]
+#[command(next_help_heading = "AWS API Gateway")]
 struct AwsFlags {
     /// Stage in the events
     #[arg(long, env = "PERCORE_AWS_STAGE", value_name = "NAME", default_value = "prod")]
     aws_stage: String,
-    /// Domain in the events, by which functions reach @connections [default: the address of the service]
+    /// Domain in the events, where functions reach @connections [default: the address of the service]
     #[arg(long, env = "PERCORE_AWS_DOMAIN", value_name = "NAME", default_value = "")]
     aws_domain: String,
     /// Expression that selects a message's route
@@ -187,25 +202,25 @@ struct AwsFlags {
         default_value = "$request.body.action"
     )]
     aws_route_selection: String,
-    /// Route that there is, besides $default; repeatable [default: any]
+    /// Route to accept, besides $default; repeatable [default: any]
     #[arg(long, env = "PERCORE_AWS_ROUTE", value_name = "NAME", value_delimiter = ',')]
     aws_route: Vec<String>,
-    /// The body of an answer to a message goes to the client
+    /// Send the body of the origin's response to a message to the client
     #[arg(long, env = "PERCORE_AWS_ROUTE_RESPONSE")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     aws_route_response: bool,
-    /// File of credentials as SDKs have it; requests to @connections have to be signed with one of them
+    /// AWS credentials file; requests to @connections must be signed with one of its keys
     #[arg(long, env = "PERCORE_AWS_CREDENTIALS_FILE", value_name = "FILE")]
     aws_credentials_file: Option<PathBuf>,
-    /// AWS's limits: connections of 2 h, 10 min of silence, messages of 128 KiB in frames of 32 KiB, text only
+    /// Apply AWS's limits: 2 h per connection, 10 min idle, messages of 128 KiB in frames of 32 KiB, text only
     #[arg(long, env = "PERCORE_AWS_LIMITS")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true)]
     #[arg(value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     aws_limits: bool,
 }
 
-/// The longest message and frame of AWS.
+/// AWS's limits on message and frame length.
 const AWS_MESSAGE: usize = 128 << 10;
 const AWS_FRAME: usize = 32 << 10;
 
@@ -225,27 +240,27 @@ impl AwsFlags {
 enum EventsFlag {
     /// The JSON of websocket-service
     Json,
-    /// Those of AWS API Gateway for Lambda functions
+    /// The events of AWS API Gateway for Lambda functions
     Aws,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum FailureFlag {
-    /// It is closed with 1011
+    /// Close it with 1011
     Close,
-    /// It stays open, and the event is dropped
+    /// Keep it open and drop the event
     Keep,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum BalanceFlag {
-    /// The one with the fewest calls under way
+    /// The one with the fewest calls in progress
     Least,
     /// One after the other
     RoundRobin,
 }
 
-/// What the flags of the gateway come to, besides those of every server.
+/// What the gateway's flags yield, besides the settings of every server.
 pub(super) struct Plan {
     rules: Rules,
     manner: Manner,
@@ -301,9 +316,9 @@ impl GatewayFlags {
         };
         let bad = |name: &&String| !super::flags::is_token(name) || own(name);
         if let Some(bad) = self.forward_header.iter().find(bad) {
-            return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be passed on")));
+            return Err(Failure::Usage(format!("--forward-header '{bad}' cannot be forwarded")));
         }
-        // Whether they are good; whoever serves reads them for himself.
+        // Only a check: each worker reads the files itself.
         self.tokens.tokens().map_err(Failure::Usage)?;
         for (flag, time) in [("origin-dial-timeout", self.origin_dial_timeout), ("origin-timeout", self.origin_timeout)]
         {
@@ -336,7 +351,9 @@ impl GatewayFlags {
         if let Some(addr) = &self.advertise
             && Target::node(&format!("{addr}{SERVICE_PATH}")).is_err()
         {
-            return Err(Failure::Usage(format!("--advertise '{addr}' is no address: give IP:PORT or HOST:PORT")));
+            return Err(Failure::Usage(format!(
+                "--advertise '{addr}' is not a valid address: give IP:PORT or HOST:PORT"
+            )));
         }
         Ok(Plan {
             rules: Rules {
@@ -359,7 +376,7 @@ impl GatewayFlags {
                 },
             },
             manner: Manner {
-                // AWS has nothing else.
+                // AWS always authorizes.
                 authorizes: self.authorize || matches!(self.events, EventsFlag::Aws),
                 subprotocols: self.subprotocols.iter().filter(|name| !name.is_empty()).cloned().collect(),
                 forwarded: self.forward_header.clone(),
@@ -397,7 +414,7 @@ impl Plan {
         }
     }
 
-    /// The app, and the thread that makes its calls and wakes it by `waker`.
+    /// Makes the app, and starts the thread that makes its calls and wakes it with `waker`.
     pub(super) fn start(&self, waker: &Waker) -> io::Result<Gateway> {
         let codec = self.codec();
         let calls = CallRules { keeps_headers: codec.reads_headers(), ..self.calls.clone() };
@@ -411,7 +428,7 @@ impl Plan {
         Ok(gateway)
     }
 
-    /// Tells the app where it is: the address of its service, and its slot on the bus in that folder.
+    /// Tells the app its place: the address of its service, and its slot on the bus in that folder.
     pub(super) fn place(
         &self,
         gateway: &mut Gateway,
@@ -427,7 +444,7 @@ impl Plan {
             (Some(addr), _) => addr.clone(),
             (None, Some(addr)) if addr.ip().is_unspecified() => {
                 let text =
-                    format!("the service listens on {addr}: give the address that others reach it by as --advertise");
+                    format!("the service listens on {addr}: give --advertise, the address where other nodes reach it");
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
             (None, Some(addr)) => addr.to_string(),

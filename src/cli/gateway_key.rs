@@ -1,4 +1,4 @@
-//! The key by which nodes and workers know each other's connections.
+//! The key with which nodes and workers recognise each other's connection names.
 
 use crate::reactor::seed;
 use std::fs::{self, File};
@@ -8,31 +8,31 @@ use std::path::Path;
 
 /// The shortest key in a file, in characters.
 const SHORTEST: usize = 16;
-/// Its name in the folder of a bus.
+/// Name of its file in the folder of a bus.
 const NAME: &str = "gateway-key";
 
-/// Reads a key that all nodes have: the text of a file, without what surrounds it.
+/// Reads a key that all nodes share: the text of a file, trimmed.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence about what is wrong.
 pub(super) fn cluster_key(text: &str) -> Result<Vec<u8>, String> {
     match text.trim() {
         key if key.len() >= SHORTEST => Ok(key.as_bytes().to_vec()),
-        _ => Err(format!("a key has {SHORTEST} characters at least (openssl rand -hex 32)")),
+        _ => Err(format!("a key has at least {SHORTEST} characters (openssl rand -hex 32)")),
     }
 }
 
-/// The key that all on a bus have: the first of them makes it.
+/// Returns the key that all participants of a bus share; the first of them creates it.
 ///
 /// # Errors
-/// When it cannot be read or made.
+/// When it cannot be read or created.
 pub(super) fn bus_key(bus: &Path) -> io::Result<Vec<u8>> {
     let path = bus.join(NAME);
     match fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         key => return key,
     }
-    // Written whole before it has its name, so that nobody reads half of it. Whoever may open the bus may read it.
+    // Written in full before it gets its name, so that no process reads half of it. Its mode is that of the bus.
     let mode = fs::metadata(bus)?.mode() & 0o666;
     let own = bus.join(format!("{NAME}.{}", std::process::id()));
     let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&own)?;

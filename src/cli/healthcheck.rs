@@ -1,4 +1,4 @@
-//! `percore healthcheck [URL]`: asks a server how it is, for images in which there is neither a shell nor curl.
+//! `percore healthcheck [URL]`: checks the health of a server, for images that have neither a shell nor curl.
 
 use super::Failure;
 use super::ask::{ROUTE, Target};
@@ -18,12 +18,12 @@ pub(super) struct HealthcheckFlags {
     /// $HTTP_SERVER_ADDR, else of 127.0.0.1:$PORT, else of 127.0.0.1:8080]
     #[arg(value_name = "URL")]
     url: Option<String>,
-    /// Begin with a PROXY protocol header, as a server with that flag demands
+    /// Send a PROXY protocol header first, as a server with that flag requires
     #[arg(long, env = "PERCORE_PROXY_PROTOCOL")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     proxy_protocol: bool,
-    /// How long the answer may take
+    /// How long the response may take
     #[arg(long, env = "PERCORE_HEALTHCHECK_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
     timeout: Duration,
 }
@@ -53,7 +53,7 @@ pub(super) fn run(flags: HealthcheckFlags) -> Result<(), Failure> {
 /// The server that the environment describes: `percore serve` with the same one listens there.
 fn listening() -> Result<Target, Failure> {
     let given = std::env::var("PERCORE_LISTEN").unwrap_or_default();
-    // Of one address for each worker it is the first worker's.
+    // With an address per worker, the first worker's.
     let mut first: Vec<String> = given.split(',').take(1).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
     if first.is_empty() {
         first.extend(server_addr()?);
@@ -71,7 +71,7 @@ fn listening() -> Result<Target, Failure> {
     Ok(Target { addr, host, path: ROUTE.to_owned(), proxy_protocol: false })
 }
 
-/// The address under which the own host reaches who listens on all of them.
+/// The address by which this host reaches a listener on all addresses.
 pub(super) fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

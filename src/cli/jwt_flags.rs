@@ -1,38 +1,38 @@
-//! The flags of an app that lets in clients by tokens: the files with the keys, and what tokens have to claim.
+//! The flags of an app that admits clients by token: the files with the keys, and the claims that tokens must have.
 
 use crate::jwt::{Rules, Verifier};
 use crate::os::key_files::KeyFiles;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Beside the flags of every server.
+/// Flags beside those of every server.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Tokens")]
 pub(super) struct JwtFlags {
-    /// File with the secrets of tokens signed with HS256, HS384 or HS512, one a line
+    /// File with secrets, one a line, for tokens signed with HS256, HS384 or HS512
     #[arg(long, env = "PERCORE_JWT_SECRET_FILE", value_name = "FILE")]
     #[arg(
-        long_help = "File with the secrets of JSON Web Tokens signed with HS256, HS384 or HS512, one a line, of 32 bytes at least. With it \
-        a client needs a good token. It is read again when it changes"
+        long_help = "File with secrets, one a line and at least 32 bytes each, for JSON Web Tokens signed with HS256, \
+        HS384 or HS512. With it a client needs a valid token. It is reloaded when it changes"
     )]
     jwt_secret_file: Option<PathBuf>,
     /// File with a JSON Web Key Set, for tokens signed with RSA, ECDSA or Ed25519
     #[arg(long, env = "PERCORE_JWKS_FILE", value_name = "FILE")]
     #[arg(
-        long_help = "File with a JSON Web Key Set (RFC 7517), for tokens signed with RS256, ES256 and the like. With it a client needs a good \
-        token. It is read again when it changes"
+        long_help = "File with a JSON Web Key Set (RFC 7517), for tokens signed with RS256, ES256 and the like. With it a \
+        client needs a valid token. It is reloaded when it changes"
     )]
     jwks_file: Option<PathBuf>,
-    /// Audience of which a token has to name one (aud); repeatable [default: not looked at]
+    /// Audience that a token must name (aud); repeatable, one suffices [default: not checked]
     #[arg(long, env = "PERCORE_JWT_AUDIENCE", value_name = "NAME", value_delimiter = ',')]
     jwt_audience: Vec<String>,
-    /// Issuer of which a token has to be (iss); repeatable [default: not looked at]
+    /// Issuer that a token must name (iss); repeatable, one suffices [default: not checked]
     #[arg(long, env = "PERCORE_JWT_ISSUER", value_name = "NAME", value_delimiter = ',')]
     jwt_issuer: Vec<String>,
 }
 
 impl JwtFlags {
-    /// What verifies tokens; `None` where nobody needs one.
+    /// Returns the verifier of tokens; `None` where clients need no token.
     ///
     /// # Errors
     /// When a file has no keys, or a flag needs one that is missing.

@@ -1,5 +1,5 @@
-//! Standard output and standard error of the commands that end by themselves. Either may be closed, full or a pipe that
-//! nobody reads, and none of that may end a command in the middle of its work.
+//! Standard output and standard error of the commands that end by themselves. Either may be closed, full or a pipe
+//! without a reader, and none of that may stop a command in the middle of its work.
 
 use super::Failure;
 use crate::telemetry::log::in_words;
@@ -11,12 +11,12 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Says something on standard error. Nobody can be told that it takes no more.
+/// Writes a line to standard error. There is no place left to report a failure of that.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "percore: {}", in_words(&text));
 }
 
-/// What came of writing to standard output: whoever closed a pipe has read what they wanted.
+/// The result of writing to standard output: a reader that closed the pipe has read enough, which is not an error.
 pub(super) fn written(result: io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => Failure::Unread,

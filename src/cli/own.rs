@@ -21,12 +21,12 @@ struct Program {
 enum Command {
     /// Serve, as one process or as a supervisor and its workers
     Serve(ServeFlags),
-    /// What a supervisor runs
+    /// Run as a worker of a supervisor
     #[command(hide = true)]
     Worker(ServeFlags),
-    /// Replace the workers of a service by ones of the program that is on disk now
+    /// Replace the workers of a service by new ones of the program now on disk
     Reload(ReloadFlags),
-    /// Ask a server how it is: exit code 0 when it answers 200, else 1
+    /// Check the health of a server: exit code 0 if it answers 200, else 1
     Healthcheck(HealthcheckFlags),
 }
 
@@ -34,22 +34,22 @@ enum Command {
 struct ServeFlags {
     #[command(flatten)]
     server: ServerFlags,
-    /// What the application itself takes, after --
+    /// Arguments of the application itself, after --
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
 }
 
-/// Runs a program that serves an app of your own with all that `percore serve` has: flags and their environment variables,
-/// workers and their supervisor, admin listener, metrics, bus, reload, drain, logs and health check. It is to be all that
-/// `main` does.
+/// Runs a program that serves an app of your own with all that `percore serve` has: flags, environment variables,
+/// workers and their supervisor, admin listener, metrics, bus, reload, drain, logs and health check. `main` should do
+/// nothing else.
 ///
-/// The program is called `NAME serve [FLAGS] [-- ARGUMENTS]`, `NAME reload` or `NAME healthcheck`; each has `--help`. `app` gets the
-/// arguments after `--` and makes the app: in each worker once, and, when there are workers, once in the supervisor, so that
-/// wrong arguments are reported once. Clients may upgrade on `/` and `/ws` unless `--path` names other paths; an app that lets
-/// clients in only by a token checks it on every path, in [`App::on_request`] or [`App::on_open`].
+/// The program is called `NAME serve [FLAGS] [-- ARGUMENTS]`, `NAME reload` or `NAME healthcheck`; each has `--help`.
+/// `app` gets the arguments after `--` and makes the app: once in each worker and, if there are workers, once in the
+/// supervisor, so that wrong arguments are reported once. Clients may upgrade on `/` and `/ws` unless `--path` names
+/// other paths; an app that requires a token checks it on every path, in [`App::on_request`] or [`App::on_open`].
 ///
-/// Returns exit code 0 after a drain, 1 when serving failed, and 2 when the command line or the environment is wrong, with a
-/// line on standard error.
+/// Returns exit code 0 after a drain, 1 if serving failed, and 2 if the command line or the environment is wrong,
+/// with a line on standard error.
 ///
 /// ```no_run
 /// use percore::{App, ConnectionId, Message, Outbox, Request};

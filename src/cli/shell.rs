@@ -1,4 +1,4 @@
-//! `percore completions` and `percore man`: what shells and man(1) are told of the command line, made from its declaration.
+//! `percore completions` and `percore man`: completions and man pages, generated from the command line's declaration.
 
 use super::{Cli, Failure, examples, output};
 use clap::{Args, Command, CommandFactory};
@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 #[derive(Args, Debug)]
 pub(super) struct CompletionsFlags {
-    /// The shell
+    /// Shell to complete for
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ManFlags {
-    /// The folder, which must be there
+    /// Folder to write to; it must exist
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -24,7 +24,7 @@ pub(super) fn command() -> Command {
     examples::added_to(Cli::command())
 }
 
-/// The same without what is hidden, such as the command that a supervisor runs.
+/// The same without hidden commands, such as the one that a supervisor runs.
 fn public_command() -> Command {
     let all = command();
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-/// The longest duration a flag takes. Well below what the timers can count.
+/// The longest duration a flag takes, well below what the timers can count.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Reads `30s`, `500ms`, `20us`, `1m30s` or `1.5h`, or a bare number of seconds.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn duration(text: &str) -> Result<Duration, String> {
     time(text, 1.0)
 }
 
-/// Reads the same, but that a bare number is one of microseconds; at most a second.
+/// Like [`duration`], but a bare number is in microseconds, and a second is the most.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn microseconds(text: &str) -> Result<Duration, String> {
     match time(text, 1e-6)? {
         wait if wait <= Duration::from_secs(1) => Ok(wait),
@@ -24,10 +24,10 @@ pub fn microseconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a time, where a bare number is so many times `bare` seconds.
+/// Reads a time; a bare number counts units of `bare` seconds.
 fn time(text: &str, bare: f64) -> Result<Duration, String> {
     let (mut rest, mut seconds) = (text.trim(), 0.0);
-    // What was not a number makes the sum none.
+    // A part that is not a number makes the sum NaN.
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, behind) = rest.split_at(digits);
@@ -36,7 +36,7 @@ fn time(text: &str, bare: f64) -> Result<Duration, String> {
         let factor = match unit.trim() {
             "" if number.len() == text.trim().len() => bare,
             "ns" => 1e-9,
-            // With the micro sign, or the Greek letter.
+            // The micro sign, or the Greek letter.
             "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
             "ms" => 1e-3,
             "s" => 1.0,
@@ -58,10 +58,10 @@ fn time(text: &str, bare: f64) -> Result<Duration, String> {
     }
 }
 
-/// Reads a yes or a no, as people write them in environments.
+/// Reads a boolean in the spellings common in environments.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
@@ -73,7 +73,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 /// Reads permissions as chmod takes them: `660`, `0600`.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
@@ -84,7 +84,7 @@ pub fn mode(text: &str) -> Result<u32, String> {
 /// Reads `65536`, `64K`, `64KiB`, `16M` or `1G`: multiples of 1024.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub fn bytes(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -119,7 +119,7 @@ mod tests {
             ("2m0.5s", 120_500),
             ("20000us", 20),
             ("1d", 86_400_000),
-            // As Go writes them.
+            // As Go prints them.
             ("0s", 0),
             ("1h2m3.5s", 3_723_500),
             ("2h45m0s", 9_900_000),

@@ -1,20 +1,20 @@
-//! How many processes serve.
+//! The number of processes that serve.
 
 use crate::os::cpus;
 
-/// How many processes.
+/// The number of processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Workers {
-    /// This one, without a supervisor.
+    /// Only this one, without a supervisor.
     Plain,
-    /// So many, supervised.
+    /// This many, supervised.
     Number(usize),
     /// One per core, supervised.
     Auto,
 }
 
 impl Workers {
-    /// How many there are to be.
+    /// Returns the number of processes to run.
     pub fn number(&self) -> usize {
         match self {
             Workers::Plain => 1,
@@ -27,7 +27,7 @@ impl Workers {
 /// Reads `auto` or a number.
 ///
 /// # Errors
-/// A sentence that says what may be typed.
+/// A sentence about what may be typed.
 pub(super) fn workers(text: &str) -> Result<Workers, String> {
     match text.parse::<usize>() {
         _ if text == "auto" => Ok(Workers::Auto),

@@ -1,6 +1,6 @@
-//! A conversation with a WebSocket server: each line of the input is a message, each message that comes a line.
+//! A conversation with a WebSocket server: each line of input is a message, each message received is a line.
 //!
-//! Memory is bounded: while much waits for the server, no further input is taken. Nothing that was typed is lost without a word.
+//! Memory is bounded: while much waits for the server, no more input is read. Lost input is always reported.
 
 use super::input::{self, Input};
 use super::lines::Lines;
@@ -23,28 +23,28 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// While so many bytes wait for the server, no further line is sent. A quarter of what would stop the reading of answers, since two
-/// that only write to each other get nowhere.
+/// While this many bytes wait for the server, no further line is sent. It is a quarter of the limit at which reading
+/// stops, since two peers that only write to each other deadlock.
 const BACKLOG_BYTES: usize = 64 * 1024;
-/// The bound below which the loop reads whatever waits to be sent.
+/// The loop keeps reading while fewer bytes than this wait to be sent.
 const MAX_BACKLOG_BYTES: usize = 256 * 1024;
 /// A masked Close frame with a code.
 const CLOSE_FRAME_BYTES: usize = 8;
 
-/// How to talk.
+/// Options of a conversation.
 #[derive(Clone, Debug)]
 pub struct Manner {
-    /// Lines are sent as binary messages.
+    /// Send lines as binary messages.
     pub binary: bool,
-    /// Messages are shown as JSON.
+    /// Show messages as JSON.
     pub json: bool,
-    /// The end of input is the end of the conversation.
+    /// End the conversation with the input.
     pub exit_on_eof: bool,
-    /// Where to keep what is typed on a terminal.
+    /// File with the history of lines typed on a terminal.
     pub history: Option<PathBuf>,
     /// The longest line, in bytes.
     pub max_line: usize,
-    /// Whether to connect again when the connection is lost, and after how long.
+    /// Wait before reconnecting; `None` to give up.
     pub retry: Option<Duration>,
 }
 
@@ -55,26 +55,26 @@ struct Conversation {
     input: Receiver<Input>,
     screen: Screen,
     open: Option<ConnectionId>,
-    /// When to connect.
+    /// When to connect next.
     next_attempt: Option<Duration>,
-    /// The subprotocols that are asked for.
+    /// The subprotocols offered.
     offered: String,
     /// Whether we have closed the connection.
     closed: bool,
     lines: Lines,
     /// Whether the input has ended.
     ended: bool,
-    /// Whether [`App::on_written`] is to come.
+    /// Whether [`App::on_written`] is pending.
     waits: bool,
     /// Whether a line waits for the server.
     unsent: bool,
-    /// Whether the end has been asked for, by a signal or by us.
+    /// Whether the end was requested, by a signal or by us.
     over: bool,
     ending: Ending,
 }
 
 impl Conversation {
-    /// Sends what was typed, as long as not much waits.
+    /// Sends input while the backlog is short.
     fn send(&mut self, out: &mut Outbox) {
         let Some(id) = self.open else { return };
         while out.backlog_bytes(id) < BACKLOG_BYTES {
@@ -88,7 +88,7 @@ impl Conversation {
                     self.unsent = true;
                     self.wait(id, out);
                 } else {
-                    self.fail("a line is not UTF-8, and was not sent (--binary sends any)".to_owned());
+                    self.fail("a line is not valid UTF-8 and was not sent (--binary sends any bytes)".to_owned());
                 }
                 continue;
             }
@@ -125,19 +125,19 @@ impl Conversation {
         self.close(out);
     }
 
-    /// Goes on once the server has taken what waits for it.
+    /// Continues once the backlog has been written.
     fn wait(&mut self, id: ConnectionId, out: &mut Outbox) {
         if !std::mem::replace(&mut self.waits, true) {
             out.when_written(id);
         }
     }
 
-    /// All was sent, or is about to be.
+    /// The input has ended, and all of it was sent or is queued.
     fn end(&mut self, id: ConnectionId, out: &mut Outbox) {
         if !self.manner.exit_on_eof {
             return;
         }
-        // The server has the time of the closing handshake from when it has all.
+        // The close timeout starts once everything has been written.
         if out.backlog_bytes(id) == 0 { self.close(out) } else { self.wait(id, out) }
     }
 
@@ -149,7 +149,7 @@ impl Conversation {
         }
     }
 
-    /// The connection is lost, or did not come about: another is tried, if that is wanted.
+    /// The connection is lost or could not be opened: schedules another attempt if `retry` is set.
     fn lost(&mut self, why: String, out: &mut Outbox) {
         match self.manner.retry.filter(|_| !self.over && !self.closed) {
             Some(wait) => {
@@ -165,12 +165,12 @@ impl Conversation {
         }
     }
 
-    /// Whether something was typed that was not taken.
+    /// Returns whether there is input that was not sent.
     fn has_input(&self) -> bool {
         matches!(self.input.try_recv(), Ok(Input::Bytes(_) | Input::Message(_)))
     }
 
-    /// Returns what went wrong; the exit code will say so as well.
+    /// Reports an error, which the exit code will show as well.
     fn fail(&mut self, what: String) {
         if let Err(before) = std::mem::replace(&mut self.ending, Err(what)) {
             self.screen.say(&before);
@@ -179,7 +179,7 @@ impl Conversation {
 }
 
 impl App for Conversation {
-    /// Why it ends, if not by a closing handshake.
+    /// Why the connection ends, if not by a closing handshake.
     type State = Option<String>;
 
     fn on_tick(&mut self, now: Duration, out: &mut Outbox) -> Option<Duration> {
@@ -195,7 +195,7 @@ impl App for Conversation {
         let subprotocol = request.subprotocol().map(|name| format!(", subprotocol {name}")).unwrap_or_default();
         self.screen.say(&format!("connected to {}{subprotocol}", self.url));
         if request.subprotocol().is_none() && !self.offered.is_empty() {
-            self.screen.say(&format!("the server agreed to none of the subprotocols asked for: {}", self.offered));
+            self.screen.say(&format!("the server accepted none of the subprotocols offered: {}", self.offered));
         }
         self.send(out);
         None
@@ -218,9 +218,9 @@ impl App for Conversation {
             (Kind::Binary, false) => self.screen.message(&hex(message.payload())),
             (Kind::Binary, true) => self.screen.line(&json("binary", STANDARD.encode(message.payload()))),
         };
-        // Said once, also of what comes while it closes.
+        // Reported once, also for messages that arrive while closing.
         if let (Err(error), true) = (shown, self.ending.is_ok()) {
-            // Whoever closed a pipe has read what they wanted.
+            // A reader that closed the pipe has read enough.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.fail(format!("standard output: {error}"));
             }
@@ -229,7 +229,7 @@ impl App for Conversation {
     }
 
     fn on_connect_failed(&mut self, _: u64, error: &ConnectError, out: &mut Outbox) {
-        // An attempt that a signal ends is one that was not answered in time.
+        // A signal ends an attempt with a timeout.
         let (url, interrupted) = (&self.url, self.over && *error == ConnectError::Timeout);
         let why =
             if interrupted { format!("{url}: interrupted before it was open") } else { format!("{url}: {error}") };
@@ -251,7 +251,7 @@ impl App for Conversation {
     fn on_close(&mut self, id: ConnectionId, why: Option<String>, reason: &CloseReason, out: &mut Outbox) {
         let because = printable(&reason.reason, SHOWN_CHARACTERS);
         let ended = format!("{}: closed with {}", self.url, u16::from(reason.code));
-        // What waits in this moment may be our answer to the Close frame.
+        // The backlog may be just our answer to the Close frame.
         let waiting = self.unsent && out.backlog_bytes(id) > CLOSE_FRAME_BYTES;
         (self.open, self.waits, self.unsent) = (None, false, false);
         let is_over = self.over || self.closed || self.manner.retry.is_none() || reason.code == CloseCode::Normal;
@@ -270,7 +270,7 @@ impl App for Conversation {
     }
 }
 
-/// Bytes for people.
+/// Formats bytes for people.
 fn hex(bytes: &[u8]) -> String {
     let mut out = format!("[binary, {}]", counted(bytes.len(), "byte*"));
     for byte in bytes {
@@ -279,13 +279,13 @@ fn hex(bytes: &[u8]) -> String {
     out
 }
 
-/// Talks until either side closes, or a signal does.
+/// Runs the conversation until either side or a signal closes it.
 ///
 /// # Errors
-/// What makes a loop impossible.
+/// When the loop cannot run.
 pub fn run(dial: &mut Dial, mut manner: Manner) -> io::Result<Ending> {
     let rules = &mut dial.settings;
-    // So reading never pauses, and what we send, which minds the backlog, is never left out.
+    // So that reading never pauses; as sending observes the backlog, nothing is dropped.
     rules.send = SendRules { max_backlog: MAX_BACKLOG_BYTES, slow_consumer: SlowConsumer::Drop };
     rules.hears_out = true;
     let waker = Waker::default();

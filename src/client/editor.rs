@@ -1,18 +1,18 @@
-//! A line editor for one row of a terminal: keys in, lines and what the row is to show out. It reads and writes nothing itself.
+//! A line editor for one row of a terminal: keys in, lines and the text of the row out. It does no I/O itself.
 //!
-//! Keys are those of Emacs and of every shell: arrows, Home and End, Backspace and Delete; Ctrl-A, E, B, F, P, N, D, H, K, U, W,
-//! and Ctrl-R to search what was typed before. What is pasted (bracketed paste) may have several lines, and is typed by Enter alone.
+//! Keys are those of Emacs and of every shell: arrows, Home and End, Backspace and Delete; Ctrl-A, E, B, F, P, N, D, H,
+//! K, U, W, and Ctrl-R to search the history. Pasted text (bracketed paste) may have several lines; Enter sends it.
 
 use unicode_width::UnicodeWidthChar;
 
-/// What stands before the line.
+/// Precedes the line.
 const PROMPT: &str = "> ";
-/// Characters of what is searched for that are shown.
+/// Most characters shown of the search text.
 const LONGEST_WANTED: usize = 20;
-/// No key that is known here has more parameters.
+/// No known key has a longer sequence.
 const LONGEST_SEQUENCE: usize = 16;
 
-/// What was typed.
+/// A result of typing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Typed {
     /// A line.
@@ -21,7 +21,7 @@ pub enum Typed {
     End,
 }
 
-/// A key, of which not all bytes may have come.
+/// A key, possibly with bytes still to come.
 #[derive(Default)]
 enum Key {
     #[default]
@@ -30,7 +30,7 @@ enum Key {
     Character(Vec<u8>),
     /// Escape.
     Escape,
-    /// Escape and a bracket or an O, and what follows.
+    /// Escape, a bracket or an O, and what follows.
     Sequence(Vec<u8>),
 }
 
@@ -43,30 +43,30 @@ const fn ctrl(key: u8) -> u8 {
 #[derive(Default)]
 pub struct Editor {
     line: Vec<char>,
-    /// Before which character the next is inserted.
+    /// Index at which the next character is inserted.
     cursor: usize,
     key: Key,
-    /// Whether the last byte was a carriage return: a line feed after it is of the same end of a line.
+    /// Whether the last byte was a carriage return: a line feed after it belongs to the same end of line.
     returned: bool,
-    /// Lines of before, the last one last.
+    /// Earlier lines, the latest one last.
     history: Vec<String>,
-    /// Which of them is shown; as many as there are for the new line.
+    /// Index of the line shown; the length of the history for the new line.
     shown: usize,
     /// The new line, while another is shown.
     new: Vec<char>,
-    /// Whether what comes is pasted.
+    /// Whether a paste is in progress.
     pastes: bool,
-    /// What is searched for among the lines of before.
+    /// The text to search for in the history.
     search: Option<String>,
 }
 
 impl Editor {
-    /// An editor that knows lines of before.
+    /// Makes an editor with a history.
     pub fn new(history: Vec<String>) -> Editor {
         Editor { shown: history.len(), history, ..Editor::default() }
     }
 
-    /// Takes bytes of keys.
+    /// Takes bytes from the keyboard.
     pub fn feed(&mut self, bytes: &[u8], mut typed: impl FnMut(Typed)) {
         for &byte in bytes {
             if std::mem::replace(&mut self.returned, byte == b'\r') && byte == b'\n' {
@@ -78,9 +78,9 @@ impl Editor {
                     self.character(bytes);
                 }
                 (Key::Escape, b'[' | b'O') => self.key = Key::Sequence(Vec::new()),
-                // With Alt: none that is known here.
+                // With Alt: no known key.
                 (Key::Escape, 0x20..) => {}
-                // The console's function keys have a second bracket, and a letter after it.
+                // The console's function keys have a second bracket and then a letter.
                 (Key::Sequence(mut parameters), 0x20..0x40 | b'[') if byte != b'[' || parameters.is_empty() => {
                     if parameters.len() < LONGEST_SEQUENCE {
                         parameters.push(byte);
@@ -88,13 +88,13 @@ impl Editor {
                     self.key = Key::Sequence(parameters);
                 }
                 (Key::Sequence(parameters), 0x40..0x7f) => self.sequence(&parameters, byte),
-                // What was begun is no key, and this byte is none of it.
+                // The sequence was not a key, and this byte does not belong to it.
                 _ => self.begin(byte, &mut typed),
             }
         }
     }
 
-    /// Takes a key of a search, while there is one; any other ends it, and edits what was found.
+    /// Takes a key during a search; a key that is not for searching ends it and edits the line found.
     fn search_key(&mut self, byte: u8) -> bool {
         let Some(wanted) = &mut self.search else { return false };
         let all = self.history.len();
@@ -117,7 +117,7 @@ impl Editor {
         true
     }
 
-    /// Shows the latest line before that one which has what is searched for.
+    /// Shows the latest line before index `end` that contains the search text.
     fn search_before(&mut self, end: usize) {
         let Some(wanted) = self.search.as_ref().filter(|wanted| !wanted.is_empty()) else { return };
         let lines = &self.history[..end.min(self.history.len())];
@@ -161,7 +161,7 @@ impl Editor {
         }
     }
 
-    /// A character of which at least one byte has come; what is no UTF-8 is no key.
+    /// Takes a character that has at least one byte; invalid UTF-8 is ignored.
     fn character(&mut self, bytes: Vec<u8>) {
         match std::str::from_utf8(&bytes) {
             Ok(text) => text.chars().for_each(|c| self.insert(c)),
@@ -189,7 +189,7 @@ impl Editor {
     }
 
     fn insert(&mut self, c: char) {
-        // Those of the upper half of Latin-1.
+        // The upper half of Latin-1.
         if c.is_control() && c != '\t' {
             return;
         }
@@ -207,7 +207,7 @@ impl Editor {
         self.cursor += 1;
     }
 
-    /// The end of the last line that was pasted is not one of the message.
+    /// Drops the end of the last pasted line, which does not belong to the message.
     fn end_paste(&mut self) {
         if std::mem::take(&mut self.pastes) && self.cursor > 0 && self.line[self.cursor - 1] == '\n' {
             self.delete(self.cursor - 1);
@@ -221,7 +221,7 @@ impl Editor {
         }
     }
 
-    /// Cuts from there to the cursor.
+    /// Cuts from `start` to the cursor.
     fn cut_from(&mut self, start: usize) {
         self.line.drain(start..self.cursor);
         self.cursor = start;
@@ -244,7 +244,7 @@ impl Editor {
         line
     }
 
-    /// Shows a line of before, or the new one.
+    /// Shows an earlier line, or the new one.
     fn show(&mut self, which: usize) {
         let which = which.min(self.history.len());
         if which == self.shown {
@@ -258,33 +258,33 @@ impl Editor {
         (self.shown, self.cursor) = (which, self.line.len());
     }
 
-    /// Whether there is nothing on the line.
+    /// Returns whether the line is empty.
     pub fn is_empty(&self) -> bool {
         self.line.is_empty()
     }
 
-    /// What stands before the line: of a search, the end of what is searched for.
+    /// Returns the prompt; during a search, the end of the search text.
     fn prompt(&self) -> String {
         let Some(wanted) = &self.search else { return PROMPT.to_owned() };
         let skipped = wanted.chars().count().saturating_sub(LONGEST_WANTED);
         format!("(search '{}') ", wanted.chars().skip(skipped).map(shown_as).collect::<String>())
     }
 
-    /// What a terminal's row of so many columns is to show, from its beginning, with the cursor where it belongs. A long line is
-    /// shown around the cursor.
+    /// Returns the text of a terminal's row with this many columns, which also places the cursor. A long line is shown
+    /// around the cursor.
     pub fn row(&self, columns: usize) -> String {
-        // The last column stays free: beyond it, terminals differ.
+        // The last column stays free, as terminals differ beyond it.
         let width = |c: &char| c.width().unwrap_or(1);
         let prompt = self.prompt();
         let prompt_columns: usize = prompt.chars().map(|c| width(&c)).sum();
         let space = columns.saturating_sub(prompt_columns + 1).max(1);
-        // Only what fits is looked at: the line may be long.
+        // Looks only at what fits: the line may be long.
         let (mut start, mut before) = (self.cursor, 0);
         while start > 0 && before + width(&self.line[start - 1]) <= space {
             start -= 1;
             before += width(&self.line[start]);
         }
-        // An accent whose letter is not shown would be put on the prompt.
+        // An accent without its letter would land on the prompt.
         start += self.line[start..].iter().take_while(|c| width(c) == 0).count();
         let (mut end, mut all) = (self.cursor.max(start), before);
         while end < self.line.len() && all + width(&self.line[end]) <= space {
@@ -297,7 +297,7 @@ impl Editor {
     }
 }
 
-/// How a character of a line is shown on a single row.
+/// Returns how a single row shows a character.
 fn shown_as(c: char) -> char {
     match c {
         '\t' => ' ',
@@ -306,7 +306,7 @@ fn shown_as(c: char) -> char {
     }
 }
 
-/// Whether a line goes to the history, after that one.
+/// Returns whether to add a line to the history after `last`.
 pub fn is_worth_keeping(line: &str, last: Option<&String>) -> bool {
     !line.trim().is_empty() && last.is_none_or(|last| last != line)
 }
@@ -319,7 +319,7 @@ mod tests {
     const DOWN: &str = "\x1bOB";
     const LEFT: &str = "\x1b[D";
 
-    /// The lines that keys come to, whatever pieces they come in.
+    /// The lines that keys yield, in whatever pieces they arrive.
     fn lines(keys: &[&str]) -> Vec<String> {
         let bytes = keys.concat().into_bytes();
         let type_in = |size: usize| {
@@ -398,7 +398,7 @@ mod tests {
     fn a_row_costs_what_it_shows() {
         let mut editor = Editor::default();
         editor.feed("x".repeat(1_000_000).as_bytes(), |_| {});
-        // By the width of all before the cursor, for each column, that would take days.
+        // Summing the width of all characters before the cursor for each column would take days.
         for _ in 0..1000 {
             assert_eq!(editor.row(80), format!("\r\x1b[K> {}\r\x1b[79C", "x".repeat(77)));
         }

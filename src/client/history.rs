@@ -1,4 +1,4 @@
-//! The file with what was typed on a terminal, a line each.
+//! The history file: what was typed on a terminal, one entry per line.
 
 use super::editor::is_worth_keeping;
 use std::fs::{self, File, OpenOptions};
@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Lines that are kept.
+/// Lines to keep.
 const MOST_LINES: usize = 1000;
 
-/// What was typed, in a file that nobody else may read; or in none.
+/// The history, in a file that only its user may read, or nowhere.
 #[derive(Default)]
 pub struct History {
     file: Option<File>,
@@ -17,7 +17,7 @@ pub struct History {
 }
 
 impl History {
-    /// Opens the file, and says what is in it. One that cannot be had is no reason not to talk.
+    /// Opens the file and returns its lines. Without a usable file the client goes on without a history.
     pub fn open(path: Option<&Path>) -> (History, Vec<String>) {
         let Some(path) = path else { return (History::default(), Vec::new()) };
         let mut lines: Vec<String> = fs::read(path)
@@ -32,7 +32,7 @@ impl History {
         (History { file: file.ok(), last: lines.last().cloned() }, lines)
     }
 
-    /// Keeps a line. What was pasted with several is not one.
+    /// Keeps a line, unless it is a paste of several.
     pub fn add(&mut self, line: &str) {
         let is_kept = is_worth_keeping(line, self.last.as_ref()) && !line.contains('\n');
         if let Some(file) = self.file.as_mut().filter(|_| is_kept) {
@@ -47,7 +47,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
-/// Puts the last lines in place of the file.
+/// Replaces the file by one with only the last lines.
 fn shorten(path: &Path, lines: &[String]) -> io::Result<File> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = append_to(&new)?;
@@ -56,7 +56,7 @@ fn shorten(path: &Path, lines: &[String]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Where it is: `percore/history` in the folder for such (XDG Base Directory Specification).
+/// Returns its path: `percore/history` in the state folder of the XDG Base Directory Specification.
 pub fn path() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")))?;

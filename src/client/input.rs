@@ -1,4 +1,4 @@
-//! What is typed: on a thread of its own, which waits when the server is slower.
+//! Standard input, read on a thread of its own, which waits when the server is slower.
 
 use super::editor::Typed;
 use super::history::History;
@@ -13,26 +13,26 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A part of what is typed.
+/// A piece of input.
 #[derive(Debug)]
 pub enum Input {
-    /// Bytes, of which lines are to be made.
+    /// Bytes that are not split into lines yet.
     Bytes(Vec<u8>),
     /// A message, which may have several lines.
     Message(String),
-    /// There is no more.
+    /// The end of the input.
     End,
-    /// It cannot be read.
+    /// A failure to read.
     Failed(io::Error),
 }
 
-/// Begins to read standard input, and says where lines go that come meanwhile, and whether a person types. `history` is the file
-/// that keeps what was typed on a terminal.
+/// Starts reading standard input. Returns the input, the screen for lines that arrive meanwhile, and whether a person
+/// types. `history` is the file that keeps what is typed on a terminal.
 ///
 /// # Errors
-/// When there can be no thread.
+/// When the thread cannot be started.
 pub fn begin(history: Option<PathBuf>, waker: Waker) -> io::Result<(Receiver<Input>, Screen, bool)> {
-    // One part under way, and one at hand.
+    // One piece in the channel, and one in the reader.
     let (sender, receiver) = sync_channel(1);
     let thread = std::thread::Builder::new().name("input".into());
     match terminal::open() {
@@ -47,14 +47,14 @@ pub fn begin(history: Option<PathBuf>, waker: Waker) -> io::Result<(Receiver<Inp
     }
 }
 
-/// Hands over a part, when there is room for it; false when nobody wants it any more.
+/// Hands over a piece once there is room; false if the receiver is gone.
 fn give(sender: &SyncSender<Input>, waker: &Waker, input: Input) -> bool {
     let taken = sender.send(input).is_ok();
     waker.wake();
     taken
 }
 
-/// Hands over what is typed, line by line.
+/// Hands over typed lines.
 fn edit(keyboard: &Keyboard, history: Option<&Path>, give: impl Fn(Input) -> bool) {
     let (mut history, lines) = History::open(history);
     let ended = keyboard.read(lines, |typed| match typed {
@@ -67,7 +67,7 @@ fn edit(keyboard: &Keyboard, history: Option<&Path>, give: impl Fn(Input) -> boo
     give(ended.map_or_else(Input::Failed, |()| Input::End));
 }
 
-/// Hands over what comes.
+/// Hands over bytes as they arrive.
 fn read(give: impl Fn(Input) -> bool) {
     let (mut input, mut buffer) = (Patient(io::stdin()), vec![0; CHUNK_BYTES]);
     loop {

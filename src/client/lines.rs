@@ -1,17 +1,17 @@
-//! Lines out of bytes that come in whatever pieces.
+//! Splits bytes that arrive in arbitrary pieces into lines.
 
-/// Bytes of which not all are lines yet.
+/// Bytes that are not all split into lines yet.
 #[derive(Default, Debug)]
 pub struct Lines {
     bytes: Vec<u8>,
-    /// Where the next line begins.
+    /// Start of the next line.
     start: usize,
-    /// Up to where no end of it is.
+    /// Its end is not before this.
     searched: usize,
 }
 
 impl Lines {
-    /// Adds what came.
+    /// Adds bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.start);
         self.searched -= self.start;
@@ -19,7 +19,7 @@ impl Lines {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next line, without its end; `at_end` gives what is left as one.
+    /// Returns the next line without its end; with `at_end`, also an unfinished last line.
     pub fn next(&mut self, at_end: bool) -> Option<&[u8]> {
         let found = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n').map(|at| self.searched + at);
         let (end, next) = match found {
@@ -35,7 +35,7 @@ impl Lines {
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    /// Bytes that were not given as lines.
+    /// Returns how many bytes were not returned as lines.
     pub fn pending_bytes(&self) -> usize {
         self.bytes.len() - self.start
     }

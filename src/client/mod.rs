@@ -1,6 +1,7 @@
 //! Floor 6, the client of the command line: prices of a ticker feed, or a conversation with any WebSocket server.
 //!
-//! Both are apps on [`Client`]. What comes goes to standard output, a line each; what there is to say about it to standard error.
+//! Both are apps on [`Client`]. They write what they receive to standard output, a line each, and remarks to standard
+//! error.
 
 pub mod conversation;
 mod editor;
@@ -19,24 +20,24 @@ use crate::reactor::{Client, Target};
 use crate::session::Settings;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// What became of a run, for the exit code; the line is for people.
+/// The result of a run, for the exit code; the line is for people.
 pub type Ending = Result<(), String>;
 
-/// Longest part of what a server says about itself that is shown.
+/// Most characters to show of a text from the server.
 const SHOWN_CHARACTERS: usize = 500;
 
-/// Whether a connection that was closed with this code ended well.
+/// Returns whether a connection closed with this code ended well.
 fn is_good(code: CloseCode) -> bool {
     matches!(code, CloseCode::Normal | CloseCode::Away | CloseCode::Status)
 }
 
-/// Which server, and how to talk to it.
+/// A server, and how to connect to it.
 pub struct Dial {
     /// As it was typed.
     pub url: String,
-    /// Where it is.
+    /// Where to connect.
     pub target: Target,
-    /// What the connection goes by.
+    /// Settings of the connection.
     pub settings: Settings,
 }
 

@@ -1,4 +1,4 @@
-//! Prices of a ticker feed: a line for each, and what the answers to Pings took.
+//! Prices of a ticker feed, one per line, and the latency of its answers to Pings.
 
 use super::screen::{Screen, json_object};
 use super::{Dial, Ending, SHOWN_CHARACTERS, is_good, signals};
@@ -11,17 +11,17 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// Latencies are kept up to an hour, with three digits.
+/// Latencies are kept up to an hour, with three significant digits.
 const LONGEST_NANOSECONDS: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 
-/// What was shown.
+/// Shows prices.
 struct Prices {
     screen: Screen,
     json: bool,
     /// As it was typed.
     url: String,
-    /// Nanoseconds.
+    /// In nanoseconds.
     latency: Histogram<u64>,
     ending: Ending,
 }
@@ -68,7 +68,7 @@ impl Prices {
         self.note(written)
     }
 
-    /// What cannot be shown need not be asked for.
+    /// Stops the feed if prices can no longer be shown.
     fn note(&mut self, written: io::Result<()>) -> ControlFlow<()> {
         match written {
             Ok(()) => ControlFlow::Continue(()),
@@ -79,7 +79,7 @@ impl Prices {
         }
     }
 
-    /// What the answers to all Pings took.
+    /// Returns the latency of the answers to all Pings.
     fn summary(&self) -> String {
         let Prices { latency, .. } = self;
         let values = [latency.min(), latency.value_at_quantile(0.5), latency.max()];
@@ -102,7 +102,7 @@ impl Prices {
     }
 }
 
-/// Whoever closed a pipe has read what they wanted; anything else keeps lines from whom they are for.
+/// A reader that closed the pipe has read enough; any other failure to write is an error.
 fn unwritten(error: &io::Error) -> Ending {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),
@@ -118,10 +118,10 @@ fn seconds(nanoseconds: u64) -> String {
     Duration::from_nanos(nanoseconds).as_secs_f64().to_string()
 }
 
-/// Shows prices until a signal, or until the feed is lost and not to be tried again; then what the Pings took.
+/// Shows prices until a signal, or until the feed is lost without a retry; then the latency of the Pings.
 ///
 /// # Errors
-/// What makes a loop impossible.
+/// When the loop cannot run.
 pub fn run(dial: &Dial, wishes: Wishes, json: bool) -> io::Result<Ending> {
     let latency = Histogram::new_with_bounds(1, LONGEST_NANOSECONDS, DIGITS).map_err(io::Error::other)?;
     let mut prices = Prices { screen: Screen::plain(), json, url: dial.url.clone(), latency, ending: Ok(()) };
@@ -132,7 +132,7 @@ pub fn run(dial: &Dial, wishes: Wishes, json: bool) -> io::Result<Ending> {
         prices.ending = Err("interrupted before the connection was closed".to_owned());
     }
     let summary = prices.summary();
-    // Where nothing could be written, that is known already.
+    // A failure to write has been reported already.
     if let (Err(error), Ok(())) = (prices.screen.line(&summary), &prices.ending) {
         prices.ending = unwritten(&error);
     }

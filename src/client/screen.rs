@@ -1,4 +1,4 @@
-//! Where lines go: standard output, or the terminal above the line that is being typed.
+//! Output of lines: standard output, or the terminal above the line being typed.
 
 use super::terminal::Terminal;
 use crate::os::patient::Patient;
@@ -6,24 +6,24 @@ use crate::telemetry::log::{is_unruly, json_string};
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
-/// Where lines go.
+/// The destination of lines.
 pub enum Screen {
-    /// To standard output, and what is said about them to standard error.
+    /// Lines go to standard output, remarks to standard error.
     Plain {
-        /// Whether standard output is a terminal; else lines go there as they are.
+        /// Whether standard output is a terminal; otherwise lines are written unchanged.
         is_terminal: bool,
     },
-    /// To a terminal on which a line is being typed.
+    /// A terminal on which a line is being typed.
     Terminal(Terminal),
 }
 
 impl Screen {
-    /// Standard output.
+    /// Makes a screen on standard output.
     pub fn plain() -> Screen {
         Screen::Plain { is_terminal: io::stdout().is_terminal() }
     }
 
-    /// Writes a line for machines, or one that the server sent.
+    /// Writes a line for machines, or one from the server.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -37,7 +37,7 @@ impl Screen {
         }
     }
 
-    /// A message of the server's, for people: on a terminal it is marked as such.
+    /// Writes a message from the server for people: a terminal marks it as such.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -51,10 +51,10 @@ impl Screen {
         }
     }
 
-    /// Says something about what goes on.
+    /// Writes a remark.
     pub fn say(&mut self, text: &str) {
         let line = format!("percore: {}", harmless(text));
-        // Nobody can be told that standard error takes no more.
+        // There is no place left to report that standard error failed.
         let _ = match self {
             Screen::Plain { .. } => Patient(io::stderr()).write_all(format!("{line}\n").as_bytes()),
             Screen::Terminal(terminal) => terminal.print(&format!("{}\n", terminal.coloured("2", &line))),
@@ -62,8 +62,8 @@ impl Screen {
     }
 }
 
-/// Text from outside without what would move a terminal's cursor, change its colours, turn the direction of what stands there,
-/// or begin a line that could be taken for ours.
+/// Escapes whatever in a text from outside could move the cursor, change colours or the writing direction, or begin a
+/// line that looks like ours.
 fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -78,7 +78,7 @@ fn harmless(text: &str) -> String {
     out
 }
 
-/// A JSON object of names and values, of which the latter are JSON already.
+/// Returns a JSON object of names and values; the values are JSON already.
 pub fn json_object(fields: &[(&str, String)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{value}", json_string(name))).collect();
     format!("{{{}}}", fields.join(","))

@@ -1,4 +1,4 @@
-//! Signals that end the client where its loop alone would not.
+//! Signals that end the client even if its loop hangs.
 
 use super::terminal::PASTES_UNTOLD;
 use crate::os::patient::Patient;
@@ -13,14 +13,14 @@ use std::os::unix::net::UnixStream;
 use std::thread::Builder;
 use std::time::Duration;
 
-/// For so long after a second signal the loop may still end by itself.
+/// After a second signal, the loop has this long to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Ends the process some time after a second signal: the loop may be writing to what nobody reads. `terminal` is how a terminal
-/// that we changed is left.
+/// Ends the process soon after a second signal: the loop may be blocked on output without a reader. `terminal` is the
+/// state to restore on a terminal that we changed.
 ///
 /// # Errors
-/// As `socketpair(2)` and `sigaction(2)`, and when there can be no thread.
+/// As `socketpair(2)` and `sigaction(2)`, and when the thread cannot be started.
 pub fn end_by_the_second(terminal: Option<Termios>) -> io::Result<()> {
     let mut signals = take(&ENDING)?;
     Builder::new().name("signals".into()).spawn(move || {
@@ -35,7 +35,7 @@ pub fn end_by_the_second(terminal: Option<Termios>) -> io::Result<()> {
                 let _ = Patient(&out).write_all(PASTES_UNTOLD);
             }
         }
-        // It may be what nobody reads.
+        // Standard error may be without a reader, too.
         let error = io::stderr();
         if matches!(poll(&mut [PollFd::new(&error, PollFlags::OUT)], Some(&Timespec::default())), Ok(1)) {
             let _ = error.lock().write_all(b"percore: interrupted before the connection was closed\n");
@@ -45,7 +45,7 @@ pub fn end_by_the_second(terminal: Option<Termios>) -> io::Result<()> {
     Ok(())
 }
 
-/// Has SIGHUP and SIGQUIT end us as SIGTERM does, and so leave a terminal as it was.
+/// Makes SIGHUP and SIGQUIT end the process as SIGTERM does, so that the terminal is restored.
 ///
 /// # Errors
 /// As [`end_by_the_second`].
@@ -59,7 +59,7 @@ pub fn end_by_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Where a byte comes for each of these signals.
+/// Returns a socket that receives a byte for each of these signals.
 fn take(signals: &[i32]) -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     for &signal in signals {

@@ -1,6 +1,7 @@
-//! A terminal on which a line is being typed: messages are written above it.
+//! A terminal with a line being typed, and messages written above it.
 //!
-//! Two threads write: the one that reads keys shows the line, the loop shows messages. Each does so with the lock, as a whole.
+//! Two threads write: the one that reads keys shows the line, the loop shows messages. Each holds the lock for a whole
+//! write.
 
 use super::editor::{Editor, Typed};
 use crate::os::patient::Patient;
@@ -10,13 +11,13 @@ use rustix::termios::{
 use std::io::{self, IsTerminal, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Has the terminal tell what is pasted from what is typed, and no longer.
+/// Switches bracketed paste on, and off.
 const PASTES_TOLD: &[u8] = b"\x1b[?2004h";
 pub const PASTES_UNTOLD: &[u8] = b"\x1b[?2004l";
-/// Columns of a terminal that does not say.
+/// Columns of a terminal that does not report them.
 const COLUMNS: usize = 80;
 
-/// The loop's end; dropped, it gives the terminal back as it was.
+/// The loop's end; dropping it restores the terminal.
 pub struct Terminal {
     desk: Arc<Mutex<Desk>>,
     before: Termios,
@@ -28,13 +29,13 @@ pub struct Keyboard {
     desk: Arc<Mutex<Desk>>,
 }
 
-/// What both share.
+/// State shared by both.
 struct Desk {
     editor: Editor,
     over: bool,
 }
 
-/// Takes over the terminal, where standard input and output are one.
+/// Takes over the terminal, if standard input and output are one.
 pub fn open() -> Option<(Terminal, Keyboard)> {
     if !io::stdin().is_terminal()
         || !io::stdout().is_terminal()
@@ -45,16 +46,16 @@ pub fn open() -> Option<(Terminal, Keyboard)> {
     let before = tcgetattr(io::stdin()).ok()?;
     let mut keys = before.clone();
     keys.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN);
-    // What is pasted may end its lines by carriage returns and line feeds, which the editor tells apart.
+    // Pasted lines may end in carriage returns or line feeds, which the editor distinguishes.
     keys.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
     keys.special_codes[SpecialCodeIndex::VMIN] = 1;
     keys.special_codes[SpecialCodeIndex::VTIME] = 0;
-    // Ctrl-C is a signal; but who suspended or killed us would find a terminal without an echo.
+    // Ctrl-C is a signal, but suspending or killing us would leave a terminal without echo.
     keys.special_codes[SpecialCodeIndex::VSUSP] = 0;
     keys.special_codes[SpecialCodeIndex::VQUIT] = 0;
     tcsetattr(io::stdin(), OptionalActions::Now, &keys).ok()?;
     let desk = Arc::new(Mutex::new(Desk { editor: Editor::default(), over: false }));
-    // As https://no-color.org has it.
+    // See https://no-color.org.
     let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let terminal = Terminal { desk: Arc::clone(&desk), before, has_colours };
     Some((terminal, Keyboard { desk }))
@@ -65,7 +66,7 @@ fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
 }
 
 impl Desk {
-    /// Writes text, which ends its lines, and the line that is being typed below it.
+    /// Writes text of whole lines, and below it the line being typed.
     fn show(&self, text: &str) -> io::Result<()> {
         let columns = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col.into());
         let row = self.editor.row(if columns == 0 { COLUMNS } else { columns });
@@ -74,17 +75,17 @@ impl Desk {
 }
 
 impl Terminal {
-    /// How it was.
+    /// Returns the terminal's original state.
     pub fn before(&self) -> Termios {
         self.before.clone()
     }
 
-    /// Text in a colour, or another style, of the terminal's (SGR), where colours are wanted.
+    /// Returns text in a colour or another style (SGR), unless colours are off.
     pub fn coloured(&self, style: &str, text: &str) -> String {
         if self.has_colours { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Writes text, which ends its lines, above the line that is being typed.
+    /// Writes text of whole lines above the line being typed.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -104,7 +105,7 @@ impl Drop for Terminal {
 }
 
 impl Keyboard {
-    /// Begins to edit, with the lines of before, and hands over what is typed until `give` says that nobody wants it.
+    /// Edits, with a history, and hands over what is typed until `give` returns false.
     ///
     /// # Errors
     /// As `read(2)`.
@@ -129,7 +130,7 @@ impl Keyboard {
                     return Ok(());
                 }
                 desk.editor.feed(&buffer[..bytes], |typed| all.push(typed));
-                // What was typed stays where it is, and what comes goes below.
+                // Typed lines stay where they are; later output goes below.
                 let lines = all.iter().map(|typed| match typed {
                     Typed::Line(line) => format!("> {}\n", line.replace('\n', "\n  ")),
                     Typed::End => String::new(),

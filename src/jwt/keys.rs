@@ -1,4 +1,4 @@
-//! The keys that signatures are verified with, read from text: secrets, one a line, and a JSON Web Key Set.
+//! The keys that verify signatures, read from text: secrets, one a line, and a JSON Web Key Set.
 
 use crate::text::fields::string;
 use base64::Engine;
@@ -11,12 +11,12 @@ use std::fmt;
 
 /// RFC 7518, section 3.2: a secret is at least as long as the shortest hash.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 32..=1024;
-/// Section 3.3: of 2048 bits at least. Beyond 8192 nobody can have them verified in time.
+/// Section 3.3: at least 2048 bits. Beyond 8192, verification takes too long.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-/// A set with more keys is no set that somebody keeps.
+/// More keys in a set than this are a mistake.
 const MOST_KEYS: usize = 100;
 
-/// Why a text has no keys; a sentence without a secret.
+/// Why a text has no keys; a sentence that contains no secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeysError(String);
 
@@ -32,7 +32,7 @@ fn error<T>(text: impl Into<String>) -> Result<T, KeysError> {
     Err(KeysError(text.into()))
 }
 
-/// Keys. More than one may fit a token, as while they are changed.
+/// Keys. More than one may fit a token, as during a rotation.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Key>);
 
@@ -45,7 +45,7 @@ impl fmt::Debug for Keys {
 #[derive(Clone)]
 struct Key {
     id: Option<String>,
-    /// The one algorithm that it is for, if it says so.
+    /// The one algorithm that it is for, if it names one.
     algorithm: Option<String>,
     material: Material,
 }
@@ -60,10 +60,10 @@ enum Material {
     Ed25519(Vec<u8>),
 }
 
-/// The algorithm of a signature, by the kind of its key.
+/// The algorithm of a signature, by kind of key.
 #[derive(Clone, Copy)]
 pub(super) enum Algorithm {
-    /// By the place among the keys of a secret.
+    /// The index among the keys of a secret.
     Hmac(usize),
     Rsa(&'static RsaParameters),
     P256,
@@ -72,7 +72,7 @@ pub(super) enum Algorithm {
 }
 
 impl Algorithm {
-    /// The one of this name (RFC 7518, section 3.1), if there is a way to verify it.
+    /// Returns the algorithm of this name (RFC 7518, section 3.1), if it is supported.
     pub fn named(name: &str) -> Option<Algorithm> {
         Some(match name {
             "HS256" => Algorithm::Hmac(0),
@@ -109,7 +109,7 @@ impl Material {
             UnparsedPublicKey::new(how, point).verify(signed, given).is_ok()
         };
         match (self, algorithm) {
-            // Takes the same time for any signature.
+            // In constant time.
             (Material::Secret(keys), Algorithm::Hmac(which)) => hmac::verify(&keys[which], signed, given).is_ok(),
             (Material::Rsa(key), Algorithm::Rsa(how)) => key.verify(how, signed, given).is_ok(),
             (Material::P256(point), Algorithm::P256) => by_point(&signature::ECDSA_P256_SHA256_FIXED, point),
@@ -120,7 +120,7 @@ impl Material {
     }
 }
 
-/// A key for HMAC, if the secret is long enough.
+/// Makes a key for HMAC, if the secret is long enough.
 fn secret(bytes: &[u8]) -> Option<Material> {
     let key = |how| hmac::Key::new(how, bytes);
     let keys = || [key(hmac::HMAC_SHA256), key(hmac::HMAC_SHA384), key(hmac::HMAC_SHA512)];
@@ -131,27 +131,26 @@ impl Keys {
     /// Reads secrets, one a line; each is the bytes of its line.
     ///
     /// # Errors
-    /// When there is none, or one is not of 32 to 1024 bytes.
+    /// When there is none, or one does not have 32 to 1024 bytes.
     pub fn read_secrets(text: &str) -> Result<Keys, KeysError> {
         let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
         let keys = lines.map(|(index, line)| match secret(line.as_bytes()) {
             Some(material) => Ok(Key { id: None, algorithm: None, material }),
             None => error(format!(
-                "the secret in line {} has {} bytes: it is to have 32 to 1024 (openssl rand -hex 32)",
+                "the secret in line {} has {} bytes: it must have 32 to 1024 (openssl rand -hex 32)",
                 index + 1,
                 line.len()
             )),
         });
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         match keys.len() {
-            0 => error("there is no secret in it: put a long random word there (openssl rand -hex 32)"),
+            0 => error("there is no secret in it: add a long random one (openssl rand -hex 32)"),
             1..=MOST_KEYS => Ok(Keys(keys)),
-            more => error(format!("{more} secrets are more than {MOST_KEYS}")),
+            more => error(format!("{more} secrets: at most {MOST_KEYS} are allowed")),
         }
     }
 
-    /// Reads a JSON Web Key Set, or a single JSON Web Key. Keys that are for something else, or of a kind that is not known
-    /// here, are left out.
+    /// Reads a JSON Web Key Set, or a single JSON Web Key. Skips keys for other purposes or of an unsupported kind.
     ///
     /// # Errors
     /// When it is not JSON, a key is damaged or too short to be safe, or none is left.
@@ -169,7 +168,7 @@ impl Keys {
             _ => return error("it is not a JSON Web Key Set: it is not an object"),
         };
         if set.len() > MOST_KEYS {
-            return error(format!("{} keys are more than {MOST_KEYS}", set.len()));
+            return error(format!("{} keys: at most {MOST_KEYS} are allowed", set.len()));
         }
         let mut keys = Vec::new();
         for (index, key) in set.iter().enumerate() {
@@ -181,20 +180,18 @@ impl Keys {
             keys.extend(read_key(key).map_err(|why| KeysError(format!("{name}: {why}")))?);
         }
         match keys.is_empty() {
-            true => {
-                error("none of its keys is for signatures that are known: RSA, EC with P-256 or P-384, Ed25519, oct")
-            }
+            true => error("none of its keys is for a supported signature: RSA, EC with P-256 or P-384, Ed25519, oct"),
             false => Ok(Keys(keys)),
         }
     }
 
-    /// These and those.
+    /// Joins two sets of keys.
     pub fn and(mut self, others: Keys) -> Keys {
         self.0.extend(others.0);
         self
     }
 
-    /// Whether one of the keys that fit has made the signature; `None` if none fits. At most `tries` are tried.
+    /// Returns whether one of the fitting keys has made the signature; `None` if none fits. Tries at most `tries` keys.
     pub(super) fn verify(
         &self,
         (name, algorithm): (&str, Algorithm),
@@ -213,7 +210,7 @@ impl Keys {
     }
 }
 
-/// A key of a set; `None` if it is not for signatures that are known.
+/// Reads a key of a set; `None` if it is not for a supported signature.
 fn read_key(key: &Map<String, Value>) -> Result<Option<Key>, String> {
     let is = |name: &str, wanted: &str| key.get(name).and_then(Value::as_str) == Some(wanted);
     let operations = key.get("key_ops").and_then(Value::as_array);
@@ -224,11 +221,11 @@ fn read_key(key: &Map<String, Value>) -> Result<Option<Key>, String> {
         return Ok(None);
     }
     let material = if is("kty", "oct") {
-        secret(&bytes(key, "k")?).ok_or("its k is to have 32 to 1024 bytes")?
+        secret(&bytes(key, "k")?).ok_or("its k must have 32 to 1024 bytes")?
     } else if is("kty", "RSA") {
         let (n, e) = (unpadded(bytes(key, "n")?), unpadded(bytes(key, "e")?));
         if !RSA_BYTES.contains(&n.len()) {
-            return Err(format!("an RSA key of {} bits: 2048 to 8192 are safe", 8 * n.len()));
+            return Err(format!("an RSA key of {} bits: it must have 2048 to 8192", 8 * n.len()));
         }
         Material::Rsa(RsaPublicKeyComponents { n, e })
     } else if is("kty", "EC") && is("crv", "P-256") {
@@ -238,7 +235,7 @@ fn read_key(key: &Map<String, Value>) -> Result<Option<Key>, String> {
     } else if is("kty", "OKP") && is("crv", "Ed25519") {
         let x = bytes(key, "x")?;
         if x.len() != 32 {
-            return Err("its x is not of 32 bytes".to_owned());
+            return Err("its x does not have 32 bytes".to_owned());
         }
         Material::Ed25519(x)
     } else {
@@ -247,7 +244,7 @@ fn read_key(key: &Map<String, Value>) -> Result<Option<Key>, String> {
     let string = |name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned);
     let algorithm = string("alg");
     if algorithm.as_deref().and_then(Algorithm::named).is_some_and(|algorithm| !material.fits(algorithm)) {
-        return Err("its alg is not one of its kty".to_owned());
+        return Err("its alg does not match its kty".to_owned());
     }
     Ok(Some(Key { id: string("kid"), algorithm, material }))
 }
@@ -257,18 +254,18 @@ fn bytes(key: &Map<String, Value>, name: &str) -> Result<Vec<u8>, String> {
     URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| format!("its {name} is not base64 for URLs"))
 }
 
-/// A number without zeros in front.
+/// A number without leading zeros.
 fn unpadded(mut number: Vec<u8>) -> Vec<u8> {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     number.drain(..zeros);
     number
 }
 
-/// An uncompressed point, of coordinates of this length.
+/// An uncompressed point with coordinates of this length.
 fn point(key: &Map<String, Value>, length: usize) -> Result<Vec<u8>, String> {
     let (x, y) = (bytes(key, "x")?, bytes(key, "y")?);
     if x.len() != length || y.len() != length {
-        return Err(format!("its x and y are not of {length} bytes"));
+        return Err(format!("its x and y do not have {length} bytes"));
     }
     Ok([&[4][..], &x, &y].concat())
 }

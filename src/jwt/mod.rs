@@ -1,15 +1,15 @@
-//! Floor 1, JSON Web Tokens (RFC 7519): whether a token was signed by somebody who may, and what it claims.
+//! Floor 1, JSON Web Tokens (RFC 7519): verifies the signature of a token and reads its claims.
 //!
-//! [`Keys`] reads the secrets and the JSON Web Key Set (RFC 7517) that signatures are verified with; a [`Verifier`] has keys and
-//! [`Rules`], and turns a token into [`Claims`] or says why not ([`Refused`]). Signatures are those of RFC 7518, by `ring`:
-//! HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, and EdDSA (RFC 8037) with Ed25519. There is
-//! no `none`.
+//! [`Keys`] reads the secrets and the JSON Web Key Set (RFC 7517) that verify signatures; a [`Verifier`] has keys and
+//! [`Rules`], and turns a token into [`Claims`] or the reason why not ([`Refused`]). The signatures of RFC 7518, by
+//! `ring`: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, and EdDSA (RFC 8037) with
+//! Ed25519. There is no `none`.
 //!
-//! No files, no sockets and no clocks: `now` is an argument, Unix time, and keys that change come from a [`KeySource`].
+//! No files, no sockets and no clocks: `now` is an argument, in Unix time, and new keys come from a [`KeySource`].
 //!
-//! Invariants: a key verifies only algorithms of its own kind, so that nobody passes off a public key as a secret; nothing of
-//! a token's claims is looked at before its signature is verified; whatever the token, at most [`MOST_TRIES`] signatures are
-//! computed, and no more memory is taken than a few times [`MAX_TOKEN_BYTES`].
+//! Invariants: a key verifies only algorithms of its own kind, so that a public key cannot serve as a secret; claims
+//! are read only after the signature has been verified; whatever the token, verifying it computes at most
+//! [`MOST_TRIES`] signatures and takes no more memory than a few times [`MAX_TOKEN_BYTES`].
 
 mod keys;
 #[cfg(test)]
@@ -22,14 +22,14 @@ pub use token::{Claims, MAX_TOKEN_BYTES, MOST_TRIES, Refused};
 use std::fmt;
 use std::time::Duration;
 
-/// What a token has to claim besides being signed.
+/// What a token must claim, besides being signed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
-    /// Its `aud` names one of these; empty if it is not looked at.
+    /// Its `aud` names one of these; empty to skip the check.
     pub audiences: Vec<String>,
-    /// Its `iss` is one of these; empty if it is not looked at.
+    /// Its `iss` is one of these; empty to skip the check.
     pub issuers: Vec<String>,
-    /// How far the clocks of those who sign may be from ours, for `exp` and `nbf`.
+    /// How far the clocks of issuers may differ from ours, for `exp` and `nbf`.
     pub leeway: Duration,
 }
 
@@ -40,13 +40,13 @@ impl Default for Rules {
     }
 }
 
-/// Where keys come from, which may change.
+/// A source of keys that may change.
 pub trait KeySource: Send {
-    /// The keys, if they are others than before; or why they cannot be read, once for each change.
+    /// Returns the keys if they have changed, or why they cannot be read, once for each change.
     fn news(&mut self) -> Option<Result<Keys, String>>;
 }
 
-/// A source is asked no more often than this.
+/// Shortest interval between questions to a source.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Verifies tokens.
@@ -64,22 +64,22 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// By these keys and rules.
+    /// Makes a verifier with these keys and rules.
     pub fn new(keys: Keys, rules: Rules) -> Verifier {
         Verifier { keys, rules, source: None, next_look: Duration::ZERO }
     }
 
-    /// Has a source of later keys.
+    /// Adds a source of later keys.
     pub fn watch(mut self, source: impl KeySource + 'static) -> Verifier {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// Asks the source for other keys, unless it was asked within the last second. To be called before tokens are verified;
-    /// without tokens nobody has to look. Keys that cannot be read leave those that there were.
+    /// Asks the source for new keys, unless it was asked within the last second. Call it before verifying tokens. If
+    /// the new keys cannot be read, the old ones stay.
     ///
     /// # Errors
-    /// Why other keys cannot be read, once for each change.
+    /// Why the new keys cannot be read, once for each change.
     pub fn refresh(&mut self, now: Duration) -> Result<(), String> {
         if now < self.next_look {
             return Ok(());

@@ -9,31 +9,31 @@ use serde_json::value::RawValue;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-/// No token is longer.
+/// The longest token.
 pub const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// The longest header of a token, in base64.
 const MAX_HEADER_BYTES: usize = 2 << 10;
-/// At most this many keys are tried on a token, as on one that does not name its own.
+/// The most keys to try on a token that does not name its own.
 pub const MOST_TRIES: usize = 8;
 
-/// What a token claims, whose signature is verified.
+/// The claims of a token whose signature was verified.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claims {
     /// All claims: a JSON object, as it was signed.
     pub json: String,
-    /// `sub`: whom the token is about.
+    /// `sub`: the subject of the token.
     pub subject: Option<String>,
-    /// `exp`, since 1970-01-01 00:00 UTC: from when on it is not to be used; `None` for ever.
+    /// `exp`, since 1970-01-01 00:00 UTC: when it expires; `None` for never.
     pub expires: Option<Duration>,
 }
 
 impl Claims {
-    /// The claims in ASCII and one line, fit for a header: the same JSON, with escapes.
+    /// Returns the claims as one line of ASCII, fit for a header: the same JSON, with escapes.
     pub fn one_line(&self) -> String {
         let mut line = String::with_capacity(self.json.len());
         for character in self.json.chars() {
             match character {
-                // Between values; JSON has no such character within strings.
+                // Only between values: JSON strings cannot contain such characters.
                 '\n' | '\r' | '\t' => line.push(' '),
                 ' '..='~' => line.push(character),
                 _ => {
@@ -53,19 +53,19 @@ impl Claims {
 pub enum Refused {
     /// It is not a token, for this reason.
     Malformed(&'static str),
-    /// It is signed in a way that is not known, or not at all.
+    /// It is signed with an unsupported algorithm, or not at all.
     Algorithm,
-    /// No key is of the kind that it is signed with, or has its `kid`.
+    /// No key fits its algorithm or has its `kid`.
     NoKey,
-    /// No key has made the signature.
+    /// The signature is not by any of the keys.
     Signature,
-    /// It was valid until so long ago.
+    /// It expired this long ago.
     Expired(Duration),
-    /// It will be valid in so long.
+    /// It becomes valid in this time.
     TooEarly(Duration),
-    /// It is meant for others.
+    /// It is for another audience.
     Audience,
-    /// It is from others.
+    /// It is from another issuer.
     Issuer,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refused::Malformed(why) => write!(f, "the token is malformed: {why}"),
-            Refused::Algorithm => f.write_str("the token is not signed by an algorithm that is taken"),
+            Refused::Algorithm => f.write_str("the token is not signed with an accepted algorithm"),
             Refused::NoKey => f.write_str("there is no key for the token"),
             Refused::Signature => f.write_str("the signature of the token is wrong"),
             Refused::Expired(ago) => write!(f, "the token expired {} s ago", ago.as_secs()),
@@ -86,7 +86,7 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// The text of a part in base64.
+/// Decodes a part from base64.
 fn part(encoded: &str, why: &'static str) -> Result<String, Refused> {
     let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| Refused::Malformed(why))?;
     String::from_utf8(bytes).map_err(|_| Refused::Malformed(why))
@@ -109,7 +109,7 @@ pub(super) fn verify(token: &str, keys: &Keys, rules: &Rules, now: Duration) -> 
     let [alg, kid, crit] = read_once(&header, ["alg", "kid", "crit"])
         .map_err(|_| Refused::Malformed("its header is not a JSON object"))?;
     if crit.is_some() {
-        return Err(Refused::Malformed("its header has extensions that are not known"));
+        return Err(Refused::Malformed("its header has unknown extensions"));
     }
     let (name, algorithm) = alg.and_then(algorithm_in).ok_or(Refused::Algorithm)?;
     let bad_kid = Refused::Malformed("its kid is not a string");
@@ -144,14 +144,14 @@ fn read_claims(json: String, rules: &Rules, now: Duration) -> Result<Claims, Ref
     Ok(Claims { subject, expires: exp, json })
 }
 
-/// A date: seconds since 1970, with or without a fraction. Those beyond all bounds are at the bounds.
+/// Reads a date: seconds since 1970, with or without a fraction, clamped to the range of a duration.
 fn date(value: Option<&RawValue>, why: &'static str) -> Result<Option<Duration>, Refused> {
     let Some(value) = value else { return Ok(None) };
     let seconds: f64 = serde_json::from_str(value.get()).map_err(|_| Refused::Malformed(why))?;
     Ok(Some(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
-/// Whether `aud`, a string or a list of them, has one of these.
+/// Returns whether `aud`, a string or a list of strings, has one of these.
 fn names_one_of(aud: Option<&RawValue>, ours: &[String]) -> bool {
     let Some(aud) = aud else { return false };
     match string(Some(aud)) {

@@ -1,14 +1,14 @@
-//! When a worker that died is started again. Decides only; the time is an argument.
+//! Decides when to restart a worker that died. The time is an argument.
 
 use std::time::Duration;
 
-/// A worker that lived shorter than this, or never served, died at once.
+/// A worker that lived less than this, or never served, died at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// After this many deaths at once in a row there is no hope for a service of which nobody has served yet.
+/// After this many immediate deaths in a row, a service that has never served gives up.
 pub const MOST_AT_ONCE: u32 = 5;
-/// A worker that lived so long starts again as if none had died before.
+/// A worker that lived this long resets the backoff.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
-/// The wait after the second death; it doubles with each that follows.
+/// The wait after the second death; it doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -20,21 +20,21 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// A worker died that lived so long. Returns how long to wait for the next one.
+    /// Notes the death of a worker that lived this long. Returns how long to wait before starting the next one.
     pub fn died(&mut self, lived: Duration, served: bool) -> Duration {
         if lived >= FORGIVEN_AFTER {
             self.deaths = 0;
         }
         self.deaths = self.deaths.saturating_add(1);
         self.at_once = if served && lived >= AT_ONCE { 0 } else { self.at_once.saturating_add(1) };
-        // The first death is met at once: clients wait.
+        // After the first death, restart at once: clients wait.
         match self.deaths {
             1 => Duration::ZERO,
             deaths => FIRST_WAIT.saturating_mul(1 << (deaths - 2).min(16)).min(LONGEST_WAIT),
         }
     }
 
-    /// Whether its workers have died at once too often.
+    /// Returns whether its workers have died at once too often.
     pub fn is_hopeless(&self) -> bool {
         self.at_once >= MOST_AT_ONCE
     }

@@ -1,16 +1,16 @@
-//! The bus that the workers are on, and whose files somebody may remove: a clean-up of old files, or the end of a user's
-//! session. Those who are on it cannot be found any more then, and a worker that starts anew would be alone.
+//! Watches the files of the workers' bus, which a clean-up of old files or the end of a user's session may remove. New
+//! workers then cannot find the participants, and would be alone.
 
 use super::Supervisor;
 use crate::telemetry::log::{Level, in_words};
 use std::time::Duration;
 
-/// When workers could not be replaced, this is tried again.
+/// Interval of retries when workers could not be replaced.
 const MOVE_AGAIN: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// Sees to it that all workers are on a bus that those who join find: if its files are gone they are made anew, and all
-    /// workers are replaced as in a reload, so that all of them move.
+    /// Keeps all workers on a bus that new processes can find: if its files are gone, creates them anew and replaces
+    /// all workers as in a reload, so that all of them move.
     pub(super) fn keep_bus(&mut self) {
         let Some(bus) = self.plan.bus.as_mut().filter(|_| !self.stopping && self.reload.is_none()) else { return };
         let path = bus.path().display().to_string();
@@ -18,8 +18,8 @@ impl Supervisor {
             Ok(true) => {
                 (self.moves, self.bus_failed) = (Some(self.now), false);
                 let text = format!(
-                    "the files of the bus in {path} were removed while it is in use: there is another one in their place, to which \
-                    all workers move, as new ones take over"
+                    "the files of the bus in {path} were removed while in use: a new bus was created in their place, \
+                    and new workers take over on it"
                 );
                 self.log.push(Level::Warn, "bus", &[("path", &path)], text);
             }
@@ -27,7 +27,7 @@ impl Supervisor {
             Err(error) => {
                 if !std::mem::replace(&mut self.bus_failed, true) {
                     let text =
-                        format!("the files of the bus were removed, and cannot be made anew: {}", in_words(&error));
+                        format!("the files of the bus were removed and cannot be created again: {}", in_words(&error));
                     self.log.push(Level::Error, "bus", &[("path", &path)], text);
                 }
                 return;

@@ -1,38 +1,38 @@
-//! The listeners of slots that nobody serves: who accepts by them meanwhile. [`decide`] decides, without input and output.
+//! Lends the listeners of slots without a worker to other workers meanwhile. [`decide`] decides, without any I/O.
 //!
-//! Invariant: as long as any worker serves, the listeners of each slot that does not are lent to one that does, and those of
-//! a slot that serves to nobody.
+//! Invariant: while any worker serves, the listeners of each slot that does not serve are lent to one that does, and
+//! those of a serving slot are not lent.
 
 use super::Supervisor;
 use super::worker::Worker;
 use crate::telemetry::log::Level;
 use std::time::Duration;
 
-/// A worker that has just started is let to serve by itself.
+/// How long to wait for a new worker to serve by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The worker of a slot: the slot, and its process.
 type Borrower = (usize, u32);
 
-/// How it stands with a slot.
+/// The state of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct View {
-    /// The process that serves there.
+    /// The process that serves it.
     serves: Option<u32>,
-    /// Whether somebody else is to accept for it.
+    /// Whether another worker must accept for it.
     needs_help: bool,
-    /// Who does.
+    /// The worker that accepts for it.
     lent_to: Option<Borrower>,
 }
 
-/// What is to be done about the listeners of a slot.
+/// An action on the listeners of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Act {
     Lend { slot: usize, to: Borrower },
     TakeBack { slot: usize, from: Borrower },
 }
 
-/// What is to be done, in order. Each worker that serves gets as few slots of others as can be.
+/// Returns the actions to take, in order. The slots of others are spread evenly over the workers that serve.
 fn decide(slots: &[View]) -> Vec<Act> {
     let serving = || slots.iter().enumerate().filter_map(|(slot, view)| view.serves.map(|pid| (slot, pid)));
     let is_serving = |(slot, pid): Borrower| slots.get(slot).is_some_and(|view| view.serves == Some(pid));
@@ -58,7 +58,7 @@ fn decide(slots: &[View]) -> Vec<Act> {
 }
 
 impl Supervisor {
-    /// Sees to it that somebody accepts for each slot.
+    /// Makes sure that a worker accepts for each slot.
     pub(super) fn lend(&mut self) {
         if self.stopping {
             return;
@@ -88,7 +88,7 @@ impl Supervisor {
         self.slots[number].lent_to = None;
         if let Some(worker) = self.slots[borrower].worker.as_ref().filter(|worker| worker.pid() == pid) {
             worker.take_back(number);
-            let text = format!("worker {borrower} accepts no more for worker {number}");
+            let text = format!("worker {borrower} no longer accepts for worker {number}");
             self.log.push(Level::Debug, "lend", &[("worker", &number), ("to", &borrower)], text);
         }
     }
@@ -96,12 +96,12 @@ impl Supervisor {
     fn lend_to(&mut self, number: usize, (borrower, pid): Borrower) {
         let Some(worker) = &self.slots[borrower].worker else { return };
         let others = self.plan.listeners[number].without(&self.plan.listeners[borrower]);
-        // One that does not take the order now is asked again at the next look.
+        // A worker that does not take the order now gets it again next time.
         if others.all().next().is_none() || worker.lend(number, &others).is_err() {
             return;
         }
         self.slots[number].lent_to = Some((borrower, pid));
-        let text = format!("worker {borrower} accepts for worker {number} until that serves");
+        let text = format!("worker {borrower} accepts for worker {number} until it serves");
         self.log.push(Level::Debug, "lend", &[("worker", &number), ("to", &borrower)], text);
     }
 }
@@ -112,7 +112,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// What befalls a worker: it serves, dies, hangs, or another one starts and serves.
+    /// An event of a worker: it serves, dies, hangs, or another one starts and serves.
     fn befalls() -> impl Strategy<Value = (usize, u8)> {
         (0usize..4, 0u8..4)
     }
@@ -125,7 +125,7 @@ mod tests {
             for (slot, what) in steps {
                 let view = &mut slots[slot % count];
                 (view.serves, view.needs_help) = match what {
-                    // One that dies and one that hangs are alike here.
+                    // Dying and hanging are the same here.
                     0 | 1 => (None, true),
                     // It starts.
                     2 => (None, false),

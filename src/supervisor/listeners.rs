@@ -1,4 +1,4 @@
-//! Which worker listens where: a listener of its own on the same port, or one that all share.
+//! The listeners of workers: one for each on the same port, or one that all share.
 
 use super::WORKER_COMMAND;
 use crate::os::inherited;
@@ -19,12 +19,12 @@ pub struct SlotListeners {
 }
 
 impl SlotListeners {
-    /// All of them, those for clients first.
+    /// Returns all of them, those for clients first.
     pub fn all(&self) -> impl Iterator<Item = &Rc<Listener>> {
         self.public.iter().chain(&self.service)
     }
 
-    /// Those of them that `other` has not as well.
+    /// Returns those that `other` does not have.
     pub fn without(&self, other: &SlotListeners) -> SlotListeners {
         let is_own = |listener: &&Rc<Listener>| !other.all().any(|shared| Rc::ptr_eq(shared, listener));
         let own = |listeners: &[Rc<Listener>]| listeners.iter().filter(is_own).cloned().collect();
@@ -34,9 +34,9 @@ impl SlotListeners {
 
 /// Stands for the number of a worker's slot.
 const WORKER: &str = "{worker}";
-/// How long a worker without a supervisor is waited for: its default --hang-timeout, and some more.
+/// How long to wait for a worker without a supervisor: its default --hang-timeout and a margin.
 const MOST_FOR_ORPHANS: Duration = Duration::from_secs(15);
-/// How often it is looked whether it has ended.
+/// Interval of checks whether it has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// An address to listen on, the same for all workers or with `{worker}` in it.
@@ -62,7 +62,7 @@ impl ListenPattern {
     /// The address for a slot.
     ///
     /// # Errors
-    /// When it is none for that slot, such as a port with too many digits.
+    /// When it is not valid for that slot, such as a port with too many digits.
     pub fn for_slot(&self, slot: usize) -> io::Result<ListenAddr> {
         let text = self.0.replace(WORKER, &slot.to_string());
         text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
@@ -73,9 +73,10 @@ impl ListenPattern {
     }
 }
 
-/// Listens for so many slots. What systemd passed (LISTEN_FDS) takes the place of `public`, and all slots share it.
-/// Else each slot has a socket of its own, with SO_REUSEPORT where they share a port, which nobody else may have; a unix
-/// socket without `{worker}` is shared too. `service` is where to listen for the application behind the server.
+/// Listens for this many slots. Sockets passed by systemd (LISTEN_FDS) replace `public`, and all slots share them.
+/// Otherwise each slot has a socket of its own, with SO_REUSEPORT if they share a port, which is closed to other
+/// processes; a unix socket without `{worker}` is shared, too. `service` is where to listen for the application behind
+/// the server.
 ///
 /// # Errors
 /// As [`Listener::bind`].
@@ -114,13 +115,13 @@ fn bind_all(patterns: &[ListenPattern], slots: usize, options: BindOptions) -> i
         }
         let joins = pattern.is_shared() && slots > 1;
         if joins {
-            // The port is ours now, and so is whoever joins in.
+            // The port is ours now; the other sockets of this service may join.
             first.open_group()?;
         }
         let options = BindOptions { reuse_port: options.reuse_port || joins, ..options };
         by_slot[0].push(Rc::new(first));
         for (slot, own) in by_slot.iter_mut().enumerate().skip(1) {
-            // The port that the kernel chose for the first is that of all.
+            // All use the port that the kernel chose for the first.
             let addr = if pattern.is_shared() { addr.clone() } else { pattern.for_slot(slot)? };
             own.push(Rc::new(bind(&addr, options)?));
         }
@@ -128,7 +129,7 @@ fn bind_all(patterns: &[ListenPattern], slots: usize, options: BindOptions) -> i
     Ok(by_slot)
 }
 
-/// Listens, where a service that is gone may have left a worker that hangs: it ends by itself, and is waited for.
+/// Listens. A previous service may have left a hanging worker, which ends by itself: waits for that.
 fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
     let deadline = Instant::now() + MOST_FOR_ORPHANS;
     loop {
@@ -137,7 +138,7 @@ fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
             bound => return bound,
         };
         let held_by = listener::holder(addr);
-        // A supervisor has the listeners of all its workers: it would be the one that is seen.
+        // A supervisor holds the listeners of all its workers, so it would be the one found.
         let is_orphan =
             held_by.as_ref().is_some_and(|holder| holder.arguments().get(1).is_some_and(|word| word == WORKER_COMMAND));
         if is_orphan && Instant::now() < deadline {
@@ -146,7 +147,7 @@ fn bind(addr: &ListenAddr, options: BindOptions) -> io::Result<Listener> {
         }
         let advice = match (addr, held_by.is_some_and(|holder| holder.is_us())) {
             (_, true) => "give each address once",
-            (ListenAddr::Tcp(_), _) => "choose another --listen, or share the port by --reuse-port",
+            (ListenAddr::Tcp(_), _) => "choose another --listen, or share the port with --reuse-port",
             (ListenAddr::Unix(_), _) => "choose another --listen",
         };
         return Err(io::Error::new(error.kind(), format!("{error}; {advice}")));
@@ -178,7 +179,7 @@ mod tests {
             assert_eq!(addrs(&slot.service)?, addrs(&slots[0].service)?);
         }
         assert_ne!(addrs(&slots[0].public)?[0], addrs(&slots[0].service)?[0]);
-        // What both have is not lent by one to the other.
+        // Listeners that both have are not lent.
         let own = slots[0].without(&slots[1]);
         assert_eq!((own.public.len(), own.service.len()), (1, 1));
         assert_eq!(slots[0].without(&slots[0]).all().count(), 0);

@@ -1,5 +1,5 @@
-//! A worker whose supervisor is gone drains and ends. One that hangs cannot, and would keep its share of the next service's
-//! connections: a thread of its own ends it.
+//! A worker whose supervisor is gone drains and ends. One that hangs cannot, and would keep its share of the next
+//! service's connections: a separate thread ends it.
 
 use super::KILL_AFTER;
 use super::worker::passes;
@@ -14,8 +14,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Ends this worker when its supervisor is gone and it hangs, or does not end within `drain_timeout`. `counters` are those
-/// of its loop.
+/// Ends this worker when its supervisor is gone and it hangs, or does not end within `drain_timeout`. `counters` are
+/// those of its loop.
 ///
 /// # Errors
 /// As `prctl(2)`, `dup(2)` and `pthread_create(3)`.
@@ -25,7 +25,7 @@ pub fn watch_for_orphans(
     (hang_timeout, drain_timeout): (Duration, Duration),
     (mut log, log_format): (Log, LogFormat),
 ) -> io::Result<()> {
-    // A process that was stopped could do nothing of this. If the supervisor is gone already, the line says so.
+    // A stopped process could not do this. If the supervisor is already gone, the line shows that.
     set_parent_process_death_signal(Some(Signal::CONT))?;
     let line = control.try_clone()?;
     std::thread::Builder::new().name("orphan".into()).spawn(move || {
@@ -37,7 +37,7 @@ pub fn watch_for_orphans(
             std::thread::sleep(every);
             pulse.look(passes(&counters), clock.now(), hang_timeout);
         }
-        let text = "the supervisor is gone, and this worker hangs: it ends at once".to_owned();
+        let text = "the supervisor is gone and this worker hangs: ending it now".to_owned();
         log.push(Level::Error, "orphan", &[], text);
         log_writer::write_log(log_format, &mut log);
         log_writer::finish();

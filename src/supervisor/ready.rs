@@ -1,11 +1,11 @@
-//! Tells whoever started the service how it goes: systemd over NOTIFY_SOCKET, others over a descriptor.
+//! Notifies the parent of the service's state: systemd over NOTIFY_SOCKET, others over a descriptor.
 
 use crate::os::inherited;
 use sd_notify::NotifyState;
 use std::fs::File;
 use std::io::{self, Write};
 
-/// Whom to tell.
+/// The notifier.
 #[derive(Debug)]
 pub struct Ready {
     descriptor: Option<File>,
@@ -20,8 +20,8 @@ impl Ready {
         Ok(Ready { descriptor: descriptor.map(inherited::take).transpose()?.map(File::from) })
     }
 
-    /// Every listener listens. The descriptor gets a line, once, and is closed. Nobody may be there to be told, which is
-    /// no reason not to serve.
+    /// Reports that every listener listens. The descriptor gets a line, once, and is closed. Without a reader the
+    /// service runs all the same.
     pub fn serving(&mut self) {
         let _ = sd_notify::notify(&[NotifyState::Ready]);
         if let Some(mut descriptor) = self.descriptor.take() {
@@ -29,14 +29,14 @@ impl Ready {
         }
     }
 
-    /// New workers are about to take over; [`Ready::serving`] follows.
+    /// Reports that new workers are about to take over; [`Ready::serving`] follows.
     pub fn reloading(&self) {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             let _ = sd_notify::notify(&[NotifyState::Reloading, now]);
         }
     }
 
-    /// The service is ending.
+    /// Reports that the service is ending.
     pub fn stopping(&self) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
     }

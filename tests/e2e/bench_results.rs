@@ -1,4 +1,4 @@
-//! Where `percore bench` puts what it found, and how much it sends.
+//! Where `percore bench` writes its results, and how much it sends.
 
 use crate::common::{Server, TempDir, percore, run};
 use serde_json::Value;

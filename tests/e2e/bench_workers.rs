@@ -1,4 +1,4 @@
-//! `percore bench --workers`: a load that several processes share.
+//! `percore bench --workers`: a load shared by several processes.
 
 use crate::bench::{example, hub, number};
 use crate::common::process::{children, is_alive};
@@ -145,7 +145,7 @@ fn one_that_dies_is_an_error_and_the_others_go_on() {
     let (code, table) = table(&mut run);
     assert_eq!(code, Some(1), "{table}");
     let died = format!(
-        "1 x worker died (first: process {}, number 1, was ended by signal 9, with 10 connections)",
+        "1 x worker died (first: process {}, number 1, was killed by signal 9, with 10 connections)",
         workers[1]
     );
     assert!(table.contains(&died) && table.contains("interrupted"), "{table}");

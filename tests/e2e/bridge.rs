@@ -1,4 +1,4 @@
-//! Hosts that are joined by a real Redis: each is a bus of its own, with the real `percore bridge`.
+//! Hosts joined by a real Redis: each is a bus of its own, with the real `percore bridge`.
 
 use crate::common::redis::{Host, Redis, bridge, free_port, keys};
 use crate::common::{PATIENCE, TempDir, eventually, percore, run};
@@ -148,7 +148,7 @@ fn redis_is_killed_and_comes_back() {
     assert_eq!(neighbour.texts(7), ["0", "1", "2", "3", "4", "5", "6"]);
     let lost = |host: &Host| -> u64 {
         let log = host.bridge.log();
-        let lines = log.iter().filter(|line| line.contains("not passed on to other hosts: no connection to Redis"));
+        let lines = log.iter().filter(|line| line.contains("not forwarded to other hosts: no connection to Redis"));
         lines.filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok()).sum()
     };
     eventually("what was lost is counted", || lost(&one) == 7);
@@ -178,9 +178,9 @@ fn redis_stops_answering() {
     eventually("a full backlog", || {
         (0..100).for_each(|_| one.tell(RecordKind::Text, "news", message.as_bytes()));
         sent += 100;
-        one.bridge.count_log("more waits for Redis than --max-backlog") > 0
+        one.bridge.count_log("the queue for Redis exceeds --max-backlog") > 0
     });
-    one.bridge.wait_for_log("nothing came of it for 5s (--redis-timeout)");
+    one.bridge.wait_for_log("no data for 5s (--redis-timeout)");
     redis.signal("CONT");
     eventually("connected again", || said(&one, "connected to Redis") >= 2);
     two.count("news", 1);
@@ -223,13 +223,13 @@ fn passwords() {
     logs.push(host.bridge.stop().1);
     // A wrong one is said to be wrong, and tried again: it may become right.
     let wrong = Host::begin(&url(":falsch-geheim"), &[]);
-    let line = wrong.bridge.wait_for_log("it refuses user or password: WRONGPASS");
-    assert!(line.contains("; trying again in"), "{line}");
+    let line = wrong.bridge.wait_for_log("login refused: WRONGPASS");
+    assert!(line.contains("; next attempt in"), "{line}");
     assert_eq!(cli(&["CONFIG", "SET", "requirepass", "falsch-geheim"]), "OK");
     wrong.bridge.wait_for_log("connected to Redis");
     logs.push(wrong.bridge.stop().1);
     let none = Host::begin(&redis.url(), &[]);
-    none.bridge.wait_for_log("it says NOAUTH Authentication required.");
+    none.bridge.wait_for_log("error reply: NOAUTH Authentication required.");
     let all = logs.concat().join("\n");
     assert!(!all.contains("geheim") && !all.contains(encoded), "{all}");
 }
@@ -246,7 +246,7 @@ fn a_user_of_few_rights() {
     two.count("chat-room", 1);
     two.count("secret", 1);
     eventually("what is permitted is subscribed", || redis.subscribers("chat-room") == 1);
-    let line = two.bridge.wait_for_log("a channel cannot be subscribed: Redis says NOPERM");
+    let line = two.bridge.wait_for_log("cannot subscribe to a channel: Redis replied NOPERM");
     assert!(line.contains(" WARN "), "{line}");
     for number in 0..10 {
         one.tell(RecordKind::Text, "secret", b"not heard");
@@ -341,7 +341,7 @@ fn anybody_may_publish_on_redis() {
     let lua = "redis.call('PUBLISH', KEYS[1], string.rep('x', 3000000)); redis.call('PUBLISH', KEYS[1], 'next')";
     redis.cli(&["EVAL", lua, "1", "websockets-chat-relay"]);
     assert_eq!(host.texts(1), ["next"]);
-    host.bridge.wait_for_log("1 message of other hosts left out: longer than the bus takes (--bus-size)");
+    host.bridge.wait_for_log("1 message of other hosts dropped: longer than the bus takes (--bus-size)");
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn a_bus_has_one_bridge() {
     let mut host = Host::start(&redis.url(), &[]);
     let (code, _, error) = run(bridge(host.folder(), &redis.url(), &[]));
     assert_eq!((code, error.lines().count()), (1, 1), "{error}");
-    assert!(error.contains("has a bridge already: a second one would pass everything on twice"), "{error}");
+    assert!(error.contains("already has a bridge: a second one would forward everything twice"), "{error}");
     // The lock is not left behind.
     host.kill_bridge();
     host.bridge_again(&redis.url(), &[]);
@@ -403,7 +403,7 @@ fn what_is_wrong_is_said_in_one_line() {
     let pem = folder.path("no.pem").display().to_string();
     let bus = folder.path("bus").display().to_string();
     for (arguments, hint) in [
-        (&["--redis", "localhost:6379"][..], "--redis: no URL of a Redis: give redis://"),
+        (&["--redis", "localhost:6379"][..], "--redis: not a valid Redis URL: give redis://"),
         (&["--redis", "http://:geheim@h"], "scheme"),
         (&["--redis", "redis://:geheim/geheim@h"], "%2F"),
         (&["--redis", "redis://h:geheim"], "no host, or a port"),

@@ -1,4 +1,4 @@
-//! Hosts joined by a Redis Cluster: sharded pub/sub on the node that has the channels, wherever that goes.
+//! Hosts joined by a Redis Cluster: sharded pub/sub on the node that has the channels, even as they move.
 
 use crate::common::redis::{Host, Redis, free_port, keys};
 use crate::common::{Server, TempDir, eventually};
@@ -149,7 +149,7 @@ fn bridges_follow_a_slot_that_moves() {
     for node in [to, from] {
         assert_eq!(cli(node, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]), "OK");
     }
-    one.bridge.wait_for_log("it has our channels no more");
+    one.bridge.wait_for_log("it no longer has our channels");
     told += say_until_heard(&mut one, &mut two, "after");
     assert_accounted(one.bridge, told);
 }
@@ -159,13 +159,13 @@ fn what_a_cluster_does_not_say() {
     // A Redis that is none, and a wrong password.
     let single = Redis::start(&[]);
     let host = Host::begin(&format!("redis+cluster://127.0.0.1:{}", single.port), &[]);
-    host.bridge.wait_for_log("it says ERR This instance has cluster support disabled");
+    host.bridge.wait_for_log("error reply: ERR This instance has cluster support disabled");
     let folder = TempDir::new();
     let node = node(&folder, &[]);
     let host = Host::begin(&format!("redis+cluster://:wrong@127.0.0.1:{}", node.port), &[]);
-    host.bridge.wait_for_log("it refuses user or password: WRONGPASS");
+    host.bridge.wait_for_log("login refused: WRONGPASS");
     let host = Host::begin(&format!("redis+cluster://:{PASSWORD}@127.0.0.1:{}", node.port), &[]);
-    host.bridge.wait_for_log(&format!("nobody in the cluster has slot {}", slot_of(b"percore")));
+    host.bridge.wait_for_log(&format!("no node of the cluster has slot {}", slot_of(b"percore")));
 }
 
 /// The node that is asked speaks TLS too.

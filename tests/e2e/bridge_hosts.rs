@@ -1,4 +1,4 @@
-//! Hosts with a network each: two with a bus, and one with Redis, in namespaces that are joined by a switch.
+//! Hosts with a network each: two with a bus, and one with Redis, in namespaces joined by a switch.
 
 use crate::common::redis::{Host, bridge, ready};
 use crate::common::{Killed, eventually};

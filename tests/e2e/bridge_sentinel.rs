@@ -1,4 +1,4 @@
-//! Hosts joined by a Redis that Sentinel looks after: when the master is gone, bridges follow to the one that took its place.
+//! Hosts joined by a Redis under Sentinel: when the master is gone, bridges follow to its successor.
 
 use crate::common::redis::{Host, Redis, free_port};
 use crate::common::{Killed, TempDir, eventually};
@@ -84,10 +84,10 @@ fn what_sentinel_does_not_know_is_said() {
     let _replica = Redis::start(&["--replicaof", &format!("127.0.0.1 {}", master.port)]);
     let sentinel = Sentinel::start(&master, "");
     let host = Host::begin(&format!("redis+sentinel://127.0.0.1:{}/other", sentinel.port), &[]);
-    host.bridge.wait_for_log("it knows no master of that name");
+    host.bridge.wait_for_log("no Sentinel knows this master");
     // A Redis that is no Sentinel.
     let host = Host::begin(&format!("redis+sentinel://127.0.0.1:{}/chat", master.port), &[]);
-    host.bridge.wait_for_log("it says ERR unknown command");
+    host.bridge.wait_for_log("error reply: ERR unknown command");
 }
 
 #[test]
@@ -100,5 +100,5 @@ fn a_sentinel_with_a_password() {
     let url = |password: &str| format!("redis+sentinel://:{password}@127.0.0.1:{}/chat", sentinel.port);
     Host::start(&url(PASSWORD), &[]);
     let host = Host::begin(&url("wrong"), &[]);
-    host.bridge.wait_for_log("it refuses user or password: WRONGPASS");
+    host.bridge.wait_for_log("login refused: WRONGPASS");
 }

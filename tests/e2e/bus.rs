@@ -1,4 +1,4 @@
-//! The bus between real processes: who comes, who goes and how, and that nothing is lost without being counted.
+//! The bus between real processes: participants join and leave in every way, and every loss is counted.
 
 use crate::common::{Killed, TempDir, eventually, percore, process, run};
 use percore::{Bus, BusEvent, BusOptions, Participant, PublishError, Record};

@@ -1,4 +1,4 @@
-//! A bus that others misuse or damaged, or that has to do with too few descriptors: whoever keeps to the form goes on.
+//! A bus that is misused or damaged, or short of descriptors: participants that keep to the rules go on.
 
 use crate::common::{Killed, TempDir, eventually, percore, process, run};
 use percore::internal::os::bus::Folder;

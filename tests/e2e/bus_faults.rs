@@ -1,5 +1,5 @@
-//! The bus between real processes that are stopped, killed, starved or damaged, two of these at a time, and under a storm of
-//! short-lived publishers: nobody is stopped by another, and what each heard and counted adds up.
+//! The bus between real processes that are stopped, killed, starved or damaged, two of these at a time, and under a
+//! storm of short-lived publishers: no process stops another, and what each received and counted adds up.
 
 use crate::common::{Killed, PATIENCE, TempDir, eventually, percore, process, run};
 use percore::internal::os::bus::Folder;

@@ -1,5 +1,5 @@
-//! Who is on which channel, between real processes: for those who join late, for those who were lapped, after deaths, while
-//! lists are written anew, and on a full disk.
+//! Members of channels between real processes: for processes that join late or were lapped, after deaths, while lists
+//! are rewritten, and on a full disk.
 
 use crate::common::{Killed, PATIENCE, TempDir, eventually, percore, process, run};
 use percore::internal::os::bus::Folder;

@@ -1,4 +1,4 @@
-//! The files of a bus are removed while it is in use, as by a clean-up of old files: the workers of a service stay together.
+//! The files of a bus are removed while in use, as by a clean-up of old files: the workers of a service stay together.
 
 use crate::common::chat::{Talker, start, start_on};
 use crate::common::process::{self, children};
@@ -22,7 +22,7 @@ fn remove_and_kill(server: &Server, folder: &PathBuf) {
     assert_eq!(workers.len(), 2);
     fs::remove_dir_all(folder).expect("it is there");
     process::signal(workers[0], "KILL");
-    server.wait_for_log("were removed while it is in use: there is another one in their place");
+    server.wait_for_log("were removed while in use: a new bus was created in their place");
     server.wait_for_log("reloaded: 2 new workers took over");
 }
 

@@ -1,4 +1,4 @@
-//! `serve channels` and clients that mean harm: what each may have the server hold and do is bounded, and others notice nothing.
+//! `serve channels` and hostile clients: the memory and work that each can cost are bounded, and others notice nothing.
 
 use crate::common::channels::{Hub, SECRET, token};
 use crate::common::client::upgrade_request;

@@ -1,4 +1,4 @@
-//! Tokens of `serve channels`: who a client is, where it may be, and until when.
+//! Tokens of `serve channels`: the identity of a client, its channels, and its expiry.
 
 use crate::common::TempDir;
 use crate::common::channels::{Hub, SECRET, command, seconds_from_now, token};

@@ -1,4 +1,4 @@
-//! `percore serve chat`: what clients of one server, and of several on a bus, hear from each other.
+//! `percore serve chat`: the messages between clients of one server, and of several on a bus.
 
 use crate::common::chat::{Talker, chat, in_room, refused, sends, sent, start, start_on, told};
 use crate::common::client::{BINARY, TEXT, frame, upgrade_request};
@@ -259,8 +259,8 @@ fn a_room_across_servers() {
 fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
     let server = start(&[]);
     let mut talker = Talker::to(server.addr());
-    let no_envelope = r#"no envelope: send {"channel":..,"message":{"type":..,"contents":..}}"#;
-    let room = r#"bad contents: give {"room":..}"#;
+    let no_envelope = r#"not an envelope: send {"channel":..,"message":{"type":..,"contents":..}}"#;
+    let room = r#"invalid contents: give {"room":..}"#;
     let long = "x".repeat(100);
     for (text, code, error) in [
         ("", "not-json", "not JSON: EOF while parsing a value at line 1 column 0"),
@@ -275,12 +275,12 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
         (
             r#"{"channel":"chats","message":{"type":"SubmitMessage","contents":""}}"#,
             "unknown-channel",
-            "unknown channel 'chats': there are chat and chat-room",
+            "unknown channel 'chats': use chat or chat-room",
         ),
         (
             &format!(r#"{{"channel":"{long}","message":{{"type":"SubmitMessage","contents":""}}}}"#),
             "unknown-channel",
-            &format!("unknown channel '{}': there are chat and chat-room", &long[..64]),
+            &format!("unknown channel '{}': use chat or chat-room", &long[..64]),
         ),
         (
             r#"{"channel":"chat","message":{"type":"NewMessageReceived","contents":""}}"#,
@@ -292,26 +292,26 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
             "unknown-type",
             "unknown type 'Join' on the channel chat-room",
         ),
-        (r#"{"channel":"chat","message":{"type":"SubmitMessage"}}"#, "bad-contents", "bad contents: give a string"),
+        (r#"{"channel":"chat","message":{"type":"SubmitMessage"}}"#, "bad-contents", "invalid contents: give a string"),
         (
             r#"{"channel":"chat","message":{"type":"SubmitMessage","contents":{"content":"a"}}}"#,
             "bad-contents",
-            "bad contents: give a string",
+            "invalid contents: give a string",
         ),
         (r#"{"channel":"chat-room","message":{"type":"JoinRoom","contents":"a"}}"#, "bad-contents", room),
         (r#"{"channel":"chat-room","message":{"type":"LeaveRoom","contents":{"room":7}}}"#, "bad-contents", room),
         (
             r#"{"channel":"chat-room","message":{"type":"SendMessage","contents":{"room":"a"}}}"#,
             "bad-contents",
-            r#"bad contents: give {"room":..,"message":..}"#,
+            r#"invalid contents: give {"room":..,"message":..}"#,
         ),
-        (&in_room("JoinRoom", ""), "bad-room", "bad name of a room: give 1 to 128 bytes"),
-        (&in_room("JoinRoom", &"x".repeat(129)), "bad-room", "bad name of a room: give 1 to 128 bytes"),
-        (&sends("", "a"), "bad-room", "bad name of a room: give 1 to 128 bytes"),
+        (&in_room("JoinRoom", ""), "bad-room", "invalid room name: give 1 to 128 bytes"),
+        (&in_room("JoinRoom", &"x".repeat(129)), "bad-room", "invalid room name: give 1 to 128 bytes"),
+        (&sends("", "a"), "bad-room", "invalid room name: give 1 to 128 bytes"),
         (
             &sends("a", &"x".repeat(64 * 1024 + 1)),
             "too-long",
-            "too long: a message has at most 65536 bytes, and twice as many as JSON",
+            "too long: a message has at most 65536 bytes, and twice that as JSON",
         ),
     ] {
         talker.says(text);
@@ -335,7 +335,7 @@ fn what_cannot_be_taken_is_answered_and_the_connection_goes_on() {
     talker.submits(&escaped);
     talker.must_hear_chat(&escaped);
     talker.submits(&r"\u0001".repeat(64 * 1024));
-    let error = "too long: a message has at most 65536 bytes, and twice as many as JSON";
+    let error = "too long: a message has at most 65536 bytes, and twice that as JSON";
     talker.must_hear(&refused("too-long", error));
     assert_eq!(server.count_log("WebSocket error"), 0);
 }
@@ -348,7 +348,7 @@ fn rooms_have_a_limit_for_each_client() {
         talker.joins(&format!("room {number}"));
     }
     talker.asks_for("one more");
-    talker.must_hear(&refused("too-many-rooms", "in 64 rooms already: leave one first"));
+    talker.must_hear(&refused("too-many-rooms", "already in 64 rooms: leave one first"));
     // Those it is in are no more.
     talker.asks_for("room 63");
     assert_eq!(talker.hears_members("room 63").len(), 1);
@@ -392,12 +392,12 @@ fn what_no_envelope_can_be_is_not_read() {
     let server = start(&["--max-message", "16M"]);
     let mut talker = Talker::to(server.addr());
     talker.says(&format!("[{}0]", r#"{"":0},"#.repeat(700_000)));
-    talker.must_hear(&refused("too-long", "too long: a message has at most 65536 bytes, and twice as many as JSON"));
+    talker.must_hear(&refused("too-long", "too long: a message has at most 65536 bytes, and twice that as JSON"));
     talker.says(&format!(
         r#"{{"channel":"chat","message":{{"type":"SubmitMessage","contents":[{}0]}}}}"#,
         "[0],".repeat(90_000)
     ));
-    talker.must_hear(&refused("bad-contents", "bad contents: give a string"));
+    talker.must_hear(&refused("bad-contents", "invalid contents: give a string"));
     let peak = process::status(server.child().id(), "VmHWM");
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
     assert!(peak < 40 << 10, "{peak} KiB");

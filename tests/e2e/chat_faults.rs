@@ -1,4 +1,4 @@
-//! `percore serve chat` where things go wrong: a server that stands still, clients that do not read, a bus that cannot be used.
+//! Faults of `percore serve chat`: a server that stalls, clients that do not read, a bus that cannot be used.
 
 use crate::common::chat::{Talker, in_room, start, start_on, told};
 use crate::common::client::{CLOSE, TEXT};

@@ -1,4 +1,4 @@
-//! Whoever is in a room of `percore serve chat` hears of everyone who leaves it, once, whatever the cause was; of connections,
+//! Members of a room of `percore serve chat` hear of each member that leaves, once, whatever the cause: connections,
 //! servers, workers and whole services that end or are killed.
 
 use crate::common::chat::{Talker, in_room, start, start_on, told};

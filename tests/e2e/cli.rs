@@ -1,4 +1,4 @@
-//! The command line: help, flags, environment, where it listens, and what it says when that is not possible.
+//! The command line: help, flags, environment, where it listens, and its errors when it cannot.
 
 use crate::common::client::upgrade_request;
 use crate::common::{Client, PATIENCE, Server, TempDir, percore, run};

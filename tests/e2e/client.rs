@@ -1,4 +1,4 @@
-//! `percore client` with tickers: what it shows, and how it comes back when a server stalls, goes or was stopped itself.
+//! `percore client` with tickers: its output, and its reconnects when a server stalls or goes, or it was itself stopped.
 
 use crate::common::nginx::free_addr;
 use crate::common::program::Program;
@@ -94,7 +94,7 @@ fn a_server_that_stalls_is_given_up_and_found_again() {
     let client = client(&server.url("/"), &[&["AAPL"], &QUICK[..]].concat());
     client.shows("AAPL", 3);
     server.signal("STOP");
-    client.says("the server said nothing for 0.4 s; next attempt in ", 1);
+    client.says("no data from the server for 0.4 s; next attempt in ", 1);
     // The kernel takes connections for the server; it answers none.
     client.says("handshake not answered in time; next attempt in ", 1);
     let before = client.out().len();

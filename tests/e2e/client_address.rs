@@ -1,5 +1,5 @@
-//! The client's address behind proxies, and what it is used for: headers of trusted proxies and of others, the PROXY
-//! protocol, the limit per address. The tests play the proxy.
+//! The client's address behind proxies, and its uses: headers from trusted and other proxies, the PROXY protocol, the
+//! limit per address. The tests play the proxy.
 
 use crate::common::client::{close_frame, upgrade_request};
 use crate::common::{Client, Server, TempDir, eventually, percore};

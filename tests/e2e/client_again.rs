@@ -1,4 +1,4 @@
-//! What `percore client` says of a server that refuses or does not agree, and how it comes back in a conversation.
+//! What `percore client` reports about a server that refuses or does not agree, and its reconnects in a conversation.
 
 use crate::common::program::Program;
 use crate::common::{Server, percore, run};
@@ -39,7 +39,7 @@ fn a_subprotocol_that_is_not_agreed_on_is_told() {
         run(command)
     };
     let (code, _, err) = talk(&["soap", "mqtt"]);
-    assert!(code == 0 && err.contains("agreed to none of the subprotocols asked for: soap, mqtt"), "{err}");
+    assert!(code == 0 && err.contains("accepted none of the subprotocols offered: soap, mqtt"), "{err}");
     let (code, _, err) = talk(&["soap", "chat"]);
     assert!(code == 0 && err.contains("subprotocol chat") && !err.contains("agreed"), "{err}");
 }

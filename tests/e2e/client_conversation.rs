@@ -1,4 +1,4 @@
-//! `percore client` without tickers: lines in, messages out; what it asks for, how it ends; over TLS; and on a terminal.
+//! `percore client` without tickers: lines in, messages out; its handshake, its end; over TLS; and on a terminal.
 
 use crate::common::nginx::{Rendered, instances};
 use crate::common::program::Program;
@@ -301,7 +301,7 @@ fn what_is_wrong_on_the_command_line() {
         (&["ws://x/", "--header", "no colon"], "Name: value"),
         (&["ws://x/", "--header", "Upgrade: x"], "handshake's own"),
         (&["ws://x/", "--header", "Sec-WebSocket-Protocol: x"], "--subprotocol"),
-        (&["ws://x/", "--subprotocol", "a b"], "no token"),
+        (&["ws://x/", "--subprotocol", "a b"], "not a token"),
         (&["ws://x/", "--origin", "page.example"], "SCHEME://HOST"),
         (&["ws://x/", "--ca", "/tmp/x"], "wss://"),
         (&["wss://x/", "--ca", "/no/such/file"], "/no/such/file"),

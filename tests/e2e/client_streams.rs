@@ -1,4 +1,4 @@
-//! `percore client` and what it is started with: streams that nobody reads or that do not block, signals, the environment.
+//! `percore client` and its surroundings: streams without a reader or that do not block, signals, the environment.
 
 use crate::common::program::Program;
 use crate::common::{Killed, Server, eventually, exit_code, percore, run, send_signal};

@@ -1,5 +1,5 @@
-//! What stands in `deploy/`, `proxy/` and the compose files: manifests by their schemas, units by systemd, and all
-//! names and times by percore itself.
+//! Checks `deploy/`, `proxy/` and the compose files: manifests against their schemas, units with systemd, and all names
+//! and times with percore itself.
 
 use crate::common::{TempDir, percore, run, tool};
 use std::fs;

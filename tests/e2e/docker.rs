@@ -1,5 +1,5 @@
-//! The Dockerfile and the compose files in a real Docker engine, and the binary for arm64 under an emulator:
-//! `tests/docker/scenario.py` says what is looked at.
+//! The Dockerfile and the compose files in a real Docker engine, and the binary for arm64 under an emulator;
+//! `tests/docker/scenario.py` has the checks.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Whatever a user can set, count or see on the wire is named in the documents: flags, counters, close codes.
+//! The documents name everything that a user can set, count or see on the wire: flags, counters, close codes.
 
 use crate::common::documents;
 use std::fs;

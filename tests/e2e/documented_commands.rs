@@ -1,5 +1,5 @@
 //! Every command in the documents exists: its program, its subcommand, its flags, and the files it names. Those that
-//! need only this machine are run as they stand in `documented_sessions.rs`.
+//! need only this machine are run verbatim in `documented_sessions.rs`.
 
 use crate::common::commands::{Words, commands};
 use crate::common::documents::{self, Block};

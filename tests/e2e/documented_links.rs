@@ -1,4 +1,4 @@
-//! Every link of the documents leads somewhere, and no figure of the README stands without its source.
+//! Every link in the documents has a target, and every figure in the README has a source.
 
 use crate::common::documents::{self, Document};
 use std::fs;

@@ -1,4 +1,4 @@
-//! Sessions of the documents, run as they stand: only ports, folders and the program's path are those of a test.
+//! Sessions of the documents, run verbatim except for ports, folders and the program's path.
 
 use crate::common::documents::{Block, block_below};
 use crate::common::redis::free_port;

@@ -1,4 +1,4 @@
-//! The programs in `examples/` do what their comments say: each is started and talked to by tungstenite's client.
+//! The programs in `examples/` do what their comments promise: each is started and tested with tungstenite's client.
 //! `cargo test` and `cargo nextest run` build them; with `--test examples` alone, build them first.
 
 use std::io::{BufRead, BufReader};

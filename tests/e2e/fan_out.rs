@@ -1,4 +1,4 @@
-//! One message for thousands of connections is written in shares, between which others are served; all of it arrives, in order.
+//! One message for thousands of connections is written in shares, with others served in between; all arrive, in order.
 
 use crate::common::chat::{Talker, start};
 use crate::common::client::{TEXT, close_frame, frame};

@@ -1,5 +1,5 @@
-//! `@connections` of `percore serve gateway` with AWS's SDKs: that for JavaScript, and signatures of that for Python; and AWS's
-//! limits.
+//! `@connections` of `percore serve gateway` with AWS's SDK for JavaScript and signatures by the one for Python; and
+//! AWS's limits.
 
 use crate::common::client::{TEXT, frame};
 use crate::common::origin::{Gateway, Origin, request};

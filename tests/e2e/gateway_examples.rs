@@ -1,4 +1,4 @@
-//! The origins in `examples/origin`, behind the gateway as its documentation has it.
+//! The origins in `examples/origin`, behind the gateway as documented.
 
 use crate::common::client::{TEXT, frame, upgrade_request};
 use crate::common::origin::Gateway;

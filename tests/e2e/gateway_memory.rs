@@ -1,4 +1,4 @@
-//! What `percore serve gateway` holds and for how long: events that wait, nodes that fail, connections that nobody uses.
+//! What `percore serve gateway` keeps, and how long: waiting events, failing nodes, unused connections.
 
 use crate::common::client::{TEXT, frame};
 use crate::common::origin::{Event, Gateway, Origin, request};

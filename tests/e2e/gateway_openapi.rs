@@ -1,4 +1,5 @@
-//! `deploy/openapi.yaml` against the real binary: by schemathesis, which makes up requests, good and bad, and by its own words.
+//! `deploy/openapi.yaml` against the real binary: with schemathesis, which generates valid and invalid requests, and
+//! with its own examples.
 
 use crate::common::origin::{Gateway, Origin, request};
 use crate::common::{TempDir, tool};

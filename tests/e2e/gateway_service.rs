@@ -1,5 +1,5 @@
-//! The ways in of `percore serve gateway` besides `/sr`, and its formats besides row E's, with AWS's own libraries and that of
-//! Standard Webhooks at the other end.
+//! The interfaces of `percore serve gateway` besides `/sr`, and its formats besides the JSON of websocket-service, with
+//! the libraries of AWS and Standard Webhooks at the other end.
 
 use crate::common::client::{TEXT, close_frame, frame};
 use crate::common::origin::{Gateway, Heard, Origin, Reply, request};

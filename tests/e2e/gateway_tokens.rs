@@ -1,4 +1,4 @@
-//! Clients of `percore serve gateway` with tokens that PyJWT made, good and bad.
+//! Clients of `percore serve gateway` with valid and invalid tokens made by PyJWT.
 
 use crate::common::client::{Response, TEXT, frame, upgrade_request};
 use crate::common::origin::{Gateway, Origin};
@@ -80,7 +80,7 @@ fn a_bad_token_is_refused_with_the_reason() {
         ("audience", "the token is meant for another audience"),
         ("issuer", "the token is from another issuer"),
         ("forged", "the signature of the token is wrong"),
-        ("none", "the token is not signed by an algorithm that is taken"),
+        ("none", "the token is not signed with an accepted algorithm"),
         ("kid", "there is no key for the token"),
     ] {
         let mut client = gateway.server.connect();

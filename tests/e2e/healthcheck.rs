@@ -1,4 +1,4 @@
-//! `percore healthcheck` against the real server, and against whatever else may stand on its port.
+//! `percore healthcheck` against the real server, and against other programs on its port.
 
 use crate::common::{Server, TempDir, percore, run};
 use socket2::{Domain, Socket, Type};

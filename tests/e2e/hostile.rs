@@ -1,4 +1,4 @@
-//! Clients that break the rules: each loses its connection with the right code, and nobody else is hurt.
+//! Clients that break the rules: each loses its connection with the right code, without harm to others.
 
 use crate::common::client::{BINARY, PING, TEXT, frame, header, upgrade_request};
 use crate::common::{Client, Server};

@@ -1,4 +1,4 @@
-//! Requests with content, answers that come later, pauses and the service listener, over real sockets.
+//! Requests with content, deferred answers, pauses and the service listener, over real sockets.
 
 use crate::common::client::{TEXT, close_frame, frame, upgrade_request};
 use crate::common::desk::{Desk, Local};

@@ -1,5 +1,5 @@
-//! Places for connections before their upgrade: counted for their client from the first moment, bounded in number and
-//! in time, and taken from whoever waits longest when they run out.
+//! Slots for connections before their upgrade: counted for their client from the first moment, bounded in number and
+//! time, and taken from the connection that waits longest when they run out.
 
 use crate::common::client::upgrade_request;
 use crate::common::{Client, Server, TempDir, eventually, percore, percore_after};

@@ -1,4 +1,4 @@
-//! Plain HTTP before an upgrade: routes, statuses, keep-alive, limits, and what is no HTTP at all.
+//! Plain HTTP before an upgrade: routes, statuses, keep-alive, limits, and input that is not HTTP at all.
 
 use crate::common::client::{ACCEPT, TEXT, frame, upgrade_request};
 use crate::common::{Client, Server};

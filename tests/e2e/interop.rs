@@ -1,4 +1,4 @@
-//! Clients that others wrote, in other languages. `tests/run` installs them.
+//! Clients by others, in other languages. `tests/run` installs them.
 
 use crate::common::chat::{Talker, sends, sent, start_on};
 use crate::common::{Killed, PATIENCE, Server, eventually, exit_code, tool};

@@ -1,4 +1,4 @@
-//! percore as a library: small without its command line, and with it a service of one's own.
+//! percore as a library: small without its command line, and a complete service with it.
 
 use crate::common::client::{TEXT, frame};
 use crate::common::{Client, Server, run};

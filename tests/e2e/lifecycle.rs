@@ -1,4 +1,4 @@
-//! What the log says of a connection's life, and how the server ends.
+//! The log lines of a connection's life, and how the server ends.
 
 use crate::common::client::{BINARY, TEXT, close_frame, frame, upgrade_request};
 use crate::common::{Client, Server, TempDir, eventually, percore, process};

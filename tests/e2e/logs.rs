@@ -1,5 +1,4 @@
-//! The log where it is put to the test: nobody reads it, clients have much to say, many are refused, several processes
-//! write to it.
+//! The log under stress: it is not read, clients send much, many are refused, several processes write to it.
 
 use crate::common::chat::{Talker, chat, start_on};
 use crate::common::client::{BINARY, TEXT, close_frame, frame, upgrade_request};

@@ -1,5 +1,5 @@
-//! `deploy/monitoring/`: every metric that the dashboard and the alerts name is served by a real service, and Prometheus's own
-//! tool takes what is served, the rules, and each query of the dashboard.
+//! `deploy/monitoring/`: a real service serves every metric that the dashboard and the alerts name, and Prometheus's
+//! own tool accepts the metrics, the rules, and each query of the dashboard.
 
 use crate::common::service::Service;
 use crate::common::{TempDir, eventually, run};

@@ -1,4 +1,4 @@
-//! What proxy/README.md says to type, typed: percore and nginx as they stand in a row of its table.
+//! The commands of proxy/README.md: percore and nginx as in each row of its table.
 
 use crate::common::client::upgrade_request;
 use crate::common::nginx::{Nginx, Rendered, instances};

@@ -1,4 +1,4 @@
-//! tungstenite's client, an implementation of its own, as the oracle of what comes back.
+//! tungstenite's client, an independent implementation, as the oracle for replies.
 
 use crate::common::{PATIENCE, Server};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! A port belongs to one service, unless all who have it say otherwise; and what keeps one from it is said.
+//! A port belongs to one service, unless all that use it agree to share; an error names the process that has it.
 
 use crate::common::process;
 use crate::common::service::Service;

@@ -1,4 +1,4 @@
-//! Answers that come later, pauses and service listeners, without a socket.
+//! Deferred answers, pauses and service listeners, without a socket.
 
 use crate::common::client::{TEXT, close_frame, frame, upgrade_request};
 use crate::common::one::{One, post};

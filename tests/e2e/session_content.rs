@@ -1,4 +1,4 @@
-//! Requests with content, without a socket: at any split, in any state of the process, and in time.
+//! Requests with content, without a socket: at any split, in any state of the process, and within their deadlines.
 
 use crate::common::one::{One, chunked, post};
 use percore::internal::session::Fate;

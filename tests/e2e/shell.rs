@@ -1,4 +1,4 @@
-//! What shells, man(1) and readers of `--help` are told of the command line.
+//! Completions, man pages and `--help`.
 
 use crate::common::{TempDir, percore, run};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! No command falls over its standard streams: each is run with standard output and standard error that nobody reads any
-//! more, or that take nothing. None panics, and the exit code says what came of the work.
+//! No command fails because of its standard streams: each is run with standard output and standard error that are
+//! closed or full. None panics, and the exit code is that of the work.
 
 use crate::common::process;
 use crate::common::service::Service;

@@ -1,4 +1,4 @@
-//! Several workers under a supervisor: deaths, reloads, drains, and what is told to whoever started the service.
+//! Several workers under a supervisor: deaths, reloads, drains, and the notifications to its parent.
 
 use crate::common::client::CLOSE;
 use crate::common::service::{Service, own_binary, replace_binary};
@@ -227,7 +227,7 @@ fn reload_says_what_came_of_it() {
     let (admin, before) = (service.admin.to_string(), service.workers());
     let reload = || crate::common::run(percore(&["reload", "--admin", &admin]));
     let (code, said, error) = reload();
-    assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones retire\n"), "{error}");
+    assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones drain\n"), "{error}");
     eventually("the end of the old workers", || service.workers().iter().all(|pid| !before.contains(pid)));
     replace_binary(&folder, Path::new("/bin/false"));
     let (code, _, error) = reload();
@@ -267,7 +267,7 @@ fn reload_works_over_a_unix_socket() {
     let admin = format!("unix:{}", folder.path("admin").display());
     let server = Server::start(&["--workers", "2", "--admin", &admin]);
     let (code, said, error) = crate::common::run(percore(&["reload", "--admin", &admin]));
-    assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones retire\n"), "{error}");
+    assert_eq!((code, said.as_str()), (0, "reloaded: new workers serve, the old ones drain\n"), "{error}");
     server.wait_for_log("2 new workers took over");
 }
 

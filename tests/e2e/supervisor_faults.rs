@@ -1,5 +1,5 @@
-//! What becomes of a service whose workers cannot be started, hang or lose their supervisor: those who are served notice
-//! nothing, and those who come are served by whoever is left. `docs/faults.md` names these tests.
+//! A service whose workers cannot be started, hang or lose their supervisor: connected clients notice nothing, and new
+//! ones are served by the remaining workers. `docs/faults.md` names these tests.
 
 use crate::common::client::upgrade_request;
 use crate::common::service::{Service, own_binary};

@@ -1,4 +1,4 @@
-//! `serve ticker`: who asks gets prices, the same from every process; who is silent is released.
+//! `serve ticker`: clients get the prices they ask for, the same from every process; silent clients are closed.
 
 use crate::common::client::{BINARY, CLOSE, Client, PING, PONG, TEXT, frame};
 use crate::common::{Server, TempDir, eventually, percore, run};
@@ -119,7 +119,7 @@ fn what_cannot_be_read_ends_its_connection_alone() {
         (TEXT, "Weather:{}", 1003, "unknown message 'Weather'"),
         (TEXT, "no name", 1007, "no colon"),
         (TEXT, "TickerRequest:{", 1007, "not followed by JSON"),
-        (TEXT, r#"TickerRequest:{"Id":"x","Tickers":"SPY"}"#, 1007, "no list Tickers"),
+        (TEXT, r#"TickerRequest:{"Id":"x","Tickers":"SPY"}"#, 1007, "Tickers must be a list"),
         (TEXT, r#"TickerRequest:{"Id":"x","Tickers":["a b"]}"#, 1008, "no symbol"),
         (TEXT, r#"TickerChange:{"Changes":[]}"#, 1003, "only servers"),
         (TEXT, &format!("Ping:[{}0]", r#"{"":0},"#.repeat(100_000)), 1009, "longer than 131072 bytes"),

@@ -1,5 +1,5 @@
-//! Style that matters, checked by reading the sources: the floors of the house, what each may use, and what every file
-//! and every line keeps to. Each check is shown a text that breaks its rule.
+//! Style that matters, checked by reading the sources: the floors of the house, what each may use, and the rules for
+//! every file and line. Each check is tested with a text that breaks its rule.
 
 use crate::common::documents;
 use std::fs;

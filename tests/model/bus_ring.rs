@@ -1,4 +1,4 @@
-//! Rings with random writers and readers, and with memory that nobody honest wrote.
+//! Rings with random writers and readers, and with corrupt memory.
 
 use percore::internal::bus::atomic::{AtomicU64, Ordering};
 use percore::internal::bus::ring::{Progress, Reader, Ring, TooLong, Writer};

@@ -1,9 +1,10 @@
-//! Participants of a bus on a made-up region, with made-up locks, links, lists and time: thousands of joins, deaths, stops, laps,
-//! slots that are used again, and damage, in any order.
+//! Participants of a bus on a simulated region, with simulated locks, links, lists and time: thousands of joins,
+//! deaths, stops, laps, reused slots, and damage, in any order.
 //!
-//! Each run follows from its seed. A model says what everyone must hear: what was published from its joining on, of each
-//! slot in order and at most once, with all else counted; who is there, and whom these have on their channels. A run that fails prints
-//! its seed, and `PERCORE_SEED=<seed> cargo test --test model bus_simulation` repeats it alone.
+//! Each run follows from its seed. A model determines what each participant must receive: the messages published since
+//! it joined, of each slot in order and at most once, with all others counted; the participants, and the members of
+//! their channels. A run that fails prints its seed, and `PERCORE_SEED=<seed> cargo test --test model bus_simulation`
+//! repeats it alone.
 
 use crate::bus_world::World;
 use crate::simulation::random::Random;

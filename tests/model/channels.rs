@@ -1,5 +1,5 @@
-//! Channels against a model: random connections subscribe, publish, send to each other, leave, end, take slowly and compress
-//! or not; whoever is subscribed gets exactly what is published meanwhile, in order, between what is sent to it alone.
+//! Channels against a model: random connections subscribe, publish, send to each other, leave, end, read slowly and
+//! compress or not; a subscriber gets exactly what is published meanwhile, in order with the messages to it alone.
 //!
 //! `PERCORE_SEED=n` replays one seed.
 

@@ -1,7 +1,8 @@
-//! The core of the gateway on a made-up clock, from a seed: connections that come, talk and go, origins that answer, refuse, are
-//! slow, lose calls and are gone for a while. What the origin hears is held against what the clients did.
+//! The core of the gateway on a simulated clock, from a seed: connections that open, talk and close, origins that
+//! answer, refuse, are slow, lose calls and are gone for a while. The calls to the origin are compared with what the
+//! clients did.
 //!
-//! `PERCORE_SEED=N cargo test --test model gateway_simulation` runs one seed again.
+//! `PERCORE_SEED=N cargo test --test model gateway_simulation` repeats one seed.
 
 use percore::internal::gateway::Rules;
 use percore::internal::gateway::call::{Call, Callee, Outcome, Returned};

@@ -1,5 +1,5 @@
-//! Large messages are echoed where they were read, binary ones piece by piece: nothing may get between the pieces, and
-//! nothing may get lost.
+//! Large messages are echoed in place, binary ones piece by piece: nothing may get between the pieces, and nothing may
+//! get lost.
 
 use percore::internal::apps::echo::Echo;
 use percore::internal::session::{Sessions, Settings};

@@ -1,4 +1,4 @@
-//! What one connection can make the process hold and do: bounded at every moment, whatever it sends, and given back.
+//! The memory and work that one connection can cost: bounded at every moment, whatever it sends, and released.
 
 use percore::internal::net::rate::RateRules;
 use percore::internal::queue::MAX_SLICES;

@@ -1,4 +1,4 @@
-//! The parts that know no socket and no clock, against models: random input, seeded simulations, properties.
+//! The parts without sockets and clocks, against models: random input, seeded simulations, properties.
 //!
 //! Each file is a subject. `cargo nextest run --test model bus_simulation::` runs one of them.
 

@@ -1,5 +1,6 @@
-//! Clients of channels with history, from a seed: they are cut off and come back, time goes by and space runs out. Each hears every
-//! publication once and in order, or is told that it missed some; and in the end, where there is space, all have what was published last.
+//! Clients of channels with history, from a seed: they are cut off and reconnect, time passes and space runs out. Each
+//! gets every publication once and in order, or is told that it missed some; in the end, where there is space, all have
+//! the last publications.
 //!
 //! `PERCORE_SEED=n` replays one seed.
 

@@ -1,5 +1,5 @@
-//! Properties of the receiving half: however bytes are cut, the same events come out of them, and the same violation;
-//! what was encoded is decoded; and nothing a peer can send makes it panic.
+//! Properties of the receiving half: any split of the bytes yields the same events and the same violation; decoding
+//! reverses encoding; and no input from a peer makes it panic.
 
 use flate2::{Compress, Compression, FlushCompress};
 use percore::internal::net::id::Peer;

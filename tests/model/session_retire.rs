@@ -1,4 +1,4 @@
-//! A process that retires tells its connections to go one after another, on a made-up clock and without sockets.
+//! A process that retires drains its connections one after another, on a simulated clock and without sockets.
 
 use percore::internal::apps::echo::Echo;
 use percore::internal::session::Sessions;

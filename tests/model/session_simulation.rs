@@ -1,7 +1,7 @@
-//! Thousands of connections through [`percore::internal::session::Sessions`] on a made-up clock, without a socket.
+//! Thousands of connections through [`percore::internal::session::Sessions`] on a simulated clock, without a socket.
 //!
-//! Each run follows from its seed: who connects when, what is sent in which pieces, which sockets are slow, who closes,
-//! breaks the protocol, falls silent or resets. Days go by in seconds. A run that fails prints its seed, and
+//! Each run follows from its seed: when clients connect, what is sent in which pieces, which sockets are slow, which
+//! peers close, break the protocol, fall silent or reset. Days pass in seconds. A run that fails prints its seed, and
 //! `PERCORE_SEED=<seed> cargo test --test model session_simulation` repeats it alone.
 
 use crate::simulation::random::Random;

@@ -1,5 +1,5 @@
-//! The history of channels against a reference that keeps everything for ever: whatever happens, a client gets all that it missed
-//! or nothing, and without pressure of space it gets it exactly as long as the rules say.
+//! The history of channels against a reference that keeps everything: whatever happens, a client gets all that it
+//! missed or nothing, and as long as space suffices it gets it for exactly the time that the rules grant.
 
 use percore::internal::pubsub::streams::{Filter, Keep, Most, Streams};
 use proptest::collection::vec;

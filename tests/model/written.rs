@@ -1,4 +1,4 @@
-//! An app that asks to be told when all is written sends a long series with never more than a part of it waiting.
+//! An app that uses `on_written` sends a long series without ever queueing more than a part of it.
 
 use percore::internal::session::Sessions;
 use percore::{App, ConnectionId, Log, Message, Outbox, Peer, Request, Settings};

@@ -1,6 +1,6 @@
-//! The feed's client: it asks for symbols, tells what comes, and comes back by itself when the server is gone or stalls.
+//! The feed's client: asks for symbols, reports what arrives, and reconnects when the server is gone or stalls.
 //!
-//! Sans-IO as every app: what it has to tell goes to a [`Report`]er, and times are arguments.
+//! Sans-IO like every app: its output goes to a [`Report`]er, and times are arguments.
 
 use super::wire::{Beat, Change, Request as TickerRequest, Wire};
 use crate::app::{App, ConnectError, Error};
@@ -13,48 +13,48 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// What a client tells.
+/// What a client reports.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Report<'a> {
-    /// It is connected, and has asked.
+    /// It is connected and has sent its request.
     Connected,
     /// A price.
     Price(&'a Change),
-    /// An answer to a Ping, and how long it took.
+    /// The latency of an answer to a Ping.
     Latency(Duration),
-    /// The connection is over, or did not come about; when the next attempt is, if there is one.
+    /// The connection is lost or could not be opened.
     Lost {
         /// Why.
         why: &'a str,
         /// The code, if both sides closed.
         code: Option<CloseCode>,
-        /// How long until the next attempt.
+        /// Time until the next attempt, if there is one.
         retry_in: Option<Duration>,
     },
-    /// Something that it does not understand, or a complaint of the server's.
+    /// A message that it does not understand, or an error from the server.
     Odd(&'a str),
 }
 
-/// What a client goes by.
+/// Options of a client.
 #[derive(Clone, Debug)]
 pub struct Wishes {
-    /// What it calls itself.
+    /// Its name for itself.
     pub id: String,
     /// Symbols.
     pub tickers: Vec<String>,
-    /// From one Ping to the next; a server silent for twice as long has stalled.
+    /// Time between Pings; a server silent for twice this time has stalled.
     pub ping: Duration,
-    /// Whether to connect again, and after how long: always the same, as in the original client.
+    /// Wait before reconnecting, constant as in the original client; `None` to give up.
     pub retry: Option<Duration>,
 }
 
-/// Where it stands.
+/// Its state.
 enum State {
-    /// The next attempt is at this time.
+    /// Waiting for the next attempt, at this time.
     Waiting(Duration),
     Connecting,
     Open(Open),
-    /// It is to end.
+    /// It must end.
     Over,
 }
 
@@ -74,7 +74,7 @@ pub struct TickerClient<R> {
 }
 
 impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
-    /// A client that connects when its loop begins, and stops it when `report` breaks off or there is nothing more to try.
+    /// Makes a client that connects when its loop starts, and stops it when `report` breaks off or no attempt is left.
     pub fn new(wishes: Wishes, report: R) -> TickerClient<R> {
         TickerClient { wishes, report, state: State::Waiting(Duration::ZERO), sequence: 0 }
     }
@@ -103,7 +103,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
         }
     }
 
-    /// The connection at hand, unless it is one that was given up.
+    /// Returns the current connection, if it has this id.
     fn open(&mut self, id: ConnectionId) -> Option<&mut Open> {
         match &mut self.state {
             State::Open(open) if open.id == id => Some(open),
@@ -113,7 +113,7 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> TickerClient<R> {
 }
 
 impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
-    /// Why it ends, if not by a closing handshake.
+    /// Why the connection ends, if not by a closing handshake.
     type State = Option<String>;
 
     fn on_open(&mut self, id: ConnectionId, _: &Request<'_>, out: &mut Outbox) -> Option<String> {
@@ -172,9 +172,9 @@ impl<R: FnMut(Report<'_>) -> ControlFlow<()>> App for TickerClient<R> {
         if let State::Open(Open { id, heard, .. }) = self.state
             && now >= heard + self.wishes.ping * 2
         {
-            // It will not answer a Close frame soon; meanwhile another may serve.
+            // It will not answer a Close frame soon; reconnect meanwhile.
             out.close(id, CloseCode::Policy, "silent for too long");
-            self.lost(&format!("the server said nothing for {:.1} s", (now - heard).as_secs_f64()), None, out);
+            self.lost(&format!("no data from the server for {:.1} s", (now - heard).as_secs_f64()), None, out);
         }
         match &mut self.state {
             State::Waiting(at) if now >= *at => {

@@ -8,28 +8,28 @@ use std::fmt;
 use std::ops::{Bound, RangeInclusive};
 use std::rc::Rc;
 
-/// The most symbols there can be.
+/// The most symbols in a market.
 pub const MAX_SYMBOLS: usize = 10_000;
 /// The longest symbol, in bytes.
 pub const MAX_SYMBOL_BYTES: usize = 32;
 
-/// What can be a price.
+/// The range of prices.
 pub(super) const PRICES: RangeInclusive<f64> = 0.01..=1e12;
 
-/// How far a price goes in a step, as a part of itself.
+/// The size of a step, relative to the price.
 const STEP: f64 = 0.002;
-/// How much of the way back to its start it goes in a step.
+/// The part of the way back to its start that a price goes in a step.
 const PULL: f64 = 0.001;
-/// The farthest it is from its start, as a logarithm: half and double.
+/// The greatest distance from its start, as a logarithm: half and double.
 const FARTHEST: f64 = std::f64::consts::LN_2;
 
-/// What a client's made-up symbols count, each; divided among those with the same subscription.
+/// The weight of each made-up symbol of a client, divided among the clients with the same subscription.
 pub const WEIGHT: u64 = 1000;
 
-/// A symbol's place in the market, as long as it is there.
+/// A symbol's index in the market, valid while the symbol is there.
 pub type SymbolId = u32;
 
-/// A symbol, its price and who wants it.
+/// A symbol, its price and its demand.
 struct Quote {
     symbol: Rc<str>,
     start: f64,
@@ -37,18 +37,18 @@ struct Quote {
     offset: f64,
     /// To the cent.
     price: f64,
-    /// When the price changed, in Unix seconds, and as which change of the market.
+    /// When the price last changed, in Unix seconds, and the number of that change in the market.
     update_time: u64,
     changed: u64,
-    /// The price as JSON; empty until somebody wants it.
+    /// The price as JSON; empty until a client needs it.
     json: String,
     /// It is always there.
     is_fixed: bool,
-    /// Subscriptions of this process that have it.
+    /// Subscriptions of this process with this symbol.
     sets: u32,
-    /// What those weigh that ask for it: the lightest that has asked.
+    /// Weight of the lightest subscription that has asked for it.
     weight: u64,
-    /// In which round another process has asked for it.
+    /// The last round in which another process asked for it.
     elsewhere: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ impl Quote {
         }
     }
 
-    /// Whether it is there for other processes alone.
+    /// Returns whether only other processes want it.
     fn is_foreign(&self) -> bool {
         !self.is_fixed && self.sets == 0
     }
@@ -73,8 +73,8 @@ impl Quote {
 
 /// All symbols and their prices.
 ///
-/// A symbol that is not of the table is there as long as a subscription of this process holds it, or another process has asked
-/// for it in the last rounds.
+/// A symbol that is not in the table stays as long as a subscription of this process holds it, or another process has
+/// asked for it in the last rounds.
 pub struct Market {
     ids: BTreeMap<Rc<str>, SymbolId>,
     quotes: Vec<Option<Quote>>,
@@ -87,10 +87,10 @@ pub struct Market {
     changes: u64,
 }
 
-/// Why a symbol cannot be taken.
+/// Why a symbol is refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BadSymbol {
-    /// It is no symbol.
+    /// It is not a valid symbol.
     Form(String),
     /// There are [`MAX_SYMBOLS`] already.
     TooMany,
@@ -100,10 +100,10 @@ impl fmt::Display for BadSymbol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BadSymbol::Form(symbol) => {
-                write!(f, "'{symbol}' is no symbol: give 1 to {MAX_SYMBOL_BYTES} letters, digits and .-^=_/")
+                write!(f, "'{symbol}' is not a symbol: give 1 to {MAX_SYMBOL_BYTES} letters, digits and .-^=_/")
             }
             BadSymbol::TooMany => {
-                write!(f, "there are {MAX_SYMBOLS} symbols already, and no client made up more of them than you would")
+                write!(f, "there are already {MAX_SYMBOLS} symbols, and no client made up more of them than you would")
             }
         }
     }
@@ -112,7 +112,7 @@ impl fmt::Display for BadSymbol {
 impl std::error::Error for BadSymbol {}
 
 impl Market {
-    /// A market of symbols that are always there, whose prices go their way by `seed`: the same for the same seed.
+    /// Makes a market of permanent symbols. `seed` determines how their prices move.
     pub fn new(table: impl IntoIterator<Item = (String, f64)>, seed: u64, now: u64) -> Market {
         let mut market = Market {
             ids: BTreeMap::new(),
@@ -123,7 +123,7 @@ impl Market {
             round: 0,
             changes: 0,
         };
-        // Of a symbol that comes twice, the last price counts.
+        // If a symbol appears twice, the last price counts.
         for (symbol, start) in table.into_iter().collect::<BTreeMap<_, _>>() {
             let id = market.insert(&symbol, start, now);
             market.quote(id).is_fixed = true;
@@ -131,12 +131,12 @@ impl Market {
         market
     }
 
-    /// A symbol of which it is known that it is there.
+    /// Returns a symbol that must be there.
     fn quote(&mut self, id: SymbolId) -> &mut Quote {
-        self.quotes[id as usize].as_mut().expect("whoever has an id holds the symbol")
+        self.quotes[id as usize].as_mut().expect("an id is valid while its symbol is held")
     }
 
-    /// Begins a round: symbols are forgotten that only others asked for, and not in the last `keep` rounds.
+    /// Begins a round: forgets symbols that only other processes wanted and did not ask for in the last `keep` rounds.
     pub fn begin_round(&mut self, keep: u64) -> u64 {
         self.round += 1;
         let Market { ids, quotes, free, foreign, round, .. } = self;
@@ -154,18 +154,18 @@ impl Market {
         *round
     }
 
-    /// How many symbols there is room for.
+    /// Returns the number of symbols that still fit.
     pub fn room(&self) -> usize {
         MAX_SYMBOLS.saturating_sub(self.ids.len())
     }
 
-    /// Where a symbol is, if it is there.
+    /// Returns the id of a symbol, if it is there.
     pub fn find(&self, symbol: &str) -> Option<SymbolId> {
         self.ids.get(symbol).copied()
     }
 
-    /// Takes in a new symbol for a subscription, which holds it. It begins at a price that follows from its name. For
-    /// symbols that are well-formed and not there, when there is room.
+    /// Adds a new symbol for a subscription, which holds it. Its name determines its first price. The symbol must be
+    /// valid and not there yet, and there must be room.
     pub fn add(&mut self, symbol: &str, weight: u64, now: u64) -> SymbolId {
         let id = self.insert(symbol, start_price(symbol), now);
         let quote = self.quote(id);
@@ -201,7 +201,7 @@ impl Market {
         id
     }
 
-    /// One more subscription has a symbol.
+    /// Counts one more subscription of a symbol.
     pub fn hold(&mut self, id: SymbolId, weight: u64) {
         let quote = self.quote(id);
         let (was_foreign, before) = (quote.is_foreign(), quote.weight);
@@ -212,7 +212,7 @@ impl Market {
         }
     }
 
-    /// One subscription fewer has it: a symbol that nobody wants any more is forgotten.
+    /// Counts one subscription less, and forgets a symbol without any.
     pub fn release(&mut self, id: SymbolId) {
         let quote = self.quote(id);
         quote.sets -= 1;
@@ -225,7 +225,7 @@ impl Market {
         }
     }
 
-    /// Forgets a symbol that no subscription has.
+    /// Forgets a symbol without subscriptions.
     fn forget(&mut self, weight: u64, id: SymbolId) {
         self.foreign.remove(&(weight, id));
         if let Some(quote) = self.quotes[id as usize].take() {
@@ -234,7 +234,7 @@ impl Market {
         }
     }
 
-    /// Another process asked for a symbol. Returns false when there is no room for it.
+    /// Notes that another process asked for a symbol. Returns false if there is no room for it.
     pub fn hear(&mut self, symbol: &str, weight: u64, now: u64) -> bool {
         let (known, round) = (self.find(symbol), self.round);
         if known.is_none() && self.room() == 0 {
@@ -251,7 +251,7 @@ impl Market {
         true
     }
 
-    /// The greatest weight of a symbol that only other processes want.
+    /// Returns the greatest weight of a symbol that only other processes want.
     pub fn heaviest_foreign(&self) -> Option<u64> {
         self.foreign.last().map(|(weight, _)| *weight)
     }
@@ -263,24 +263,24 @@ impl Market {
         }
     }
 
-    /// Whether a symbol is always there.
+    /// Returns whether a symbol is permanent.
     pub fn is_fixed(&self, id: SymbolId) -> bool {
         self.quotes[id as usize].as_ref().is_some_and(|quote| quote.is_fixed)
     }
 
-    /// Moves every price a step.
+    /// Moves every price by one step.
     pub fn step(&mut self, now: u64) {
         self.changes += 1;
         for id in self.ids.values() {
             let Some(quote) = &mut self.quotes[*id as usize] else { continue };
-            // Four dice make a bell.
+            // The sum of four dice is about normally distributed.
             let dice: f64 = (0..4).map(|_| f64::from(self.random.next_u32()) / f64::from(u32::MAX) - 0.5).sum();
             quote.offset = (quote.offset * (1.0 - PULL) + dice * STEP * 1.73).clamp(-FARTHEST, FARTHEST);
             quote.set_price(now, self.changes);
         }
     }
 
-    /// Takes over a price that another process made.
+    /// Takes over a price from another process.
     pub fn set(&mut self, change: &Change) {
         let Change { symbol, update_time, price } = change;
         let is_welcome = || check_symbol(symbol).is_ok() && self.room() > 0;
@@ -288,7 +288,7 @@ impl Market {
             return;
         }
         if self.find(symbol).is_none() {
-            // Until whoever asks for it says what it weighs, it goes first.
+            // Until a process that asks for it tells its weight, it is the first to go.
             self.hear(symbol, u64::MAX, *update_time);
         }
         let Some(id) = self.find(symbol) else { return };
@@ -297,7 +297,7 @@ impl Market {
         let quote = self.quote(id);
         quote.offset = (price / quote.start).ln();
         if quote.offset.abs() > FARTHEST {
-            // The other began at another price.
+            // The other process began at another price.
             (quote.start, quote.offset) = (*price, 0.0);
         }
         quote.set_price(*update_time, changes);
@@ -307,18 +307,18 @@ impl Market {
         }
     }
 
-    /// A symbol's price.
+    /// Returns a symbol's price.
     pub fn get(&self, symbol: &str) -> Option<Change> {
         let quote = self.quotes[self.find(symbol)? as usize].as_ref()?;
         Some(quote.change())
     }
 
-    /// The prices of symbols that come after this one, in the order of symbols.
+    /// Returns the prices of the symbols after this one, in order.
     pub fn after(&self, symbol: &str) -> impl Iterator<Item = Change> {
         self.quotes_after(symbol).map(Quote::change)
     }
 
-    /// The symbols after this one that subscriptions of this process made up, and what each weighs.
+    /// Returns the made-up symbols of this process's subscriptions after this one, and their weights.
     pub fn made_up_after(&self, symbol: &str) -> impl Iterator<Item = (&Rc<str>, u64)> {
         let made_up = self.quotes_after(symbol).filter(|quote| !quote.is_fixed && quote.sets > 0);
         made_up.map(|quote| (&quote.symbol, quote.weight))
@@ -329,12 +329,12 @@ impl Market {
         self.ids.range::<str, _>(after).filter_map(|(_, id)| self.quotes[*id as usize].as_ref())
     }
 
-    /// How often prices have changed: whoever has seen them as of now finds those that differ by [`Market::changed`].
+    /// Returns the number of price changes so far, which [`Market::changed`] takes later to find newer prices.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// The prices, as JSON, of those of `symbols` that changed after that, each written once, whoever wants it.
+    /// Returns as JSON the prices of those of `symbols` that changed since then, each written once for all clients.
     pub fn changed(&mut self, symbols: &[SymbolId], since: u64) -> impl Iterator<Item = &str> {
         for id in symbols {
             let quote = self.quote(*id);
@@ -347,16 +347,16 @@ impl Market {
     }
 }
 
-/// Where the price of a symbol begins that is in no table.
+/// Returns the first price of a symbol that is not in the table.
 fn start_price(symbol: &str) -> f64 {
     let hash = symbol.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
     10.0 + f64::from(hash % 49_000) / 100.0
 }
 
-/// Whether a text may be a symbol.
+/// Checks that a text is a valid symbol.
 ///
 /// # Errors
-/// When it may not.
+/// When it is not.
 pub fn check_symbol(symbol: &str) -> Result<(), BadSymbol> {
     let is_character = |c: char| c.is_ascii_alphanumeric() || ".-^=_/".contains(c);
     if (1..=MAX_SYMBOL_BYTES).contains(&symbol.len()) && symbol.chars().all(is_character) {
@@ -408,7 +408,7 @@ mod tests {
         (0..500).for_each(|now| leader.step(now));
         leader.after("").for_each(|change| follower.set(&change));
         assert!(follower.after("").eq(leader.after("")));
-        // Whatever another program may say.
+        // Arbitrary input from another program.
         for price in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
             follower.set(&Change { symbol: "SPY".into(), update_time: 1, price });
             follower.set(&Change { symbol: "no symbol".into(), update_time: 1, price });
@@ -431,12 +431,12 @@ mod tests {
         let changed: Vec<String> = market.changed(&all, seen).map(str::to_owned).collect();
         assert_eq!(changed, [market.get("SPY").expect("it is there").to_json()]);
         assert_ne!(changed, [before.to_json()]);
-        // Nobody asked for the others: nothing was written.
+        // No client asked for the others: nothing was written.
         let mut market = self::market(1);
         let spy = market.find("SPY").expect("it is there");
         assert_eq!(market.changed(&[spy], 0).count(), 1);
         assert_eq!(market.quotes.iter().flatten().filter(|quote| !quote.json.is_empty()).count(), 1);
-        // A cheap symbol often stays where it is, and its time with it.
+        // The price of a cheap symbol often does not change, nor does its time.
         let cheap = market.find("QAN.AX").expect("it is there");
         let mut still = 0;
         for now in 100..200 {
@@ -463,14 +463,14 @@ mod tests {
         market.hold(spy, WEIGHT);
         market.release(spy);
         assert!(market.get("SPY").is_some() && market.heaviest_foreign().is_none());
-        // One that another process wants as well stays until it says so no more.
+        // A symbol that another process wants as well stays until that process stops asking.
         let both = market.add("BOTH", WEIGHT, 0);
         assert!(market.hear("BOTH", 5, 0));
         market.release(both);
         assert_eq!(market.heaviest_foreign(), Some(WEIGHT));
         for _ in 0..3 {
             market.begin_round(3);
-            // That it has a price somewhere else asks for nothing.
+            // A price from another process does not count as asking.
             market.set(&Change { symbol: "BOTH".into(), update_time: 1, price: 5.0 });
         }
         assert!(market.get("BOTH").is_some());

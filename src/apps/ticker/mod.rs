@@ -1,10 +1,10 @@
-//! `serve ticker`: prices to whoever asks for them, with liveness on both sides.
+//! `serve ticker`: prices for clients that ask for them, with liveness checks on both sides.
 //!
-//! Clients with the same symbols are on one channel, so that a tick is written once for each distinct subscription, and only
-//! what changed in it. Of several processes on a bus one makes the prices, and all show the same: `Leadership` says who.
+//! Clients with the same symbols share a channel, so that a tick is written once for each distinct subscription, and
+//! only with what changed. Of several processes on a bus one, chosen by `Leadership`, makes the prices for all.
 //!
-//! What a tick has to say, to clients and over the bus, may take longer than others should wait: it is said in slices, one
-//! in each pass of the loop.
+//! Sending a tick, to clients and over the bus, may take longer than other events should wait: it is sent in slices,
+//! one in each pass of the loop.
 
 pub mod client;
 pub mod market;
@@ -28,38 +28,37 @@ use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 use wire::{Beat, Complaint, Payload, Unreadable, Wire};
 
-/// The bus's channel on which prices are, as a tick's number, a space, and the payload of a `TickerChange`. All of a tick
-/// but the last such message have a `+` after the number.
+/// The bus's channel for prices: a tick's number, a space, and the payload of a `TickerChange`. All messages of a tick
+/// but the last have a `+` after the number.
 pub const PRICES: &str = "ticker-prices";
-/// The bus's channel on which symbols are that clients have asked for, each with a space and what it weighs after it: see
-/// [`WEIGHT`].
+/// The bus's channel for symbols that clients have asked for, each followed by a space and its weight: see [`WEIGHT`].
 pub const SYMBOLS: &str = "ticker-symbols";
 /// The most symbols of a client.
 pub const MAX_TICKERS: usize = 1000;
 
-/// A process says again after so many ticks which symbols its clients want,
+/// After this many ticks a process repeats which symbols its clients want,
 const SAY_AGAIN_TICKS: u64 = 10;
-/// and one that no other process says any more is forgotten after so many.
+/// and after this many ticks without a repetition others forget a symbol.
 const KEEP_TICKS: u64 = 25;
-/// So many bytes of a tick are queued in a pass of the loop.
+/// Bytes of a tick to queue in a pass of the loop.
 const SLICE_BYTES: usize = 64 << 10;
-/// Prices that go over the bus together: far less than the smallest ring takes.
+/// Prices in one message on the bus: far fewer than fit into the smallest ring.
 const PRICES_TOGETHER: usize = 8;
-/// No message of a client's is longer: a request of [`MAX_TICKERS`] symbols takes half of it.
+/// The longest message from a client: a request of [`MAX_TICKERS`] symbols takes half of it.
 const MAX_MESSAGE_BYTES: usize = 128 << 10;
-/// Why a client is closed for another's sake; a reason has room for 123 bytes.
+/// The reason when a client must make room for another; a reason has at most 123 bytes.
 const TURNED_OUT: &str = "too many made-up symbols: the market is full, and a client with fewer needs the room";
 
-/// A page to try it, which is a client of its own.
+/// A page to try it, with its own client.
 const PAGE: &str = include_str!("../../../examples/ticker.html");
 
-/// What a feed goes by.
+/// The times of a feed.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// From one price of a symbol to the next.
+    /// Time between prices of a symbol.
     pub tick: Duration,
-    /// How often clients are expected to say something. One that is silent for half as long again is asked, unless it pings by
-    /// itself; one that is silent for twice as long is released.
+    /// How often clients should send something. A client silent for one and a half times as long gets a Ping, unless it
+    /// pings by itself; one silent for twice as long is closed.
     pub ping: Duration,
 }
 
@@ -70,38 +69,37 @@ pub struct Ticker {
     market: Market,
     clients: HashMap<ConnectionId, Client>,
     sets: Sets,
-    /// Whose silence to look at next, and when.
+    /// The clients whose silence to check next, and when.
     silences: BTreeSet<(Duration, ConnectionId)>,
     next_tick: Duration,
     leadership: Leadership,
-    /// Prices to be published on the bus: the last symbol that was.
+    /// Publishing prices on the bus: the last symbol published.
     prices: Work<String>,
-    /// Symbols to be said again there: the last one that was.
+    /// Repeating symbols there: the last one repeated.
     symbols: Work<String>,
-    /// Sets to be shown their prices.
+    /// Showing prices to sets.
     showing: Work<Showing>,
 }
 
 struct Client {
-    /// When it said something.
+    /// When it last sent something.
     heard: Duration,
-    /// Pings it was sent.
+    /// Pings sent to it.
     asked: u64,
-    /// It pings by itself. Such a client is never asked: the original one knows no Ping, and ends when there is one.
+    /// It pings by itself, so it is never pinged: the original client does not know Ping, and ends when it gets one.
     pings: bool,
     /// The number of the set that it is in.
     set: Option<u64>,
 }
 
-/// Which sets are shown their prices: those after `after`, up to `until`.
+/// The sets still to be shown prices: those after `after`, up to `until`.
 #[derive(Clone, Copy)]
 struct Showing {
     after: u64,
     until: u64,
 }
 
-/// Something that takes several passes of the loop. When it is due again before it is done, it goes on, and begins anew
-/// afterwards.
+/// Work that takes several passes of the loop. If it is due again before it is done, it continues and then starts over.
 struct Work<T> {
     at: Option<T>,
     again: bool,
@@ -127,21 +125,21 @@ impl<T> Work<T> {
     }
 }
 
-/// Who makes the prices.
+/// Decides which process makes the prices.
 ///
-/// Whoever does says so with each tick. A process takes over when it has heard no tick for longer than one takes, the
-/// lowest on the bus first. Should there be two, the one stays that has made more ticks, or that is lower on the bus.
+/// The leader announces itself with each tick. A process takes over when it has heard no tick for longer than one
+/// takes, the lowest on the bus first. Of two leaders, the one with more ticks stays, or the one lower on the bus.
 #[derive(Default)]
 struct Leadership {
     leads: bool,
-    /// Ticks so far, by whomever they were made.
+    /// Ticks so far, of all leaders.
     ticks: u64,
     /// When the last one of another process was heard.
     heard: Duration,
 }
 
 impl Ticker {
-    /// A feed of a market.
+    /// Makes a feed of a market.
     pub fn new(market: Market, times: Times) -> Ticker {
         Ticker {
             times,
@@ -158,15 +156,15 @@ impl Ticker {
         }
     }
 
-    /// Whether it serves a page to try it, at `/`.
+    /// Sets whether it serves a page to try it, at `/`.
     pub fn demo(self, demo: bool) -> Ticker {
         Ticker { demo: demo.then(|| Demo::new(PAGE)), ..self }
     }
 
-    /// Puts a client into the set of what it wants, in place of the one it was in.
+    /// Moves a client into the set of these symbols.
     fn subscribe(&mut self, id: ConnectionId, mut symbols: Vec<String>, out: &mut Outbox) -> Result<(), String> {
         if symbols.len() > MAX_TICKERS {
-            return Err(format!("{} symbols: ask for {MAX_TICKERS} at most", symbols.len()));
+            return Err(format!("{} symbols: ask for at most {MAX_TICKERS}", symbols.len()));
         }
         symbols.iter().try_for_each(|symbol| check_symbol(symbol)).map_err(|error| error.to_string())?;
         symbols.sort_unstable();
@@ -174,7 +172,7 @@ impl Ticker {
         let known: Vec<Option<SymbolId>> = symbols.iter().map(|symbol| self.market.find(symbol)).collect();
         let is_made_up = |known: &&Option<SymbolId>| known.is_none_or(|symbol| !self.market.is_fixed(symbol));
         let weight = known.iter().filter(is_made_up).count() as u64 * WEIGHT;
-        // What the client goes on wanting keeps its price.
+        // Symbols that the client keeps keep their prices.
         known.iter().flatten().for_each(|symbol| self.market.hold(*symbol, weight));
         self.unsubscribe(id, out);
         let new = known.iter().filter(|known| known.is_none()).count();
@@ -204,8 +202,8 @@ impl Ticker {
         self.sets.leave(id, set, &mut self.market);
     }
 
-    /// Makes room in the market for a newcomer's symbols, at the expense of whoever weighs most, if that is more than the
-    /// newcomer does. One that weighs as much is refused: else two of a kind would turn each other out for ever.
+    /// Makes room in the market for a newcomer's symbols by evicting the heaviest sets, if they are heavier than the
+    /// newcomer. At equal weight it is refused: otherwise two equals would evict each other without end.
     fn make_room(&mut self, symbols: usize, weight: u64, out: &mut Outbox) -> bool {
         while self.market.room() < symbols {
             let (set, foreign) = (self.sets.heaviest(), self.market.heaviest_foreign());
@@ -213,7 +211,7 @@ impl Ticker {
                 (Some((heaviest, set)), foreign) if heaviest > weight && Some(heaviest) >= foreign => {
                     self.turn_out(set, out);
                 }
-                // The process whose client that is turns it out by itself.
+                // Its own process evicts the client.
                 (_, Some(heaviest)) if heaviest > weight => self.market.drop_foreign(),
                 (_, _) => return false,
             }
@@ -221,7 +219,7 @@ impl Ticker {
         true
     }
 
-    /// Closes the clients of a set, which made up more symbols than others.
+    /// Closes the clients of a set that made up more symbols than others.
     fn turn_out(&mut self, set: u64, out: &mut Outbox) {
         for id in self.sets.remove(set, &mut self.market) {
             if let Some(client) = self.clients.get_mut(&id) {
@@ -232,19 +230,19 @@ impl Ticker {
         }
     }
 
-    /// Has all sets shown what they have not seen yet.
+    /// Starts showing all sets their new prices.
     fn show(&mut self) {
         self.showing.begin(Showing { after: 0, until: self.sets.last() });
     }
 
-    /// Works on what is to be said, to others and to clients, a slice each. Returns whether more is left.
+    /// Sends a slice to other processes and a slice to clients. Returns whether more is left.
     fn say_slices(&mut self, out: &mut Outbox) -> bool {
         let tells = self.say_slice(Ticker::tell_next, out);
         let shows = self.say_slice(Ticker::show_next, out);
         tells || shows
     }
 
-    /// Says one part after the other, until a slice is done. Returns whether more is left.
+    /// Sends one part after the other until a slice is done. Returns whether more is left.
     fn say_slice(&mut self, next: fn(&mut Ticker, &mut Outbox) -> Option<usize>, out: &mut Outbox) -> bool {
         let mut said = 0;
         while said == 0 || said < SLICE_BYTES && !out.is_full() {
@@ -256,9 +254,9 @@ impl Ticker {
         true
     }
 
-    /// Tells the other processes the next part of what they are to know, if there is any. Returns what that cost, in bytes.
+    /// Sends the next part to the other processes, if there is any. Returns its cost in bytes.
     fn tell_next(&mut self, out: &mut Outbox) -> Option<usize> {
-        // Symbols come now and then; prices may be due again as soon as they were told.
+        // Symbols first, as they are rare; prices may be due again as soon as they were sent.
         if let Some(after) = self.symbols.at.take() {
             return Some(self.say_symbol_again(&after, out));
         }
@@ -266,7 +264,7 @@ impl Ticker {
         Some(self.publish_prices(&after, out))
     }
 
-    /// Shows the next set its prices, if there is one. Returns what that cost, in bytes.
+    /// Shows the next set its prices, if there is one. Returns the cost in bytes.
     fn show_next(&mut self, out: &mut Outbox) -> Option<usize> {
         let Showing { after, until } = self.showing.at?;
         let Some(set) = self.sets.next_after(after).filter(|set| *set <= until) else {
@@ -280,7 +278,7 @@ impl Ticker {
         Some(cost)
     }
 
-    /// Publishes the prices of some symbols on the bus, those that come after this one.
+    /// Publishes the prices of the next symbols after this one on the bus.
     fn publish_prices(&mut self, after: &str, out: &mut Outbox) -> usize {
         if !self.leadership.leads {
             self.prices.again = false;
@@ -292,7 +290,7 @@ impl Ticker {
         let last = prices.last().map(|change| change.symbol.clone());
         let sign = if is_last { "" } else { "+" };
         let text = format!("{}{sign} {}", self.leadership.ticks, wire::Changes(prices).to_json());
-        // Short enough for any bus.
+        // Always short enough for the bus.
         let _ = out.publish(PRICES, Kind::Text, &[text.as_bytes()]);
         match last.filter(|_| !is_last) {
             Some(last) => self.prices.at = Some(last),
@@ -304,7 +302,7 @@ impl Ticker {
         text.len()
     }
 
-    /// Has a symbol that clients made up stay in the markets of all processes, the one that comes after this one.
+    /// Repeats the next made-up symbol after this one, so that it stays in the markets of all processes.
     fn say_symbol_again(&mut self, after: &str, out: &mut Outbox) -> usize {
         match self.market.made_up_after(after).next() {
             Some((symbol, weight)) => {
@@ -319,7 +317,7 @@ impl Ticker {
         }
     }
 
-    /// A tick, if it is ours to make.
+    /// Makes a tick, if this process leads.
     fn tick(&mut self, now: Duration, out: &mut Outbox) {
         if !self.leadership.leads {
             let before_us = out.participant().map_or(0, |me| out.listeners(PRICES).filter(|other| *other < me).count());
@@ -339,7 +337,7 @@ impl Ticker {
         }
     }
 
-    /// Another process made prices.
+    /// Takes over prices from another process.
     fn follow(&mut self, from: Participant, text: &str, out: &mut Outbox) {
         let Some((number, json)) = text.split_once(' ') else { return };
         let (number, is_last) = number.strip_suffix('+').map_or((number, true), |number| (number, false));
@@ -358,7 +356,7 @@ impl Ticker {
         }
     }
 
-    /// Asks clients that have been silent for long, and releases those that were for too long.
+    /// Pings clients that have been silent for long, and closes those that were silent for too long.
     fn mind_silences(&mut self, now: Duration, out: &mut Outbox) {
         let Times { ping, .. } = self.times;
         while let Some((_, id)) = self.silences.first().copied().filter(|(due, _)| *due <= now) {
@@ -378,15 +376,15 @@ impl Ticker {
     }
 }
 
-/// Has the other processes, where there are any, take a symbol into their markets.
+/// Makes the other processes, if there are any, add a symbol to their markets.
 fn tell_others(symbol: &str, weight: u64, out: &mut Outbox) {
     if out.participant().is_some() {
-        // Far shorter than what a bus takes.
+        // Far shorter than the bus's limit.
         let _ = out.publish(SYMBOLS, Kind::Text, &[format!("{symbol} {weight}").as_bytes()]);
     }
 }
 
-/// Closes a connection, and says why.
+/// Closes a connection with a reason.
 fn refuse(id: ConnectionId, code: CloseCode, why: &str, out: &mut Outbox) {
     out.send_text(id, &Wire::Error(Complaint(why.to_owned())).write());
     out.close(id, code, why);
@@ -449,7 +447,7 @@ impl App for Ticker {
             let Some((symbol, weight)) = text.split_once(' ') else { return };
             let (Ok(()), Ok(weight)) = (check_symbol(symbol), weight.parse()) else { return };
             let now = out.unix_time().as_secs();
-            // One that finds no room here weighs too much there, too.
+            // A symbol too heavy for this market is too heavy for the other one, too.
             if !self.market.hear(symbol, weight, now) && self.make_room(1, weight, out) {
                 self.market.hear(symbol, weight, now);
             }
@@ -468,7 +466,7 @@ impl App for Ticker {
                 self.symbols.begin(String::new());
             }
             self.tick(now, out);
-            // A process that was held up does not make up for what it missed.
+            // A process that was held up skips the ticks that it missed.
             self.next_tick = (self.next_tick + self.times.tick).max(now);
         }
         self.mind_silences(now, out);

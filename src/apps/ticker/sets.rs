@@ -1,7 +1,7 @@
-//! Subscriptions: clients that want the same symbols are in one set, so that a tick is written once for each set.
+//! Subscriptions: clients with the same symbols share a set, so that a tick is written once for each set.
 //!
-//! A set holds its symbols in the market. What it weighs, the symbols it made up divided among its clients, decides who
-//! gives way when the market is full.
+//! A set holds its symbols in the market. Its weight, the made-up symbols divided among its clients, decides which set
+//! is evicted when the market is full.
 
 use super::market::{Market, SymbolId, WEIGHT};
 use crate::net::id::ConnectionId;
@@ -13,24 +13,24 @@ use std::rc::Rc;
 
 /// The longest message of prices: the original client reads no more.
 pub(super) const MAX_CHANGES_BYTES: usize = 32 << 10;
-/// Clients that are new to a set and get all its prices in one go.
+/// The most new clients of a set that get all its prices at once.
 const NEW_CLIENTS: usize = 256;
-/// The channel of these, as long as that takes.
+/// The temporary channel of these clients.
 const NEW: &str = "ticker-new";
-/// What a message begins and ends with.
+/// Beginning and end of a message.
 const HEAD: &[u8] = br#"TickerChange:{"Changes":["#;
 const TAIL: &[u8] = b"]}";
 
-/// Clients that want the same.
+/// Clients with the same symbols.
 struct Set {
     symbols: Rc<[SymbolId]>,
-    /// How many of them are not of the table.
+    /// The number of symbols that are not in the table.
     made_up: usize,
     channel: String,
     clients: BTreeSet<ConnectionId>,
-    /// Those of them that have had no prices yet, and are not on the channel.
+    /// Clients that have not received prices yet and are not on the channel.
     new: BTreeSet<ConnectionId>,
-    /// The market's changes that it was shown.
+    /// The number of the market's changes that it was shown.
     shown: u64,
 }
 
@@ -51,10 +51,10 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    /// Puts a client into the set of these symbols, which are in order, and which it holds. Returns the set's number.
+    /// Adds a client to the set of these symbols, which are sorted and held. Returns the set's number.
     pub fn join(&mut self, id: ConnectionId, symbols: Vec<SymbolId>, market: &mut Market) -> u64 {
         if let Some(number) = self.numbers.get(symbols.as_slice()).copied() {
-            // The set holds them already.
+            // The set already holds them.
             symbols.iter().for_each(|symbol| market.release(*symbol));
             self.change_clients(number, |set| {
                 set.clients.insert(id);
@@ -75,7 +75,7 @@ impl Sets {
         number
     }
 
-    /// Takes a client out of its set; a set without clients goes, and with it what only it wanted.
+    /// Removes a client from its set; a set without clients is removed, and releases its symbols.
     pub fn leave(&mut self, id: ConnectionId, number: u64, market: &mut Market) {
         self.change_clients(number, |set| {
             set.clients.remove(&id);
@@ -96,7 +96,7 @@ impl Sets {
         }
     }
 
-    /// Removes a set. Returns the clients that were in it.
+    /// Removes a set, and returns its clients.
     pub fn remove(&mut self, number: u64, market: &mut Market) -> BTreeSet<ConnectionId> {
         let Some(set) = self.sets.remove(&number) else { return BTreeSet::new() };
         self.weights.remove(&(set.weight(), number));
@@ -105,28 +105,28 @@ impl Sets {
         set.clients
     }
 
-    /// The set that weighs most, as weight and number.
+    /// Returns weight and number of the heaviest set.
     pub fn heaviest(&self) -> Option<(u64, u64)> {
         self.weights.last().copied()
     }
 
-    /// The channel of a set.
+    /// Returns the channel of a set.
     pub fn channel(&self, number: u64) -> Option<&str> {
         self.sets.get(&number).map(|set| set.channel.as_str())
     }
 
-    /// The number of the last set there was.
+    /// Returns the number of the last set created.
     pub fn last(&self) -> u64 {
         self.last
     }
 
-    /// The next set in order of numbers.
+    /// Returns the next set by number.
     pub fn next_after(&self, number: u64) -> Option<u64> {
         self.sets.range((Bound::Excluded(number), Bound::Unbounded)).next().map(|(number, _)| *number)
     }
 
-    /// Sends a set's clients what has changed since they were shown it last, and all of it to some who are new. Returns what
-    /// that cost, in bytes or what takes as long, and whether it is done with the set.
+    /// Sends a set's clients the changes since the last time, and all prices to some of the new ones. Returns the cost,
+    /// in bytes or work that takes as long, and whether the set is done.
     pub fn show(&mut self, number: u64, market: &mut Market, out: &mut Outbox) -> (usize, bool) {
         let Some(set) = self.sets.get_mut(&number) else { return (0, true) };
         let now = market.changes();
@@ -151,7 +151,7 @@ impl Sets {
     }
 }
 
-/// Publishes prices, in as many messages as it takes. Returns how many bytes these are.
+/// Publishes prices, in as many messages as needed. Returns their length in bytes.
 fn publish<'a>(channel: &str, prices: impl Iterator<Item = &'a str>, out: &mut Outbox) -> usize {
     let mut parts: Vec<&[u8]> = vec![HEAD];
     let (mut bytes, mut all) = (HEAD.len() + TAIL.len(), 0);

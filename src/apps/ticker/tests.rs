@@ -1,4 +1,4 @@
-//! A feed without a loop: how a tick is divided, and who is asked whether it is still there.
+//! A feed without a loop: how a tick is divided, and which clients are pinged.
 
 use super::*;
 use crate::outbox::SendRules;
@@ -13,7 +13,7 @@ fn id(index: u32) -> ConnectionId {
     ConnectionId { node: 0, generation: 1, index }
 }
 
-/// A feed with so many clients.
+/// Makes a feed with this many clients.
 fn feed(clients: u32) -> (Ticker, Outbox) {
     let market = Market::new(table::TABLE.map(|(symbol, price)| (symbol.to_owned(), price)), 1, 7);
     let mut ticker = Ticker::new(market, Times { tick: TICK, ping: PING });
@@ -27,7 +27,7 @@ fn feed(clients: u32) -> (Ticker, Outbox) {
     (ticker, out)
 }
 
-/// What was queued for each client.
+/// Appends the output queued for each client.
 fn written(out: &mut Outbox, got: &mut [String]) {
     out.end_fanout();
     while let Some(key) = out.queue.next_dirty() {
@@ -40,7 +40,7 @@ fn written(out: &mut Outbox, got: &mut [String]) {
     out.queue.end_flush();
 }
 
-/// A pass of the loop; how many bytes it queued, and whether the next is to begin at once.
+/// Runs a pass of the loop. Returns how many bytes it queued, and whether the next must begin at once.
 fn pass(ticker: &mut Ticker, out: &mut Outbox, now: Duration, got: &mut [String]) -> (usize, bool) {
     out.now = now;
     let next = ticker.on_tick(now, out);
@@ -69,7 +69,7 @@ fn a_tick_is_divided_and_neither_overlaps_nor_repeats() {
         assert!(bytes < 192 << 10, "{bytes} bytes in pass {passes}");
         passes += 1;
         if passes == 5 {
-            // The next tick is due, and yet the first goes on: with the prices of now, and those who had it wait.
+            // The next tick is due, but the first continues, with current prices; clients that have had it wait.
             assert!(goes_on && prices(&got[0]) == 1000 && prices(&got[CLIENTS as usize - 1]) == 0);
             now += TICK;
         }
@@ -85,9 +85,9 @@ fn a_tick_is_divided_and_neither_overlaps_nor_repeats() {
     let second = got.iter().zip(&before).filter(|(got, before)| prices(got) > prices(before)).count();
     let newest = ticker.market.after("").filter(|change| change.symbol.starts_with('S') && change.symbol != "SPY");
     assert!(newest.take(1000).filter(|change| got[0].contains(&change.to_json())).count() > 900);
-    assert!((1..=12).contains(&second), "the second tick is for those who had the prices before it: {second}");
+    assert!((1..=12).contains(&second), "the second tick is for clients that had the prices before it: {second}");
     assert!(got.iter().all(|got| prices(got) <= 2000));
-    // All is said: what is due next is the next tick.
+    // All is sent: the next tick is due next.
     assert_eq!(ticker.on_tick(now, &mut out), Some(3 * TICK));
 }
 
@@ -99,7 +99,7 @@ fn messages_are_short_enough_for_the_original_client() {
     let mut got = vec![String::new()];
     while pass(&mut ticker, &mut out, TICK, &mut got).1 {}
     let lengths: Vec<usize> = got[0].split("TickerChange:").skip(1).map(|text| text.len() + 13).collect();
-    // A header of four bytes may count as part of the message before.
+    // A header of four bytes may count as part of the previous message.
     assert!(lengths.iter().all(|length| *length <= sets::MAX_CHANGES_BYTES + 10), "{lengths:?}");
     assert!(lengths.len() == 3 && prices(&got[0]) == 1000, "{lengths:?}");
 }
@@ -122,14 +122,14 @@ fn only_who_is_silent_and_does_not_ping_is_asked() {
 
 #[test]
 fn very_many_newcomers_cost_each_what_one_does() {
-    // Each wants what the others want, and one symbol of its own: nothing is compared with all that there is.
+    // All share one symbol and each has one of its own: no comparison with everything there is.
     const CLIENTS: u32 = 2000;
     let (mut ticker, mut out) = feed(CLIENTS);
     for index in 0..CLIENTS {
         ticker.subscribe(id(index), vec!["SPY".into(), format!("S{index}")], &mut out).expect("there is room");
     }
     assert_eq!((ticker.market.room(), ticker.sets.heaviest()), (10_000 - 2008, Some((WEIGHT, 2000))));
-    // The same set weighs for each of its clients the less the more these are.
+    // The more clients share a set, the less it weighs for each of them.
     for index in 0..4 {
         ticker.subscribe(id(index), vec!["A1".into(), "A2".into()], &mut out).expect("there is room");
     }

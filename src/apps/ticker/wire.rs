@@ -1,11 +1,11 @@
-//! What a ticker feed and its clients say: text messages `Name:JSON`, split at the first colon.
+//! The messages of a ticker feed and its clients: text `Name:JSON`, split at the first colon.
 //!
 //! The messages are declared once, in the list below. To add one: write a struct, implement [`Payload`] for it (its fields
 //! from JSON and back), and add a line `Name(Struct)` to the list. That makes it a variant of [`Wire`]; the compiler
-//! then asks for it wherever messages are told apart, which is where its handler goes.
+//! then demands it in every `match` on messages, which is where its handler goes.
 //!
-//! What cannot be read is told apart as well: a name that is not in the list ([`Unreadable::UnknownName`]) is of a peer that speaks
-//! more than we do, anything else ([`Unreadable::Malformed`]) of one that does not keep to the form.
+//! Unreadable messages are of two kinds: a name that is not in the list ([`Unreadable::UnknownName`]) comes from a peer
+//! with a newer protocol, anything else ([`Unreadable::Malformed`]) from one that violates the format.
 //!
 //! ```
 //! use percore::internal::apps::ticker::wire::{Beat, Unreadable, Wire};
@@ -22,15 +22,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-/// The fields of an object, each as it stands: what nobody asks for is not read, and takes no memory.
+/// The raw fields of an object: a field that is not used is not parsed, and takes no memory.
 pub type Fields<'a> = HashMap<String, &'a RawValue>;
 
-/// What follows a message's name.
+/// The part after a message's name.
 pub trait Payload: Sized {
     /// Reads it.
     ///
     /// # Errors
-    /// What is missing or wrong, in words.
+    /// A sentence about what is missing or wrong.
     fn from_json(json: &Fields<'_>) -> Result<Self, String>;
 
     /// Writes it as JSON.
@@ -49,14 +49,14 @@ macro_rules! messages {
             /// Reads a message.
             ///
             /// # Errors
-            /// When its name is not known, or it does not keep to the form.
+            /// When its name is unknown, or its format is invalid.
             pub fn read(text: &str) -> Result<Wire, Unreadable> {
                 let malformed = |error: String| Unreadable::Malformed(error);
                 let Some((name, json)) = text.split_once(':') else {
                     return Err(malformed("no colon after a name".to_owned()));
                 };
                 let parse = || match serde_json::from_str::<Fields<'_>>(json) {
-                    // Something else than an object has no fields.
+                    // A value that is not an object has no fields.
                     Err(error) if error.is_data() => Ok(Fields::new()),
                     fields => fields.map_err(|error| malformed(format!("{name} is not followed by JSON: {error}"))),
                 };
@@ -80,24 +80,24 @@ macro_rules! messages {
 }
 
 messages! {
-    /// A client: what it wants, in place of what it wanted before.
+    /// From a client: the symbols it wants, replacing its earlier ones.
     TickerRequest(Request),
-    /// The server: prices.
+    /// From the server: prices.
     TickerChange(Changes),
-    /// Either: are you there?
+    /// From either: a check that the peer is alive.
     Ping(Beat),
     /// The answer, with the same fields.
     Pong(Beat),
-    /// The server: why it closes.
+    /// From the server: why it closes.
     Error(Complaint),
 }
 
 /// Why a message cannot be read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unreadable {
-    /// It has a name that we do not know.
+    /// Its name is unknown.
     UnknownName(String),
-    /// It has not the form of a message of its name, or of any.
+    /// It does not have the format of its name, or of any message.
     Malformed(String),
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
     /// The client's name for itself.
@@ -126,16 +126,16 @@ pub struct Changes(pub Vec<Change>);
 /// A price.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
-    /// Of what.
+    /// Its symbol.
     pub symbol: String,
-    /// Since when, in Unix seconds.
+    /// When it last changed, in Unix seconds.
     pub update_time: u64,
-    /// How much.
+    /// The price.
     pub price: f64,
 }
 
 impl Change {
-    /// As it stands in a list of changes.
+    /// Returns it as an entry of a list of changes.
     pub fn to_json(&self) -> String {
         format!(r#"{{"Symbol":{},"UpdateTime":{},"Price":{}}}"#, quoted(&self.symbol), self.update_time, self.price)
     }
@@ -144,7 +144,7 @@ impl Change {
 /// A sign of life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat {
-    /// Counts those of the sender.
+    /// The number of the sender's Ping.
     pub sequence: u64,
     /// When it was sent, by the sender's clock.
     pub seconds: u64,
@@ -153,12 +153,12 @@ pub struct Beat {
 }
 
 impl Beat {
-    /// One that was sent at `at`, on any clock of the sender's.
+    /// Makes one sent at `at`, on any clock of the sender.
     pub fn new(sequence: u64, at: Duration) -> Beat {
         Beat { sequence, seconds: at.as_secs(), nanos: at.subsec_nanos() }
     }
 
-    /// When it was sent.
+    /// Returns when it was sent.
     pub fn at(&self) -> Duration {
         Duration::from_secs(self.seconds).saturating_add(Duration::from_nanos(self.nanos.into()))
     }
@@ -168,34 +168,34 @@ impl Beat {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Complaint(pub String);
 
-/// A text as JSON.
+/// Returns a text as JSON.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A field as it stands; nothing, which is no JSON, where there is none. Its name may be in any case, as in Go; the name as
-/// it is written here goes first, and of others the first in the order of bytes.
+/// Returns a raw field, or an empty text, which is not valid JSON, if it is missing. Its name may be in any case, as in
+/// Go; an exact match goes first, then the first match in byte order.
 fn field<'a>(json: &Fields<'a>, name: &str) -> &'a str {
     let others = || json.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).min_by_key(|(key, _)| key.as_str());
     json.get(name).or_else(|| others().map(|(_, value)| value)).map_or("", |value| value.get())
 }
 
 fn string(json: &Fields<'_>, name: &str) -> Result<String, String> {
-    serde_json::from_str(field(json, name)).map_err(|_| format!("no string {name}"))
+    serde_json::from_str(field(json, name)).map_err(|_| format!("{name} must be a string"))
 }
 
 fn number(json: &Fields<'_>, name: &str) -> Result<u64, String> {
-    serde_json::from_str(field(json, name)).map_err(|_| format!("no whole number {name}"))
+    serde_json::from_str(field(json, name)).map_err(|_| format!("{name} must be a whole number"))
 }
 
 fn list<'a>(json: &Fields<'a>, name: &str) -> Result<Vec<&'a RawValue>, String> {
-    serde_json::from_str(field(json, name)).map_err(|_| format!("no list {name}"))
+    serde_json::from_str(field(json, name)).map_err(|_| format!("{name} must be a list"))
 }
 
 impl Payload for Request {
     fn from_json(json: &Fields<'_>) -> Result<Request, String> {
         let tickers = list(json, "Tickers")?.into_iter().map(|ticker| serde_json::from_str(ticker.get()));
-        let tickers = tickers.collect::<Result<_, _>>().map_err(|_| "Tickers has something else than strings")?;
+        let tickers = tickers.collect::<Result<_, _>>().map_err(|_| "Tickers must contain only strings")?;
         Ok(Request { id: string(json, "Id")?, tickers })
     }
 
@@ -208,7 +208,7 @@ impl Payload for Changes {
     fn from_json(json: &Fields<'_>) -> Result<Changes, String> {
         let change = |json: &RawValue| {
             let json = serde_json::from_str(json.get()).unwrap_or_default();
-            let price = serde_json::from_str(field(&json, "Price")).map_err(|_| "no number Price")?;
+            let price = serde_json::from_str(field(&json, "Price")).map_err(|_| "Price must be a number")?;
             Ok(Change { symbol: string(&json, "Symbol")?, update_time: number(&json, "UpdateTime")?, price })
         };
         list(json, "Changes")?.into_iter().map(change).collect::<Result<_, String>>().map(Changes)
@@ -223,7 +223,7 @@ impl Payload for Changes {
 impl Payload for Beat {
     fn from_json(json: &Fields<'_>) -> Result<Beat, String> {
         let nanos = u32::try_from(number(json, "Nanos")?).ok().filter(|nanos| *nanos < 1_000_000_000);
-        let nanos = nanos.ok_or("Nanos is a billion or more")?;
+        let nanos = nanos.ok_or("Nanos must be less than a billion")?;
         Ok(Beat { sequence: number(json, "Sequence")?, seconds: number(json, "Seconds")?, nanos })
     }
 
@@ -274,12 +274,12 @@ mod tests {
         for (text, said) in [
             ("hello", "no colon"),
             ("Ping:", "not followed by JSON"),
-            ("Ping:{}", "no whole number Nanos"),
+            ("Ping:{}", "Nanos must be a whole number"),
             (r#"Ping:{"Sequence":-1,"Seconds":0,"Nanos":0}"#, "Sequence"),
             (r#"Ping:{"Sequence":1,"Seconds":0,"Nanos":1000000000}"#, "billion"),
-            (r#"TickerRequest:{"Id":"x"}"#, "no list Tickers"),
-            (r#"TickerRequest:{"Id":1,"Tickers":[]}"#, "no string Id"),
-            (r#"TickerRequest:{"Id":"x","Tickers":[1]}"#, "something else than strings"),
+            (r#"TickerRequest:{"Id":"x"}"#, "Tickers must be a list"),
+            (r#"TickerRequest:{"Id":1,"Tickers":[]}"#, "Id must be a string"),
+            (r#"TickerRequest:{"Id":"x","Tickers":[1]}"#, "must contain only strings"),
             ("TickerRequest:[]", "Tickers"),
         ] {
             let Err(Unreadable::Malformed(error)) = Wire::read(text) else { panic!("{text} is malformed") };

@@ -1,4 +1,4 @@
-//! What a bridge tells the others: whom its host has, and that it is still there.
+//! What a bridge tells the others: the members of its host, and signs of life.
 
 use super::super::wire::{self, Kind, PRESENCE_CHANNEL};
 use super::{ANSWER_AFTER, Exchange, Sent};
@@ -6,10 +6,10 @@ use crate::channel::record::RecordKind;
 use std::time::Duration;
 
 impl Exchange {
-    /// Tells other hosts whom we have.
+    /// Tells other hosts our members.
     pub(super) fn announce(&mut self, now: Duration) {
         if self.publisher.pending().len() > self.rules.max_backlog {
-            // Changes are not told one by one then, but all together once Redis takes something again.
+            // Changes are then not sent one by one, but as a list once Redis accepts data again.
             if !self.local.changes.is_empty() || self.list_due.is_some() {
                 self.list_due = Some(now + ANSWER_AFTER);
             }
