@@ -1,8 +1,8 @@
 //! The second front of `serve channels`: Pusher's protocol, with its SDKs unchanged, and by hand. `tests/run` installs them.
 
-use crate::common::channels::{Hub, Speaker};
+use crate::common::channels::{Hub, Speaker, command};
 use crate::common::program::Program;
-use crate::common::{Client, TempDir, eventually, tool};
+use crate::common::{Client, TempDir, eventually, run, tool};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
@@ -170,6 +170,20 @@ fn webhooks() {
     backend.shows("channel_vacated presence-hall []", 1);
     let lines = backend.out();
     assert!(!lines.iter().any(|line| line.starts_with("bad")), "{lines:#?}");
+}
+
+#[test]
+fn webhooks_are_sent_by_one_process() {
+    let folder = TempDir::new();
+    let file = folder.path("channels.toml");
+    let config = CONFIG.replace("history_size = 10", "history_size = 0");
+    let config = config.replace("client_events", "webhook_url = \"http://localhost/\"\nclient_events");
+    std::fs::write(&file, config).expect("written");
+    let (flags, bus) = (["--config", file.to_str().expect("text"), "--insecure"], folder.path("bus"));
+    for more in [["--workers", "2"], ["--bus", bus.to_str().expect("text")]] {
+        let (code, _, error) = run(command(&[&flags[..], &more].concat()));
+        assert!(code == 2 && error.contains("webhooks are sent by one process"), "{more:?}: {error}");
+    }
 }
 
 /// One publish reaches both fronts, whichever it comes from.
