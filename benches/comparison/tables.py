@@ -210,13 +210,13 @@ def are_in(readme, text):
     return f"{BEGIN}\n\n{text}\n\n{END}" in readme.read_text()
 
 
-def put_into(readme, text):
+def put_into(readme, text, begin=BEGIN, end=END):
     """Replaces what stands between the markers, or adds the section at the end."""
     old = readme.read_text()
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n\n## Beside other servers\n\n{BEGIN}\n{END}\n"
-    before, rest = old.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
+    if begin not in old:
+        old = f"{old.rstrip()}\n\n## Beside other servers\n\n{begin}\n{end}\n"
+    before, rest = old.split(begin, 1)
+    after = rest.split(end, 1)[1]
     new = readme.with_name(readme.name + ".new")
-    new.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    new.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
     os.replace(new, readme)

@@ -5,22 +5,26 @@ use super::bus_flags::BusPlace;
 use super::channels_config;
 use super::flags::{Checked, Defaults, ServerFlags};
 use super::jwt_flags::JwtFlags;
-use super::service_flags::word_of;
+use super::service_flags::{ServiceListenerFlags, word_of};
 use super::units::{boolean, bytes, duration};
 use super::workers::Workers;
 use crate::jwt::Verifier;
 use crate::net::rate::RateRules;
+use crate::origin::{self, CallRules, Target};
 use crate::os::listener::ListenAddr;
+use crate::os::tls::TlsClient;
 use crate::outbox::SlowConsumer;
 use crate::pubsub::app::{Channels, PATH, SUBPROTOCOL};
 use crate::pubsub::pusher::Pusher;
 use crate::pubsub::rules::Rules;
 use crate::pubsub::tokens::Tokens;
-use crate::supervisor::ListenPattern;
+use crate::reactor::Waker;
 use crate::telemetry::log::Level;
 use clap::Args;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client says may go to everyone.
@@ -57,17 +61,11 @@ pub(super) struct ChannelsFlags {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
     max_channels: Option<u32>,
 
-    /// Where backends ask: IP:PORT, [v6]:PORT or unix:PATH; repeatable; others than this machine need --api-key-file
-    #[arg(long, env = "PERCORE_SERVICE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Service")]
-    #[arg(default_value = "127.0.0.1:9465")]
-    service_listen: Vec<ListenPattern>,
+    #[command(flatten)]
+    service: ServiceListenerFlags,
     /// File with the key that backends have to give, as X-API-Key
     #[arg(long, env = "PERCORE_API_KEY_FILE", value_name = "FILE", help_heading = "Service")]
     api_key_file: Option<PathBuf>,
-    /// Longest content of a request; beyond it 413
-    #[arg(long, env = "PERCORE_MAX_CONTENT", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
-    #[arg(help_heading = "Service")]
-    max_content: usize,
 
     #[command(flatten)]
     tokens: JwtFlags,
@@ -101,22 +99,19 @@ impl ChannelsFlags {
         let api_key = self.api_key_file.as_deref().map(|path| word_of("api-key-file", path)).transpose()?;
         let server = self.server.and_subprotocols([SUBPROTOCOL.to_owned()].into_iter());
         let mut checked = server.check(Defaults { port: 8000, paths: &[PATH], origins: &["same"], rates: RATES })?;
-        let first = |pattern: &ListenPattern, flag: &str| {
-            pattern.for_slot(0).map_err(|error| Failure::Usage(format!("--{flag} {error}")))
-        };
-        for pattern in self.service_listen.iter().filter(|_| api_key.is_none()) {
-            if is_public(&first(pattern, "service-listen")?) {
-                return Err(Failure::Usage(format!(
-                    "--service-listen {pattern}: other machines could publish; give --api-key-file FILE, or listen on \
-                     127.0.0.1 or a unix socket"
-                )));
-            }
+        let open = self.service.first()?.into_iter().find(|(_, addr)| is_public(addr));
+        if let Some((pattern, _)) = open.filter(|_| api_key.is_none()) {
+            return Err(Failure::Usage(format!(
+                "--service-listen {pattern}: other machines could publish; give --api-key-file FILE, or listen on \
+                 127.0.0.1 or a unix socket"
+            )));
         }
         // Without a word about who may do what, on this machine, everyone may do everything.
         let has_rules = verifier.is_some() || rules.allows_anonymous || rules.pusher.is_some();
         let mut public = None;
         for pattern in &checked.listen {
-            if is_public(&first(pattern, "listen")?) {
+            let addr = pattern.for_slot(0).map_err(|error| Failure::Usage(format!("--listen {error}")))?;
+            if is_public(&addr) {
                 public = Some(pattern.to_string());
             }
         }
@@ -140,10 +135,13 @@ impl ChannelsFlags {
             rules.namespaces.values_mut().for_each(|namespace| *namespace = namespace.open_to_all());
         }
         check_history(&rules, &checked)?;
+        if rules.pusher.as_ref().is_some_and(|app| app.webhook.is_some()) && !is_one_process(&checked) {
+            return Err(Failure::Usage(
+                "webhooks are sent by one process: leave out --workers and --bus, or webhook_url".into(),
+            ));
+        }
         checked.settings.upgrade.paths.extend(rules.pusher.as_ref().map(Pusher::path));
-        checked.service = self.service_listen;
-        checked.settings.max_content = self.max_content;
-        checked.settings.service_token.clone_from(&api_key);
+        self.service.apply(&mut checked, api_key.clone());
         let commands = checked.settings.rates.messages;
         Ok((Plan { rules, verifier, api_key, commands }, checked))
     }
@@ -166,12 +164,17 @@ impl ChannelsFlags {
     }
 }
 
+/// Whether no other process serves the same channels.
+fn is_one_process(checked: &Checked) -> bool {
+    checked.workers == Workers::Plain && matches!(checked.bus, BusPlace::Private | BusPlace::Off)
+}
+
 /// Refuses what cannot be kept to with a history.
 fn check_history(rules: &Rules, checked: &Checked) -> Result<(), Failure> {
     if !rules.all().any(|namespace| namespace.has_history()) {
         return Ok(());
     }
-    if checked.workers != Workers::Plain || !matches!(checked.bus, BusPlace::Private | BusPlace::Off) {
+    if !is_one_process(checked) {
         return Err(Failure::Usage(
             "history is kept by one process: leave out --workers and --bus, or set history_size to 0".into(),
         ));
@@ -191,8 +194,17 @@ fn is_public(addr: &ListenAddr) -> bool {
 }
 
 impl Plan {
-    /// The app.
-    pub(super) fn start(self, seed: [u8; 32]) -> Channels {
-        Channels::new(self.rules, Tokens::new(self.verifier), seed).command_rate(self.commands).api_key(self.api_key)
+    /// The app, and, if there are webhooks, the thread that makes their calls and wakes it by `waker`.
+    pub(super) fn start(self, seed: [u8; 32], waker: &Waker) -> io::Result<Channels> {
+        let webhook = self.rules.pusher.as_ref().and_then(|app| app.webhook.clone());
+        let app = Channels::new(self.rules, Tokens::new(self.verifier), seed)
+            .command_rate(self.commands)
+            .api_key(self.api_key);
+        let Some(url) = webhook else { return Ok(app) };
+        let target = Target::origin(&url).map_err(io::Error::other)?;
+        let tls = target.is_encrypted().then(|| TlsClient::new(None)).transpose()?;
+        let link = origin::start(vec![target], CallRules { tls, ..CallRules::default() }, waker.clone())?;
+        let returns = Arc::clone(link.returns());
+        Ok(app.webhooks(move |call| link.call(call), returns))
     }
 }

@@ -1,7 +1,9 @@
 //! The configuration file of `serve channels`, in TOML: what may be done on which channel. An error names the line.
 
 use super::units::{bytes, duration};
+use crate::origin::Target;
 use crate::pubsub::pusher::PusherApp;
+use crate::pubsub::pusher::webhooks::Kind;
 use crate::pubsub::rules::{Namespace, Rules};
 use std::borrow::Cow;
 use std::fmt;
@@ -65,8 +67,7 @@ pub fn read(text: &str) -> Result<Rules, Mistake> {
                 reader.fields(reader.table(key, value)?, |field, value| of_clients(&mut rules, field, value))?
             }
             "pusher" => {
-                let (id, secret) = (String::new(), String::new());
-                let mut app = PusherApp { id, key: String::new(), secret, client_events: false };
+                let mut app = PusherApp { webhook_events: Kind::ALL.to_vec(), ..PusherApp::default() };
                 reader.fields(reader.table(key, value)?, |field, value| of_pusher(&mut app, field, value))?;
                 if app.id.is_empty() || app.key.is_empty() || app.secret.is_empty() {
                     return Err(reader.mistake(key.span(), "pusher: give app_id, key and secret".to_owned()));
@@ -200,9 +201,23 @@ fn of_pusher(app: &mut PusherApp, field: &str, value: &DeValue<'_>) -> Option<Re
         "key" => word().map(|key| app.key = key),
         "secret" => word().map(|secret| app.secret = secret),
         "client_events" => flag(value).map(|on| app.client_events = on),
+        "webhook_url" => webhook(value).map(|url| app.webhook = Some(url)),
+        "webhook_events" => webhook_events(value).map(|events| app.webhook_events = events),
         _ => return None,
     };
     Some(set)
+}
+
+fn webhook(value: &DeValue<'_>) -> Result<String, Unfit> {
+    let url = value.as_str().ok_or("give a URL such as \"https://example.org/pusher\"")?;
+    Target::origin(url).map(|_| url.to_owned())
+}
+
+fn webhook_events(value: &DeValue<'_>) -> Result<Vec<Kind>, Unfit> {
+    let kind =
+        |name: &Spanned<DeValue<'_>>| Kind::ALL.into_iter().find(|kind| name.get_ref().as_str() == Some(kind.name()));
+    let kinds = value.as_array().and_then(|list| list.iter().map(kind).collect::<Option<Vec<Kind>>>());
+    kinds.ok_or_else(|| format!("give a list of: {}", Kind::ALL.map(Kind::name).join(", ")))
 }
 
 fn flag(value: &DeValue<'_>) -> Result<bool, Unfit> {
@@ -264,6 +279,8 @@ mod tests {
             ("[client]\nfast = true\n", 2, "unknown key"),
             ("[client]\n[pusher]\nkey = \"a\"\n", 2, "app_id, key and secret"),
             ("[pusher]\nkey = \"a/b\"\n", 2, "letters"),
+            ("[pusher]\nwebhook_url = \"example.org\"\n", 2, "webhook_url"),
+            ("[pusher]\n\nwebhook_events = [\"channel_occupied\", \"all\"]\n", 3, "give a list of: channel_occupied, "),
         ] {
             let mistake = read(text).expect_err(text);
             assert!(mistake.line == line && mistake.what.contains(part), "{text}: {mistake}");

@@ -164,7 +164,11 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
         }
         Serve::Channels(flags) => match flags.check()? {
             (_, checked) if supervises(&checked, part) => supervise(checked, true),
-            (plan, checked) => serve_app(plan.start(seed().map_err(failed)?), checked, part),
+            (plan, checked) => {
+                let waker = Waker::default();
+                let app = plan.start(seed().map_err(failed)?, &waker).map_err(failed)?;
+                serve_prepared(app, checked, part, |server, _, _| Ok(server.waker(&waker)))
+            }
         },
         Serve::Gateway(flags) => serve_gateway(*flags, part),
         Serve::Ticker(flags) => {

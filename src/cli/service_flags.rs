@@ -4,6 +4,7 @@
 use super::Failure;
 use super::flags::Checked;
 use super::units::bytes;
+use crate::os::listener::ListenAddr;
 use crate::reactor::check_open_to_all;
 use crate::supervisor::ListenPattern;
 use clap::Args;
@@ -12,25 +13,50 @@ use std::path::{Path, PathBuf};
 
 const DEFAULT: &str = "127.0.0.1:9465";
 
-/// Beside the flags of every server.
+/// Where the application asks, whoever lets it in.
 #[derive(Args, Debug, Clone)]
-#[command(next_help_heading = "Service")]
-pub struct ServiceFlags {
+pub struct ServiceListenerFlags {
     /// Where the application behind the server is served: IP:PORT, [v6]:PORT or unix:PATH; repeatable
-    #[arg(long, env = "PERCORE_SERVICE_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long, env = "PERCORE_SERVICE_LISTEN", value_name = "ADDR", value_delimiter = ',', help_heading = "Service")]
     #[arg(default_value = DEFAULT)]
     #[arg(
         long_help = "Where the application behind the server is served, and no client: IP:PORT, [v6]:PORT or unix:PATH; \
         repeatable. '{worker}' in it stands for the number of a worker; else any of them answers. An address that other \
-        machines can reach needs --service-token-file"
+        machines can reach needs the file with a token or key"
     )]
     service_listen: Vec<ListenPattern>,
-    /// File with the token that has to be given there, as Authorization: Bearer
-    #[arg(long, env = "PERCORE_SERVICE_TOKEN_FILE", value_name = "FILE")]
-    service_token_file: Option<PathBuf>,
     /// Longest content of a request; beyond it 413
     #[arg(long, env = "PERCORE_MAX_CONTENT", value_name = "BYTES", default_value = "1M", value_parser = bytes)]
+    #[arg(help_heading = "Service")]
     max_content: usize,
+}
+
+impl ServiceListenerFlags {
+    /// The addresses, each as it was given and as it is for the first worker.
+    pub(super) fn first(&self) -> Result<Vec<(&ListenPattern, ListenAddr)>, Failure> {
+        let addr = |pattern: &ListenPattern| {
+            pattern.for_slot(0).map_err(|error| Failure::Usage(format!("--service-listen {error}")))
+        };
+        self.service_listen.iter().map(|pattern| Ok((pattern, addr(pattern)?))).collect()
+    }
+
+    /// Adds to what the other flags came to; with it the token that the listener demands.
+    pub(super) fn apply(self, checked: &mut Checked, token: Option<String>) {
+        checked.service = self.service_listen;
+        checked.settings.service_token = token;
+        checked.settings.max_content = self.max_content;
+    }
+}
+
+/// Beside the flags of every server.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Service")]
+pub struct ServiceFlags {
+    #[command(flatten)]
+    listener: ServiceListenerFlags,
+    /// File with the token that has to be given there, as Authorization: Bearer
+    #[arg(long, env = "PERCORE_SERVICE_TOKEN_FILE", value_name = "FILE", help_heading = "Service")]
+    service_token_file: Option<PathBuf>,
 }
 
 /// The one word of a file that a flag names.
@@ -52,8 +78,8 @@ impl ServiceFlags {
     /// # Errors
     /// When that is no address.
     pub(super) fn or_listen_at(mut self, addr: &str) -> Result<ServiceFlags, String> {
-        if matches!(&self.service_listen[..], [only] if only.to_string() == DEFAULT) {
-            self.service_listen = vec![addr.parse()?];
+        if matches!(&self.listener.service_listen[..], [only] if only.to_string() == DEFAULT) {
+            self.listener.service_listen = vec![addr.parse()?];
         }
         Ok(self)
     }
@@ -61,13 +87,13 @@ impl ServiceFlags {
     /// Adds to what the other flags came to.
     pub(super) fn apply(self, checked: &mut Checked) -> Result<(), Failure> {
         let token = self.service_token_file.map(|path| word_of("service-token-file", &path)).transpose()?;
-        for pattern in self.service_listen.iter().filter(|_| token.is_none()) {
-            let addr = pattern.for_slot(0).map_err(|error| Failure::Usage(format!("--service-listen {error}")))?;
-            check_open_to_all(&addr).map_err(|error| Failure::Usage(format!("--service-listen {pattern}: {error}")))?;
+        if token.is_none() {
+            for (pattern, addr) in self.listener.first()? {
+                check_open_to_all(&addr)
+                    .map_err(|error| Failure::Usage(format!("--service-listen {pattern}: {error}")))?;
+            }
         }
-        checked.service = self.service_listen;
-        checked.settings.service_token = token;
-        checked.settings.max_content = self.max_content;
+        self.listener.apply(checked, token);
         Ok(())
     }
 }

@@ -216,6 +216,12 @@ impl Outbox {
         self.publisher.is_none() || self.pacing.admit(channel.as_bytes(), bytes, subscribers, self.now)
     }
 
+    /// What is published from now on counts as in a call about this connection, or about none: for an app that took its time.
+    #[cfg(feature = "cli")]
+    pub(crate) fn act_for(&mut self, id: Option<ConnectionId>) {
+        self.publisher = id.filter(|_| self.pacing.is_limited()).map(|id| (id.index, id.generation));
+    }
+
     /// The connections of this process on a channel, by index.
     #[cfg(feature = "cli")]
     pub(crate) fn subscribers_here(&self, channel: &str) -> Vec<u32> {

@@ -90,4 +90,41 @@ proptest! {
         prop_assert!(got == sent);
         prop_assert_eq!(ends, [(0u16, b"p".to_vec()), (1000, b"bye".to_vec())]);
     }
+
+    /// A message that begins in another way for each connection: each reads its own, and what is the same lies there once.
+    #[cfg(feature = "cli")]
+    #[test]
+    fn what_ends_alike_is_stored_once(
+        heads in prop::collection::vec("[a-z]{0,300}", 2..5), end in "[a-d]{1000,3000}", deflate: bool, takeover: bool,
+        bits in 9u8..=15
+    ) {
+        let agreed =
+            Agreement { server_takeover: takeover, client_takeover: takeover, server_bits: bits, client_bits: bits };
+        let mut outbox = Outbox::new(SendRules::default(), Deflate { min_bytes: 50, ..Deflate::default() }, ID.node, [5; 32]);
+        let ids: Vec<ConnectionId> = (0..heads.len()).map(|index| ConnectionId { index: index as u32, ..ID }).collect();
+        for id in &ids {
+            outbox.queue.open(id.index, id.generation);
+            outbox.begin_frames(*id, Role::Server, deflate.then_some(agreed));
+        }
+        let mut shared = shared::Shared::default();
+        for (id, head) in ids.iter().zip(&heads) {
+            let sent = outbox.send_headed(*id, Kind::Text, head.as_bytes(), end.as_bytes(), &mut shared);
+            prop_assert_eq!(sent, Delivery::Queued);
+        }
+        let own: usize = heads.iter().map(|head| head.len() + 32).sum();
+        let is_shared = !(deflate && takeover);
+        prop_assert!(!is_shared || outbox.queue.pass_bytes() <= own + end.len());
+        let rules = Rules { role: Role::Client, max_message: 1 << 20, max_frame: usize::MAX, pieces_from: None };
+        let (mut scratch, mut pool) = (Scratch::default(), crate::queue::pool::Pool::default());
+        let mut bytes = written(&mut outbox);
+        let mut rest = &mut bytes[..];
+        for head in &heads {
+            let window = takeover.then(|| Box::new(crate::protocol::deflate::Inflater::new()));
+            let mut receiver = if deflate { Receiver::with_deflate(window) } else { Receiver::new() };
+            let (used, event) = receiver.next(rest, &rules, &mut scratch, &mut pool).expect("no violation");
+            let Some(Event::Message(mut message)) = event else { panic!("no message for {head}") };
+            prop_assert!(message.payload() == [head.as_bytes(), end.as_bytes()].concat());
+            rest = &mut rest[used..];
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Channels as an [`App`]: what sessions tell goes to the conversation with the client or to the API, time goes to pings and to what
 //! expires.
 
-use super::centrifuge::Shares;
+use super::centrifuge::LongAnswers;
 use super::codes::{Disconnect, Unsubscribe};
 use super::engine::{Engine, channel_of};
 use super::pusher::Pusher;
@@ -10,6 +10,7 @@ use super::tokens::Tokens;
 use crate::app::App;
 use crate::channel::presence::Change;
 use crate::channel::record::{Record, RecordKind};
+use crate::gateway::call::{Call, Returns};
 use crate::net::id::{ConnectionId, Participant, Peer};
 use crate::net::rate::RateRules;
 use crate::outbox::Outbox;
@@ -23,6 +24,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where clients of the Centrifuge protocol connect.
@@ -33,7 +35,7 @@ pub const SUBPROTOCOL: &str = "centrifuge-json";
 /// A connection whose client has not said yet who it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
-    id: ConnectionId,
+    pub(super) id: ConnectionId,
     /// It is pinged by the protocol of clients, and not by WebSocket's alone.
     takes_pings: bool,
 }
@@ -53,7 +55,7 @@ pub struct Channels {
     tokens: Tokens,
     pub(super) command_rates: RateRules,
     pub(super) random: StdRng,
-    pub(super) shares: Shares,
+    pub(super) answers: LongAnswers,
     /// By index.
     pub(super) waiting: HashMap<u32, Newcomer>,
     /// What backends have to give; `None` where whoever reaches the service may.
@@ -66,6 +68,8 @@ pub struct Channels {
     pub(super) pusher: Option<Pusher>,
     /// Whether we hear what backends ask other workers.
     pub(super) listens: bool,
+    /// Calls of webhooks that are over.
+    returns: Arc<Returns>,
     wheel: Wheel,
 }
 
@@ -82,13 +86,14 @@ impl Channels {
             tokens,
             command_rates: RateRules::default(),
             random,
-            shares: Shares::default(),
+            answers: LongAnswers::default(),
             waiting: HashMap::new(),
             api_key: None,
             name: uuid::Builder::from_random_bytes(name).into_uuid().to_string(),
             nobody: "".into(),
             pusher,
             listens: false,
+            returns: Arc::default(),
             wheel: Wheel::new(),
         }
     }
@@ -102,6 +107,14 @@ impl Channels {
     /// What backends have to give.
     pub fn api_key(self, key: Option<String>) -> Channels {
         Channels { api_key: key, ..self }
+    }
+
+    /// The app of the second front has its backend told what happens, by calls that come back in `returns`.
+    pub fn webhooks(mut self, call: impl FnMut(Call) + 'static, returns: Arc<Returns>) -> Channels {
+        if let Some(pusher) = &mut self.pusher {
+            pusher.set_webhooks(call);
+        }
+        Channels { returns, ..self }
     }
 
     /// What tokens are verified by, as it is now.
@@ -190,6 +203,10 @@ impl App for Channels {
         self.api_key.is_some()
     }
 
+    fn memory(&self) -> usize {
+        self.answers.memory()
+    }
+
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         if request.is_service() {
             return self.serve(request, out).or_else(|| self.serve_pusher(request, out));
@@ -229,7 +246,7 @@ impl App for Channels {
 
     fn on_close(&mut self, id: ConnectionId, front: Front, _: &CloseReason, out: &mut Outbox) {
         if let (Front::Pusher, Some(pusher)) = (front, &mut self.pusher) {
-            return pusher.closed(id.index);
+            return pusher.closed(id.index, out);
         }
         self.waiting.remove(&id.index);
         self.wheel.cancel(id.index);
@@ -239,6 +256,31 @@ impl App for Channels {
 
     fn on_bus(&mut self, _: Participant, record: Record<'_>, out: &mut Outbox) {
         self.take_record(record, out);
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) {
+        for returned in self.returns.take() {
+            let dice = f64::from(self.random.next_u32()) / f64::from(u32::MAX);
+            if let Some(pusher) = &mut self.pusher {
+                pusher.returned(returned, dice, out);
+            }
+        }
+    }
+
+    fn on_drain(&mut self, out: &mut Outbox) {
+        if let Some(pusher) = &mut self.pusher {
+            pusher.drain(out);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.pusher.as_ref().is_none_or(Pusher::is_finished)
+    }
+
+    fn on_abandon(&mut self, out: &mut Outbox) {
+        if let Some(pusher) = &mut self.pusher {
+            pusher.abandon(out);
+        }
     }
 
     fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
@@ -257,6 +299,7 @@ impl App for Channels {
         }
         self.engine.expire(now, out);
         self.expire_pusher(now, out);
+        self.give_answers(out);
         self.engine.show(out);
         let held = self.pusher.as_ref().and_then(Pusher::next_deadline);
         [self.wheel.next_deadline(), self.engine.next_deadline(), held].into_iter().flatten().min()

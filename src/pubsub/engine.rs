@@ -229,6 +229,14 @@ impl Engine {
         Ok(Subscribed { top, is_recoverable, missed })
     }
 
+    /// Whether those on a channel may be told, as far as its rate goes, that this client came and, later, that it went.
+    pub fn may_tell_others(&self, index: u32, channel: &str, wanted: &Wanted<'_>, out: &mut Outbox) -> bool {
+        let others = others_of(channel);
+        let Some(client) = self.clients.get(index).filter(|_| out.subscribers(&others) > 0) else { return true };
+        let bytes = client.describe(wanted.info.as_deref()).len() + ENVELOPE_BYTES;
+        out.carries(&others, 2 * bytes)
+    }
+
     /// What a client missed that comes back, the same for all that come from there in one pass.
     fn missed(
         &mut self,
@@ -439,5 +447,9 @@ impl Engine {
         stats.channels_streams = streams as u64;
         stats.channels_history_bytes = bytes as u64;
         stats.channels_evicted = self.streams.counts().evicted;
+        // Without a connection nothing else may call for a tick.
+        if let Some(at) = self.streams.next_deadline() {
+            out.tick_by(at);
+        }
     }
 }

@@ -294,6 +294,10 @@ stats! {
     channels_history_bytes: u64 = Gauge "percore_channels_history_bytes";
     /// Histories that were given up for want of space.
     channels_evicted: u64 = Counter "percore_channels_evicted_total";
+    /// Events of webhooks that a backend took.
+    channels_webhook_events: u64 = Counter "percore_channels_webhook_events_total";
+    /// Events of webhooks that were given up.
+    channels_webhook_events_lost: u64 = Counter "percore_channels_webhook_events_lost_total";
     /// Lines of the log that were left out: standard error was not read in time, or there were too many at once.
     log_lines_dropped: u64 = Counter "percore_log_lines_dropped_total";
     /// Time that a pass of the loop took, sleep left out.

@@ -2,7 +2,7 @@
 
 use crate::common::channels::{Hub, SECRET, token};
 use crate::common::client::upgrade_request;
-use crate::common::{Client, TempDir, process};
+use crate::common::{Client, TempDir, eventually, process};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -217,4 +217,95 @@ fn recovery_at_the_connection_is_bounded() {
         .filter(|sub| sub["recovered"] == true && sub["publications"].as_array().is_some_and(|all| all.len() == 10));
     let nothing = subs.values().filter(|sub| sub.get("recovered").is_none() && sub.get("publications").is_none());
     assert_eq!((whole.count(), nothing.count()), (3, 5));
+}
+
+/// A storm of clients that come back, each by a number of its own: each has its answers in order.
+#[test]
+fn a_storm_of_different_numbers_is_answered_in_order() {
+    const CLIENTS: u32 = 300;
+    let hub = Hub::start(&["--history-size", "300", "--rate-messages", "0"]);
+    let mut ann = hub.client();
+    ann.subscribe("live", &json!({}));
+    for _ in 0..100 {
+        hub.result("publish", &json!({"channel": "a", "data": "x".repeat(10_000)}));
+    }
+    let mut crowd: Vec<_> = (0..CLIENTS).map(|_| hub.client()).collect();
+    // They come while the server does nothing, and so all at once.
+    hub.server.signal("STOP");
+    for (number, client) in (10..).zip(&mut crowd) {
+        client.say(&format!(
+            "{{\"id\":{number},\"subscribe\":{{\"channel\":\"a\",\"recover\":true}}}}\n{{\"id\":{},\"unsubscribe\":{{\"channel\":\"a\"}}}}",
+            number + 1
+        ));
+    }
+    hub.server.signal("CONT");
+    hub.result("publish", &json!({"channel": "live", "data": 1}));
+    assert_eq!(ann.push("pub", "live")["data"], 1);
+    for (number, client) in (10..).zip(&mut crowd) {
+        let reply = client.hear();
+        assert_eq!((&reply["id"], &reply["subscribe"]["recovered"]), (&json!(number), &json!(true)));
+        assert_eq!(reply["subscribe"]["publications"].as_array().map(Vec::len), Some(100));
+        assert_eq!(client.hear(), json!({"id": number + 1, "unsubscribe": {}}), "in order");
+    }
+}
+
+/// Those that come and go in a loop cost the others no more than publications may.
+#[test]
+fn joins_and_leaves_have_a_rate() {
+    let hub = Hub::start(&["--presence", "--rate-messages", "0", "--rate-channel", "10K"]);
+    let mut ann = hub.client();
+    ann.subscribe("a", &json!({"join_leave": true}));
+    ann.push("join", "a");
+    let mut bad = hub.client();
+    let mut came = 0;
+    for _ in 0..500 {
+        let reply = bad.ask(&json!({"subscribe": {"channel": "a"}}));
+        match reply["error"]["code"].as_u64() {
+            None => came += 1,
+            code => assert_eq!((code, &reply["error"]["temporary"]), (Some(111), &json!(true)), "{reply}"),
+        }
+        bad.ask(&json!({"unsubscribe": {"channel": "a"}}));
+    }
+    assert!((1..250).contains(&came), "{came} of 500");
+    for _ in 0..came {
+        ann.push("join", "a");
+        ann.push("leave", "a");
+    }
+    // Where nobody is told, nothing is counted.
+    for _ in 0..500 {
+        bad.subscribe("b#", &json!({}));
+        bad.ask(&json!({"unsubscribe": {"channel": "b#"}}));
+    }
+}
+
+/// What is too old goes, also where no client and no request calls for it.
+#[test]
+fn a_history_ends_in_time_by_itself() {
+    let hub = Hub::start(&["--history-size", "10", "--history-ttl", "300ms", "--admin", "127.0.0.1:0"]);
+    let result = hub.result("publish", &json!({"channel": "a", "data": "x".repeat(10_000)}));
+    assert_eq!(result["offset"], 1);
+    let is_over = || {
+        let [streams, bytes] =
+            ["streams", "history_bytes"].map(|name| hub.server.metric(&format!("percore_channels_{name}")));
+        streams == 1 && bytes < 1_000
+    };
+    eventually("the end of the publication", is_over);
+}
+
+/// A token with more channels than a client may be on is refused as a whole, and that is logged.
+#[test]
+fn a_token_with_too_many_channels_is_refused() {
+    let folder = TempDir::new();
+    let secret = folder.path("secret");
+    std::fs::write(&secret, SECRET).expect("a file");
+    let hub = Hub::start(&["--jwt-secret-file", secret.to_str().expect("text"), "--max-channels", "4"]);
+    let connect = |channels: &[&str]| {
+        let claims = json!({"sub": "ann", "channels": channels, "subs": {"a": {}}});
+        hub.speaker().ask(&json!({"connect": {"token": token(&claims)}}))
+    };
+    let reply = connect(&["a", "b", "c", "d"]);
+    assert_eq!(reply["connect"]["subs"].as_object().map(serde_json::Map::len), Some(4), "{reply}");
+    let reply = connect(&["a", "b", "c", "d", "e"]);
+    assert_eq!(reply["error"], json!({"code": 106, "message": "limit exceeded"}));
+    hub.server.wait_for_log("the token of user 'ann' has 5 channels");
 }

@@ -2,14 +2,11 @@
 
 use crate::common::channels::{Hub, PATH, SECRET};
 use crate::common::program::Program;
+use crate::common::relay::Relay;
 use crate::common::{TempDir, eventually, tool};
 use serde_json::json;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 fn script(program: PathBuf, name: &str, arguments: &[&str]) -> Program {
     let mut command = Command::new(program);
@@ -84,51 +81,6 @@ fn a_backend_in_python() {
         "unauthorized",
     ];
     assert_eq!(out, want);
-}
-
-/// A relay between clients and a server that cuts all its connections at once, wherever they are.
-struct Relay {
-    addr: SocketAddr,
-    streams: Arc<Mutex<Vec<TcpStream>>>,
-    accepted: Arc<AtomicU64>,
-}
-
-impl Relay {
-    fn to(server: SocketAddr) -> Relay {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let addr = listener.local_addr().expect("bound");
-        let relay = Relay { addr, streams: Arc::default(), accepted: Arc::default() };
-        let (streams, accepted) = (Arc::clone(&relay.streams), Arc::clone(&relay.accepted));
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let Ok(upstream) = TcpStream::connect(server) else { return };
-                let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-                streams.lock().expect("streams").extend([copy(&client), copy(&upstream)]);
-                accepted.fetch_add(1, Ordering::Relaxed);
-                for (mut from, mut to) in [(copy(&client), copy(&upstream)), (upstream, client)] {
-                    std::thread::spawn(move || {
-                        let mut buffer = [0; 700];
-                        while let Ok(bytes @ 1..) = from.read(&mut buffer)
-                            && to.write_all(&buffer[..bytes]).is_ok()
-                        {}
-                        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-                    });
-                }
-            }
-        });
-        relay
-    }
-
-    /// How many connections there were.
-    fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    fn cut(&self) {
-        for stream in self.streams.lock().expect("streams").drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
 }
 
 /// In the middle of traffic all connections are cut a hundred times: every client hears every number once and in order.

@@ -40,7 +40,7 @@ fn configurations() -> Vec<(PathBuf, String)> {
 }
 
 fn help() -> String {
-    let helps = ["echo", "gateway"].map(|app| {
+    let helps = ["echo", "gateway", "channels"].map(|app| {
         let (code, help, _) = run(percore(&["serve", app, "--help"]));
         assert_eq!(code, 0);
         help

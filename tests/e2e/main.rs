@@ -17,6 +17,7 @@ mod bus_presence;
 mod bus_removed;
 mod channels;
 mod channels_api;
+mod channels_browser;
 mod channels_hostile;
 mod channels_pusher;
 mod channels_sdk;

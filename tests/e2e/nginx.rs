@@ -54,6 +54,7 @@ fn every_configuration_is_valid() {
         ("nginx.conf", &two[..]),
         ("chat.conf", &chat),
         ("gateway.conf", &[("gateway-backend:8080", "127.0.0.1:1".to_owned())]),
+        ("channels.conf", &[("channels-backend", "127.0.0.1".to_owned())]),
         ("unix.conf", &[]),
         ("per-worker.conf", &[]),
         ("swarm.conf", &[]),

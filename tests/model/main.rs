@@ -11,6 +11,7 @@ mod large_echo;
 mod limits;
 mod pubsub_simulation;
 mod receiver_properties;
+mod recovery_storm;
 mod session_retire;
 mod session_simulation;
 mod simulation;

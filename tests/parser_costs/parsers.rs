@@ -460,7 +460,7 @@ fn chat(bytes: &[u8], _: usize) -> usize {
 
 /// Commands to channels, and what is published by them made fit to be passed on.
 fn commands(bytes: &[u8], _: usize) -> usize {
-    for line in command::lines(text(bytes)) {
+    for line in text(bytes).split('\n') {
         if let Ok(Command { method: Some(Method::Publish { data: Data(Some(data)), .. }), .. }) = command::read(line) {
             let _ = in_one_line(data);
         }

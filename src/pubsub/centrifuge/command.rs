@@ -13,6 +13,18 @@ pub struct Command<'a> {
     pub method: Option<Method<'a>>,
 }
 
+impl Command<'_> {
+    /// Whether the answer may be long: a part of a history, or a list of who is there.
+    pub fn may_be_long(&self) -> bool {
+        match &self.method {
+            Some(Method::Connect(connect)) => !connect.positions.is_empty(),
+            Some(Method::Subscribe(subscribe)) => subscribe.recover.recover,
+            Some(Method::History(_) | Method::Presence { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
 /// What a command is to do.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)]
@@ -91,11 +103,6 @@ impl From<serde_json::Error> for Malformed {
     fn from(_: serde_json::Error) -> Malformed {
         Malformed
     }
-}
-
-/// The lines of a message: one at least, and none for a line feed at the end.
-pub fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.strip_suffix('\n').unwrap_or(text).split('\n')
 }
 
 /// Reads a line.
@@ -305,19 +312,10 @@ mod tests {
         assert_eq!(read(&format!("{{\"id\":1,\"connect\":{{\"subs\":{{{}}}}}}}", many.join(","))), Err(Malformed));
     }
 
-    #[test]
-    fn a_message_has_lines() {
-        assert_eq!(lines("a\nb\n").collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(lines("a").collect::<Vec<_>>(), ["a"]);
-        assert_eq!(lines("a\n\n").collect::<Vec<_>>(), ["a", ""]);
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[\\[\\]{}\":,0-9a-z\\\\ _]{0,80}") {
-            for line in lines(&text) {
-                let _ = read(line);
-            }
+            let _ = read(&text);
         }
 
         /// What is read does not depend on the order of the fields, nor on what else stands there.

@@ -1,12 +1,10 @@
 //! What each command comes to.
 
 use super::command::{self, Command, Connect, Data, History, Method, Recover, Subscribe};
-use super::costs::{COMMAND_BYTES, COMMAND_MEMBERS, MOST_REPLIES_BYTES};
+use super::costs::{COMMAND_MEMBERS, MOST_REPLIES_BYTES};
 use super::replies::{self, Replies};
 use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
-use crate::outbox::shared::Shared;
-use crate::protocol::message::Kind;
 use crate::pubsub::app::Channels;
 use crate::pubsub::clients::{Client, Name};
 use crate::pubsub::codes::{Disconnect, Error};
@@ -14,9 +12,10 @@ use crate::pubsub::engine::{Post, Wanted, publications_of};
 use crate::pubsub::json::{self, in_one_line};
 use crate::pubsub::rules::Namespace;
 use crate::pubsub::tokens::{Identity, Refusal};
+use crate::telemetry::log::Level;
 use rand::Rng;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -25,21 +24,10 @@ use tungstenite::protocol::frame::coding::CloseCode;
 const MORE_COMMANDS: usize = 64;
 /// The longest list of who is there that a client is told.
 const PRESENCE_BYTES: usize = 1 << 20;
-/// Results of subscriptions from this size on are shared by all clients that get the same in a pass.
+/// What clients missed is shared, from this size on, by all that missed the same.
 const SHARED_BYTES: usize = 1024;
 /// What `connect` is answered as our version.
 const VERSION: &str = concat!("percore ", env!("CARGO_PKG_VERSION"));
-
-/// Replies of this pass that are the same for several clients.
-#[derive(Default)]
-pub struct Shares {
-    pass: Duration,
-    by_key: HashMap<String, (Rc<str>, Shared)>,
-    bytes: usize,
-}
-
-/// Bytes of shared replies that are kept to be found again within a pass.
-const SHARES_BYTES: usize = 16 << 20;
 
 /// How a command may end: an error is for the client to read, the end of the connection is not.
 enum Fault {
@@ -62,17 +50,40 @@ impl From<Disconnect> for Fault {
 impl Channels {
     /// A message came.
     pub(in crate::pubsub) fn hear(&mut self, id: ConnectionId, text: &str, out: &mut Outbox) {
+        self.hear_lines(id, text.strip_suffix('\n').unwrap_or(text), 0, true, out);
+    }
+
+    /// The lines of a message, or those of them that had to wait, of which so many came before.
+    pub(super) fn hear_lines(
+        &mut self,
+        id: ConnectionId,
+        lines: &str,
+        mut number: usize,
+        is_new: bool,
+        out: &mut Outbox,
+    ) {
         let mut replies = Replies::default();
         let most = self.engine.rules.limits.client_channels + MORE_COMMANDS;
-        for (number, line) in command::lines(text).enumerate() {
+        let mut rest = Some(lines);
+        while let Some(lines) = rest {
+            let (line, others) = lines.split_once('\n').map_or((lines, None), |(line, others)| (line, Some(others)));
             let done = match command::read(line) {
-                Ok(command) if number < most => self.obey(id, command, &mut replies, out),
+                Ok(command) if number < most => {
+                    // A client that was given much already is refused, and has nothing to wait for.
+                    let may_be_long = command.may_be_long() && self.may_be_long(id, &replies, out).is_ok();
+                    if may_be_long && self.is_to_wait(is_new, out.now()) {
+                        replies.flush(id, out);
+                        return self.put_off(id, lines, number, is_new, out);
+                    }
+                    self.obey(id, command, &mut replies, out)
+                }
                 _ => Err(Disconnect::BadRequest),
             };
             if let Err(disconnect) = done {
                 replies.flush(id, out);
                 return self.end(id, disconnect, out);
             }
+            (rest, number) = (others, number + 1);
         }
         replies.flush(id, out);
     }
@@ -144,7 +155,7 @@ impl Channels {
                 if presence.len() > PRESENCE_BYTES {
                     return Err(Error::LimitExceeded.into());
                 }
-                self.charge(id, presence.len() / COMMAND_BYTES, out);
+                self.charge_answer(id, presence.len(), out);
                 replies.result(number, "presence", &presence);
             }
             Method::PresenceStats { channel } => {
@@ -156,7 +167,7 @@ impl Channels {
             Method::History(history) => {
                 self.may_be_long(id, replies, out)?;
                 let result = self.history(id, &history, out)?;
-                self.charge(id, result.len() / COMMAND_BYTES, out);
+                self.charge_answer(id, result.len(), out);
                 replies.result(number, "history", &result);
             }
             Method::Refresh { token } => {
@@ -186,6 +197,7 @@ impl Channels {
     ) -> Result<(), Fault> {
         let now = out.now();
         let identity = self.identify(&connect.token, out)?;
+        self.may_be_on_all(&identity, out)?;
         let rules = identity.channels.iter().map(|(channel, _)| self.engine.rules.of(channel).copied());
         let rules: Vec<Namespace> = rules.collect::<Result<_, _>>()?;
         let mut random = [0; 16];
@@ -222,6 +234,7 @@ impl Channels {
             let missed = subscribed.missed.as_deref().unwrap_or_default();
             count_recovery(from.is_some(), subscribed.missed.is_some(), out);
             bytes += missed.len();
+            self.charge_answer(id, missed.len(), out);
             subs.push(format!("{}:{head}{missed}{tail}", json::string(channel)));
         }
         if !subs.is_empty() {
@@ -230,6 +243,21 @@ impl Channels {
         replies.result(number, "connect", &format!("{{{}}}", fields.join(",")));
         self.arm(id, out);
         Ok(())
+    }
+
+    /// Refuses a token that puts a client on more channels than there may be: it would miss some without knowing.
+    fn may_be_on_all(&self, identity: &Identity, out: &mut Outbox) -> Result<(), Error> {
+        let most = self.engine.rules.limits.client_channels;
+        let channels: BTreeSet<&str> = identity.channels.iter().map(|(channel, _)| channel.as_str()).collect();
+        if channels.len() <= most {
+            return Ok(());
+        }
+        let (user, count) = (&identity.user, channels.len());
+        let line = format_args!(
+            "the token of user '{user}' has {count} channels, and a client may be on {most} (--max-channels): refused"
+        );
+        out.log(Level::Warn, "channels", None, line);
+        Err(Error::LimitExceeded)
     }
 
     /// Who a client is that gives this token.
@@ -285,6 +313,9 @@ impl Channels {
             hears_others: subscribe.hears_others,
             is_server_side: false,
         };
+        if rules.join_leave && !self.engine.may_tell_others(id.index, channel, &wanted, out) {
+            return Err(Error::TooManyRequests.into());
+        }
         let subscribed = self.engine.subscribe(id.index, channel, rules, wanted, out)?;
         count_recovery(recover.is_some(), subscribed.missed.is_some(), out);
         if until.is_some() {
@@ -293,30 +324,16 @@ impl Channels {
         let (head, tail) =
             replies::subscribed(&subscribed, recover.map(|(offset, _)| offset), replies::expiry(until, now));
         let missed = subscribed.missed.as_deref().unwrap_or_default();
-        self.charge(id, missed.len() / COMMAND_BYTES, out);
+        self.charge_answer(id, missed.len(), out);
         if missed.len() < SHARED_BYTES {
             replies.result(number, "subscribe", &[&head, missed, tail].concat());
             return Ok(());
         }
         replies.flush(id, out);
-        let top = subscribed.top.map_or(0, |top| top.offset);
-        replies.add(self.share(id, &format!("{top} {channel} {number} {head}"), number, [&head, missed, tail], out));
+        let (from, top) = (recover.map_or(0, |(offset, _)| offset), subscribed.top.map(replies::position));
+        let (key, own) = (format!("{from} {top:?} {channel}"), format!("{{\"id\":{number},\"subscribe\":{head}"));
+        replies.add(self.share(id, key, &own, [missed, tail, "}"], out));
         Ok(())
-    }
-
-    /// Sends the result of a subscription, which is stored once for all who get the same in this pass. Returns its length.
-    fn share(&mut self, id: ConnectionId, key: &str, number: u32, parts: [&str; 3], out: &mut Outbox) -> usize {
-        let shares = &mut self.shares;
-        if shares.pass != out.now() || shares.bytes > SHARES_BYTES {
-            *shares = Shares { pass: out.now(), ..Shares::default() };
-        }
-        let (text, shared) = shares.by_key.entry(key.to_owned()).or_insert_with(|| {
-            let text = format!("{{\"id\":{number},\"subscribe\":{}}}", parts.concat());
-            shares.bytes += key.len() + text.len();
-            (text.into(), Shared::default())
-        });
-        out.send_shared(id, Kind::Text, text.as_bytes(), shared);
-        text.len()
     }
 
     fn publish(&mut self, id: ConnectionId, channel: &str, data: Data<'_>, out: &mut Outbox) -> Result<(), Fault> {

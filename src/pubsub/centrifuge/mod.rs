@@ -1,9 +1,11 @@
 //! The Centrifuge client protocol, in JSON: what clients say and are answered.
 
+mod answers;
 pub mod command;
 mod conversation;
 mod costs;
 pub mod push;
 pub(in crate::pubsub) mod replies;
 
-pub(in crate::pubsub) use conversation::{Shares, presence, presence_stats};
+pub(in crate::pubsub) use answers::LongAnswers;
+pub(in crate::pubsub) use conversation::{presence, presence_stats};

@@ -65,6 +65,7 @@ impl Channels {
             }
             _ => Err((404, "Nothing is here.")),
         };
+        self.engine.show(out);
         Some(match done {
             Ok(body) => Response::new(200).content("application/json", body),
             Err((status, words)) => {

@@ -2,8 +2,10 @@
 
 use super::frames::{error, event};
 use super::sign::is_signed;
+use super::webhooks::Kind as Told;
 use super::{
-    Client, EVENTS, LEAVE_HOLD, MAX_NAME_BYTES, MEMBERS, NAMESPACE, is_channel, is_presence, is_private, member_head,
+    Client, EVENTS, LEAVE_HOLD, MAX_NAME_BYTES, MEMBERS, NAMESPACE, Pusher, is_channel, is_presence, is_private,
+    member_head,
 };
 use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
@@ -73,8 +75,12 @@ impl Channels {
             "pusher:unsubscribe" => {
                 let [channel] = fields::read(data_text, ["channel"]).map_err(|_| NOT_JSON)?;
                 let channel = string(channel).ok_or(BAD_CHANNEL)?;
-                let client = self.pusher.as_mut().and_then(|pusher| pusher.clients.get_mut(&id.index));
+                let Some(pusher) = &mut self.pusher else { return Err(BAD_CHANNEL) };
+                let client = pusher.clients.get_mut(&id.index);
                 if client.is_some_and(|client| client.channels.remove(&*channel).is_some()) {
+                    if let Some(webhooks) = &mut pusher.webhooks {
+                        webhooks.left(&channel, out);
+                    }
                     out.unsubscribe(id, &format!("{MEMBERS}{channel}"));
                     out.unsubscribe(id, &format!("{EVENTS}{channel}"));
                 }
@@ -134,6 +140,9 @@ impl Channels {
             false => None,
         };
         client.channels.insert(channel.into(), member.as_ref().map(|(user, _)| user.clone()));
+        if let Some(webhooks) = &mut pusher.webhooks {
+            webhooks.came(channel, out);
+        }
         let events = format!("{EVENTS}{channel}");
         let Some((_, member)) = member else {
             out.subscribe(id, &events);
@@ -176,7 +185,7 @@ impl Channels {
         data: Option<&RawValue>,
         out: &mut Outbox,
     ) -> Result<(), Refusal> {
-        let Some(pusher) = &self.pusher else { return Err(BAD_CHANNEL) };
+        let Some(pusher) = &mut self.pusher else { return Err(BAD_CHANNEL) };
         let Some(client) = pusher.clients.get(&id.index) else { return Err(BAD_CHANNEL) };
         if !pusher.app.client_events || name.len() > MAX_NAME_BYTES {
             return Err((4301, "Clients may not send events here"));
@@ -194,8 +203,11 @@ impl Channels {
         if data.len() > MAX_CLIENT_EVENT_BYTES {
             return Err((4301, "The event is too long"));
         }
-        let socket = client.socket.clone();
+        let (socket, user) = (client.socket.clone(), user.clone());
         let frame = event(name, Some(channel), &data, user.as_deref());
+        let mut fields = vec![("event", name), ("data", &*data), ("socket_id", &*socket)];
+        fields.extend(user.as_deref().map(|user| ("user_id", user)));
+        pusher.tell(Told::ClientEvent, channel, &fields, out);
         self.send_except(channel, &frame, &socket, out);
         Ok(())
     }
@@ -262,7 +274,7 @@ impl Channels {
         if !entered {
             let due = out.now() + LEAVE_HOLD;
             match pusher.holds.put(Leave { channel: channel.into(), description: member.into() }, due) {
-                Some(leave) => tell_removed(&leave, out),
+                Some(leave) => pusher.tell_removed(&leave, out),
                 None => out.tick_by(due),
             }
             return;
@@ -273,24 +285,31 @@ impl Channels {
         {
             let frame = event("pusher_internal:member_added", Some(channel), member, None);
             out.publish_here(&format!("{MEMBERS}{channel}"), Kind::Text, &[frame.as_bytes()]);
+            pusher.tell(Told::MemberAdded, channel, &[("user_id", &user)], out);
         }
     }
 
-    /// Tells who left for good.
+    /// Tells who left for good, and the backend what is due.
     pub(in crate::pubsub) fn expire_pusher(&mut self, now: Duration, out: &mut Outbox) {
-        while let Some(leave) = self.pusher.as_mut().and_then(|pusher| pusher.holds.next(now)) {
-            tell_removed(&leave, out);
+        let Some(pusher) = &mut self.pusher else { return };
+        while let Some(leave) = pusher.holds.next(now) {
+            pusher.tell_removed(&leave, out);
+        }
+        if let Some(webhooks) = &mut pusher.webhooks {
+            webhooks.expire(out);
         }
     }
 }
 
-fn tell_removed(leave: &Leave, out: &mut Outbox) {
-    let Some(user) = user_of(&leave.description).filter(|user| count_of(&leave.channel, user, out) == 0) else {
-        return;
-    };
-    let data = format!("{{\"user_id\":{}}}", quoted(&user));
-    let frame = event("pusher_internal:member_removed", Some(&leave.channel), &data, None);
-    out.publish_here(&format!("{MEMBERS}{}", leave.channel), Kind::Text, &[frame.as_bytes()]);
+impl Pusher {
+    fn tell_removed(&mut self, leave: &Leave, out: &mut Outbox) {
+        let user = user_of(&leave.description).filter(|user| count_of(&leave.channel, user, out) == 0);
+        let Some(user) = user else { return };
+        let data = format!("{{\"user_id\":{}}}", quoted(&user));
+        let frame = event("pusher_internal:member_removed", Some(&leave.channel), &data, None);
+        out.publish_here(&format!("{MEMBERS}{}", leave.channel), Kind::Text, &[frame.as_bytes()]);
+        self.tell(Told::MemberRemoved, &leave.channel, &[("user_id", &user)], out);
+    }
 }
 
 /// The user of a presence channel, and as what it is listed.

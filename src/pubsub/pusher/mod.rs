@@ -8,12 +8,16 @@ mod api;
 mod conversation;
 mod frames;
 mod sign;
+pub mod webhooks;
 
 use super::holds::Holds;
+use crate::gateway::call::{Call, Returned};
 use crate::net::id::ConnectionId;
+use crate::outbox::Outbox;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
+use webhooks::{Kind, Webhooks};
 
 /// The namespace of these channels on the other front.
 pub const NAMESPACE: &str = "pusher:";
@@ -26,7 +30,7 @@ const LEAVE_HOLD: Duration = Duration::from_secs(3);
 const MAX_NAME_BYTES: usize = 200;
 
 /// The app, as Pusher calls what clients and backends name by a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct PusherApp {
     /// Stands in the paths that backends ask.
     pub id: String,
@@ -36,6 +40,10 @@ pub struct PusherApp {
     pub secret: String,
     /// Whether clients may send events to each other.
     pub client_events: bool,
+    /// The URL of the backend that is told what happens.
+    pub webhook: Option<String>,
+    /// Of what it is told.
+    pub webhook_events: Vec<Kind>,
 }
 
 /// A client of this front.
@@ -55,12 +63,13 @@ pub struct Pusher {
     /// By index of the connection.
     clients: HashMap<u32, Client>,
     holds: Holds,
+    webhooks: Option<Webhooks>,
 }
 
 impl Pusher {
     /// With nobody connected.
     pub fn new(app: PusherApp) -> Pusher {
-        Pusher { app, clients: HashMap::new(), holds: Holds::default() }
+        Pusher { app, clients: HashMap::new(), holds: Holds::default(), webhooks: None }
     }
 
     /// Where clients connect.
@@ -73,14 +82,57 @@ impl Pusher {
         path.strip_prefix("/app/").is_some_and(|key| key == self.app.key)
     }
 
+    /// Tells the backend what happens.
+    pub fn set_webhooks(&mut self, call: impl FnMut(Call) + 'static) {
+        self.webhooks = Some(Webhooks::new(&self.app, call));
+    }
+
     /// A connection is over.
-    pub fn closed(&mut self, index: u32) {
-        self.clients.remove(&index);
+    pub fn closed(&mut self, index: u32, out: &mut Outbox) {
+        let Some(client) = self.clients.remove(&index) else { return };
+        if let Some(webhooks) = &mut self.webhooks {
+            client.channels.keys().for_each(|channel| webhooks.left(channel, out));
+        }
     }
 
     /// When something that was kept back is to be told.
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.holds.next_deadline()
+        let webhooks = self.webhooks.as_ref().and_then(Webhooks::next_deadline);
+        self.holds.next_deadline().into_iter().chain(webhooks).min()
+    }
+
+    /// A call of a webhook is over.
+    pub fn returned(&mut self, returned: Returned, dice: f64, out: &mut Outbox) {
+        if let Some(webhooks) = &mut self.webhooks {
+            webhooks.returned(returned, dice, out);
+        }
+    }
+
+    /// The process is about to end: the backend is told of all that was kept back.
+    pub fn drain(&mut self, out: &mut Outbox) {
+        if let Some(webhooks) = &mut self.webhooks {
+            webhooks.end(out);
+        }
+    }
+
+    /// Whether the backend was told all there is.
+    pub fn is_finished(&self) -> bool {
+        let told = |webhooks: &Webhooks| webhooks.is_finished() && self.holds.next_deadline().is_none();
+        self.webhooks.as_ref().is_none_or(told)
+    }
+
+    /// There is no more time to tell it.
+    pub fn abandon(&mut self, out: &mut Outbox) {
+        if let Some(webhooks) = &mut self.webhooks {
+            webhooks.abandon(out);
+        }
+    }
+
+    /// Something happened of which the backend may want to know.
+    fn tell(&mut self, kind: Kind, channel: &str, fields: &[(&str, &str)], out: &mut Outbox) {
+        if let Some(webhooks) = &mut self.webhooks {
+            webhooks.tell(kind, channel, fields, out);
+        }
     }
 }
 

@@ -10,6 +10,11 @@ pub fn is_signed(secret: &str, text: &str, signature: &str) -> bool {
     hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes(), &bytes).is_ok()
 }
 
+/// The signature of a text.
+pub fn hex_signature(secret: &str, text: &str) -> String {
+    hex::encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes()).as_ref())
+}
+
 /// The digest of content, which stands in what is signed.
 pub fn md5(content: &[u8]) -> String {
     hex::encode(&Md5::digest(content))
@@ -28,6 +33,7 @@ mod tests {
         let presence = "31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80";
         let text = "1234.1234:presence-foobar:{\"user_id\":10,\"user_info\":{\"name\":\"Mr. Channels\"}}";
         assert!(is_signed(secret, text, presence));
+        assert_eq!(hex_signature(secret, "1234.1234:private-foobar"), private);
         for bad in ["", "58", "zz", &private[2..], "\u{e4}\u{e4}"] {
             assert!(!is_signed(secret, "1234.1234:private-foobar", bad), "{bad}");
         }

@@ -18,6 +18,7 @@ pub mod origin;
 pub mod process;
 pub mod program;
 pub mod redis;
+pub mod relay;
 pub mod service;
 
 pub use client::Client;
