@@ -72,9 +72,10 @@ pub struct Counts {
 }
 
 /// What a call under way is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Purpose {
-    Event(u64),
+    /// The first event in the line of the connection with this number.
+    Event(u64, Box<Subject>),
     KeepAlive,
 }
 
@@ -383,7 +384,8 @@ impl Core {
         };
         line.state = State::UnderWay;
         let post = self.codec.write(&line.events[0].event, &subject);
-        self.call(Purpose::Event(serial), origin, subject.event_id, post);
+        let event_id = subject.event_id.clone();
+        self.call(Purpose::Event(serial, Box::new(subject)), origin, event_id, post);
     }
 
     pub(super) fn call_keep_alive(&mut self, origin: usize, post: super::codec::Post) {
@@ -416,7 +418,7 @@ impl Core {
         self.origins.done(origin, matches!(outcome, Outcome::Answered(_)), now);
         self.counts.latency.observe(took.as_nanos().try_into().unwrap_or(u64::MAX), 1);
         match (purpose, outcome) {
-            (Purpose::Event(serial), outcome) => self.event_returned(serial, outcome, now),
+            (Purpose::Event(serial, subject), outcome) => self.event_returned(serial, &subject, outcome, now),
             (Purpose::KeepAlive, outcome) => {
                 let is_taken = matches!(&outcome, Outcome::Answered(reply) if reply.is_success());
                 self.count(match outcome {
@@ -447,12 +449,11 @@ impl Core {
         self.counts.calls[outcome] += 1;
     }
 
-    fn event_returned(&mut self, serial: u64, outcome: Outcome, now: Duration) {
-        let Some(subject) = self.subject(serial, now) else { return };
+    fn event_returned(&mut self, serial: u64, subject: &Subject, outcome: Outcome, now: Duration) {
         let Some(line) = self.lines.get(&serial) else { return };
         let event = &line.events[0].event;
         match outcome {
-            Outcome::Answered(reply) => match self.codec.read(event, &reply, &subject) {
+            Outcome::Answered(reply) => match self.codec.read(event, &reply, subject) {
                 Answer::Taken(effects) => {
                     self.count(0);
                     self.taken(serial, effects);
