@@ -12,6 +12,7 @@ pub mod client;
 pub mod commands;
 pub mod desk;
 pub mod documents;
+pub mod network;
 pub mod nginx;
 pub mod one;
 pub mod origin;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod program;
 pub mod redis;
 pub mod service;
+pub mod stories;
 
 pub use client::Client;
 
