@@ -27,6 +27,9 @@ const WRITTEN_BYTES: usize = 1 << 20;
 /// With so many bytes of requests under way, none is begun. A byte of a message may take six in JSON.
 const UNDER_WAY_BYTES: usize = 32 << 20;
 
+/// What a worker had sent before it was killed is with the origin by then, and not overtaken by the end of the connection.
+const OVERTAKES_AFTER: Duration = Duration::from_millis(500);
+
 /// What whoever has the connections is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
@@ -294,7 +297,13 @@ impl Core {
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);
-        self.push(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }), now);
+        let is_first =
+            self.add(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }));
+        if let Some(line) = self.lines.get_mut(&serial).filter(|_| is_first) {
+            let at = now + OVERTAKES_AFTER;
+            line.state = State::Later(at);
+            self.later.insert((at, serial));
+        }
     }
 
     /// The process ends: what is not told yet stays untold.
@@ -311,13 +320,21 @@ impl Core {
         Some(connection)
     }
 
-    /// Adds an event to the end of a connection's line.
+    /// Adds an event to the end of a connection's line, and sees to it if it is the first.
     fn push(&mut self, serial: u64, event: Event, now: Duration) {
+        if self.add(serial, event) {
+            self.ready.push_back(serial);
+            self.pump(now);
+        }
+    }
+
+    /// Adds an event to the end of a connection's line. Returns whether it is the first there.
+    fn add(&mut self, serial: u64, event: Event) -> bool {
         if !self.codec.tells(&event) {
             if matches!(event, Event::Closed(_)) && self.lines.get(&serial).is_some_and(|line| line.events.is_empty()) {
                 self.drop_line(serial);
             }
-            return;
+            return false;
         }
         self.waiting_events += 1;
         self.waiting_bytes += event.bytes();
@@ -328,11 +345,11 @@ impl Core {
         };
         let line = self.lines.entry(serial).or_insert_with(Line::boxed);
         line.push(event, event_id);
-        if line.events.len() == 1 {
+        let is_first = line.events.len() == 1;
+        if is_first {
             line.state = State::Ready;
-            self.ready.push_back(serial);
-            self.pump(now);
         }
+        is_first
     }
 
     /// Time has come.
@@ -342,7 +359,7 @@ impl Core {
             self.later.remove(&(at, serial));
             if let Some(line) = self.lines.get_mut(&serial).filter(|line| line.state == State::Later(at)) {
                 line.state = State::Ready;
-                self.counts.retried += 1;
+                self.counts.retried += u64::from(line.attempts > 0);
                 self.ready.push_back(serial);
             }
         }
