@@ -27,6 +27,9 @@ const WRITTEN_BYTES: usize = 1 << 20;
 /// With so many bytes of requests under way, none is begun. A byte of a message may take six in JSON.
 const UNDER_WAY_BYTES: usize = 32 << 20;
 
+/// What a worker had sent before it was killed is with the origin by then, and not overtaken by the end of the connection.
+const OVERTAKES_AFTER: Duration = Duration::from_millis(500);
+
 /// What whoever has the connections is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
@@ -72,9 +75,10 @@ pub struct Counts {
 }
 
 /// What a call under way is for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Purpose {
-    Event(u64),
+    /// The first event in the line of the connection with this number.
+    Event(u64, Box<Subject>),
     KeepAlive,
 }
 
@@ -293,7 +297,13 @@ impl Core {
         self.closed_lines += 1;
         self.lines.entry(serial).or_insert_with(Line::boxed).gone = Some(gone);
         let lasted = now.saturating_sub(opened);
-        self.push(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }), now);
+        let is_first =
+            self.add(serial, Event::Closed(Ending { code: 1006, reason: "its worker ended".into(), lasted }));
+        if let Some(line) = self.lines.get_mut(&serial).filter(|_| is_first) {
+            let at = now + OVERTAKES_AFTER;
+            line.state = State::Later(at);
+            self.later.insert((at, serial));
+        }
     }
 
     /// The process ends: what is not told yet stays untold.
@@ -310,13 +320,21 @@ impl Core {
         Some(connection)
     }
 
-    /// Adds an event to the end of a connection's line.
+    /// Adds an event to the end of a connection's line, and sees to it if it is the first.
     fn push(&mut self, serial: u64, event: Event, now: Duration) {
+        if self.add(serial, event) {
+            self.ready.push_back(serial);
+            self.pump(now);
+        }
+    }
+
+    /// Adds an event to the end of a connection's line. Returns whether it is the first there.
+    fn add(&mut self, serial: u64, event: Event) -> bool {
         if !self.codec.tells(&event) {
             if matches!(event, Event::Closed(_)) && self.lines.get(&serial).is_some_and(|line| line.events.is_empty()) {
                 self.drop_line(serial);
             }
-            return;
+            return false;
         }
         self.waiting_events += 1;
         self.waiting_bytes += event.bytes();
@@ -327,11 +345,11 @@ impl Core {
         };
         let line = self.lines.entry(serial).or_insert_with(Line::boxed);
         line.push(event, event_id);
-        if line.events.len() == 1 {
+        let is_first = line.events.len() == 1;
+        if is_first {
             line.state = State::Ready;
-            self.ready.push_back(serial);
-            self.pump(now);
         }
+        is_first
     }
 
     /// Time has come.
@@ -341,7 +359,7 @@ impl Core {
             self.later.remove(&(at, serial));
             if let Some(line) = self.lines.get_mut(&serial).filter(|line| line.state == State::Later(at)) {
                 line.state = State::Ready;
-                self.counts.retried += 1;
+                self.counts.retried += u64::from(line.attempts > 0);
                 self.ready.push_back(serial);
             }
         }
@@ -383,7 +401,8 @@ impl Core {
         };
         line.state = State::UnderWay;
         let post = self.codec.write(&line.events[0].event, &subject);
-        self.call(Purpose::Event(serial), origin, subject.event_id, post);
+        let event_id = subject.event_id.clone();
+        self.call(Purpose::Event(serial, Box::new(subject)), origin, event_id, post);
     }
 
     pub(super) fn call_keep_alive(&mut self, origin: usize, post: super::codec::Post) {
@@ -416,7 +435,7 @@ impl Core {
         self.origins.done(origin, matches!(outcome, Outcome::Answered(_)), now);
         self.counts.latency.observe(took.as_nanos().try_into().unwrap_or(u64::MAX), 1);
         match (purpose, outcome) {
-            (Purpose::Event(serial), outcome) => self.event_returned(serial, outcome, now),
+            (Purpose::Event(serial, subject), outcome) => self.event_returned(serial, &subject, outcome, now),
             (Purpose::KeepAlive, outcome) => {
                 let is_taken = matches!(&outcome, Outcome::Answered(reply) if reply.is_success());
                 self.count(match outcome {
@@ -447,12 +466,11 @@ impl Core {
         self.counts.calls[outcome] += 1;
     }
 
-    fn event_returned(&mut self, serial: u64, outcome: Outcome, now: Duration) {
-        let Some(subject) = self.subject(serial, now) else { return };
+    fn event_returned(&mut self, serial: u64, subject: &Subject, outcome: Outcome, now: Duration) {
         let Some(line) = self.lines.get(&serial) else { return };
         let event = &line.events[0].event;
         match outcome {
-            Outcome::Answered(reply) => match self.codec.read(event, &reply, &subject) {
+            Outcome::Answered(reply) => match self.codec.read(event, &reply, subject) {
                 Answer::Taken(effects) => {
                     self.count(0);
                     self.taken(serial, effects);

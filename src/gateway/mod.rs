@@ -22,6 +22,7 @@ mod origins;
 pub mod rules;
 pub mod service;
 mod sigv4;
+mod text;
 pub mod tokens;
 
 pub use rules::Rules;

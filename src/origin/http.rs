@@ -6,19 +6,39 @@ use crate::gateway::call::{Call, Callee, Outcome};
 use crate::gateway::codec::Post;
 use crate::gateway::event::Reply;
 use crate::os::clock::unix_time;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Uri};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+
 /// Makes calls.
 pub struct Caller {
-    origins: Vec<Target>,
+    origins: Vec<Result<Arc<Place>, String>>,
     rules: CallRules,
+    /// Of the rules, what each request to an origin has.
+    headers: Vec<(HeaderName, HeaderValue)>,
     pool: Pool<Callee>,
+}
+
+/// A server to call, and what each request for it says.
+struct Place {
+    target: Target,
+    uri: Uri,
+    host: HeaderValue,
+}
+
+impl Place {
+    fn new(target: Target) -> Result<Place, String> {
+        let uri = target.path_and_query().parse().map_err(|error| format!("{}: {error}", target.path_and_query()))?;
+        let host = HeaderValue::from_str(target.host()).map_err(|error| format!("{}: {error}", target.host()))?;
+        Ok(Place { target, uri, host })
+    }
 }
 
 /// Why a call has no answer.
@@ -31,22 +51,24 @@ enum Trouble {
 
 impl Caller {
     pub fn new(origins: Vec<Target>, rules: CallRules) -> Caller {
-        Caller { origins, rules, pool: Pool::new() }
+        let origins = origins.into_iter().map(|target| Place::new(target).map(Arc::new)).collect();
+        let headers = rules.headers.iter().filter_map(|(name, value)| header(name, value).ok().flatten());
+        Caller { origins, headers: headers.collect(), rules, pool: Pool::new() }
     }
 
     /// Makes a call.
     pub async fn make(&self, call: Call) -> Outcome {
         let Call { to, aim, event_id, post, .. } = call;
-        let target = match &to {
-            Callee::Origin(index) => self.origins.get(*index).cloned().ok_or("there is no such origin".to_owned()),
-            Callee::Node(address) | Callee::Peer(address) => Target::node(address),
+        let place = match &to {
+            Callee::Origin(index) => self.origins.get(*index).cloned().unwrap_or(Err("there is no such origin".into())),
+            Callee::Node(address) | Callee::Peer(address) => Target::node(address).and_then(Place::new).map(Arc::new),
         };
-        let request = target.and_then(|target| Ok((self.request(&to, aim, &event_id, post, &target)?, target)));
-        let (request, target) = match request {
+        let request = place.and_then(|place| Ok((self.request(&to, aim, event_id, post, &place)?, place)));
+        let (request, place) = match request {
             Ok(both) => both,
             Err(error) => return Outcome::Unsent(error),
         };
-        match timeout(self.rules.timeout, self.exchange(&to, &target, request)).await {
+        match timeout(self.rules.timeout, self.exchange(&to, &place.target, request)).await {
             Ok(Ok(reply)) => Outcome::Answered(reply),
             Ok(Err(Trouble::Unsent(error))) => Outcome::Unsent(error),
             Ok(Err(Trouble::Failed(error))) => Outcome::Failed(error),
@@ -58,39 +80,46 @@ impl Caller {
         &self,
         to: &Callee,
         aim: Option<(String, String)>,
-        event_id: &str,
+        event_id: String,
         post: Post,
-        target: &Target,
+        place: &Place,
     ) -> Result<Request<Content>, String> {
         let Post { media_type, headers, body } = post;
-        let mut request = match aim {
-            Some((method, path)) => Request::builder().method(method.as_str()).uri(path),
-            None => Request::builder().method(Method::POST).uri(target.path_and_query()),
-        };
-        request = request.header(header::HOST, target.host());
-        if !media_type.is_empty() {
-            request = request.header(header::CONTENT_TYPE, media_type);
-        }
         let is_origin = matches!(to, Callee::Origin(_));
-        let common = self.rules.headers.iter().filter(|_| is_origin);
-        for (name, value) in headers.iter().chain(common) {
-            // A client's header may hold what no header of ours may.
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header {name}: {error}"))?;
-            if let Ok(value) = HeaderValue::from_str(value) {
-                request = request.header(name, value);
-            }
-        }
-        if let Some(secrets) = self.rules.secrets.as_ref().filter(|_| is_origin) {
+        let signature = self.rules.secrets.as_ref().filter(|_| is_origin).map(|secrets| {
             let timestamp = unix_time().as_secs().to_string();
-            let signature = secrets.sign(event_id, &timestamp, &body);
-            request = request.header("webhook-timestamp", timestamp).header("webhook-signature", signature);
+            let signature = secrets.sign(&event_id, &timestamp, &body);
+            (timestamp, signature)
+        });
+        let mut request = Request::new(Content::new(body));
+        (*request.method_mut(), *request.uri_mut()) = match aim {
+            Some((method, path)) => (
+                method.parse().map_err(|error| format!("{method}: {error}"))?,
+                path.parse().map_err(|error| format!("{path}: {error}"))?,
+            ),
+            None => (Method::POST, place.uri.clone()),
+        };
+        let all = request.headers_mut();
+        all.reserve(headers.len() + self.headers.len() + 6);
+        all.insert(header::HOST, place.host.clone());
+        if !media_type.is_empty() {
+            all.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
+        for (name, value) in &headers {
+            // A client's header may hold what no header of ours may.
+            all.extend(header(name, value)?);
         }
         if is_origin {
-            request = request.header("webhook-id", event_id);
+            all.extend(self.headers.iter().cloned());
+            all.insert(WEBHOOK_ID, own(event_id)?);
+            if let Some((timestamp, signature)) = signature {
+                all.insert("webhook-timestamp", own(timestamp)?);
+                all.insert("webhook-signature", own(signature)?);
+            }
         } else if let (Callee::Node(_), Some(token)) = (to, &self.rules.node_token) {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            all.insert(header::AUTHORIZATION, own(format!("Bearer {token}"))?);
         }
-        request.body(Content::new(body)).map_err(|error| error.to_string())
+        Ok(request)
     }
 
     async fn exchange(&self, to: &Callee, target: &Target, request: Request<Content>) -> Result<Reply, Trouble> {
@@ -111,15 +140,20 @@ impl Caller {
                 Err((_, Some(unsent))) => request = unsent,
             }
         }
-        let dial_timeout = self.dial_timeout(to);
-        let mut sender = match timeout(dial_timeout, dial(target, self.rules.tls.as_ref())).await {
-            Ok(Ok(sender)) => sender,
-            Ok(Err(error)) => return Err(Trouble::Unsent(error.to_string())),
-            Err(_) => return Err(Trouble::Unsent(format!("no connection within {dial_timeout:?}"))),
-        };
+        // Its place is on the heap: it is seldom needed, and large.
+        let mut sender = Box::pin(self.dial(to, target)).await?;
         let reply = self.send(&mut sender, request, keeps_headers).await.map_err(|(trouble, _)| trouble)?;
         self.pool.put(to, sender);
         Ok(reply)
+    }
+
+    async fn dial(&self, to: &Callee, target: &Target) -> Result<Sender, Trouble> {
+        let dial_timeout = self.dial_timeout(to);
+        match timeout(dial_timeout, dial(target, self.rules.tls.as_ref())).await {
+            Ok(Ok(sender)) => Ok(sender),
+            Ok(Err(error)) => Err(Trouble::Unsent(error.to_string())),
+            Err(_) => Err(Trouble::Unsent(format!("no connection within {dial_timeout:?}"))),
+        }
     }
 
     fn dial_timeout(&self, to: &Callee) -> Duration {
@@ -171,4 +205,18 @@ impl Caller {
         }
         Ok(Reply { status: head.status.as_u16(), headers, body })
     }
+}
+
+/// A header; `None` where its value may not be one.
+///
+/// # Errors
+/// Its name may not be one, with the reason.
+fn header(name: &str, value: &str) -> Result<Option<(HeaderName, HeaderValue)>, String> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header {name}: {error}"))?;
+    Ok(HeaderValue::from_str(value).ok().map(|value| (name, value)))
+}
+
+/// A value that we made.
+fn own(value: String) -> Result<HeaderValue, String> {
+    HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|error| error.to_string())
 }

@@ -1,78 +1,10 @@
 //! Hosts with a network each: two with a bus, and one with Redis, in namespaces joined by a switch.
 
+use crate::common::network::Network;
 use crate::common::redis::{Host, bridge, ready};
 use crate::common::{Killed, eventually};
 use percore::RecordKind;
-use std::process::{Command, Output};
-
-/// Runs `ip`, as a user of the command line would.
-fn ip(arguments: &str) -> Output {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let mut command = Command::new("ip");
-    command.args(arguments.split(' ')).env("PATH", path).output().expect("ip runs: tests/run installs it")
-}
-
-fn ip_must(arguments: &str) {
-    let output = ip(arguments);
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Namespaces of a test's own, which are gone when this is dropped: a switch, and hosts on it.
-struct Network(String);
-
-impl Network {
-    /// None where this is not permitted.
-    fn new() -> Option<Network> {
-        let network = Network(format!("percore-{}", std::process::id()));
-        let made = ip(&format!("netns add {}", network.name("switch")));
-        if !made.status.success() {
-            let why = String::from_utf8_lossy(&made.stderr);
-            println!("network namespaces: left out, as they are not permitted here: {}", why.trim());
-            return None;
-        }
-        let switch = network.name("switch");
-        // There are kernels without a switch.
-        let bridged = ip(&format!("-n {switch} link add switch type bridge"));
-        if !bridged.status.success() {
-            let why = String::from_utf8_lossy(&bridged.stderr);
-            println!("network namespaces: left out, as there is no bridge device here: {}", why.trim());
-            return None;
-        }
-        ip_must(&format!("-n {switch} link set switch up"));
-        Some(network)
-    }
-
-    fn name(&self, host: &str) -> String {
-        format!("{}-{host}", self.0)
-    }
-
-    /// A host with this address, on the switch.
-    fn add(&self, host: &str, addr: &str) {
-        let (switch, name) = (self.name("switch"), self.name(host));
-        ip_must(&format!("netns add {name}"));
-        ip_must(&format!("-n {name} link set lo up"));
-        ip_must(&format!("-n {name} link add eth0 type veth peer name {host} netns {switch}"));
-        ip_must(&format!("-n {switch} link set {host} master switch up"));
-        ip_must(&format!("-n {name} addr add {addr}/24 dev eth0"));
-        ip_must(&format!("-n {name} link set eth0 up"));
-    }
-
-    /// A command, on a host.
-    fn on(&self, host: &str, command: &Command) -> Command {
-        let mut there = Command::new("ip");
-        there.env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin");
-        there.args(["netns", "exec", &self.name(host)]).arg(command.get_program()).args(command.get_args());
-        there
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for host in ["redis", "one", "two", "switch"] {
-            ip(&format!("netns del {}", self.name(host)));
-        }
-    }
-}
+use std::process::Command;
 
 #[test]
 fn two_hosts_and_a_redis_with_a_network_each() {
@@ -104,13 +36,12 @@ fn two_hosts_and_a_redis_with_a_network_each() {
     two.tell(RecordKind::Text, "chat-room-1", b"from two");
     assert_eq!(one.texts(1), ["from two"]);
     // The cable of a host is cut, and mended.
-    let switch = network.name("switch");
-    ip_must(&format!("-n {switch} link set two down"));
+    network.cable("two", "down");
     one.until_members("chat-room-1", &[]);
     two.until_members("chat-room-1", &[]);
     two.bridge.wait_for_log("lost Redis at redis://10.77.0.1:6379");
     one.tell(RecordKind::Enter, "chat-room-1", b"eve");
-    ip_must(&format!("-n {switch} link set two up"));
+    network.cable("two", "up");
     two.until_members("chat-room-1", &["ann", "eve"]);
     one.until_members("chat-room-1", &["bob"]);
     eventually("both are subscribed again", || cli(&["PUBSUB", "NUMSUB", "chat-room-1"]).ends_with('2'));

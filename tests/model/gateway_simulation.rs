@@ -9,6 +9,7 @@ use percore::internal::gateway::call::{Call, Callee, Outcome, Returned};
 use percore::internal::gateway::codec::json::Json;
 use percore::internal::gateway::core::{Core, Order};
 use percore::internal::gateway::event::{Opening, Reply};
+use percore::internal::gateway::ledger::Entry;
 use percore::internal::gateway::name::{Named, Names, Serials};
 use percore::internal::gateway::rules::{Balance, OnFailure};
 use percore::{ConnectionId, Kind, Peer};
@@ -424,4 +425,22 @@ fn an_origin_that_is_away_for_a_moment_costs_nobody_a_connection() {
         assert_eq!(closed, !survives);
         core.check_invariants();
     }
+}
+
+/// What a worker had sent before it was killed may still be on its way: the end of its connections comes a moment later.
+#[test]
+fn an_end_that_is_taken_over_does_not_overtake() {
+    let mut core = Core::new(Rules::default(), Box::new(Json), 1);
+    let start = Duration::from_secs(100);
+    core.adopt(Entry { serial: 7, opened: Duration::from_secs(90), peer: Peer::UNIX }, start);
+    assert_eq!((core.next_order(), core.next_deadline()), (None, Some(start + 500 * MS)));
+    core.tick(start + 499 * MS);
+    assert_eq!((core.next_order(), core.closed_pending()), (None, 1));
+    core.check_invariants();
+    core.tick(start + 500 * MS);
+    let Some(Order::Call(call)) = core.next_order() else { panic!("it is told now") };
+    assert_eq!(call.event_id, "0000000000000007-closed");
+    let outcome = Outcome::Answered(Reply { status: 200, ..Reply::default() });
+    core.returned(Returned { key: call.key, outcome, took: MS }, start + 501 * MS);
+    assert_eq!((core.next_order(), core.closed_pending(), core.counts().retried), (Some(Order::Strike(7)), 0, 0));
 }

@@ -1,6 +1,8 @@
 //! `--events aws`: the events that AWS's API Gateway gives to Lambda functions behind a WebSocket API, as one POST each, to an
 //! HTTP server or to the invocation path of a Lambda container.
 
+mod said;
+
 use super::route::Selection;
 use super::{Codec, Post};
 use crate::gateway::event::{Answer, Effects, Ending, Event, Opening, Refusal, Reply, Subject};
@@ -9,6 +11,8 @@ use crate::protocol::percent::form_text;
 use crate::time::calendar::Utc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use said::Said;
+use serde_core::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -53,45 +57,43 @@ impl Codec for Aws {
     }
 
     fn write(&self, event: &Event, subject: &Subject) -> Post {
-        let mut told = Map::new();
+        let mut out = Vec::with_capacity(768 + event.bytes());
+        out.push(b'{');
+        let is_encoded = matches!(event, Event::Message(Kind::Binary, _));
         match event {
             Event::Connect(opening) | Event::Connected(opening) => {
-                add_request(&mut told, opening, subject);
-                told.insert("requestContext".into(), self.context("$connect", "CONNECT", subject, Map::new()));
+                add_request(&mut out, opening, subject);
+                self.add_context(&mut out, "$connect", "CONNECT", subject, |_| {});
             }
             Event::Message(kind, payload) => {
                 let route = self.selection.route(*kind, payload);
-                let mut more = Map::new();
-                more.insert("messageId".into(), subject.event_id.clone().into());
-                told.insert("requestContext".into(), self.context(&route, "MESSAGE", subject, more));
-                told.insert(
-                    "body".into(),
-                    match kind {
-                        Kind::Text => String::from_utf8_lossy(payload).into_owned().into(),
-                        Kind::Binary => STANDARD.encode(payload).into(),
-                    },
-                );
-                told.insert("isBase64Encoded".into(), (*kind == Kind::Binary).into());
-                return post(told);
+                self.add_context(&mut out, &route, "MESSAGE", subject, |out| {
+                    add(out, "messageId", &subject.event_id);
+                });
+                match kind {
+                    Kind::Text => add(&mut out, "body", &String::from_utf8_lossy(payload)),
+                    Kind::Binary => add(&mut out, "body", &STANDARD.encode(payload)),
+                }
             }
             Event::Closed(Ending { code, reason, .. }) => {
                 let headers = json!({"Host": self.domain, "x-api-key": "", "X-Forwarded-For": "", "x-restapi": ""});
-                told.insert("multiValueHeaders".into(), many(&headers));
-                told.insert("headers".into(), headers);
-                let mut more = Map::new();
-                more.insert("disconnectStatusCode".into(), (*code).into());
+                add(&mut out, "multiValueHeaders", &many(&headers));
+                add(&mut out, "headers", &headers);
                 let reason = match (reason.as_str(), code) {
                     ("", 1005) => "Client-side close frame status not set",
                     ("", 1001) => "Going away",
                     ("", 1000) => "Connection Closed Normally",
                     (reason, _) => reason,
                 };
-                more.insert("disconnectReason".into(), reason.into());
-                told.insert("requestContext".into(), self.context("$disconnect", "DISCONNECT", subject, more));
+                self.add_context(&mut out, "$disconnect", "DISCONNECT", subject, |out| {
+                    add(out, "disconnectStatusCode", code);
+                    add(out, "disconnectReason", reason);
+                });
             }
         }
-        told.insert("isBase64Encoded".into(), false.into());
-        post(told)
+        add(&mut out, "isBase64Encoded", &is_encoded);
+        end_object(&mut out);
+        Post { media_type: "application/json", headers: Vec::new(), body: out }
     }
 
     fn write_keep_alive(&self, _: &[String]) -> Option<Post> {
@@ -99,29 +101,22 @@ impl Codec for Aws {
     }
 
     fn read(&self, event: &Event, reply: &Reply, subject: &Subject) -> Answer {
-        let body = serde_json::from_slice::<Value>(&reply.body).unwrap_or_default();
-        let has_failed = reply.header("x-amz-function-error").is_some()
-            || (body.get("errorMessage").is_some() && body.get("statusCode").is_none());
-        let status = match body.get("statusCode") {
-            _ if has_failed || !reply.is_success() => {
-                if has_failed {
-                    502
-                } else {
-                    reply.status
-                }
-            }
-            // Some give it as text.
-            Some(status) => {
-                status.as_u64().or_else(|| status.as_str()?.parse().ok()).map_or(502, |status| status as u16)
-            }
-            None => reply.status,
+        let said = Said::read(&reply.body);
+        let has_failed = reply.header("x-amz-function-error").is_some() || said.is_error();
+        let status = match said.status {
+            _ if has_failed => 502,
+            Some(status) if reply.is_success() => status.as_number().unwrap_or(502),
+            _ => reply.status,
         };
         let is_success = (200..300).contains(&status);
         match event {
             Event::Message(..) if has_failed || !reply.is_success() => Answer::Taken(self.apology(subject)),
             // Whatever status a message has, its connection stays.
-            Event::Message(..) => Answer::Taken(self.response_to_message(&body)),
-            _ if is_success => Answer::Taken(Effects { subprotocol: subprotocol(&body), ..Effects::default() }),
+            Event::Message(..) if !self.route_response => Answer::Taken(Effects::default()),
+            Event::Message(..) => {
+                Answer::Taken(Effects { messages: said.message().into_iter().collect(), ..Effects::default() })
+            }
+            _ if is_success => Answer::Taken(Effects { subprotocol: said.subprotocol(), ..Effects::default() }),
             _ => Answer::Refused(Refusal { status, reason: format!("the function answered {status}") }),
         }
     }
@@ -132,31 +127,37 @@ impl Codec for Aws {
 }
 
 impl Aws {
-    fn context(&self, route: &str, event_type: &str, subject: &Subject, more: Map<String, Value>) -> Value {
-        let identity = match &subject.agent {
-            Some(agent) => json!({"sourceIp": ip(subject), "userAgent": agent}),
-            None => json!({"sourceIp": ip(subject)}),
-        };
-        let mut context = json!({
-            "routeKey": route,
-            "eventType": event_type,
-            "extendedRequestId": subject.event_id,
-            "requestTime": request_time(subject.now),
-            "messageDirection": "IN",
-            "stage": self.stage,
-            "connectedAt": milliseconds(subject.opened),
-            "requestTimeEpoch": milliseconds(subject.now),
-            "identity": identity,
-            "requestId": subject.event_id,
-            "domainName": self.domain,
-            "connectionId": connection_id(&subject.name),
-            "apiId": API_ID,
-        });
-        if let Some(context) = context.as_object_mut() {
-            context.extend(more);
-            context.extend(subject.claims.as_deref().map(|claims| ("authorizer".to_owned(), authorizer(claims))));
-        }
-        context
+    /// The member `requestContext`, with further members that `more` adds.
+    fn add_context(
+        &self,
+        out: &mut Vec<u8>,
+        route: &str,
+        event_type: &str,
+        subject: &Subject,
+        more: impl FnOnce(&mut Vec<u8>),
+    ) {
+        out.extend_from_slice(b"\"requestContext\":{");
+        add(out, "routeKey", route);
+        add(out, "eventType", event_type);
+        add(out, "extendedRequestId", &subject.event_id);
+        add(out, "requestTime", &request_time(subject.now));
+        add(out, "messageDirection", "IN");
+        add(out, "stage", &self.stage);
+        add(out, "connectedAt", &milliseconds(subject.opened));
+        add(out, "requestTimeEpoch", &milliseconds(subject.now));
+        out.extend_from_slice(b"\"identity\":{");
+        add(out, "sourceIp", &ip(subject));
+        subject.agent.iter().for_each(|agent| add(out, "userAgent", agent));
+        end_object(out);
+        out.push(b',');
+        add(out, "requestId", &subject.event_id);
+        add(out, "domainName", &self.domain);
+        add(out, "connectionId", &connection_id(&subject.name));
+        add(out, "apiId", API_ID);
+        more(out);
+        subject.claims.iter().for_each(|claims| add(out, "authorizer", &authorizer(claims)));
+        end_object(out);
+        out.push(b',');
     }
 
     /// What a client is told whose message the function could not take.
@@ -168,25 +169,28 @@ impl Aws {
         });
         Effects { messages: vec![(Kind::Text, text.to_string().into_bytes())], ..Effects::default() }
     }
-
-    fn response_to_message(&self, body: &Value) -> Effects {
-        let text = body.get("body").filter(|_| self.route_response).and_then(Value::as_str);
-        let is_encoded = body.get("isBase64Encoded").and_then(Value::as_bool) == Some(true);
-        let message = text.and_then(|text| match is_encoded {
-            true => STANDARD.decode(text).ok().map(|bytes| (Kind::Binary, bytes)),
-            false => Some((Kind::Text, text.as_bytes().to_vec())),
-        });
-        Effects { messages: message.into_iter().collect(), ..Effects::default() }
-    }
 }
 
-fn post(told: Map<String, Value>) -> Post {
-    let body = Value::Object(told).to_string().into_bytes();
-    Post { media_type: "application/json", headers: Vec::new(), body }
+/// Adds a member to an object that is being written.
+fn add<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &str, value: &T) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    // Writing to a Vec cannot fail, and neither can what is written here.
+    let _ = serde_json::to_writer(&mut *out, value);
+    out.push(b',');
+}
+
+/// Ends an object, of which each member ends with a comma.
+fn end_object(out: &mut Vec<u8>) {
+    if out.last() == Some(&b',') {
+        out.pop();
+    }
+    out.push(b'}');
 }
 
 /// What the request of a `$connect` says.
-fn add_request(told: &mut Map<String, Value>, opening: &Opening, subject: &Subject) {
+fn add_request(out: &mut Vec<u8>, opening: &Opening, subject: &Subject) {
     let mut headers: Vec<(String, String)> = opening.headers.clone();
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for")) {
         headers.push(("X-Forwarded-For".into(), ip(subject)));
@@ -207,8 +211,8 @@ fn add_request(told: &mut Map<String, Value>, opening: &Opening, subject: &Subje
             last.insert(name, value.into());
         }
         if !last.is_empty() {
-            told.insert(name.into(), last.into());
-            told.insert(all.into(), lists.into());
+            add(out, name, &last);
+            add(out, all, &lists);
         }
     }
 }
@@ -233,16 +237,14 @@ fn many(headers: &Value) -> Value {
     headers.map(|(name, value)| (name.clone(), json!([value]))).collect::<Map<_, _>>().into()
 }
 
-/// The subprotocol that a function chose for a `$connect`.
-fn subprotocol(body: &Value) -> Option<String> {
-    let headers = body.get("headers")?.as_object()?;
-    let chosen = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-protocol"));
-    chosen?.1.as_str().map(str::to_owned)
-}
-
 /// A name that stands in a path as it is.
 fn connection_id(name: &str) -> String {
-    name.trim_end_matches('=').replace('+', "-").replace('/', "_")
+    let safe = |character| match character {
+        '+' => '-',
+        '/' => '_',
+        other => other,
+    };
+    name.trim_end_matches('=').chars().map(safe).collect()
 }
 
 fn ip(subject: &Subject) -> String {

@@ -1,13 +1,13 @@
 //! The content of `POST /sr`: messages, each for connections of any nodes, in the JSON of websocket-service.
 
 use crate::gateway::codec::json::write_message;
+use crate::gateway::text::Text;
 use crate::protocol::message::Kind;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde_core::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::borrow::Cow;
 use std::fmt;
 
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -89,9 +89,9 @@ macro_rules! object {
 
                     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<$name, M::Error> {
                         let mut object = $name::default();
-                        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                        while let Some(key) = map.next_key::<Text<'de>>()? {
                             match () {
-                                $(() if key.eq_ignore_ascii_case($key) => object.$field = map.next_value()?,)+
+                                $(() if key.0.eq_ignore_ascii_case($key) => object.$field = map.next_value()?,)+
                                 () => drop(map.next_value::<IgnoredAny>()?),
                             }
                         }

@@ -12,6 +12,7 @@ pub mod client;
 pub mod commands;
 pub mod desk;
 pub mod documents;
+pub mod network;
 pub mod nginx;
 pub mod one;
 pub mod origin;
@@ -20,6 +21,7 @@ pub mod program;
 pub mod redis;
 pub mod relay;
 pub mod service;
+pub mod stories;
 
 pub use client::Client;
 

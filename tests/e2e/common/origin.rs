@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -219,7 +220,12 @@ impl Gateway {
 
     /// The same with all flags given.
     pub fn launch(args: &[&str]) -> Gateway {
-        let server = Server::launch(percore(args), 1);
+        Gateway::launch_by(percore(args))
+    }
+
+    /// The same by a command.
+    pub fn launch_by(command: Command) -> Gateway {
+        let server = Server::launch(command, 1);
         let line = server.wait_for_log("service listener on ");
         let (_, addr) = line.split_once("service listener on ").expect("just found");
         Gateway { service: addr.parse().expect("an address"), server }

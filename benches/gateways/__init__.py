@@ -1,0 +1,1 @@
+"""The parts of benches/gateway: the servers, their clients, what is measured, and the table of the results."""
