@@ -67,6 +67,8 @@ mod gateway;
 #[cfg(feature = "cli")]
 mod jwt;
 #[cfg(feature = "cli")]
+mod keeper;
+#[cfg(feature = "cli")]
 mod origin;
 mod os;
 mod outbox;
@@ -112,6 +114,10 @@ pub mod internal {
     #[cfg(feature = "cli")]
     pub mod jwt {
         pub use crate::jwt::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod keeper {
+        pub use crate::keeper::*;
     }
     #[cfg(feature = "cli")]
     pub mod origin {

@@ -5,12 +5,14 @@ use super::bus_flags::BusPlace;
 use super::channels_config;
 use super::flags::{Checked, Defaults, ServerFlags};
 use super::jwt_flags::JwtFlags;
+use super::keeper::{FilesFlags, outside};
 use super::service_flags::word_of;
 use super::units::{boolean, bytes, duration};
 use super::workers::Workers;
 use crate::data::log::Level;
 use crate::data::rate::RateRules;
 use crate::jwt::Verifier;
+use crate::keeper::Setup;
 use crate::os::listener::ListenAddr;
 use crate::outbox::SlowConsumer;
 use crate::pubsub::app::{Channels, PATH, SUBPROTOCOL};
@@ -20,6 +22,7 @@ use crate::pubsub::tokens::Tokens;
 use crate::supervisor::ListenPattern;
 use clap::Args;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,6 +50,8 @@ pub(super) struct ChannelsFlags {
     /// Bytes of all histories; the channels that were published on least recently lose theirs first [default: 256M]
     #[arg(long, env = "PERCORE_HISTORY_BYTES", value_name = "BYTES", value_parser = bytes)]
     history_bytes: Option<usize>,
+    #[command(flatten)]
+    files: FilesFlags,
     /// Tell who is on channels without a namespace, and who comes and goes
     #[arg(long, env = "PERCORE_PRESENCE")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
@@ -81,6 +86,29 @@ pub(super) struct Plan {
     verifier: Option<Verifier>,
     api_key: Option<String>,
     commands: u32,
+    history: Option<CommonHistory>,
+}
+
+/// A history that a keeper writes.
+pub(super) struct CommonHistory {
+    /// Where, if not in the folder of the bus.
+    folder: Option<PathBuf>,
+    files: FilesFlags,
+    mode: u32,
+    max_bytes: usize,
+}
+
+impl CommonHistory {
+    /// Where the files are, for processes on a bus.
+    pub(super) fn folder<'a>(&'a self, bus: &'a Path) -> &'a Path {
+        self.folder.as_deref().unwrap_or(bus)
+    }
+
+    /// What its keeper goes by, on a bus.
+    pub(super) fn setup(&self, bus: &Path) -> Setup {
+        let folder = self.folder(bus).to_owned();
+        Setup { folder, mode: self.mode, sync: self.files.history_sync.into(), max_bytes: self.max_bytes }
+    }
 }
 
 /// Reads a configuration file.
@@ -139,13 +167,13 @@ impl ChannelsFlags {
             rules.plain = rules.plain.open_to_all();
             rules.namespaces.values_mut().for_each(|namespace| *namespace = namespace.open_to_all());
         }
-        check_history(&rules, &checked)?;
+        let history = check_history(&rules, &checked, self.files)?;
         checked.settings.upgrade.paths.extend(rules.pusher.as_ref().map(Pusher::path));
         checked.service = self.service_listen;
         checked.settings.max_content = self.max_content;
         checked.settings.service_token.clone_from(&api_key);
         let commands = checked.settings.rates.messages;
-        Ok((Plan { rules, verifier, api_key, commands }, checked))
+        Ok((Plan { rules, verifier, api_key, commands, history }, checked))
     }
 
     fn rules(&self) -> Result<Rules, Failure> {
@@ -166,15 +194,17 @@ impl ChannelsFlags {
     }
 }
 
-/// Refuses what cannot be kept to with a history.
-fn check_history(rules: &Rules, checked: &Checked) -> Result<(), Failure> {
+/// Refuses what cannot be kept to with a history. Returns what a keeper is to write, if one is needed.
+fn check_history(rules: &Rules, checked: &Checked, files: FilesFlags) -> Result<Option<CommonHistory>, Failure> {
     if !rules.all().any(|namespace| namespace.has_history()) {
-        return Ok(());
-    }
-    if checked.workers != Workers::Plain || !matches!(checked.bus, BusPlace::Private | BusPlace::Off) {
-        return Err(Failure::Usage(
-            "history is kept by one process: leave out --workers and --bus, or set history_size to 0".into(),
-        ));
+        return match files.history_dir {
+            Some(_) => Err(Failure::Usage(
+                "--history-dir: no channel has a history; give --history-size N, or set history_size in the file of \
+                 --config"
+                    .into(),
+            )),
+            None => Ok(None),
+        };
     }
     if checked.settings.send.slow_consumer == SlowConsumer::Drop {
         return Err(Failure::Usage(
@@ -183,7 +213,18 @@ fn check_history(rules: &Rules, checked: &Checked) -> Result<(), Failure> {
                 .into(),
         ));
     }
-    Ok(())
+    if checked.workers != Workers::Plain && checked.bus == BusPlace::Off {
+        return Err(Failure::Usage(
+            "--bus off: workers have their history in common by a bus; leave it out, or set history_size to 0".into(),
+        ));
+    }
+    let is_alone = checked.workers == Workers::Plain && !matches!(checked.bus, BusPlace::Folder(_));
+    Ok((files.history_dir.is_some() || !is_alone).then(|| CommonHistory {
+        folder: files.history_dir.clone(),
+        files,
+        mode: checked.bus_options.mode,
+        max_bytes: rules.limits.history,
+    }))
 }
 
 fn is_public(addr: &ListenAddr) -> bool {
@@ -191,8 +232,22 @@ fn is_public(addr: &ListenAddr) -> bool {
 }
 
 impl Plan {
-    /// The app.
-    pub(super) fn start(self, seed: [u8; 32]) -> Channels {
-        Channels::new(self.rules, Tokens::new(self.verifier), seed).command_rate(self.commands).api_key(self.api_key)
+    /// The history that a keeper writes, if there is one.
+    pub(super) fn history(&self) -> Option<&CommonHistory> {
+        self.history.as_ref()
+    }
+
+    /// The app, of a process on a bus or not.
+    ///
+    /// # Errors
+    /// No random numbers.
+    pub(super) fn start(self, seed: [u8; 32], bus: Option<&Path>) -> io::Result<Channels> {
+        let app = Channels::new(self.rules, Tokens::new(self.verifier), seed)
+            .command_rate(self.commands)
+            .api_key(self.api_key);
+        match (&self.history, bus) {
+            (Some(history), Some(bus)) => Ok(app.share_history(outside(history.folder(bus))?)),
+            _ => Ok(app),
+        }
     }
 }

@@ -4,9 +4,12 @@
 use super::centrifuge::Shares;
 use super::codes::{Disconnect, Unsubscribe};
 use super::engine::{Engine, channel_of};
+use super::history::replica::Outside;
+use super::history::word::WORDS;
 use super::pusher::Pusher;
 use super::rules::Rules;
 use super::tokens::Tokens;
+use super::waiting::Waiting;
 use crate::app::App;
 use crate::data::id::{ConnectionId, Participant, Peer};
 use crate::data::log::Level;
@@ -66,6 +69,7 @@ pub struct Channels {
     pub(super) pusher: Option<Pusher>,
     /// Whether we hear what backends ask other workers.
     pub(super) listens: bool,
+    pub(super) waiting_answers: Waiting,
     wheel: Wheel,
 }
 
@@ -89,6 +93,7 @@ impl Channels {
             nobody: "".into(),
             pusher,
             listens: false,
+            waiting_answers: Waiting::default(),
             wheel: Wheel::new(),
         }
     }
@@ -102,6 +107,17 @@ impl Channels {
     /// What backends have to give.
     pub fn api_key(self, key: Option<String>) -> Channels {
         Channels { api_key: key, ..self }
+    }
+
+    /// Has histories in common with other processes, by a keeper.
+    pub fn share_history(mut self, outside: Outside) -> Channels {
+        self.engine.share_history(outside);
+        self
+    }
+
+    /// Reads what the keeper has written, before anybody is connected. Returns whether there is anything.
+    pub fn load_history(&mut self) -> bool {
+        self.engine.load_history()
     }
 
     /// What tokens are verified by, as it is now.
@@ -224,6 +240,7 @@ impl App for Channels {
             (Ok(text), Front::Pusher) => self.hear_pusher(id, text, out),
             (Err(_), _) => self.end(id, Disconnect::BadRequest, out),
         }
+        self.settle(out);
         self.engine.show(out);
     }
 
@@ -238,7 +255,24 @@ impl App for Channels {
     }
 
     fn on_bus(&mut self, _: Participant, record: Record<'_>, out: &mut Outbox) {
+        if record.channel == WORDS.as_bytes() {
+            self.engine.hear_keeper(record.payload, out);
+            return self.settle(out);
+        }
         self.take_record(record, out);
+    }
+
+    fn on_gap(&mut self, _: Participant, _: u64, out: &mut Outbox) {
+        self.engine.missed_words(out);
+        self.settle(out);
+    }
+
+    fn memory(&self) -> usize {
+        self.engine.waiting_bytes()
+    }
+
+    fn is_finished(&self) -> bool {
+        !self.engine.is_waiting()
     }
 
     fn on_presence(&mut self, change: Change<'_>, out: &mut Outbox) {
@@ -256,6 +290,7 @@ impl App for Channels {
             self.look_at(index, out);
         }
         self.engine.expire(now, out);
+        self.settle(out);
         self.expire_pusher(now, out);
         self.engine.show(out);
         let held = self.pusher.as_ref().and_then(Pusher::next_deadline);

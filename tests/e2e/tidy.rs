@@ -11,7 +11,7 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 19] = [
+const FLOORS: [(&str, usize); 20] = [
     ("data", 0),
     ("jwt", 1),
     ("protocol", 1),
@@ -28,6 +28,7 @@ const FLOORS: [(&str, usize); 19] = [
     ("bridge", 6),
     ("cli", 6),
     ("client", 6),
+    ("keeper", 6),
     ("origin", 6),
     ("supervisor", 6),
     ("main", 6),
