@@ -5,10 +5,11 @@ use crate::data::log::Level;
 use crate::os::clock::monotonic;
 use crate::os::history::{HistoryFiles, Mark, Tail};
 use crate::pubsub::history::entry::Entry;
-use crate::pubsub::history::keeper::Keeper;
+use crate::pubsub::history::keeper::{Keeper, RECENT};
 use crate::pubsub::history::word::Word;
 use rand::TryRng;
 use rand::rngs::SysRng;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -30,6 +31,8 @@ pub(super) struct Log {
     boot: u64,
     /// From the monotonic clock to the time of what is kept.
     offset: Duration,
+    /// When each file but the last was full, the first one first.
+    closed: VecDeque<Duration>,
     /// Whether something was written since it was brought to the disk last.
     dirty: bool,
     syncs: Option<SyncSender<File>>,
@@ -89,7 +92,9 @@ impl Log {
         } else {
             notes.push((Level::Info, format!("keeper of the history in {folder}: {streams} channels")));
         }
-        let mut log = Log { keeper, files, boot, offset, dirty: true, syncs: None };
+        // Of files that were there before it is not known: as if it had been now.
+        let closed = vec![monotonic(); files.count().saturating_sub(1)].into();
+        let mut log = Log { keeper, files, boot, offset, closed, dirty: true, syncs: None };
         log.files.append(&Entry::Started { boot, syncs: setup.sync == Sync::Always }.payload())?;
         log.settle(setup.sync)?;
         Ok(Some((log, notes)))
@@ -184,10 +189,13 @@ impl Log {
         let begin = self.files.end();
         if last >= most / FILES {
             self.files.rotate(&self.keeper.head(), sync != Sync::Never)?;
+            self.closed.push_back(monotonic());
             self.dirty = true;
         }
         let mut more = false;
-        if let Some(first_end) = self.files.first_end().filter(|_| all > most) {
+        // What was asked lately may be asked again, and is answered by what stands there.
+        let is_recent = self.closed.front().is_some_and(|at| *at + RECENT > monotonic()) && all < most + 2 * bound;
+        if let Some(first_end) = self.files.first_end().filter(|_| all > most && !is_recent) {
             more = true;
             while self.files.end() - begin < TIDY_BYTES {
                 let Some((name, payloads)) = self.keeper.stream_before(first_end) else {
@@ -196,6 +204,7 @@ impl Log {
                         self.files.sync()?;
                     }
                     self.files.remove_first()?;
+                    self.closed.pop_front();
                     break;
                 };
                 let begin = self.files.end();

@@ -139,7 +139,7 @@ impl KeeperApp {
             match log.keeper.consider(&ask, now) {
                 Verdict::Pass => {}
                 Verdict::Greet => self.greets = true,
-                Verdict::TooOld(by) => {
+                Verdict::Refuse(by) => {
                     out.stats.history_refused += 1;
                     words.push(Word::Refused(by).bytes());
                 }

@@ -347,6 +347,11 @@ impl HistoryFiles {
         self.segments.front().filter(|_| self.segments.len() > 1).map(Segment::end)
     }
 
+    /// How many files there are.
+    pub fn count(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Bytes of all files, and of the last one.
     pub fn bytes(&self) -> (u64, u64) {
         let all = self.segments.iter().map(|segment| segment.bytes).sum();

@@ -18,6 +18,7 @@ mod bus_removed;
 mod channels;
 mod channels_api;
 mod channels_hostile;
+mod channels_keeper;
 mod channels_pusher;
 mod channels_sdk;
 mod channels_tokens;

@@ -24,6 +24,7 @@ use percore::internal::protocol::proxy_header;
 use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
 use percore::internal::protocol::upgrade;
 use percore::internal::pubsub::centrifuge::command::{self, Command, Data, Method};
+use percore::internal::pubsub::history::entry::{self, Entry};
 use percore::internal::pubsub::json::in_one_line;
 use percore::internal::session::Sessions;
 use percore::{
@@ -246,6 +247,15 @@ pub const PARSERS: &[Parser] = &[
         once: 256 << 10,
     },
     Parser {
+        name: "history",
+        read: history,
+        pieces: WHOLE,
+        hostile: inputs::HISTORY,
+        allocated: 16,
+        held: 12,
+        once: 1 << 10,
+    },
+    Parser {
         name: "request with content",
         read: request_with_content,
         pieces: ANY,
@@ -255,6 +265,17 @@ pub const PARSERS: &[Parser] = &[
         once: 256 << 10,
     },
 ];
+
+/// A file of entries, and the same bytes as one entry, whatever its checksum.
+fn history(bytes: &[u8], _: usize) -> usize {
+    let (mut at, mut entries) = (0, 0);
+    while let entry::Found::Whole { payload, .. } = entry::find(&bytes[at..], at as u64) {
+        entries += usize::from(Entry::read(payload).is_some());
+        at += entry::HEAD_BYTES + payload.len();
+    }
+    entries += usize::from(Entry::read(bytes).is_some());
+    usize::from(entries > bytes.len())
+}
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()

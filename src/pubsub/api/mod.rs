@@ -142,6 +142,8 @@ impl Channels {
         if !self.listens && out.participant().is_some() {
             out.listen(CONTROL, true);
             out.listen(WORDS, self.engine.shares_history());
+            // What was told before we listened.
+            self.engine.missed_words(out);
             self.listens = true;
         }
     }

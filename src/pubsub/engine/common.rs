@@ -171,7 +171,10 @@ impl Engine {
                 News::Numbered(channel, position, text) => self.numbered(&channel, position, &text, out),
                 News::Stands(channel, position) => self.see(&channel, position, out),
                 News::Settled(sequence, result) => self.settled.push((sequence, result)),
-                News::Reloaded => self.show_missed(out),
+                News::Reloaded => {
+                    self.show_missed(out);
+                    self.ask_again(out);
+                }
             }
         }
     }

@@ -75,7 +75,7 @@ fn head(kind: u8, head: &Head) -> Writer {
 
 fn read_head(from: &mut Reader<'_>) -> Option<Head> {
     let (base, host, at) = (from.number()?, from.number()?, Duration::from_nanos(from.number()?));
-    Some(Head { host, at, by: By { origin: from.number()?, sequence: from.number()? }, base })
+    Some(Head { host, at, by: By { origin: from.number()?, sequence: from.count()? }, base })
 }
 
 /// Sets the base of a question that was written.
@@ -110,7 +110,7 @@ impl Ask<'_> {
             }
             EMPTY => Ask::Empty { head: read_head(&mut from)?, channel: from.text()? },
             OPEN => {
-                let (position, removals, log) = (from.position()?, from.number()?, from.number()?);
+                let (position, removals, log) = (from.position()?, from.count()?, from.number()?);
                 Ask::Open { position, removals, log, keep: from.keep()?, channel: from.text()? }
             }
             GREET => Ask::Greet,

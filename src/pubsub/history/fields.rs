@@ -54,6 +54,8 @@ fn milliseconds(time: Duration) -> u64 {
 
 /// No time that is told is beyond that, so that times can be added.
 const LONGEST_MILLISECONDS: u64 = 1 << 50;
+/// Nothing is counted that far.
+const MOST: u64 = 1 << 62;
 
 /// Takes fields from the beginning of bytes; `None` for what is not there.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,11 @@ impl<'a> Reader<'a> {
         Some(u64::from_le_bytes(*bytes))
     }
 
+    /// A number of something that is counted.
+    pub fn count(&mut self) -> Option<u64> {
+        self.number().filter(|count| *count <= MOST)
+    }
+
     /// Bytes.
     pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let (length, rest) = self.0.split_first_chunk()?;
@@ -91,7 +98,7 @@ impl<'a> Reader<'a> {
     pub fn position(&mut self) -> Option<Position> {
         let (bytes, rest) = self.0.split_first_chunk::<EPOCH_BYTES>()?;
         self.0 = rest;
-        Some(Position { epoch: Epoch::from_bytes(*bytes)?, offset: self.number()? })
+        Some(Position { epoch: Epoch::from_bytes(*bytes)?, offset: self.count()? })
     }
 
     /// How much is kept.

@@ -1,8 +1,8 @@
 //! The keeper's decisions: what is written to the log, and what is not. It touches no file; what it is to write comes out as a payload,
 //! and holds once it comes back by [`Keeper::apply`].
 //!
-//! Of each worker it takes what is asked in the order of the numbers: one that was taken is passed over when it comes again, and one
-//! that comes too early, because others were lost, is for the worker to ask again.
+//! Of each worker it takes what is asked in the order of the numbers: one that was taken is answered as before when it comes again, and
+//! one that comes too early, because others were lost, is for the worker to ask again.
 
 use super::ask::{Ask, Head};
 use super::entry::{By, Entry, stream_payloads};
@@ -17,6 +17,8 @@ use std::time::Duration;
 pub const OLDEST: Duration = Duration::from_secs(1);
 /// What was taken last of a worker is known for so long after.
 const ORIGINS_KEPT: Duration = Duration::from_secs(60);
+/// What became of a question is known for so long after: longer than any may be asked again.
+pub const RECENT: Duration = Duration::from_secs(3);
 /// Streams that were given up of which it is known when.
 const REMOVALS_KEPT: usize = 4096;
 /// Results by idempotency key.
@@ -25,11 +27,11 @@ const KEYS: usize = 100_000;
 /// What becomes of a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Nothing: it was taken before, or is not for us.
+    /// Nothing: it is not its turn.
     Pass,
-    /// It is too old.
-    TooOld(By),
-    /// The same is there already.
+    /// It is too old, or was refused before.
+    Refuse(By),
+    /// The same is there already, or was asked before.
     Known(By, Position),
     /// This is to be written.
     Write(Vec<u8>, By),
@@ -52,6 +54,9 @@ pub struct Keeper {
     host: u64,
     /// What was taken last of each worker, and when.
     origins: HashMap<u64, (u64, Duration)>,
+    /// What became of the last questions; `None` where they were refused.
+    recent: HashMap<By, Option<Position>>,
+    recent_ends: VecDeque<(Duration, By)>,
     results: Results,
     /// Streams that were given up lately, each with what the count of these came to.
     removed: HashMap<Rc<str>, u64>,
@@ -72,6 +77,8 @@ impl Keeper {
             ledger: Ledger::new(Part::Follows, usize::MAX / 2),
             host,
             origins: HashMap::new(),
+            recent: HashMap::new(),
+            recent_ends: VecDeque::new(),
             results: Results::new(KEYS),
             removed: HashMap::new(),
             removals: VecDeque::new(),
@@ -119,11 +126,15 @@ impl Keeper {
             Entry::Head { origins, .. } => origins.iter().for_each(|by| self.took(*by, now)),
             Entry::Published { channel, position, by, key, at, .. } => {
                 self.took(*by, *at);
+                self.remember(*by, Some(*position), (*at, now));
                 if !key.is_empty() {
                     self.results.keep(channel, key, Some(*position), *at);
                 }
             }
-            Entry::Emptied { by, at, .. } => self.took(*by, *at),
+            Entry::Emptied { channel, by, at } => {
+                self.took(*by, *at);
+                self.remember(*by, Some(self.ledger.position(channel)), (*at, now));
+            }
             Entry::Removed { channel } => self.note_removed(channel),
             _ => {}
         }
@@ -173,6 +184,18 @@ impl Keeper {
         }
     }
 
+    fn remember(&mut self, by: By, result: Option<Position>, (at, now): (Duration, Duration)) {
+        if by.origin != 0 && at + RECENT > now && self.recent.insert(by, result).is_none() {
+            self.recent_ends.push_back((now + RECENT, by));
+        }
+        while let Some((end, by)) = self.recent_ends.front().copied()
+            && end <= now
+        {
+            self.recent_ends.pop_front();
+            self.recent.remove(&by);
+        }
+    }
+
     fn note_removed(&mut self, channel: &str) {
         let (name, count): (Rc<str>, u64) = (channel.into(), self.ledger.removals + 1);
         self.removed.insert(Rc::clone(&name), count);
@@ -215,17 +238,14 @@ impl Keeper {
     pub fn consider(&mut self, ask: &Ask<'_>, now: Moment) -> Verdict {
         match *ask {
             Ask::Publish { head, channel, keep, key, body } => {
-                if !self.is_next(&head) {
-                    return Verdict::Pass;
-                }
-                if self.is_too_old(&head, now) {
-                    self.took(head.by, now.kept);
-                    return Verdict::TooOld(head.by);
+                if let Some(verdict) = self.turn_down(&head, now) {
+                    return verdict;
                 }
                 if !key.is_empty()
                     && let Some(Some(position)) = self.results.find(channel, key, now.kept)
                 {
                     self.took(head.by, now.kept);
+                    self.remember(head.by, Some(position), (now.kept, now.kept));
                     return Verdict::Known(head.by, position);
                 }
                 let top = self.ledger.position(channel);
@@ -235,12 +255,8 @@ impl Keeper {
                 Verdict::Write(entry.payload(), head.by)
             }
             Ask::Empty { head, channel } => {
-                if !self.is_next(&head) {
-                    return Verdict::Pass;
-                }
-                if self.is_too_old(&head, now) {
-                    self.took(head.by, now.kept);
-                    return Verdict::TooOld(head.by);
+                if let Some(verdict) = self.turn_down(&head, now) {
+                    return verdict;
                 }
                 Verdict::Write(Entry::Emptied { channel, at: now.kept, by: head.by }.payload(), head.by)
             }
@@ -254,6 +270,21 @@ impl Keeper {
             }
             Ask::Greet => Verdict::Greet,
         }
+    }
+
+    /// Why something is not done: it is not its turn, was asked before, or is too old.
+    fn turn_down(&mut self, head: &Head, now: Moment) -> Option<Verdict> {
+        if !self.is_next(head) {
+            return Some(match self.recent.get(&head.by) {
+                Some(Some(position)) => Verdict::Known(head.by, *position),
+                Some(None) => Verdict::Refuse(head.by),
+                None => Verdict::Pass,
+            });
+        }
+        self.is_too_old(head, now).then(|| {
+            self.refused(head.by, now.kept);
+            Verdict::Refuse(head.by)
+        })
     }
 
     /// Whether an epoch that was told for a channel is not that of a stream that it had before.
@@ -286,6 +317,7 @@ impl Keeper {
     /// It could not be written, and is not asked for again.
     pub fn refused(&mut self, by: By, now: Duration) {
         self.took(by, now);
+        self.remember(by, None, (now, now));
     }
 
     /// What a file of the log begins with.

@@ -29,6 +29,8 @@ const READ_BYTES: usize = 1 << 20;
 const PASS_BYTES: usize = 8 << 20;
 /// How often a log is looked for that was not there.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// So often it is tried to read it from its beginning.
+const ATTEMPTS: usize = 3;
 /// Channels of which it is known that the keeper has heard that they are used.
 const MOST_OPENED: usize = 100_000;
 
@@ -246,7 +248,7 @@ impl Replica {
     pub fn hear(&mut self, word: &Word<'_>, news: &mut Vec<News>) -> bool {
         if let Some((log, end)) = word.end() {
             if log != self.ledger.log {
-                (self.is_loaded, self.look_at, self.told) = (false, Duration::ZERO, 0);
+                (self.is_loaded, self.look_at) = (false, Duration::ZERO);
                 return matches!(word, Word::Hello { .. });
             }
             self.told = self.told.max(end);
@@ -328,21 +330,31 @@ impl Replica {
     /// Reads the log from its beginning.
     fn load(&mut self, now: Duration, news: &mut Vec<News>) {
         self.look_at = now + LOOK_AGAIN;
+        // Its first file may just be removed.
+        if (0..ATTEMPTS).any(|_| self.try_to_load(news)) {
+            self.is_loaded = true;
+            self.opened.clear();
+            self.refills += 1;
+            news.push(News::Reloaded);
+        }
+    }
+
+    fn try_to_load(&mut self, news: &mut Vec<News>) -> bool {
+        let before = self.ledger.log;
         self.ledger = Ledger::new(Part::Follows, self.max_bytes);
-        let Ok(Some((begin, bytes))) = (self.outside.read)(None, READ_BYTES) else { return };
-        let Found::Whole { log, .. } = entry::find(&bytes, begin) else { return };
+        let Ok(Some((begin, bytes))) = (self.outside.read)(None, READ_BYTES) else { return false };
+        let Found::Whole { log, .. } = entry::find(&bytes, begin) else { return false };
+        if log != before {
+            self.told = 0;
+        }
         (self.ledger.log, self.ledger.end) = (log, begin);
         loop {
             match self.read_on(false, news) {
                 Ok(Some(true)) => {}
-                Ok(Some(false)) if self.ledger.end >= self.told => break,
-                _ => return,
+                Ok(Some(false)) => return self.ledger.end >= self.told,
+                _ => return false,
             }
         }
-        self.is_loaded = true;
-        self.opened.clear();
-        self.refills += 1;
-        news.push(News::Reloaded);
     }
 
     /// Reads a part of the files. Returns whether there was anything; `None` when the place is gone.

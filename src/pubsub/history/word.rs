@@ -68,7 +68,7 @@ impl Word<'_> {
     /// Reads one; `None` for what is not one.
     pub fn read(bytes: &[u8]) -> Option<Word<'_>> {
         let mut from = Reader(bytes);
-        let by = |from: &mut Reader<'_>| Some(By { origin: from.number()?, sequence: from.number()? });
+        let by = |from: &mut Reader<'_>| Some(By { origin: from.number()?, sequence: from.count()? });
         let word = match from.kind()? {
             ENTRY => {
                 let (log, begin) = (from.number()?, from.number()?);
