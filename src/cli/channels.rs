@@ -99,6 +99,11 @@ pub(super) struct CommonHistory {
 }
 
 impl CommonHistory {
+    /// The folder, if it is not that of the bus.
+    pub(super) fn own_folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
     /// Where the files are, for processes on a bus.
     pub(super) fn folder<'a>(&'a self, bus: &'a Path) -> &'a Path {
         self.folder.as_deref().unwrap_or(bus)
@@ -107,7 +112,13 @@ impl CommonHistory {
     /// What its keeper goes by, on a bus.
     pub(super) fn setup(&self, bus: &Path) -> Setup {
         let folder = self.folder(bus).to_owned();
-        Setup { folder, mode: self.mode, sync: self.files.history_sync.into(), max_bytes: self.max_bytes }
+        Setup {
+            bus: bus.to_owned(),
+            folder,
+            mode: self.mode,
+            sync: self.files.history_sync.into(),
+            max_bytes: self.max_bytes,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::bus_flags::BusPlace;
 use super::channels::ChannelsFlags;
-use super::keeper::{KeeperThread, wait_for_files};
+use super::keeper::{KeeperThread, check_files, wait_for_files};
 use super::serve::{Part, failed, serve_app, serve_prepared, supervise_with, supervises};
 use crate::keeper::KeeperApp;
 use crate::os::bus::PrivateBus;
@@ -13,6 +13,12 @@ use std::sync::Arc;
 /// Serves, or has others serve.
 pub(super) fn serve_channels(flags: ChannelsFlags, part: Part) -> Result<(), Failure> {
     let (plan, mut checked) = flags.check()?;
+    // Where they are in the folder of the bus, that is looked at as well.
+    if let Some(history) = plan.history().filter(|_| part == Part::Main)
+        && let Some(folder) = history.own_folder()
+    {
+        check_files(&history.setup(folder))?;
+    }
     if supervises(&checked, part) {
         return supervise_with(checked, true, plan.history().is_some());
     }

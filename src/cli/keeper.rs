@@ -10,7 +10,7 @@ use crate::data::stats::Stats;
 use crate::keeper::{KeeperApp, Setup, Sync};
 use crate::os::bus::{Bus, BusOptions};
 use crate::os::clock::{monotonic, unix_time};
-use crate::os::history::{HistoryReader, boot};
+use crate::os::history::{HistoryFiles, HistoryReader, boot};
 use crate::os::log_writer::LogFormat;
 use crate::os::shared_words::SharedWords;
 use crate::pubsub::history::replica::Outside;
@@ -95,11 +95,15 @@ pub(super) struct KeeperFlags {
 pub(super) fn run(flags: KeeperFlags) -> Result<(), Failure> {
     let options = BusOptions { ring_bytes: flags.bus_size, mode: flags.bus_mode, ..BusOptions::default() };
     let setup = Setup {
+        bus: flags.bus.clone(),
         folder: flags.files.history_dir.unwrap_or_else(|| flags.bus.clone()),
         mode: flags.bus_mode,
         sync: flags.files.history_sync.into(),
         max_bytes: flags.history_bytes,
     };
+    if setup.folder != flags.bus {
+        check_files(&setup)?;
+    }
     let run = || -> io::Result<()> {
         let mut ready = Ready::new(flags.ready_fd)?;
         let bus = Bus::join(&flags.bus, options)?;
@@ -138,6 +142,8 @@ impl KeeperThread {
     ) -> io::Result<KeeperThread> {
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Waker::default())));
         let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
+        // What it begins and ends is the process's own business.
+        let log = if log.keeps(Level::Warn) && !log.keeps(Level::Debug) { Log::new(Some(Level::Warn)) } else { log };
         let (stops, wakes, shown) = (Arc::clone(&stop), Arc::clone(&waker), Arc::clone(&counters));
         let run = move || -> io::Result<()> {
             // The process's own loop takes the signals.
@@ -166,6 +172,14 @@ impl KeeperThread {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).wake();
         let _ = self.thread.join();
     }
+}
+
+/// Looks whether the files of a history can be had, by a keeper to come.
+///
+/// # Errors
+/// A folder or files that cannot be made or read.
+pub(super) fn check_files(setup: &Setup) -> Result<(), Failure> {
+    HistoryFiles::open(&setup.folder, setup.mode).map(|_| ()).map_err(|error| Failure::Run(error.to_string()))
 }
 
 /// What a process has of the history in a folder that a keeper writes.

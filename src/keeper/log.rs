@@ -3,7 +3,7 @@
 use super::{Setup, Sync};
 use crate::data::log::Level;
 use crate::os::clock::monotonic;
-use crate::os::history::{HistoryFiles, Mark, Tail};
+use crate::os::history::{HistoryFiles, Mark, Tail, lock};
 use crate::pubsub::history::entry::Entry;
 use crate::pubsub::history::keeper::{Keeper, RECENT};
 use crate::pubsub::history::word::Word;
@@ -36,6 +36,8 @@ pub(super) struct Log {
     /// Whether something was written since it was brought to the disk last.
     dirty: bool,
     syncs: Option<SyncSender<File>>,
+    /// The lock of the bus, where the files are elsewhere.
+    _bus: Option<File>,
 }
 
 /// Something to be logged.
@@ -47,6 +49,11 @@ impl Log {
     /// # Errors
     /// Files that cannot be read or written.
     pub fn open(setup: &Setup, boot: u64, offset: Duration) -> io::Result<Option<(Log, Vec<Note>)>> {
+        let is_elsewhere = setup.folder != setup.bus;
+        let bus = if is_elsewhere { lock(&setup.bus, setup.mode)? } else { None };
+        if is_elsewhere && bus.is_none() {
+            return Ok(None);
+        }
         let Some(mut files) = HistoryFiles::open(&setup.folder, setup.mode)? else { return Ok(None) };
         let now = monotonic() + offset;
         let (mut keeper, mut notes) = (Keeper::new(boot), Vec::new());
@@ -94,7 +101,7 @@ impl Log {
         }
         // Of files that were there before it is not known: as if it had been now.
         let closed = vec![monotonic(); files.count().saturating_sub(1)].into();
-        let mut log = Log { keeper, files, boot, offset, closed, dirty: true, syncs: None };
+        let mut log = Log { keeper, files, boot, offset, closed, dirty: true, syncs: None, _bus: bus };
         log.files.append(&Entry::Started { boot, syncs: setup.sync == Sync::Always }.payload())?;
         log.settle(setup.sync)?;
         Ok(Some((log, notes)))

@@ -18,7 +18,7 @@ use crate::os::history::boot;
 use crate::os::signals;
 use crate::outbox::Outbox;
 use crate::protocol::http::Request;
-use crate::protocol::message::{Kind, Message};
+use crate::protocol::message::Message;
 use crate::pubsub::history::ask::{ASKS, Ask};
 use crate::pubsub::history::keeper::{Moment, Verdict};
 use crate::pubsub::history::word::{WORDS, Word};
@@ -52,6 +52,8 @@ pub enum Sync {
 /// What a keeper goes by.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Setup {
+    /// The folder of the bus, which has one keeper at a time.
+    pub bus: PathBuf,
     /// Where the files are.
     pub folder: PathBuf,
     /// Their permissions.
@@ -176,13 +178,13 @@ impl KeeperApp {
         }
         for word in words {
             // One that is longer than the bus takes is found in the files.
-            if out.publish(WORDS, Kind::Binary, &[&word]).is_err() {
+            if out.publish_away(WORDS, &word).is_err() {
                 self.greets = true;
             }
         }
         if std::mem::take(&mut self.greets) {
             let hello = Word::Hello { log: log.log(), end: log.end() }.bytes();
-            let _ = out.publish(WORDS, Kind::Binary, &[&hello]);
+            let _ = out.publish_away(WORDS, &hello);
         }
         Ok(())
     }

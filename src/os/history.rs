@@ -50,6 +50,24 @@ fn options(mode: u32) -> OpenOptions {
     options
 }
 
+/// A file of the writer's, which is made if there is none.
+fn own(folder: &Path, name: &str, mode: u32) -> io::Result<File> {
+    options(mode).write(true).create(true).truncate(false).open(folder.join(name))
+}
+
+/// Takes the lock of a folder, for as long as the file is open. `None` when another has it.
+///
+/// # Errors
+/// As `open(2)` and `flock(2)`.
+pub fn lock(folder: &Path, mode: u32) -> io::Result<Option<File>> {
+    let lock = own(folder, LOCK, mode)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// How the files end that were read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
@@ -116,14 +134,8 @@ impl HistoryFiles {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let own = |name: &str| options(mode).write(true).create(true).truncate(false).open(folder.join(name));
-        let lock = own(LOCK)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-        }
-        let mark = own(MARK)?;
+        let Some(lock) = lock(folder, mode)? else { return Ok(None) };
+        let mark = own(folder, MARK, mode)?;
         Ok(Some(HistoryFiles {
             folder: folder.to_owned(),
             mode,
@@ -418,3 +430,6 @@ fn read_at(file: &File, at: u64, most: usize) -> io::Result<Vec<u8>> {
     bytes.truncate(length);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

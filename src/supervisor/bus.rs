@@ -17,6 +17,8 @@ impl Supervisor {
         match bus.restore() {
             Ok(true) => {
                 (self.moves, self.bus_failed) = (Some(self.now), false);
+                // It goes first, as the others wait for its files.
+                self.end_keeper();
                 let text = format!(
                     "the files of the bus in {path} were removed while it is in use: there is another one in their place, to which \
                     all workers move, as new ones take over"

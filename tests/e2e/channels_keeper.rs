@@ -437,4 +437,6 @@ fn flags_of_the_history_are_checked() {
         let (code, _, error) = run(command(flags));
         assert!(code == 2 && error.contains(hint), "{flags:?}: {error}");
     }
+    let (code, _, error) = run(command(&["--history-size", "1", "--history-dir", "/proc/percore-none"]));
+    assert!(code == 1 && error.contains("history in /proc/percore-none"), "{error}");
 }

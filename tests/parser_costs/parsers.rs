@@ -2,17 +2,13 @@
 
 use crate::allocation::cost_of;
 use crate::inputs::{self, Input};
+use crate::services::{gateway, history};
 use percore::internal::apps::chat::{self, Chat};
 use percore::internal::apps::ticker::wire::Wire;
 use percore::internal::bridge::resp::Replies;
 use percore::internal::bridge::wire;
 use percore::internal::bus::list;
 use percore::internal::data::pool::Pool;
-use percore::internal::gateway::Rules as GatewayRules;
-use percore::internal::gateway::app::{Gateway, Manner};
-use percore::internal::gateway::codec::json::Json;
-use percore::internal::gateway::core::Core;
-use percore::internal::gateway::name::{Names, Serials};
 use percore::internal::protocol::client::{ClientHandshake, Offer};
 use percore::internal::protocol::content::{Content, Framing};
 use percore::internal::protocol::deflate::{Deflater, Inflater, Output};
@@ -24,14 +20,12 @@ use percore::internal::protocol::proxy_header;
 use percore::internal::protocol::receiver::{Receiver, Rules, Scratch};
 use percore::internal::protocol::upgrade;
 use percore::internal::pubsub::centrifuge::command::{self, Command, Data, Method};
-use percore::internal::pubsub::history::entry::{self, Entry};
 use percore::internal::pubsub::json::in_one_line;
 use percore::internal::session::Sessions;
 use percore::{
     App, ConnectionId, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant, Peer,
     Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
 };
-use std::sync::Arc;
 
 /// A parser and its bounds.
 pub struct Parser {
@@ -266,17 +260,6 @@ pub const PARSERS: &[Parser] = &[
     },
 ];
 
-/// A file of entries, and the same bytes as one entry, whatever its checksum.
-fn history(bytes: &[u8], _: usize) -> usize {
-    let (mut at, mut entries) = (0, 0);
-    while let entry::Found::Whole { payload, .. } = entry::find(&bytes[at..], at as u64) {
-        entries += usize::from(Entry::read(payload).is_some());
-        at += entry::HEAD_BYTES + payload.len();
-    }
-    entries += usize::from(Entry::read(bytes).is_some());
-    usize::from(entries > bytes.len())
-}
-
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
@@ -395,20 +378,6 @@ fn request_with_content(bytes: &[u8], piece: usize) -> usize {
     for piece in bytes.chunks_mut(piece) {
         sessions.receive(key, piece);
     }
-    0
-}
-
-/// A request of an application with this content.
-fn gateway(method: &str, path: &str, bytes: &[u8]) -> usize {
-    let mut core = Core::new(GatewayRules::default(), Box::new(Json), 1);
-    core.place(Names::new("127.0.0.1:9465/sr", b"key"), Serials::new(0, 1 << 50));
-    let manner = Manner { max_message: 1 << 20, ..Manner::default() };
-    let app = Gateway::new(core, manner, |_| {}, Arc::default());
-    let settings = Settings { max_content: usize::MAX, ..Settings::default() };
-    let mut sessions = Sessions::new(app, settings, Log::new(None), 0, [0; 32]);
-    let key = sessions.accept_service(Peer::UNIX).expect("room for a connection");
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", bytes.len());
-    sessions.receive(key, &mut [head.as_bytes(), bytes].concat());
     0
 }
 

@@ -3,7 +3,6 @@
 
 use super::{Engine, Position, Post, publications_of};
 use crate::outbox::Outbox;
-use crate::protocol::message::Kind;
 use crate::pubsub::codes::{Disconnect, Error, Unsubscribe};
 use crate::pubsub::history::ask::{ASKS, Ask};
 use crate::pubsub::history::replica::{News, Outside, Replica};
@@ -69,7 +68,7 @@ impl Engine {
     ) -> Result<u64, Error> {
         let replica = self.replica.as_mut().ok_or(Error::Unavailable)?;
         let (sequence, question) = ask(replica, out.now())?;
-        if out.publish(ASKS, Kind::Binary, &[&question]).is_err() {
+        if out.publish_away(ASKS, &question).is_err() {
             replica.take_back(sequence);
             return Err(Error::LimitExceeded);
         }
@@ -94,7 +93,7 @@ impl Engine {
     /// A client is on a channel, or asks about it: the keeper is to know.
     pub(super) fn open(&mut self, channel: &str, rules: Namespace, out: &mut Outbox) {
         if let Some(ask) = self.replica.as_mut().and_then(|replica| replica.open(channel, rules.keep)) {
-            let _ = out.publish(ASKS, Kind::Binary, &[&ask]);
+            let _ = out.publish_away(ASKS, &ask);
         }
     }
 
@@ -116,7 +115,7 @@ impl Engine {
 
     fn ask_again(&mut self, out: &mut Outbox) {
         for ask in self.replica.iter_mut().flat_map(Replica::again) {
-            let _ = out.publish(ASKS, Kind::Binary, &[&ask]);
+            let _ = out.publish_away(ASKS, &ask);
         }
     }
 
@@ -125,7 +124,7 @@ impl Engine {
         if self.replica.is_some() {
             self.look(out);
             self.ask_again(out);
-            let _ = out.publish(ASKS, Kind::Binary, &[&Ask::Greet.bytes()]);
+            let _ = out.publish_away(ASKS, &Ask::Greet.bytes());
         }
     }
 

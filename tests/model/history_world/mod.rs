@@ -1,17 +1,17 @@
 //! A world of workers, a keeper, clients and a backend, for `history_simulation.rs`.
 
 pub mod disk;
+mod parts;
 
 use crate::pubsub_simulation::{frame, take_frame};
 use crate::simulation::random::Random;
 use disk::{Disk, Fate, HOST, Running};
+use parts::{Follower, rules};
 use percore::internal::pubsub::app::{Channels, PATH};
 use percore::internal::pubsub::history::ask::ASKS;
 use percore::internal::pubsub::history::keeper::Moment;
 use percore::internal::pubsub::history::replica::Outside;
 use percore::internal::pubsub::history::word::WORDS;
-use percore::internal::pubsub::rules::{Namespace, Rules};
-use percore::internal::pubsub::streams::Keep;
 use percore::internal::pubsub::tokens::Tokens;
 use percore::internal::session::Sessions;
 use percore::{BusEvent, Log, Participant, Peer, Record, RecordKind, Settings, UpgradeRules};
@@ -41,16 +41,6 @@ struct Worker {
     answers: HashMap<u32, Vec<u8>>,
 }
 
-#[derive(Default)]
-struct Follower {
-    at: Option<(usize, u32)>,
-    got: Vec<u8>,
-    /// By channel: epoch and offset.
-    positions: HashMap<String, (String, u64)>,
-    asked: HashMap<u64, String>,
-    next: u64,
-}
-
 pub struct World {
     random: Random,
     now: Rc<Cell<Duration>>,
@@ -71,14 +61,6 @@ pub struct World {
     cut_at: u64,
     max_bytes: usize,
     counts: [u64; 4],
-}
-
-fn rules(max_bytes: usize) -> Rules {
-    let keep = Keep { size: 8, ttl: Duration::from_secs(40), meta_ttl: Duration::from_secs(90) };
-    let plain = Namespace { keep, ..Namespace::default() }.open_to_all();
-    let mut rules = Rules { plain, is_insecure: true, ..Rules::default() };
-    rules.limits.history = max_bytes;
-    rules
 }
 
 impl World {
@@ -415,11 +397,10 @@ impl World {
     /// A part of what is on its way is overwritten.
     fn lap(&mut self, inbox: usize) {
         let inbox = match self.workers.get_mut(inbox) {
-            Some(Some(worker)) => &mut worker.inbox,
-            Some(None) => return,
-            None => &mut self.keeper_inbox,
+            Some(worker) => worker.as_mut().map(|worker| &mut worker.inbox),
+            None => Some(&mut self.keeper_inbox),
         };
-        if !inbox.is_empty() {
+        if let Some(inbox) = inbox.filter(|inbox| !inbox.is_empty()) {
             let lost = self.random.size(1, inbox.len());
             inbox.drain(..lost);
             inbox.push_front(None);
