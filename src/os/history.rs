@@ -266,7 +266,9 @@ impl HistoryFiles {
             self.sync()?;
         }
         self.name_last(syncs)?;
-        for position in self.outdated.take().unwrap_or_default() {
+        // One that was empty had the same name.
+        let own = self.segments.front().map(|first| first.start);
+        for position in self.outdated.take().unwrap_or_default().into_iter().filter(|position| Some(*position) != own) {
             fs::remove_file(path(&self.folder, position))?;
         }
         Ok(())

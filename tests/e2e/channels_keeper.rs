@@ -3,7 +3,8 @@
 
 use crate::common::channels::{Hub, command};
 use crate::common::followers::{Account, Follower, post};
-use crate::common::{TempDir, eventually, process, run};
+use crate::common::redis::{Redis, bridge};
+use crate::common::{Server, TempDir, eventually, process, run};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -425,6 +426,32 @@ fn servers_on_a_bus_share_a_keeper() {
     });
     let kept = second.result("history", &json!({"channel": "news", "limit": 6}));
     assert_eq!(kept["publications"][5]["data"], 6, "{kept}");
+}
+
+/// What is published on one host is numbered by each for itself.
+#[test]
+fn hosts_have_histories_of_their_own() {
+    let redis = Redis::start(&[]);
+    let folders = [TempDir::new(), TempDir::new()];
+    let hubs = folders.each_ref().map(|folder| {
+        let bus = folder.path("bus").to_str().expect("text").to_owned();
+        Hub::start(&["--history-size", "10", "--bus", &bus])
+    });
+    let bridges = folders.each_ref().map(|folder| Server::launch(bridge(folder, &redis.url(), &[]), 0));
+    bridges.iter().for_each(|bridge| drop(bridge.wait_for_log("connected to Redis")));
+    let mut clients = hubs.each_ref().map(Hub::client);
+    let first = clients.each_mut().map(|client| client.subscribe("news", &json!({})));
+    eventually("both keepers to be heard of", || redis.subscribers("percore-history") == 2);
+    for number in 1..=3u64 {
+        let from = &hubs[number as usize % 2];
+        assert_eq!(from.result("publish", &json!({"channel": "news", "data": number}))["offset"], number);
+        for client in &mut clients {
+            assert_eq!(client.push("pub", "news"), json!({"data": number, "offset": number}));
+        }
+    }
+    assert_ne!(first[0]["epoch"], first[1]["epoch"]);
+    let elsewhere = recover(&hubs[1], &json!({"offset": 1, "epoch": first[0]["epoch"]}));
+    assert_eq!((&elsewhere["recovered"], &elsewhere["epoch"]), (&Value::Null, &first[1]["epoch"]));
 }
 
 #[test]

@@ -108,8 +108,7 @@ impl Engine {
     pub(super) fn expire_streams(&mut self, now: Duration, out: &mut Outbox) {
         match &mut self.replica {
             Some(replica) => {
-                let kept = replica.now();
-                replica.ledger().streams.expire(kept);
+                replica.expire(now);
                 self.catch_up(out);
                 self.give_up(now, out);
                 self.tell_losses(now, out);
@@ -121,8 +120,7 @@ impl Engine {
     /// When that has something to do.
     pub(super) fn streams_due(&self) -> Option<Duration> {
         match &self.replica {
-            // What is too old is not told even before it is given up.
-            Some(replica) => replica.next_deadline(),
+            Some(replica) => [replica.next_deadline(), replica.too_old_at()].into_iter().flatten().min(),
             None => self.streams.next_deadline(),
         }
     }

@@ -260,10 +260,12 @@ impl Keeper {
                 }
                 Verdict::Write(Entry::Emptied { channel, at: now.kept, by: head.by }.payload(), head.by)
             }
-            Ask::Open { channel, position, removals, log, keep } => {
+            // Of another host, or of a worker that is about to read this log.
+            Ask::Open { log, .. } if log != self.ledger.log => Verdict::Pass,
+            Ask::Open { channel, position, removals, keep, .. } => {
                 let position = match self.ledger.streams.position(channel) {
                     Some(top) => top,
-                    None if self.may_be(channel, position.epoch, removals, log) => Position { offset: 0, ..position },
+                    None if self.may_be(channel, position.epoch, removals) => Position { offset: 0, ..position },
                     None => self.ledger.position(channel),
                 };
                 Verdict::Write(Entry::Opened { channel, position, at: now.kept, keep }.payload(), By::default())
@@ -288,15 +290,14 @@ impl Keeper {
     }
 
     /// Whether an epoch that was told for a channel is not that of a stream that it had before.
-    fn may_be(&self, channel: &str, epoch: Epoch, removals: u64, log: u64) -> bool {
+    fn may_be(&self, channel: &str, epoch: Epoch, removals: u64) -> bool {
         let known_from = match self.removals.front() {
             Some((count, _)) => count - 1,
             None => self.ledger.removals,
         };
-        log == self.ledger.log
-            && (known_from..=self.ledger.removals).contains(&removals)
+        (known_from..=self.ledger.removals).contains(&removals)
             && self.removed.get(channel).is_none_or(|count| removals >= *count)
-            && epoch == Epoch::derived(log, removals, channel)
+            && epoch == Epoch::derived(self.ledger.log, removals, channel)
     }
 
     /// Whether it is the next of its worker. What comes from other hosts may have lost others on its way.

@@ -84,6 +84,8 @@ pub struct Replica {
     /// When the keeper was told last that a channel is used.
     opened: HashMap<Rc<str>, Duration>,
     look_at: Duration,
+    /// From the time of the process to that of what is kept.
+    began: Duration,
     /// Times that something was read from the files.
     pub refills: u64,
     /// Questions that came to nothing.
@@ -104,6 +106,7 @@ impl Replica {
             pending_bytes: 0,
             opened: HashMap::new(),
             look_at: Duration::ZERO,
+            began: Duration::ZERO,
             refills: 0,
             failed: 0,
         }
@@ -125,6 +128,19 @@ impl Replica {
     /// The time of what is kept.
     pub fn now(&self) -> Duration {
         (self.outside.monotonic)() + self.outside.offset
+    }
+
+    /// Gives up what has become too old, at a time of the process.
+    pub fn expire(&mut self, now: Duration) {
+        let kept = self.now();
+        self.began = kept.saturating_sub(now);
+        self.ledger.streams.expire(kept);
+    }
+
+    /// When something becomes too old, by the time of the process.
+    pub fn too_old_at(&self) -> Option<Duration> {
+        let at = self.ledger.streams.next_deadline().filter(|at| *at < Duration::MAX)?;
+        Some(at.saturating_sub(self.began))
     }
 
     /// How many questions wait.
