@@ -68,6 +68,8 @@ mod client;
 mod gateway;
 #[cfg(feature = "cli")]
 mod jwt;
+#[cfg(feature = "cli")]
+mod keeper;
 mod net;
 #[cfg(feature = "cli")]
 mod origin;
@@ -120,6 +122,10 @@ pub mod internal {
     #[cfg(feature = "cli")]
     pub mod jwt {
         pub use crate::jwt::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod keeper {
+        pub use crate::keeper::*;
     }
     #[cfg(feature = "cli")]
     pub mod origin {

@@ -12,6 +12,8 @@ mod allocation;
 mod inputs;
 #[path = "parser_costs/parsers.rs"]
 mod parsers;
+#[path = "parser_costs/services.rs"]
+mod services;
 
 use inputs::Input;
 use parsers::{PARSERS, Parser, shown};

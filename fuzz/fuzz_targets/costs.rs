@@ -12,6 +12,8 @@ mod inputs;
 #[allow(dead_code)]
 #[path = "../../tests/parser_costs/parsers.rs"]
 mod parsers;
+#[path = "../../tests/parser_costs/services.rs"]
+mod services;
 
 use libfuzzer_sys::fuzz_target;
 use parsers::PARSERS;

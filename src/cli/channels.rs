@@ -5,10 +5,12 @@ use super::bus_flags::BusPlace;
 use super::channels_config;
 use super::flags::{Checked, Defaults, ServerFlags};
 use super::jwt_flags::JwtFlags;
+use super::keeper::{FilesFlags, outside};
 use super::service_flags::{ServiceListenerFlags, word_of};
 use super::units::{boolean, bytes, duration};
 use super::workers::Workers;
 use crate::jwt::Verifier;
+use crate::keeper::Setup;
 use crate::net::rate::RateRules;
 use crate::origin::{self, CallRules, Target};
 use crate::os::listener::ListenAddr;
@@ -51,6 +53,8 @@ pub(super) struct ChannelsFlags {
     /// Bytes of all histories; the channels that were published on least recently lose theirs first [default: 256M]
     #[arg(long, env = "PERCORE_HISTORY_BYTES", value_name = "BYTES", value_parser = bytes)]
     history_bytes: Option<usize>,
+    #[command(flatten)]
+    files: FilesFlags,
     /// Tell who is on channels without a namespace, and who comes and goes
     #[arg(long, env = "PERCORE_PRESENCE")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
@@ -79,6 +83,40 @@ pub(super) struct Plan {
     verifier: Option<Verifier>,
     api_key: Option<String>,
     commands: u32,
+    history: Option<CommonHistory>,
+}
+
+/// A history that a keeper writes.
+pub(super) struct CommonHistory {
+    /// Where, if not in the folder of the bus.
+    folder: Option<PathBuf>,
+    files: FilesFlags,
+    mode: u32,
+    max_bytes: usize,
+}
+
+impl CommonHistory {
+    /// The folder, if it is not that of the bus.
+    pub(super) fn own_folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Where the files are, for processes on a bus.
+    pub(super) fn folder<'a>(&'a self, bus: &'a Path) -> &'a Path {
+        self.folder.as_deref().unwrap_or(bus)
+    }
+
+    /// What its keeper goes by, on a bus.
+    pub(super) fn setup(&self, bus: &Path) -> Setup {
+        let folder = self.folder(bus).to_owned();
+        Setup {
+            bus: bus.to_owned(),
+            folder,
+            mode: self.mode,
+            sync: self.files.history_sync.into(),
+            max_bytes: self.max_bytes,
+        }
+    }
 }
 
 /// Reads a configuration file.
@@ -134,16 +172,16 @@ impl ChannelsFlags {
             rules.plain = rules.plain.open_to_all();
             rules.namespaces.values_mut().for_each(|namespace| *namespace = namespace.open_to_all());
         }
-        check_history(&rules, &checked)?;
         if rules.pusher.as_ref().is_some_and(|app| app.webhook.is_some()) && !is_one_process(&checked) {
             return Err(Failure::Usage(
                 "webhooks are sent by one process: leave out --workers and --bus, or webhook_url".into(),
             ));
         }
+        let history = check_history(&rules, &checked, self.files)?;
         checked.settings.upgrade.paths.extend(rules.pusher.as_ref().map(Pusher::path));
         self.service.apply(&mut checked, api_key.clone());
         let commands = checked.settings.rates.messages;
-        Ok((Plan { rules, verifier, api_key, commands }, checked))
+        Ok((Plan { rules, verifier, api_key, commands, history }, checked))
     }
 
     fn rules(&self) -> Result<Rules, Failure> {
@@ -169,15 +207,17 @@ fn is_one_process(checked: &Checked) -> bool {
     checked.workers == Workers::Plain && matches!(checked.bus, BusPlace::Private | BusPlace::Off)
 }
 
-/// Refuses what cannot be kept to with a history.
-fn check_history(rules: &Rules, checked: &Checked) -> Result<(), Failure> {
+/// Refuses what cannot be kept to with a history. Returns what a keeper is to write, if one is needed.
+fn check_history(rules: &Rules, checked: &Checked, files: FilesFlags) -> Result<Option<CommonHistory>, Failure> {
     if !rules.all().any(|namespace| namespace.has_history()) {
-        return Ok(());
-    }
-    if !is_one_process(checked) {
-        return Err(Failure::Usage(
-            "history is kept by one process: leave out --workers and --bus, or set history_size to 0".into(),
-        ));
+        return match files.history_dir {
+            Some(_) => Err(Failure::Usage(
+                "--history-dir: no channel has a history; give --history-size N, or set history_size in the file of \
+                 --config"
+                    .into(),
+            )),
+            None => Ok(None),
+        };
     }
     if checked.settings.send.slow_consumer == SlowConsumer::Drop {
         return Err(Failure::Usage(
@@ -186,7 +226,18 @@ fn check_history(rules: &Rules, checked: &Checked) -> Result<(), Failure> {
                 .into(),
         ));
     }
-    Ok(())
+    if checked.workers != Workers::Plain && checked.bus == BusPlace::Off {
+        return Err(Failure::Usage(
+            "--bus off: workers have their history in common by a bus; leave it out, or set history_size to 0".into(),
+        ));
+    }
+    let is_alone = checked.workers == Workers::Plain && !matches!(checked.bus, BusPlace::Folder(_));
+    Ok((files.history_dir.is_some() || !is_alone).then(|| CommonHistory {
+        folder: files.history_dir.clone(),
+        files,
+        mode: checked.bus_options.mode,
+        max_bytes: rules.limits.history,
+    }))
 }
 
 fn is_public(addr: &ListenAddr) -> bool {
@@ -194,12 +245,24 @@ fn is_public(addr: &ListenAddr) -> bool {
 }
 
 impl Plan {
-    /// The app, and, if there are webhooks, the thread that makes their calls and wakes it by `waker`.
-    pub(super) fn start(self, seed: [u8; 32], waker: &Waker) -> io::Result<Channels> {
+    /// The history that a keeper writes, if there is one.
+    pub(super) fn history(&self) -> Option<&CommonHistory> {
+        self.history.as_ref()
+    }
+
+    /// The app, of a process on a bus or not; and, if there are webhooks, the thread that makes their calls and wakes the app by
+    /// `waker`.
+    ///
+    /// # Errors
+    /// No random numbers, no thread, no certificates.
+    pub(super) fn start(self, seed: [u8; 32], bus: Option<&Path>, waker: &Waker) -> io::Result<Channels> {
         let webhook = self.rules.pusher.as_ref().and_then(|app| app.webhook.clone());
-        let app = Channels::new(self.rules, Tokens::new(self.verifier), seed)
+        let mut app = Channels::new(self.rules, Tokens::new(self.verifier), seed)
             .command_rate(self.commands)
             .api_key(self.api_key);
+        if let (Some(history), Some(bus)) = (&self.history, bus) {
+            app = app.share_history(outside(history.folder(bus))?);
+        }
         let Some(url) = webhook else { return Ok(app) };
         let target = Target::origin(&url).map_err(io::Error::other)?;
         let tls = target.is_encrypted().then(|| TlsClient::new(None)).transpose()?;

@@ -50,6 +50,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "percore serve channels --config channels.toml --api-key-file api.key --insecure --listen 0.0.0.0:8000",
                 "with rules for each namespace",
             ),
+            (
+                "percore serve channels --history-size 100 --workers auto --history-dir /var/lib/percore",
+                "a worker for each core, and a history that outlives a restart",
+            ),
         ],
     ),
     (
@@ -103,6 +107,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("bus publish", &[("percore bus publish /dev/shm/chat news 'hello everybody'", "one message")]),
     ("bus status", &[("percore bus status /dev/shm/chat", "who takes part, and who is on which channel")]),
     ("bridge", &[("percore bridge --bus /dev/shm/chat --redis redis://redis.example:6379", "")]),
+    (
+        "keeper",
+        &[("percore keeper --bus /dev/shm/channels --history-dir /var/lib/percore", "for servers with the same --bus")],
+    ),
     ("config", &[("percore config check channels.toml", "the first mistake and its line, or none")]),
     ("config check", &[("percore config check channels.toml", "")]),
     ("reload", &[("percore reload --admin 127.0.0.1:9464", "and waits until the new workers serve")]),

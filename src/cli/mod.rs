@@ -11,6 +11,7 @@ mod bus;
 mod bus_flags;
 mod channels;
 mod channels_config;
+mod channels_serve;
 mod choices;
 mod client;
 mod config;
@@ -21,6 +22,7 @@ mod gateway;
 mod gateway_key;
 mod healthcheck;
 mod jwt_flags;
+mod keeper;
 mod limit_flags;
 mod output;
 mod own;
@@ -71,6 +73,11 @@ enum Command {
     Bus(bus::BusCommand),
     /// Pass on to other hosts, by Redis, what is published on a bus
     Bridge(bridge::BridgeFlags),
+    /// Keep the history of the channels of a bus: number what is published, and write it to files
+    Keeper(keeper::KeeperFlags),
+    /// What a supervisor runs as the keeper of its workers
+    #[command(subcommand, hide = true)]
+    KeeperOf(serve::Serve),
     /// Look at a configuration file
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -99,6 +106,8 @@ pub fn main() -> ExitCode {
         }
         Ok((Cli { command: Command::Bus(command) }, _)) => report(bus::run(command)),
         Ok((Cli { command: Command::Bridge(flags) }, _)) => report(bridge::run(flags)),
+        Ok((Cli { command: Command::Keeper(flags) }, _)) => report(keeper::run(flags)),
+        Ok((Cli { command: Command::KeeperOf(serve) }, _)) => report(serve::run(serve, Part::Keeper)),
         Ok((Cli { command: Command::Config(command) }, _)) => report(config::run(command)),
         Ok((Cli { command: Command::Reload(flags) }, _)) => report(reload::run(flags)),
         Ok((Cli { command: Command::Healthcheck(flags) }, _)) => report(healthcheck::run(flags)),

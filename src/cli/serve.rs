@@ -3,6 +3,7 @@
 use super::Failure;
 use super::bus_flags::{BusPlace, MAX_WORKERS, slots_for};
 use super::channels::ChannelsFlags;
+use super::channels_serve::serve_channels;
 use super::flags::{Checked, Defaults, PinFlag, ServerFlags};
 use super::gateway::GatewayFlags;
 use super::units::{boolean, duration};
@@ -25,7 +26,10 @@ use crate::os::log_writer;
 use crate::os::shared_words::SharedWords;
 use crate::reactor::{Outcome, Server, Waker, seed};
 use crate::supervisor::admin::{self, Board, SharedBoard, SlotView};
-use crate::supervisor::{Assignment, Plan, Program, Ready, SlotListeners, Supervisor, listen_all, watch_for_orphans};
+use crate::supervisor::{
+    Assignment, KEEPER_COMMAND, Plan, Program, Ready, SlotListeners, Supervisor, WORKER_COMMAND, listen_all,
+    watch_for_orphans,
+};
 use crate::telemetry::log::{Field, Level, Log, counted};
 use crate::telemetry::stats::Stats;
 use clap::{Args, Subcommand};
@@ -132,6 +136,8 @@ pub(super) enum Part {
     Main,
     /// One of its workers.
     Worker,
+    /// The keeper of their history.
+    Keeper,
 }
 
 /// What a process that serves begins with.
@@ -162,14 +168,7 @@ pub(super) fn run(serve: Serve, part: Part) -> Result<(), Failure> {
                 checked => serve_app(Chat::new(seed().map_err(failed)?).demo(demo), checked, part),
             }
         }
-        Serve::Channels(flags) => match flags.check()? {
-            (_, checked) if supervises(&checked, part) => supervise(checked, true),
-            (plan, checked) => {
-                let waker = Waker::default();
-                let app = plan.start(seed().map_err(failed)?, &waker).map_err(failed)?;
-                serve_prepared(app, checked, part, |server, _, _| Ok(server.waker(&waker)))
-            }
-        },
+        Serve::Channels(flags) => serve_channels(*flags, part),
         Serve::Gateway(flags) => serve_gateway(*flags, part),
         Serve::Ticker(flags) => {
             // Also where others will serve: what is wrong is said once.
@@ -220,7 +219,7 @@ fn serve_gateway(flags: GatewayFlags, part: Part) -> Result<(), Failure> {
     }
     let waker = Waker::default();
     let app = plan.start(&waker).map_err(failed)?;
-    serve_prepared(app, checked, part, |mut server, slot, bus| {
+    serve_prepared(app, checked, part, None, |mut server, slot, bus| {
         let service = server.service_addrs()?;
         plan.place(server.app_mut(), &service, slot, bus)?;
         Ok(server.waker(&waker))
@@ -232,20 +231,22 @@ pub(super) fn supervises(checked: &Checked, part: Part) -> bool {
     part == Part::Main && checked.workers != Workers::Plain
 }
 
-fn failed(error: io::Error) -> Failure {
+pub(super) fn failed(error: io::Error) -> Failure {
     Failure::Run(error.to_string())
 }
 
 /// Serves in this process.
 pub(super) fn serve_app<A: App>(app: A, checked: Checked, part: Part) -> Result<(), Failure> {
-    serve_prepared(app, checked, part, |server, _, _| Ok(server))
+    serve_prepared(app, checked, part, None, |server, _, _| Ok(server))
 }
 
-/// The same, of an app that has to know where it listens, and its slot and the folder of the bus that it is on.
-fn serve_prepared<A: App>(
+/// The same, of an app that has to know where it listens, and its slot and the folder of the bus that it is on; `beside` are the counters
+/// of another loop of this process.
+pub(super) fn serve_prepared<A: App>(
     app: A,
     mut checked: Checked,
     part: Part,
+    beside: Option<Arc<SharedWords>>,
     prepare: impl FnOnce(Server<A>, u32, Option<&Path>) -> io::Result<Server<A>>,
 ) -> Result<(), Failure> {
     let (format, mut end) = (checked.options.log_format, checked.log.like());
@@ -266,8 +267,8 @@ fn serve_prepared<A: App>(
         BusPlace::Private | BusPlace::Off => None,
     };
     let server = match part {
-        Part::Main => plain(app, checked),
-        Part::Worker => worker(app, checked),
+        Part::Main => plain(app, checked, beside),
+        Part::Worker | Part::Keeper => worker(app, checked, part),
     };
     let server = server.and_then(|server| prepare(server, slot, folder));
     let (mut server, on_bus) = (server.map_err(failed)?, bus.is_some());
@@ -306,7 +307,7 @@ fn serve_prepared<A: App>(
 }
 
 /// A process without a supervisor.
-fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
+fn plain<A: App>(app: A, checked: Checked, beside: Option<Arc<SharedWords>>) -> io::Result<Server<A>> {
     let Checked { listen, service, admin, ready_fd, settings, options, mut log, .. } = checked;
     let mut ready = Ready::new(ready_fd)?;
     let bind = options.bind();
@@ -331,7 +332,7 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
     if let Some(addr) = admin {
         let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
         let only = SlotView {
-            live: vec![Arc::clone(&counters)],
+            live: std::iter::once(Arc::clone(&counters)).chain(beside).collect(),
             process: Some(std::process::id()),
             up: true,
             ..SlotView::default()
@@ -348,10 +349,12 @@ fn plain<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
 }
 
 /// A worker of a supervisor.
-fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
+fn worker<A: App>(app: A, checked: Checked, part: Part) -> io::Result<Server<A>> {
     let Checked { mut settings, options, mut log, .. } = checked;
     let Assignment { slot, control, counters, listeners, service_listeners } = Assignment::receive()?;
-    log_writer::name_worker(slot);
+    if part == Part::Worker {
+        log_writer::name_worker(slot);
+    }
     settings.node = slot as u32;
     let shown = counters.map_or_else(
         || {
@@ -375,7 +378,12 @@ fn worker<A: App>(app: A, checked: Checked) -> io::Result<Server<A>> {
 }
 
 /// Runs workers, of an app that broadcasts or not.
-pub(super) fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Failure> {
+pub(super) fn supervise(checked: Checked, broadcasts: bool) -> Result<(), Failure> {
+    supervise_with(checked, broadcasts, false)
+}
+
+/// The same with a keeper of their history, or not.
+pub(super) fn supervise_with(mut checked: Checked, broadcasts: bool, has_keeper: bool) -> Result<(), Failure> {
     let place = checked.bus.clone();
     let workers = match place {
         BusPlace::Folder(_) => workers_on_bus(&mut checked)?,
@@ -411,7 +419,7 @@ pub(super) fn supervise(mut checked: Checked, broadcasts: bool) -> Result<(), Fa
         }
         BusPlace::Private | BusPlace::Off => None,
     };
-    supervise_program(checked, arguments, keeper).map_err(failed)
+    supervise_program(checked, arguments, keeper, has_keeper).map_err(failed)
 }
 
 /// How many there can be on a bus: of as many as there are cores those that fit.
@@ -430,7 +438,12 @@ fn workers_on_bus(checked: &mut Checked) -> Result<usize, Failure> {
     Ok(MAX_WORKERS)
 }
 
-fn supervise_program(checked: Checked, arguments: Vec<OsString>, bus: Option<BusKeeper>) -> io::Result<()> {
+fn supervise_program(
+    checked: Checked,
+    arguments: Vec<OsString>,
+    bus: Option<BusKeeper>,
+    has_keeper: bool,
+) -> io::Result<()> {
     let Checked { listen, service, workers, pin, admin, ready_fd, options, mut log, .. } = checked;
     let ready = Ready::new(ready_fd)?;
     let slots = workers.number();
@@ -452,8 +465,10 @@ fn supervise_program(checked: Checked, arguments: Vec<OsString>, bus: Option<Bus
     if let Some(addr) = admin {
         admin::serve(&addr, Arc::clone(&board), options.hang_timeout, &mut log)?;
     }
+    let program = Program { path: std::env::current_exe()?, command: WORKER_COMMAND, arguments };
     let plan = Plan {
-        program: Program { path: std::env::current_exe()?, arguments },
+        keeper: has_keeper.then(|| Program { command: KEEPER_COMMAND, ..program.clone() }),
+        program,
         listeners,
         cpus: places(slots, pin)?,
         drain_timeout: options.drain_timeout,

@@ -7,6 +7,8 @@ pub mod control;
 pub mod cpus;
 mod defer_accept;
 pub mod descriptors;
+#[cfg(feature = "cli")]
+pub mod history;
 pub mod holder;
 pub mod hostname;
 #[cfg(feature = "cli")]

@@ -3,6 +3,9 @@
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token, event::Source};
 pub use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+/// A file would have become longer than it may.
+pub const SIGXFSZ: i32 = libc::SIGXFSZ;
 use std::io::{self, Read};
 use std::sync::Arc;
 

@@ -199,6 +199,18 @@ impl Outbox {
         }
     }
 
+    /// Has the other processes hear something that their apps listen to, at once and whoever is the reason for it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn publish_away(&mut self, channel: &str, payload: &[u8]) -> Result<(), PublishError> {
+        match self.broadcast.place {
+            Some(Place { limit, .. }) if channel.len() + payload.len() <= limit => {
+                self.broadcast.outgoing.push(RecordKind::Binary, channel.as_bytes(), &[payload]);
+                Ok(())
+            }
+            place => Err(PublishError::TooLong { limit: place.map_or(0, |place| place.limit) }),
+        }
+    }
+
     /// Sends a message to everyone on a channel in this process, and says how many. For what each process tells its own
     /// connections by itself.
     pub fn publish_here(&mut self, channel: &str, kind: Kind, parts: &[&[u8]]) -> usize {

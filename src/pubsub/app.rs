@@ -4,9 +4,12 @@
 use super::centrifuge::LongAnswers;
 use super::codes::{Disconnect, Unsubscribe};
 use super::engine::{Engine, channel_of};
+use super::history::replica::Outside;
+use super::history::word::WORDS;
 use super::pusher::Pusher;
 use super::rules::Rules;
 use super::tokens::Tokens;
+use super::waiting::Waiting;
 use crate::app::App;
 use crate::channel::presence::Change;
 use crate::channel::record::{Record, RecordKind};
@@ -70,6 +73,7 @@ pub struct Channels {
     pub(super) listens: bool,
     /// Calls of webhooks that are over.
     returns: Arc<Returns>,
+    pub(super) waiting_answers: Waiting,
     wheel: Wheel,
 }
 
@@ -94,6 +98,7 @@ impl Channels {
             pusher,
             listens: false,
             returns: Arc::default(),
+            waiting_answers: Waiting::default(),
             wheel: Wheel::new(),
         }
     }
@@ -107,6 +112,17 @@ impl Channels {
     /// What backends have to give.
     pub fn api_key(self, key: Option<String>) -> Channels {
         Channels { api_key: key, ..self }
+    }
+
+    /// Has histories in common with other processes, by a keeper.
+    pub fn share_history(mut self, outside: Outside) -> Channels {
+        self.engine.share_history(outside);
+        self
+    }
+
+    /// Reads what the keeper has written, before anybody is connected. Returns whether there is anything.
+    pub fn load_history(&mut self) -> bool {
+        self.engine.load_history()
     }
 
     /// The app of the second front has its backend told what happens, by calls that come back in `returns`.
@@ -204,7 +220,7 @@ impl App for Channels {
     }
 
     fn memory(&self) -> usize {
-        self.answers.memory()
+        self.answers.memory() + self.engine.waiting_bytes()
     }
 
     fn on_request(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
@@ -241,6 +257,7 @@ impl App for Channels {
             (Ok(text), Front::Pusher) => self.hear_pusher(id, text, out),
             (Err(_), _) => self.end(id, Disconnect::BadRequest, out),
         }
+        self.settle(out);
         self.engine.show(out);
     }
 
@@ -255,7 +272,16 @@ impl App for Channels {
     }
 
     fn on_bus(&mut self, _: Participant, record: Record<'_>, out: &mut Outbox) {
+        if record.channel == WORDS.as_bytes() {
+            self.engine.hear_keeper(record.payload, out);
+            return self.settle(out);
+        }
         self.take_record(record, out);
+    }
+
+    fn on_gap(&mut self, _: Participant, _: u64, out: &mut Outbox) {
+        self.engine.missed_words(out);
+        self.settle(out);
     }
 
     fn on_wake(&mut self, out: &mut Outbox) {
@@ -274,7 +300,7 @@ impl App for Channels {
     }
 
     fn is_finished(&self) -> bool {
-        self.pusher.as_ref().is_none_or(Pusher::is_finished)
+        !self.engine.is_waiting() && self.pusher.as_ref().is_none_or(Pusher::is_finished)
     }
 
     fn on_abandon(&mut self, out: &mut Outbox) {
@@ -298,6 +324,7 @@ impl App for Channels {
             self.look_at(index, out);
         }
         self.engine.expire(now, out);
+        self.settle(out);
         self.expire_pusher(now, out);
         self.give_answers(out);
         self.engine.show(out);

@@ -26,18 +26,20 @@ pub enum Error {
     TooManyRequests = 111,
     /// What is asked for is not all there.
     UnrecoverablePosition = 112,
+    /// What keeps histories is away, but not for long. To clients it is [`Error::Internal`].
+    Unavailable = 503,
 }
 
 impl Error {
     /// Its number.
     pub fn code(self) -> u16 {
-        self as u16
+        if self == Error::Unavailable { Error::Internal as u16 } else { self as u16 }
     }
 
     /// Its words.
     pub fn message(self) -> &'static str {
         match self {
-            Error::Internal => "internal server error",
+            Error::Internal | Error::Unavailable => "internal server error",
             Error::UnknownChannel => "unknown channel",
             Error::PermissionDenied => "permission denied",
             Error::MethodNotFound => "method not found",
@@ -53,7 +55,7 @@ impl Error {
 
     /// Whether the same may be tried again.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Error::Internal | Error::TooManyRequests)
+        matches!(self, Error::Internal | Error::TooManyRequests | Error::Unavailable)
     }
 
     /// The status for a backend that wants errors as statuses.
@@ -66,6 +68,7 @@ impl Error {
             Error::TooManyRequests | Error::LimitExceeded => 429,
             Error::NotAvailable => 501,
             Error::Internal => 500,
+            Error::Unavailable => 503,
         }
     }
 }

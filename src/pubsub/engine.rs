@@ -10,10 +10,11 @@
 use super::centrifuge::push;
 use super::clients::{Clients, Subscription};
 use super::codes::{Disconnect, Error, Unsubscribe};
+use super::history::replica::Replica;
 use super::holds::{Holds, Leave};
 use super::idempotency::Results;
 use super::rules::{Namespace, Rules};
-use super::streams::{Filter, Missed, Most, Position, Streams};
+use super::streams::{Position, Streams};
 use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::protocol::message::Kind;
@@ -25,10 +26,15 @@ use tungstenite::protocol::frame::coding::CloseCode;
 /// What stands before a channel's name in those of the outbox: for its publications, and for who comes and goes.
 const PUBLICATIONS: &str = "c:";
 const OTHERS: &str = "j:";
-/// What answers to clients that come back may take that are kept for others of the same pass.
-const ANSWERS_BYTES: usize = 8 << 20;
 /// Publications of clients count so much more than their text for what a channel carries.
 const ENVELOPE_BYTES: usize = 128;
+
+mod common;
+mod losses;
+mod past;
+
+use losses::Losses;
+use past::Answers;
 
 /// The name in the outbox of a channel's publications.
 pub fn publications_of(channel: &str) -> String {
@@ -93,6 +99,8 @@ pub struct Post<'a> {
     pub tags: Option<&'a str>,
     /// It is not to be kept.
     pub skips_history: bool,
+    /// By which a keeper knows it again; empty for none.
+    pub key: &'a str,
 }
 
 impl Post<'_> {
@@ -113,15 +121,13 @@ impl Post<'_> {
     }
 }
 
-/// Where the channel stood, and what was published since, if that is all there.
-type Answer = (Position, Option<Rc<str>>);
-
-/// What was given to clients that came back in this pass, by channel and offset.
-#[derive(Default)]
-struct Answers {
-    pass: Duration,
-    by_position: HashMap<(Rc<str>, u64), Answer>,
-    bytes: usize,
+/// What became of something that is to be published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// It is published, with a position where there is a history.
+    Now(Option<Position>),
+    /// It is handed to the keeper, under this number: [`Engine::take_settled`] tells.
+    Later(u64),
 }
 
 /// See the module.
@@ -133,9 +139,14 @@ pub struct Engine {
     /// What was published by idempotency key.
     pub results: Results,
     streams: Streams,
+    /// The streams in their place where a keeper numbers.
+    replica: Option<Replica>,
+    /// What became of what was handed to the keeper.
+    settled: Vec<(u64, Result<Position, Error>)>,
     channels: HashMap<Rc<str>, Channel>,
     answers: Answers,
     holds: Holds,
+    losses: Losses,
 }
 
 /// Tells the subscribers that want to know that somebody came to a channel, or went.
@@ -151,9 +162,12 @@ impl Engine {
             clients: Clients::default(),
             results: Results::new(rules.limits.idempotency_keys),
             streams: Streams::new(rules.limits.history, seed),
+            replica: None,
+            settled: Vec::new(),
             channels: HashMap::new(),
             answers: Answers::default(),
             holds: Holds::default(),
+            losses: Losses::new(seed),
             rules,
         }
     }
@@ -194,10 +208,10 @@ impl Engine {
         let hears_others = rules.join_leave && (rules.force_push_join_leave || wanted.hears_others);
         let (mut top, mut missed) = (None, None);
         if let Some(from) = wanted.recover.filter(|_| is_recoverable) {
-            let (position, publications) = self.missed(channel, from, rules, out.now());
+            let (position, publications) = self.missed(channel, from, rules, out)?;
             (top, missed) = (Some(position), publications);
         } else if is_positioned {
-            top = Some(self.streams.top(channel, rules.keep, out.now()));
+            top = Some(self.top(channel, rules, out)?);
         }
         if let Some(top) = top {
             self.see(channel, top, out);
@@ -237,38 +251,11 @@ impl Engine {
         out.carries(&others, 2 * bytes)
     }
 
-    /// What a client missed that comes back, the same for all that come from there in one pass.
-    fn missed(
-        &mut self,
-        channel: &str,
-        (offset, epoch): (u64, &str),
-        rules: Namespace,
-        now: Duration,
-    ) -> (Position, Option<Rc<str>>) {
-        let top = self.streams.top(channel, rules.keep, now);
-        if !epoch.is_empty() && epoch != top.epoch.as_str() {
-            return (top, None);
-        }
-        if self.answers.pass != now || self.answers.bytes > ANSWERS_BYTES {
-            self.answers = Answers { pass: now, ..Answers::default() };
-        }
-        let key = (channel.into(), offset);
-        if let Some((_, publications)) = self.answers.by_position.get(&key).filter(|(position, _)| *position == top) {
-            return (top, publications.clone());
-        }
-        let Missed { top, publications } =
-            self.streams.since(channel, (offset, epoch), self.rules.limits.recovery, rules.keep, now);
-        let joined: Option<Rc<str>> = publications.map(|publications| publications.join(",").into());
-        self.answers.bytes += key.0.len() + joined.as_ref().map_or(0, |joined| joined.len());
-        self.answers.by_position.insert(key, (top, joined.clone()));
-        (top, joined)
-    }
-
     /// Takes a client off a channel. Returns whether it was there.
     pub fn unsubscribe(&mut self, index: u32, channel: &str, out: &mut Outbox) -> bool {
         let Some(client) = self.clients.get_mut(index) else { return false };
         let id = client.id;
-        let Some(subscription) = client.remove(channel) else { return false };
+        let Some(subscription) = client.remove(channel) else { return self.losses.forget(id, channel) };
         out.unsubscribe(id, &publications_of(channel));
         if subscription.hears_others {
             out.unsubscribe(id, &others_of(channel));
@@ -309,29 +296,32 @@ impl Engine {
         }
     }
 
-    /// Publishes on a channel on which that is allowed. Returns the position, where there is a history.
+    /// Publishes on a channel on which that is allowed.
     ///
     /// # Errors
-    /// When a client publishes more than the channel carries, or more at a time than the bus does.
+    /// When a client publishes more than the channel carries, or more at a time than the bus does; when too much waits for the keeper.
     pub fn publish(
         &mut self,
         channel: &str,
         rules: Namespace,
         post: Post<'_>,
         out: &mut Outbox,
-    ) -> Result<Option<Position>, Error> {
+    ) -> Result<Published, Error> {
         if rules.has_history() && !post.skips_history {
             if !out.carries(&publications_of(channel), post.data.len() + ENVELOPE_BYTES) {
                 return Err(Error::TooManyRequests);
             }
+            if self.replica.is_some() {
+                return self.hand_over(channel, rules, post, out).map(Published::Later);
+            }
             let (position, publication) = self.streams.append(channel, &post.body(), rules.keep, out.now());
             self.numbered(channel, position, &publication, out);
-            return Ok(Some(position));
+            return Ok(Published::Now(Some(position)));
         }
         let (head, body) = (push::publication_head(channel), post.body());
         let parts = [head.as_bytes(), body.as_bytes(), push::PUBLICATION_TAIL.as_bytes()];
         match out.publish(&publications_of(channel), Kind::Text, &parts) {
-            Ok(_) => Ok(None),
+            Ok(_) => Ok(Published::Now(None)),
             Err(_) => Err(Error::LimitExceeded),
         }
     }
@@ -373,39 +363,6 @@ impl Engine {
         }
     }
 
-    /// Where a channel with history stands.
-    pub fn top(&mut self, channel: &str, rules: Namespace, now: Duration) -> Position {
-        self.streams.top(channel, rules.keep, now)
-    }
-
-    /// A part of a channel's history.
-    ///
-    /// # Errors
-    /// When it begins at a position that the channel never had.
-    pub fn history(
-        &mut self,
-        channel: &str,
-        rules: Namespace,
-        since: Option<(u64, &str)>,
-        (reverse, publications): (bool, usize),
-        now: Duration,
-    ) -> Result<(Position, Vec<Rc<str>>), Error> {
-        let top = self.top(channel, rules, now);
-        if since.is_some_and(|(offset, epoch)| {
-            (!epoch.is_empty() && epoch != top.epoch.as_str()) || (offset > top.offset && !reverse)
-        }) {
-            return Err(Error::UnrecoverablePosition);
-        }
-        let filter = Filter { since: since.map(|(offset, _)| offset), reverse };
-        let most = Most { publications, bytes: self.rules.limits.recovery.bytes };
-        Ok(self.streams.read(channel, filter, most, rules.keep, now))
-    }
-
-    /// Gives up the history of a channel.
-    pub fn remove_history(&mut self, channel: &str, now: Duration) {
-        self.streams.remove(channel, now);
-    }
-
     /// Somebody came to a channel, or went: tells the subscribers that want to know, now or after a while.
     pub fn tell_others(&mut self, channel: &str, description: &str, entered: bool, out: &mut Outbox) {
         let Some(rules) = self.rules.of(channel).ok().filter(|rules| rules.join_leave) else { return };
@@ -427,7 +384,7 @@ impl Engine {
 
     /// Gives up what is too old, and tells what was kept back long enough.
     pub fn expire(&mut self, now: Duration, out: &mut Outbox) {
-        self.streams.expire(now);
+        self.expire_streams(now, out);
         while let Some(leave) = self.holds.next(now) {
             tell(&leave.channel, &leave.description, false, out);
         }
@@ -435,21 +392,30 @@ impl Engine {
 
     /// When [`Engine::expire`] has something to do.
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.streams.next_deadline(), self.holds.next_deadline()].into_iter().flatten().min()
+        [self.streams_due(), self.holds.next_deadline(), self.losses.next_deadline()].into_iter().flatten().min()
     }
 
     /// Shows what there is, and what was counted.
     pub fn show(&self, out: &mut Outbox) {
-        let (streams, bytes) = self.streams.held();
         let stats = &mut out.stats;
         stats.channels_clients = self.clients.count().0 as u64;
         stats.channels_active = self.channels.len() as u64;
-        stats.channels_streams = streams as u64;
-        stats.channels_history_bytes = bytes as u64;
-        stats.channels_evicted = self.streams.counts().evicted;
         // Without a connection nothing else may call for a tick.
-        if let Some(at) = self.streams.next_deadline() {
+        if let Some(at) = self.streams_due() {
             out.tick_by(at);
+        }
+        let stats = &mut out.stats;
+        match &self.replica {
+            // The streams are the keeper's to count.
+            Some(replica) => {
+                stats.history_pending = replica.pending() as u64;
+                (stats.history_failed, stats.history_refills) = (replica.failed, replica.refills);
+            }
+            None => {
+                let (streams, bytes) = self.streams.held();
+                (stats.channels_streams, stats.channels_history_bytes) = (streams as u64, bytes as u64);
+                stats.channels_evicted = self.streams.counts().evicted;
+            }
         }
     }
 }

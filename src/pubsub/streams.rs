@@ -5,16 +5,21 @@
 //! its offsets begin with 1 and have no holes. It exists from the first time that anybody asks where the channel stands, so that
 //! a client of an idle channel has a position to come back to.
 //!
+//! Where a [keeper](super::history) numbers, its streams tell which of them they give up, and those of a worker follow: they give up
+//! what has become too old, but a stream only on the keeper's word.
+//!
 //! Invariants: what is kept of a stream is its newest publications without a hole up to the top; all streams together take at
 //! most the bound of bytes, for which those that were published on least recently go first.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use sha1::{Digest, Sha1};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-const EPOCH_BYTES: usize = 8;
+/// Letters of an epoch.
+pub const EPOCH_BYTES: usize = 8;
 /// About what a stream takes besides its name and publications, and a publication besides its text.
 const STREAM_BYTES: usize = 320;
 const PUBLICATION_BYTES: usize = 64;
@@ -24,6 +29,29 @@ const PUBLICATION_BYTES: usize = 64;
 pub struct Epoch([u8; EPOCH_BYTES]);
 
 impl Epoch {
+    /// The epoch of a stream that nothing was published on yet. All who know the same log come to the same word; the number of
+    /// streams that were given up in it tells a stream from those that its channel had before.
+    pub fn derived(log: u64, removals: u64, channel: &str) -> Epoch {
+        let mut hash = Sha1::new();
+        hash.update(log.to_le_bytes());
+        hash.update(removals.to_le_bytes());
+        hash.update(channel.as_bytes());
+        let hash = hash.finalize();
+        let mut bytes = [0; EPOCH_BYTES];
+        bytes.iter_mut().zip(hash.iter()).for_each(|(byte, hashed)| *byte = b'a' + hashed % 26);
+        Epoch(bytes)
+    }
+
+    /// An epoch that was written by its bytes; `None` when these are not of one.
+    pub fn from_bytes(bytes: [u8; EPOCH_BYTES]) -> Option<Epoch> {
+        bytes.iter().all(u8::is_ascii_lowercase).then_some(Epoch(bytes))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> [u8; EPOCH_BYTES] {
+        self.0
+    }
+
     fn random(random: &mut StdRng) -> Epoch {
         let mut bytes = [0; EPOCH_BYTES];
         random.fill_bytes(&mut bytes);
@@ -132,9 +160,10 @@ impl Stream {
     }
 
     /// When something of it will be too old.
-    fn next_due(&self) -> Duration {
+    fn next_due(&self, part: Part) -> Duration {
         match self.kept.front() {
             Some(first) => first.at + self.keep.ttl,
+            None if part == Part::Follows => Duration::MAX,
             None => self.used + self.keep.meta_ttl,
         }
     }
@@ -152,8 +181,22 @@ pub struct Counts {
     pub evicted: u64,
 }
 
+/// Who decides on numbers and ends of streams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// We do, and nobody else has to know.
+    Alone,
+    /// We do, and tell.
+    Leads,
+    /// Others do.
+    Follows,
+}
+
 /// The histories of all channels.
 pub struct Streams {
+    part: Part,
+    /// Streams that were given up and not told of yet.
+    dropped: Vec<Rc<str>>,
     by_name: HashMap<Rc<str>, Stream>,
     /// By turn: those first on which nothing was published yet, the oldest first, and then the one that was published on least
     /// recently. So nobody has histories given up by asking for channels that nobody uses.
@@ -170,6 +213,8 @@ impl Streams {
     /// None yet. They will take at most `max_bytes`; epochs follow from the seed.
     pub fn new(max_bytes: usize, seed: [u8; 32]) -> Streams {
         Streams {
+            part: Part::Alone,
+            dropped: Vec::new(),
             by_name: HashMap::new(),
             turns: BTreeMap::new(),
             due: BTreeMap::new(),
@@ -181,26 +226,35 @@ impl Streams {
         }
     }
 
+    /// The same for a part that is not alone.
+    pub fn for_part(self, part: Part) -> Streams {
+        Streams { part, ..self }
+    }
+
     /// Adds a publication, given as a JSON object without its last brace. Returns its position and the whole object, which has
     /// the offset.
     pub fn append(&mut self, channel: &str, body: &str, keep: Keep, now: Duration) -> (Position, Rc<str>) {
         let name = self.open(channel, keep, now);
+        let stream = &self.by_name[&name];
+        let position = Position { offset: stream.top + 1, epoch: stream.epoch };
+        let text: Rc<str> = numbered(body, position.offset).into();
+        self.add(&name, Kept { at: now, text: Rc::clone(&text) }, now);
+        (position, text)
+    }
+
+    fn add(&mut self, name: &Rc<str>, kept: Kept, now: Duration) {
         self.serial += 1;
-        let Some(stream) = self.by_name.get_mut(&name) else { unreachable!("it was opened") };
+        let Some(stream) = self.by_name.get_mut(name) else { return };
         stream.top += 1;
-        let position = stream.position();
-        let text: Rc<str> = format!("{body},\"offset\":{}}}", position.offset).into();
-        let kept = Kept { at: now, text: Rc::clone(&text) };
         self.bytes += kept.bytes();
         stream.kept.push_back(kept);
         self.bytes -= stream.trim(now);
         let turn = PUBLISHED + self.serial;
         self.turns.remove(&std::mem::replace(&mut stream.turn, turn));
-        self.turns.insert(turn, Rc::clone(&name));
-        self.schedule(&name);
-        self.make_room(&name);
+        self.turns.insert(turn, Rc::clone(name));
+        self.schedule(name);
+        self.make_room(name);
         self.check_invariants();
-        (position, text)
     }
 
     /// Where a channel stands. Its stream exists from then on.
@@ -222,6 +276,11 @@ impl Streams {
         now: Duration,
     ) -> Missed {
         let top = self.top(channel, keep, now);
+        self.since_top(top, channel, (offset, epoch), most)
+    }
+
+    /// The same of a channel that stands there.
+    pub fn since_top(&self, top: Position, channel: &str, (offset, epoch): (u64, &str), most: Most) -> Missed {
         let is_same = epoch.is_empty() || epoch == top.epoch.as_str();
         let publications = match self.by_name.get(channel) {
             _ if !is_same || offset > top.offset => None,
@@ -248,7 +307,12 @@ impl Streams {
         now: Duration,
     ) -> (Position, Vec<Rc<str>>) {
         let top = self.top(channel, keep, now);
-        let Some(stream) = self.by_name.get(channel) else { return (top, Vec::new()) };
+        (top, self.part_of(top, channel, filter, most))
+    }
+
+    /// The same of a channel that stands there.
+    pub fn part_of(&self, top: Position, channel: &str, filter: Filter, most: Most) -> Vec<Rc<str>> {
+        let Some(stream) = self.by_name.get(channel) else { return Vec::new() };
         let (floor, end) = (stream.floor(), stream.kept.len());
         let since = filter.since.map(|since| since.saturating_sub(floor).min(end as u64) as usize);
         // The publication with the offset `since` itself is left out, in either direction.
@@ -265,11 +329,10 @@ impl Streams {
             (bytes <= most.bytes).then(|| Rc::clone(&kept.text))
         };
         let part = stream.kept.range(range);
-        let publications = match filter.reverse {
+        match filter.reverse {
             true => part.rev().take(most.publications).map_while(&mut take).collect(),
             false => part.take(most.publications).map_while(&mut take).collect(),
-        };
-        (top, publications)
+        }
     }
 
     /// Gives up the publications of a channel. Its position stays: a client that has them all misses nothing.
@@ -292,8 +355,8 @@ impl Streams {
             let name = Rc::clone(name);
             let Some(stream) = self.by_name.get_mut(&name) else { return };
             self.bytes -= stream.trim(now);
-            match stream.next_due() <= now {
-                true => self.drop_stream(&name),
+            match stream.next_due(self.part) <= now {
+                true => self.give_up(&name),
                 false => self.schedule(&name),
             }
         }
@@ -323,24 +386,31 @@ impl Streams {
                 stream.keep = keep;
                 stream.trim(now)
             };
-            if stream.next_due() > now {
+            if stream.next_due(self.part) > now {
                 stream.used = now;
                 self.schedule(&name);
                 return name;
             }
-            self.drop_stream(&name);
+            self.give_up(&name);
         }
+        let epoch = Epoch::random(&mut self.random);
+        self.begin(channel, Position { offset: 0, epoch }, keep, now)
+    }
+
+    /// A new stream, of which nothing is kept yet.
+    fn begin(&mut self, channel: &str, Position { offset, epoch }: Position, keep: Keep, now: Duration) -> Rc<str> {
         let name: Rc<str> = channel.into();
         self.serial += 1;
-        let stream = Stream {
-            epoch: Epoch::random(&mut self.random),
-            top: 0,
+        let mut stream = Stream {
+            epoch,
+            top: offset,
             kept: VecDeque::new(),
             keep,
             used: now,
             turn: self.serial,
-            due: (now + keep.meta_ttl, self.serial),
+            due: (Duration::ZERO, self.serial),
         };
+        stream.due.0 = stream.next_due(self.part);
         self.bytes += STREAM_BYTES + 2 * name.len();
         self.turns.insert(stream.turn, Rc::clone(&name));
         self.due.insert(stream.due, Rc::clone(&name));
@@ -351,12 +421,20 @@ impl Streams {
     /// Has a stream looked at when something of it will be too old.
     fn schedule(&mut self, name: &Rc<str>) {
         let Some(stream) = self.by_name.get_mut(name) else { return };
-        let at = stream.next_due();
+        let at = stream.next_due(self.part);
         if at != stream.due.0 {
             self.due.remove(&stream.due);
             stream.due.0 = at;
             self.due.insert(stream.due, Rc::clone(name));
         }
+    }
+
+    /// Gives a stream up, and tells.
+    fn give_up(&mut self, name: &Rc<str>) {
+        if self.part == Part::Leads {
+            self.dropped.push(Rc::clone(name));
+        }
+        self.drop_stream(name);
     }
 
     fn drop_stream(&mut self, name: &Rc<str>) {
@@ -369,9 +447,9 @@ impl Streams {
     /// Keeps to the bound: the stream that was published on least recently goes first; of the one at hand, when it is the only one,
     /// its oldest publications.
     fn make_room(&mut self, at_hand: &Rc<str>) {
-        while self.bytes > self.max_bytes {
+        while self.bytes > self.max_bytes && self.part != Part::Follows {
             let Some(oldest) = self.turns.values().find(|name| *name != at_hand).cloned() else { break };
-            self.drop_stream(&oldest);
+            self.give_up(&oldest);
             self.counts.evicted += 1;
         }
         let Some(stream) = self.by_name.get_mut(at_hand) else { return };
@@ -382,7 +460,17 @@ impl Streams {
         }
         self.schedule(at_hand);
     }
+}
 
+/// A publication, given as a JSON object without its last brace, with its number.
+pub fn numbered(body: &str, offset: u64) -> String {
+    format!("{body},\"offset\":{offset}}}")
+}
+
+mod told;
+pub use told::Snapshot;
+
+impl Streams {
     /// Asserts, in builds for tests, what the module promises.
     fn check_invariants(&self) {
         #[cfg(debug_assertions)]

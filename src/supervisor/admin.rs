@@ -50,6 +50,8 @@ pub struct SlotView {
 pub struct Board {
     /// By slot.
     pub slots: Vec<SlotView>,
+    /// The keeper of the history, if it is a process of its own.
+    pub keeper: Option<SlotView>,
     /// Whether all listeners listened, once.
     pub ready: bool,
     /// The supervisor's process; none for a plain one.
@@ -100,7 +102,8 @@ impl Board {
         let reloads = reloads.map(|(result, count)| (format!("result=\"{result}\""), count));
         out.family(MetricKind::Counter, "percore_reloads_total", "Reloads of all workers, by result.", &reloads);
         let stats = self.slots.iter().enumerate().map(|(number, slot)| (number.to_string(), slot.total()));
-        out.workers(&stats.collect::<Vec<_>>());
+        let keeper = self.keeper.iter().map(|keeper| ("keeper".to_owned(), keeper.total()));
+        out.workers(&stats.chain(keeper).collect::<Vec<_>>());
         out
     }
 

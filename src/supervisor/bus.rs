@@ -17,6 +17,8 @@ impl Supervisor {
         match bus.restore() {
             Ok(true) => {
                 (self.moves, self.bus_failed) = (Some(self.now), false);
+                // It goes first, as the others wait for its files.
+                self.end_keeper();
                 let text = format!(
                     "the files of the bus in {path} were removed while in use: a new bus was created in their place, \
                     and new workers take over on it"

@@ -12,12 +12,14 @@
 pub mod admin;
 mod backoff;
 mod bus;
+mod keeper;
 mod lending;
 mod listeners;
 mod orphan;
 mod ready;
 mod worker;
 
+pub use keeper::KEEPER_COMMAND;
 pub use listeners::{ListenPattern, SlotListeners, listen_all};
 pub use orphan::watch_for_orphans;
 pub use ready::Ready;
@@ -37,7 +39,7 @@ use mio::{Events, Poll, Token};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use worker::Worker;
 
@@ -53,6 +55,8 @@ const KILL_AFTER: Duration = Duration::from_secs(2);
 pub struct Plan {
     /// What workers run.
     pub program: Program,
+    /// What the keeper of their history runs, if they have one.
+    pub keeper: Option<Program>,
     /// By slot.
     pub listeners: Vec<SlotListeners>,
     /// By slot: the processor to run on; none for any.
@@ -99,6 +103,8 @@ pub struct Supervisor {
     now: Duration,
     slots: Vec<Slot>,
     retiring: Vec<Worker>,
+    /// The keeper, in a slot of its own without listeners.
+    keeper: Slot,
     reload: Option<Reload>,
     reloads: [u64; 2],
     /// When all workers are to be replaced, so that they move to another bus; and whether that could not be made.
@@ -129,6 +135,7 @@ impl Supervisor {
             now: Duration::ZERO,
             slots,
             retiring: Vec::new(),
+            keeper: Slot::default(),
             reload: None,
             reloads: [0; 2],
             moves: None,
@@ -158,6 +165,7 @@ impl Supervisor {
             signals.register(self.poll.registry(), *token)?;
         }
         self.slots.iter_mut().for_each(|slot| slot.due = Some(Duration::ZERO));
+        self.keeper.due = self.plan.keeper.is_some().then_some(Duration::ZERO);
         let mut events = Events::with_capacity(64);
         loop {
             self.now = self.clock.now();
@@ -165,7 +173,7 @@ impl Supervisor {
             self.show();
             self.announce();
             log_writer::write_log(self.plan.log_format, &mut self.log);
-            if self.stopping && self.workers().next().is_none() {
+            if self.stopping && self.workers().next().is_none() && self.keeper_is_gone() {
                 return self.failure.map_or(Ok(()), |failure| Err(io::Error::other(failure)));
             }
             let sleep = self.next_deadline().map(|at| at.saturating_sub(self.now));
@@ -189,6 +197,8 @@ impl Supervisor {
         for worker in self.slots.iter_mut().filter_map(|slot| slot.worker.as_mut()) {
             worker.listen();
         }
+        // Before the workers, which wait for it.
+        self.look_after_keeper();
         self.bury();
         self.go_on_reloading();
         self.keep_bus();
@@ -218,7 +228,8 @@ impl Supervisor {
         let reload = self.reload.as_ref().map(|reload| reload.deadline);
         let late = self.workers().filter_map(|worker| worker.deadline).min();
         let look = self.now + pass_every(self.plan.hang_timeout);
-        [due, reload, late, Some(look)].into_iter().flatten().min()
+        let keeper = [self.keeper.due, self.keeper.worker.as_ref().and_then(|keeper| keeper.deadline)];
+        [due, reload, late, Some(look)].into_iter().chain(keeper).flatten().min()
     }
 
     fn start(&mut self, slot: usize) -> io::Result<Worker> {
@@ -328,6 +339,7 @@ impl Supervisor {
         if self.signals > 1 {
             self.failure = Some("stopped at once by a second signal".into());
             self.workers().for_each(Worker::kill);
+            self.keeper.worker.iter_mut().for_each(Worker::kill);
         }
         self.stop();
     }
@@ -408,6 +420,8 @@ impl Supervisor {
         }
         self.reloads[0] += 1;
         self.moves = None;
+        // It goes on as the program that is on disk now, and on the bus that is there now.
+        self.end_keeper();
         let text = format!("reloaded: {} took over, the old ones retire", counted(self.slots.len(), "new worker*"));
         self.log.push(Level::Info, "reload", &[], text);
         self.plan.ready.serving();
@@ -462,6 +476,11 @@ impl Supervisor {
         for worker in self.retiring.iter().chain(fresh) {
             board.slots[worker.slot].live.push(worker.counters.clone());
         }
+        board.keeper = self.plan.keeper.is_some().then(|| SlotView {
+            past: self.keeper.past,
+            live: self.keeper.worker.iter().map(|keeper| Arc::clone(&keeper.counters)).collect(),
+            ..SlotView::default()
+        });
         board.supervisor = Some(std::process::id());
         board.passes += 1;
         (board.ready, board.draining, board.reloads) = (self.ready, self.stopping, self.reloads);

@@ -31,6 +31,8 @@ const FOR_THE_SUPERVISOR: [&str; 5] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PI
 pub struct Program {
     /// The executable, as it is on disk when a worker starts.
     pub path: PathBuf,
+    /// [`WORKER_COMMAND`], or another.
+    pub command: &'static str,
     /// What follows the command.
     pub arguments: Vec<OsString>,
 }
@@ -64,7 +66,7 @@ impl Worker {
         let counters = Arc::new(SharedWords::create("percore-counters", Stats::WORDS)?);
         let (control, theirs) = Control::pair()?;
         let mut command = Command::new(&program.path);
-        command.arg(WORKER_COMMAND).args(&program.arguments).stdin(Stdio::from(theirs));
+        command.arg(program.command).args(&program.arguments).stdin(Stdio::from(theirs));
         FOR_THE_SUPERVISOR.iter().for_each(|name| {
             command.env_remove(name);
         });

@@ -298,6 +298,20 @@ stats! {
     channels_webhook_events: u64 = Counter "percore_channels_webhook_events_total";
     /// Events of webhooks that were given up.
     channels_webhook_events_lost: u64 = Counter "percore_channels_webhook_events_lost_total";
+    /// Whether the keeper of the history is at work: 1 while it is.
+    history_keeper: u64 = Gauge "percore_history_keeper_up";
+    /// Bytes of the history's files.
+    history_file_bytes: u64 = Gauge "percore_history_file_bytes";
+    /// Times that the history could not be written.
+    history_write_errors: u64 = Counter "percore_history_write_errors_total";
+    /// Publications that the keeper refused, because they came too late or could not be written.
+    history_refused: u64 = Counter "percore_history_refused_total";
+    /// Publications that wait for the keeper.
+    history_pending: u64 = Gauge "percore_history_pending";
+    /// Publications that the keeper did not number, for whatever reason.
+    history_failed: u64 = Counter "percore_history_failed_total";
+    /// Times that a process read from the history's files what it had not heard.
+    history_refills: u64 = Counter "percore_history_refills_total";
     /// Lines of the log that were left out: standard error was not read in time, or there were too many at once.
     log_lines_dropped: u64 = Counter "percore_log_lines_dropped_total";
     /// Time that a pass of the loop took, sleep left out.

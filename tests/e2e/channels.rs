@@ -322,8 +322,7 @@ fn namespaces_have_rules_of_their_own() {
 #[test]
 fn what_cannot_be_is_refused_at_the_start() {
     for (flags, hint) in [
-        (&["--history-size", "1", "--workers", "2"][..], "history is kept by one process"),
-        (&["--history-size", "1", "--slow-consumer", "drop"], "would leave holes"),
+        (&["--history-size", "1", "--slow-consumer", "drop"][..], "would leave holes"),
         (&["--listen", "0.0.0.0:0"], "--insecure"),
         (&["--service-listen", "0.0.0.0:0"], "--api-key-file"),
         (&["--jwt-secret-file", "/nowhere"], "/nowhere"),

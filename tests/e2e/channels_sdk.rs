@@ -86,12 +86,22 @@ fn a_backend_in_python() {
 /// In the middle of traffic all connections are cut a hundred times: every client hears every number once and in order.
 #[test]
 fn a_hundred_cuts_lose_nothing() {
+    cut_a_hundred_times(&[]);
+}
+
+#[test]
+fn a_hundred_cuts_lose_nothing_with_workers() {
+    cut_a_hundred_times(&["--workers", "2", "--admin", "127.0.0.1:0"]);
+}
+
+fn cut_a_hundred_times(flags: &[&str]) {
     const CLIENTS: u64 = 4;
     let folder = TempDir::new();
     let file = folder.path("channels.toml");
     std::fs::write(&file, "[limits]\nrecovery_publications = 10000\n").expect("written");
     let file = file.to_str().expect("text");
-    let hub = Hub::start(&["--history-size", "20000", "--rate-messages", "0", "--config", file]);
+    let all = [&["--history-size", "20000", "--rate-messages", "0", "--config", file], flags].concat();
+    let hub = Hub::start(&all);
     let relay = Relay::to(hub.server.addr());
     let url = format!("ws://{}{PATH}", relay.addr);
     let last = 1_000_000_000;

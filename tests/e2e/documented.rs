@@ -58,6 +58,7 @@ fn every_flag() {
         ("bench fanout", 15),
         ("healthcheck", 2),
         ("bridge", 12),
+        ("keeper", 9),
     ] {
         let words = command.split(' ').chain(["--help"]);
         let output = Command::new(env!("CARGO_BIN_EXE_percore")).args(words).output();

@@ -19,6 +19,7 @@ mod channels;
 mod channels_api;
 mod channels_browser;
 mod channels_hostile;
+mod channels_keeper;
 mod channels_pusher;
 mod channels_sdk;
 mod channels_tokens;

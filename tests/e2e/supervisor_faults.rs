@@ -64,7 +64,8 @@ fn a_service_of_which_nobody_ever_served_gives_up() {
     let listeners =
         listen_all(&patterns, &[], 2, BindOptions { backlog: 8, unix_mode: None, reuse_port: false }).expect("ports");
     let plan = Plan {
-        program: Program { path: "/bin/false".into(), arguments: Vec::new() },
+        program: Program { path: "/bin/false".into(), command: "worker", arguments: Vec::new() },
+        keeper: None,
         listeners,
         cpus: vec![None, None],
         drain_timeout: Duration::from_secs(1),

@@ -11,7 +11,7 @@ const MOST_LINES: usize = 500;
 const EDGE: usize = 4;
 
 /// The floor of a file or folder below `src`: the first that fits. `lib.rs`, which names everything, has none.
-const FLOORS: [(&str, usize); 24] = [
+const FLOORS: [(&str, usize); 25] = [
     ("channel", 0),
     ("net", 0),
     ("queue", 0),
@@ -33,6 +33,7 @@ const FLOORS: [(&str, usize); 24] = [
     ("bridge", 6),
     ("cli", 6),
     ("client", 6),
+    ("keeper", 6),
     ("origin", 6),
     ("supervisor", 6),
     ("main", 6),

@@ -7,6 +7,8 @@ mod bus_simulation;
 mod bus_world;
 mod channels;
 mod gateway_simulation;
+mod history_simulation;
+mod history_world;
 mod large_echo;
 mod limits;
 mod pubsub_simulation;

@@ -52,7 +52,8 @@ struct World {
     is_tight: bool,
 }
 
-fn frame(payload: &[u8]) -> Vec<u8> {
+/// A client's text frame.
+pub fn frame(payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0x81];
     match u8::try_from(payload.len()).ok().filter(|length| *length < 126) {
         Some(length) => out.push(0x80 | length),
@@ -67,7 +68,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Takes the first frame out of what came: its first byte and payload.
-fn take_frame(got: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+pub fn take_frame(got: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (head, length) = match *got.get(1)? {
         126 => (4, usize::from(u16::from_be_bytes([*got.get(2)?, *got.get(3)?]))),
         127 => (10, usize::try_from(u64::from_be_bytes(got.get(2..10)?.try_into().ok()?)).ok()?),

@@ -1,6 +1,7 @@
 //! What an adversary would send to each parser: much work for few bytes.
 
 use percore::internal::protocol::deflate::{Deflater, Output};
+use percore::internal::pubsub::history::entry::{self, Entry};
 use percore::{RecordKind, Records};
 
 /// Input of any length.
@@ -190,6 +191,14 @@ pub const CHAT: &[Input] = &[
     Repeat(br#"{"channel":"chat","message":{"type":"SubmitMessage","contents":""#, b"\\u0001", b"\"}}"),
     Repeat(br#"{"channel":"chat-room","message":{"type":"JoinRoom","contents":{"room":""#, b"x", b"\"}}}"),
     Repeat(b"{\"message\":", b"[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]],", b"0}"),
+];
+
+/// Publications without a text, workers that asked something, and an entry that says it is long.
+pub const HISTORY: &[Input] = &[
+    Repeat(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0; 12], b""),
+    Repeat(&[1, 0, 0, 0, 0, 0, 0, 0, 0], &[0xff; 16], b""),
+    Repeat(&[0xff; 4], &[7], b""),
+    Made(|length| entry::frame(0, 0, &Entry::Removed { channel: &"x".repeat(length) }.payload())),
 ];
 
 pub const COMMANDS: &[Input] = &[

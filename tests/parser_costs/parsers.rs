@@ -2,16 +2,12 @@
 
 use crate::allocation::cost_of;
 use crate::inputs::{self, Input};
+use crate::services::{gateway, history};
 use percore::internal::apps::chat::{self, Chat};
 use percore::internal::apps::ticker::wire::Wire;
 use percore::internal::bridge::resp::Replies;
 use percore::internal::bridge::wire;
 use percore::internal::bus::list;
-use percore::internal::gateway::Rules as GatewayRules;
-use percore::internal::gateway::app::{Gateway, Manner};
-use percore::internal::gateway::codec::json::Json;
-use percore::internal::gateway::core::Core;
-use percore::internal::gateway::name::{Names, Serials};
 use percore::internal::protocol::client::{ClientHandshake, Offer};
 use percore::internal::protocol::content::{Content, Framing};
 use percore::internal::protocol::deflate::{Deflater, Inflater, Output};
@@ -30,7 +26,6 @@ use percore::{
     App, ConnectionId, Deflate, DeflateMode, ForwardedHeader, HeadLimits, Kind, Log, Message, Outbox, Participant,
     Peer, Presence, ProxyRules, Records, Request, Response, Role, Settings, UpgradeRules,
 };
-use std::sync::Arc;
 
 /// A parser and its bounds.
 pub struct Parser {
@@ -246,6 +241,15 @@ pub const PARSERS: &[Parser] = &[
         once: 256 << 10,
     },
     Parser {
+        name: "history",
+        read: history,
+        pieces: WHOLE,
+        hostile: inputs::HISTORY,
+        allocated: 16,
+        held: 12,
+        once: 1 << 10,
+    },
+    Parser {
         name: "request with content",
         read: request_with_content,
         pieces: ANY,
@@ -375,20 +379,6 @@ fn request_with_content(bytes: &[u8], piece: usize) -> usize {
     for piece in bytes.chunks_mut(piece) {
         sessions.receive(key, piece);
     }
-    0
-}
-
-/// A request of an application with this content.
-fn gateway(method: &str, path: &str, bytes: &[u8]) -> usize {
-    let mut core = Core::new(GatewayRules::default(), Box::new(Json), 1);
-    core.place(Names::new("127.0.0.1:9465/sr", b"key"), Serials::new(0, 1 << 50));
-    let manner = Manner { max_message: 1 << 20, ..Manner::default() };
-    let app = Gateway::new(core, manner, |_| {}, Arc::default());
-    let settings = Settings { max_content: usize::MAX, ..Settings::default() };
-    let mut sessions = Sessions::new(app, settings, Log::new(None), 0, [0; 32]);
-    let key = sessions.accept_service(Peer::UNIX).expect("room for a connection");
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", bytes.len());
-    sessions.receive(key, &mut [head.as_bytes(), bytes].concat());
     0
 }
 

@@ -10,6 +10,7 @@ use crate::pubsub::codes::{Disconnect, Error, Unsubscribe};
 use crate::pubsub::engine::{Wanted, channel_of};
 use crate::pubsub::json::{in_one_line, push_string, string};
 use crate::pubsub::rules::Namespace;
+use crate::pubsub::waiting::{Later, Value};
 use crate::text::fields;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -177,17 +178,19 @@ impl Channels {
         let limit = usize::try_from(number::<i64>(limit)?).map_or(most, |limit| limit.min(most));
         let since = read_since(since)?;
         let since = since.as_ref().map(|(offset, epoch)| (*offset, &**epoch));
-        let (top, publications) = self.engine.history(&channel, rules, since, (flag(reverse)?, limit), out.now())?;
+        let (top, publications) = self.engine.history(&channel, rules, since, (flag(reverse)?, limit), out)?;
         Ok(replies::history(top, &publications))
     }
 
-    pub(super) fn remove_history(&mut self, params: &str, out: &mut Outbox) -> Result<String, Fault> {
+    pub(super) fn remove_history(&mut self, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         let (rules, channel) = self.rules_in(params)?;
         if !rules.has_history() {
             return Err(Error::NotAvailable.into());
         }
-        self.engine.remove_history(&channel, out.now());
-        Ok("{}".to_owned())
+        Ok(match self.engine.remove_history(&channel, out)? {
+            Some(sequence) => Value::Later(Later { sequence, is_position: false }),
+            None => "{}".to_owned().into(),
+        })
     }
 
     /// The channels that somebody is on, in any worker.

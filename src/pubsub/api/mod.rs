@@ -9,6 +9,8 @@ mod publishing;
 use super::app::Channels;
 use super::centrifuge::command::Malformed;
 use super::codes::Error;
+use super::history::word::WORDS;
+use super::waiting::{Reply, Value};
 use crate::channel::record::Record;
 use crate::outbox::Outbox;
 use crate::protocol::bearer::{credentials, is_same};
@@ -64,14 +66,25 @@ impl Channels {
         };
         let done = self.call(method, params, out);
         self.engine.show(out);
+        let mut reply = Reply::default();
+        let by_status = request.header("x-centrifugo-error-mode") == Some("transport");
         let (status, body) = match done {
-            // These results are no results but answers by themselves.
-            Ok(result) if method == "batch" => (200, result),
-            Ok(result) => (200, format!("{{\"result\":{result}}}")),
+            Ok(value) => {
+                let is_one = matches!(value, Value::Later(_));
+                match (value, method) {
+                    // These results are no results but answers by themselves.
+                    (Value::Parts(parts), "batch") => reply = parts,
+                    (value, _) => {
+                        reply.push("{");
+                        reply.field("result", value);
+                        reply.push("}");
+                    }
+                }
+                return self.waiting_answers.answer(reply, is_one && by_status, || out.defer(request));
+            }
             Err(Fault::Malformed) => return Some(malformed()),
             Err(Fault::Error(error)) => {
                 out.stats.channels_errors += 1;
-                let by_status = request.header("x-centrifugo-error-mode") == Some("transport");
                 (if by_status { error.status() } else { 200 }, format!("{{\"error\":{}}}", describe(error)))
             }
         };
@@ -97,11 +110,11 @@ impl Channels {
     }
 
     /// Calls a method, here and where else it has to be. Returns its result, as JSON.
-    fn call(&mut self, method: &str, params: &str, out: &mut Outbox) -> Result<String, Fault> {
+    fn call(&mut self, method: &str, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         if matches!(method, "subscribe" | "unsubscribe" | "disconnect" | "refresh") {
             self.act(method, params, out)?;
             return match self.tell_others(method, params, out) {
-                true => Ok("{}".to_owned()),
+                true => Ok("{}".to_owned().into()),
                 false => Err(Error::LimitExceeded.into()),
             };
         }
@@ -109,12 +122,12 @@ impl Channels {
             "publish" => self.publish_one(params, out),
             "broadcast" => self.broadcast(params, out),
             "batch" => self.batch(params, out),
-            "presence" => self.presence(params, out),
-            "presence_stats" => self.presence_stats(params, out),
-            "history" => self.history_of(params, out),
+            "presence" => self.presence(params, out).map(Value::Now),
+            "presence_stats" => self.presence_stats(params, out).map(Value::Now),
+            "history" => self.history_of(params, out).map(Value::Now),
             "history_remove" => self.remove_history(params, out),
-            "channels" => self.list_channels(params, out),
-            "info" => Ok(self.describe_nodes(out)),
+            "channels" => self.list_channels(params, out).map(Value::Now),
+            "info" => Ok(self.describe_nodes(out).into()),
             _ => Err(Error::MethodNotFound.into()),
         }
     }
@@ -129,6 +142,9 @@ impl Channels {
     pub(super) fn listen_to_others(&mut self, out: &mut Outbox) {
         if !self.listens && out.participant().is_some() {
             out.listen(CONTROL, true);
+            out.listen(WORDS, self.engine.shares_history());
+            // What was told before we listened.
+            self.engine.missed_words(out);
             self.listens = true;
         }
     }
@@ -158,7 +174,7 @@ impl Channels {
 }
 
 /// An error, as JSON.
-fn describe(error: Error) -> String {
+pub(super) fn describe(error: Error) -> String {
     format!("{{\"code\":{},\"message\":\"{}\"}}", error.code(), error.message())
 }
 

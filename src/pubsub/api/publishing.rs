@@ -5,10 +5,10 @@ use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::centrifuge::command::{flag, number, text};
 use crate::pubsub::codes::Error;
-use crate::pubsub::engine::Post;
+use crate::pubsub::engine::{Post, Published};
 use crate::pubsub::idempotency::MAX_KEY_BYTES;
 use crate::pubsub::json::in_one_line;
-use crate::pubsub::streams::Position;
+use crate::pubsub::waiting::{Later, Reply, Value, position_of};
 use crate::text::fields;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -64,23 +64,27 @@ fn decode(encoded: &str) -> Result<String, Error> {
 }
 
 impl Channels {
-    pub(super) fn publish_one(&mut self, params: &str, out: &mut Outbox) -> Result<String, Fault> {
+    pub(super) fn publish_one(&mut self, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         let (publication, channel, _) = read(params)?;
-        let position = self.publish_on(&text(channel)?, &publication, out)?;
-        Ok(result(position))
+        Ok(result(self.publish_on(&text(channel)?, &publication, out)?))
     }
 
-    pub(super) fn broadcast(&mut self, params: &str, out: &mut Outbox) -> Result<String, Fault> {
+    pub(super) fn broadcast(&mut self, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         let (publication, _, channels) = read(params)?;
         let channels: Vec<Cow<'_, str>> = serde_json::from_str(channels.map_or("[]", RawValue::get))?;
         if !(1..=MOST).contains(&channels.len()) {
             return Err(Error::BadRequest.into());
         }
-        let responses = channels.iter().map(|channel| match self.publish_on(channel, &publication, out) {
-            Ok(position) => format!("{{\"result\":{}}}", result(position)),
-            Err(error) => format!("{{\"error\":{}}}", describe(error)),
-        });
-        Ok(format!("{{\"responses\":[{}]}}", responses.collect::<Vec<_>>().join(",")))
+        let mut responses = Reply::default();
+        for (number, channel) in channels.iter().enumerate() {
+            responses.push(if number == 0 { "{\"responses\":[{" } else { "},{" });
+            match self.publish_on(channel, &publication, out) {
+                Ok(published) => responses.field("result", result(published)),
+                Err(error) => responses.field("error", describe(error).into()),
+            }
+        }
+        responses.push("}]}");
+        Ok(Value::Parts(responses))
     }
 
     fn publish_on(
@@ -88,25 +92,27 @@ impl Channels {
         channel: &str,
         Publication { data, tags, skips_history, key }: &Publication<'_>,
         out: &mut Outbox,
-    ) -> Result<Option<Position>, Error> {
+    ) -> Result<Published, Error> {
         let rules = *self.engine.rules.of(channel)?;
         let now = out.now();
         if !key.is_empty()
             && let Some(before) = self.engine.results.find(channel, key, now)
         {
-            return Ok(before);
+            return Ok(Published::Now(before));
         }
-        let post = Post { data, info: None, tags: tags.as_deref(), skips_history: *skips_history };
-        let position = self.engine.publish(channel, rules, post, out)?;
-        self.pass_on_to_pusher(channel, data, out);
-        if !key.is_empty() {
+        let post = Post { data, info: None, tags: tags.as_deref(), skips_history: *skips_history, key };
+        let published = self.engine.publish(channel, rules, post, out)?;
+        self.published(channel, data, published, out);
+        if !key.is_empty()
+            && let Published::Now(position) = published
+        {
             self.engine.results.keep(channel, key, position, now);
         }
-        Ok(position)
+        Ok(published)
     }
 
     /// Calls several methods, one after the other.
-    pub(super) fn batch(&mut self, params: &str, out: &mut Outbox) -> Result<String, Fault> {
+    pub(super) fn batch(&mut self, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         let [commands] = fields::read(params, ["commands"])?;
         let commands: Vec<&RawValue> = serde_json::from_str(commands.map_or("[]", RawValue::get))?;
         if commands.len() > MOST {
@@ -117,30 +123,31 @@ impl Channels {
         for command in commands {
             calls.push(fields::entries(command.get(), 1)?.pop().ok_or(Error::BadRequest)?);
         }
-        let mut replies = String::from("{\"replies\":[");
+        let mut replies = Reply::default();
+        replies.push("{\"replies\":[");
         for (number, (method, params)) in calls.iter().enumerate() {
             let done = match &**method {
                 "batch" => Err(Error::MethodNotFound.into()),
-                _ if replies.len() > MOST_REPLY_BYTES => Err(Error::LimitExceeded.into()),
+                _ if replies.bytes() > MOST_REPLY_BYTES => Err(Error::LimitExceeded.into()),
                 method => self.call(method, params.get(), out),
             };
-            if number > 0 {
-                replies.push(',');
-            }
+            replies.push(if number > 0 { ",{" } else { "{" });
             match done {
-                Ok(result) => replies.extend(["{\"", method, "\":", &result, "}"]),
-                Err(Fault::Error(error)) => replies.extend(["{\"error\":", &describe(error), "}"]),
-                Err(Fault::Malformed) => replies.extend(["{\"error\":", &describe(Error::BadRequest), "}"]),
+                Ok(value) => replies.field(method, value),
+                Err(Fault::Error(error)) => replies.field("error", describe(error).into()),
+                Err(Fault::Malformed) => replies.field("error", describe(Error::BadRequest).into()),
             }
+            replies.push("}");
         }
-        replies.push_str("]}");
-        Ok(replies)
+        replies.push("]}");
+        Ok(Value::Parts(replies))
     }
 }
 
-fn result(position: Option<Position>) -> String {
-    match position {
-        Some(Position { offset, epoch }) => format!("{{\"offset\":{offset},\"epoch\":\"{}\"}}", epoch.as_str()),
-        None => "{}".to_owned(),
+fn result(published: Published) -> Value {
+    match published {
+        Published::Now(Some(position)) => position_of(position).into(),
+        Published::Now(None) => "{}".to_owned().into(),
+        Published::Later(sequence) => Value::Later(Later { sequence, is_position: true }),
     }
 }

@@ -8,7 +8,7 @@ use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::clients::{Client, Name};
 use crate::pubsub::codes::{Disconnect, Error};
-use crate::pubsub::engine::{Post, Wanted, publications_of};
+use crate::pubsub::engine::{Post, Published, Wanted, publications_of};
 use crate::pubsub::json::{self, in_one_line};
 use crate::pubsub::rules::Namespace;
 use crate::pubsub::tokens::{Identity, Refusal};
@@ -145,8 +145,10 @@ impl Channels {
                 // A client that subscribed just before is told that first, and the others that it came.
                 replies.flush(id, out);
                 self.tell_news(out);
-                self.publish(id, &channel, data, out)?;
-                replies.result(number, "publish", "{}");
+                match self.publish(id, &channel, data, out)? {
+                    Published::Now(_) => replies.result(number, "publish", "{}"),
+                    Published::Later(sequence) => self.waiting_answers.client(sequence, id, number),
+                }
             }
             Method::Presence { channel } => {
                 self.may_be_long(id, replies, out)?;
@@ -336,7 +338,13 @@ impl Channels {
         Ok(())
     }
 
-    fn publish(&mut self, id: ConnectionId, channel: &str, data: Data<'_>, out: &mut Outbox) -> Result<(), Fault> {
+    fn publish(
+        &mut self,
+        id: ConnectionId,
+        channel: &str,
+        data: Data<'_>,
+        out: &mut Outbox,
+    ) -> Result<Published, Fault> {
         named(channel)?;
         let rules = *self.engine.rules.of(channel)?;
         let Some(client) = self.engine.clients.get(id.index) else { return Err(Error::Internal.into()) };
@@ -351,9 +359,9 @@ impl Channels {
         let data = in_one_line(data).map_err(|_| Error::BadRequest)?;
         let info = client.describe(subscription.and_then(|subscription| subscription.info.as_deref()));
         let post = Post { data: &data, info: Some(&info), ..Post::default() };
-        self.engine.publish(channel, rules, post, out)?;
-        self.pass_on_to_pusher(channel, &data, out);
-        Ok(())
+        let published = self.engine.publish(channel, rules, post, out)?;
+        self.published(channel, &data, published, out);
+        Ok(published)
     }
 
     /// Whether a client may know who is on a channel.
@@ -370,7 +378,7 @@ impl Channels {
         }
     }
 
-    fn history(&mut self, id: ConnectionId, wanted: &History<'_>, out: &Outbox) -> Result<String, Fault> {
+    fn history(&mut self, id: ConnectionId, wanted: &History<'_>, out: &mut Outbox) -> Result<String, Fault> {
         let channel = &*wanted.channel;
         named(channel)?;
         let rules = *self.engine.rules.of(channel)?;
@@ -384,7 +392,7 @@ impl Channels {
         let most = self.engine.rules.limits.recovery.publications;
         let limit = usize::try_from(wanted.limit).map_or(most, |limit| limit.min(most));
         let since = wanted.since.as_ref().map(|(offset, epoch)| (*offset, &**epoch));
-        let (top, publications) = self.engine.history(channel, rules, since, (wanted.reverse, limit), out.now())?;
+        let (top, publications) = self.engine.history(channel, rules, since, (wanted.reverse, limit), out)?;
         Ok(replies::history(top, &publications))
     }
 

@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 use crate::outbox::shared::Shared;
 use crate::protocol::message::Kind;
 use crate::pubsub::app::Channels;
-use crate::pubsub::engine::Post;
+use crate::pubsub::engine::{Post, Published};
 use crate::pubsub::holds::Leave;
 use crate::pubsub::json::{in_one_line, string as quoted};
 use crate::text::fields::{self, string};
@@ -232,6 +232,17 @@ impl Channels {
             let data = format!("{{\"event\":{},\"data\":{}}}", quoted(name), quoted(data));
             // Where it cannot be told there, it was told here.
             let _ = self.engine.publish(&other, rules, Post { data: &data, ..Post::default() }, out);
+        }
+    }
+
+    /// Something is published on the other front: tells it here, once it is known to be.
+    pub(in crate::pubsub) fn published(&mut self, channel: &str, data: &str, published: Published, out: &mut Outbox) {
+        match published {
+            Published::Now(_) => self.pass_on_to_pusher(channel, data, out),
+            Published::Later(sequence) if self.pusher.is_some() && channel.starts_with(NAMESPACE) => {
+                self.waiting_answers.pass_on(sequence, channel, data);
+            }
+            Published::Later(_) => {}
         }
     }
 

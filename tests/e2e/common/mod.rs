@@ -12,6 +12,7 @@ pub mod client;
 pub mod commands;
 pub mod desk;
 pub mod documents;
+pub mod followers;
 pub mod network;
 pub mod nginx;
 pub mod one;

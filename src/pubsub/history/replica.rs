@@ -1,0 +1,400 @@
+//! A worker's part of a common history: it has all streams, made of the log as the keeper tells it or as the files hold it, and hands
+//! the keeper what is to be published.
+//!
+//! What is heard of the log is taken where it follows upon what is known. Where it does not, because the ring was lapped or the keeper
+//! is another one by now, what is missing is read from the files; what is known already is passed over. Since everything that is told
+//! is in the files before, there is no third case, unless the log is another one or its beginning is gone: then it is read anew.
+//!
+//! Invariant: `pending` are the questions of which it is not known what became of them. Each of them ends: in the log, by a refusal, or
+//! because its time is over.
+
+use super::ask::{self, Ask, Head};
+use super::entry::{self, By, Entry, Found};
+use super::keeper::OLDEST;
+use super::ledger::Ledger;
+use super::word::Word;
+use crate::pubsub::codes::Error;
+use crate::pubsub::streams::{Keep, Part, Position};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What the keeper may need to tell what it took at the last moment.
+const GRACE: Duration = Duration::from_millis(150);
+/// Bytes of questions that may wait.
+const MOST_PENDING: usize = 16 << 20;
+/// Bytes that are read from the files at a time, and in a pass.
+const READ_BYTES: usize = 1 << 20;
+const PASS_BYTES: usize = 8 << 20;
+/// How often a log is looked for that was not there.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// So often it is tried to read it from its beginning.
+const ATTEMPTS: usize = 3;
+/// Channels of which it is known that the keeper has heard that they are used.
+const MOST_OPENED: usize = 100_000;
+
+/// Reads the log's files at a position, or at their beginning: where that is, and so many bytes at most, none at the end. `None` when
+/// that place is gone.
+pub type Read = Box<dyn FnMut(Option<u64>, usize) -> io::Result<Option<(u64, Vec<u8>)>>>;
+
+/// What a replica has of the world.
+pub struct Outside {
+    /// Reads the files.
+    pub read: Read,
+    /// The monotonic clock of the host.
+    pub monotonic: Box<dyn Fn() -> Duration>,
+    /// From that to the time of what is kept, which is Unix time but for steps of the clock.
+    pub offset: Duration,
+    /// The host.
+    pub host: u64,
+    /// This worker, by a number chosen at random.
+    pub origin: u64,
+}
+
+/// What is new.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// A publication has its number.
+    Numbered(Rc<str>, Position, Rc<str>),
+    /// A channel that has a stream now stands there.
+    Stands(Rc<str>, Position),
+    /// What became of a question.
+    Settled(u64, Result<Position, Error>),
+    /// All streams may be others.
+    Reloaded,
+}
+
+struct Pending {
+    ask: Vec<u8>,
+    since: Duration,
+}
+
+/// See the module.
+pub struct Replica {
+    outside: Outside,
+    ledger: Ledger,
+    max_bytes: usize,
+    is_loaded: bool,
+    /// Up to where the log is known to go.
+    told: u64,
+    sequence: u64,
+    pending: BTreeMap<u64, Pending>,
+    pending_bytes: usize,
+    /// When the keeper was told last that a channel is used.
+    opened: HashMap<Rc<str>, Duration>,
+    look_at: Duration,
+    /// From the time of the process to that of what is kept.
+    began: Duration,
+    /// Times that something was read from the files.
+    pub refills: u64,
+    /// Questions that came to nothing.
+    pub failed: u64,
+}
+
+impl Replica {
+    /// One that knows nothing yet. A single stream takes at most about `max_bytes`, and all of them what the keeper lets them take.
+    pub fn new(outside: Outside, max_bytes: usize) -> Replica {
+        Replica {
+            outside,
+            ledger: Ledger::new(Part::Follows, max_bytes),
+            max_bytes,
+            is_loaded: false,
+            told: 0,
+            sequence: 1,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            opened: HashMap::new(),
+            look_at: Duration::ZERO,
+            began: Duration::ZERO,
+            refills: 0,
+            failed: 0,
+        }
+    }
+
+    /// The streams, as far as they are known.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// The same, where there is a log at all.
+    ///
+    /// # Errors
+    /// When there is none, or it is not read yet: this is not for long.
+    pub fn known(&mut self) -> Result<&mut Ledger, Error> {
+        if self.is_loaded { Ok(&mut self.ledger) } else { Err(Error::Unavailable) }
+    }
+
+    /// The time of what is kept.
+    pub fn now(&self) -> Duration {
+        (self.outside.monotonic)() + self.outside.offset
+    }
+
+    /// Gives up what has become too old, at a time of the process.
+    pub fn expire(&mut self, now: Duration) {
+        let kept = self.now();
+        self.began = kept.saturating_sub(now);
+        self.ledger.streams.expire(kept);
+    }
+
+    /// When something becomes too old, by the time of the process.
+    pub fn too_old_at(&self) -> Option<Duration> {
+        let at = self.ledger.streams.next_deadline().filter(|at| *at < Duration::MAX)?;
+        Some(at.saturating_sub(self.began))
+    }
+
+    /// How many questions wait.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Bytes of these.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Asks for a publication. Returns its number and the question.
+    ///
+    /// # Errors
+    /// When too many wait.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        keep: Keep,
+        (key, body): (&str, &str),
+        now: Duration,
+    ) -> Result<(u64, Vec<u8>), Error> {
+        self.ask(now, |head| Ask::Publish { head, channel, keep, key, body }.bytes())
+    }
+
+    /// Asks to give up the publications of a channel.
+    ///
+    /// # Errors
+    /// When too many wait.
+    pub fn empty(&mut self, channel: &str, now: Duration) -> Result<(u64, Vec<u8>), Error> {
+        self.ask(now, |head| Ask::Empty { head, channel }.bytes())
+    }
+
+    fn ask(&mut self, now: Duration, ask: impl FnOnce(Head) -> Vec<u8>) -> Result<(u64, Vec<u8>), Error> {
+        if self.pending_bytes > MOST_PENDING {
+            return Err(Error::Unavailable);
+        }
+        let sequence = self.sequence;
+        let (host, at, by) =
+            (self.outside.host, (self.outside.monotonic)(), By { origin: self.outside.origin, sequence });
+        let base = self.pending.first_key_value().map_or(sequence, |(first, _)| *first);
+        let ask = ask(Head { host, at, by, base });
+        self.sequence += 1;
+        self.pending_bytes += ask.len();
+        self.pending.insert(sequence, Pending { ask: ask.clone(), since: now });
+        Ok((sequence, ask))
+    }
+
+    /// Takes a question back that could not be handed over.
+    pub fn take_back(&mut self, sequence: u64) {
+        self.forget(sequence);
+        if sequence + 1 == self.sequence {
+            self.sequence = sequence;
+        }
+    }
+
+    fn forget(&mut self, sequence: u64) -> bool {
+        let Some(pending) = self.pending.remove(&sequence) else { return false };
+        self.pending_bytes -= pending.ask.len();
+        true
+    }
+
+    /// A channel is used: what the keeper is to be told of that, if it has not heard it lately.
+    pub fn open(&mut self, channel: &str, keep: Keep) -> Option<Vec<u8>> {
+        let now = self.now();
+        let is_known = self.ledger.streams.position(channel).is_some();
+        // One that was not heard may have been lost.
+        let again = if is_known { keep.meta_ttl / 8 } else { OLDEST };
+        if self.opened.get(channel).is_some_and(|at| *at + again > now) {
+            return None;
+        }
+        if self.opened.len() >= MOST_OPENED {
+            self.opened.clear();
+        }
+        self.opened.insert(channel.into(), now);
+        let Ledger { log, removals, .. } = self.ledger;
+        let position = self.ledger.position(channel);
+        Some(Ask::Open { channel, position, removals, log, keep }.bytes())
+    }
+
+    /// All questions that wait, to be asked again.
+    pub fn again(&mut self) -> Vec<Vec<u8>> {
+        let Some((&base, _)) = self.pending.first_key_value() else { return Vec::new() };
+        let asks = self.pending.values_mut().map(|pending| {
+            ask::rebase(&mut pending.ask, base);
+            pending.ask.clone()
+        });
+        asks.collect()
+    }
+
+    /// When the first question's time is over.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let due = self.pending.values().next().map(|pending| pending.since + OLDEST + GRACE);
+        let look = (!self.is_loaded).then_some(self.look_at);
+        [due, look].into_iter().flatten().min()
+    }
+
+    /// Whether the time of a question is over: what became of it may still stand in the files.
+    pub fn is_overdue(&self, now: Duration) -> bool {
+        self.pending.values().next().is_some_and(|pending| pending.since + OLDEST + GRACE <= now)
+    }
+
+    /// Gives up questions whose time is over.
+    pub fn give_up(&mut self, now: Duration, news: &mut Vec<News>) {
+        while self.is_overdue(now)
+            && let Some((&sequence, _)) = self.pending.first_key_value()
+        {
+            self.settle(sequence, Err(Error::Unavailable), news);
+        }
+    }
+
+    fn settle(&mut self, sequence: u64, result: Result<Position, Error>, news: &mut Vec<News>) {
+        if self.forget(sequence) {
+            self.failed += u64::from(result.is_err());
+            news.push(News::Settled(sequence, result));
+        }
+    }
+
+    /// Hears the keeper. Returns whether it may have missed something, so that what waits is to be asked again.
+    pub fn hear(&mut self, word: &Word<'_>, news: &mut Vec<News>) -> bool {
+        if let Some((log, end)) = word.end() {
+            if log != self.ledger.log {
+                (self.is_loaded, self.look_at) = (false, Duration::ZERO);
+                return matches!(word, Word::Hello { .. });
+            }
+            self.told = self.told.max(end);
+        }
+        let of_us = |by: &By| by.origin == self.outside.origin;
+        match word {
+            Word::Entry { begin, payload, .. } if self.is_loaded && *begin == self.ledger.end => {
+                self.apply(payload, true, news);
+            }
+            Word::Skip { begin, end, .. } if self.is_loaded && (*begin..*end).contains(&self.ledger.end) => {
+                self.ledger.end = *end;
+            }
+            Word::Refused(by) if of_us(by) => self.settle(by.sequence, Err(Error::Unavailable), news),
+            Word::Known(by, position) if of_us(by) => self.settle(by.sequence, Ok(*position), news),
+            _ => {}
+        }
+        matches!(word, Word::Hello { .. })
+    }
+
+    /// Whether something is to be read from the files.
+    pub fn is_behind(&self, now: Duration) -> bool {
+        (self.is_loaded && self.ledger.end < self.told) || (!self.is_loaded && self.look_at <= now)
+    }
+
+    fn apply(&mut self, payload: &[u8], shows: bool, news: &mut Vec<News>) {
+        let end = self.ledger.end + entry::length(payload);
+        let now = self.now();
+        if let Some(entry) = Entry::read(payload) {
+            let is_new = match &entry {
+                Entry::Opened { channel, .. } => self.ledger.streams.position(channel).is_none(),
+                _ => false,
+            };
+            self.ledger.apply(&entry, now);
+            let settled = match &entry {
+                Entry::Published { channel, position, by, text, .. } => {
+                    if shows {
+                        news.push(News::Numbered(Rc::from(*channel), *position, Rc::from(*text)));
+                    }
+                    Some((by, *position))
+                }
+                Entry::Emptied { channel, by, .. } => Some((by, self.ledger.position(channel))),
+                Entry::Opened { channel, position, .. } if is_new && shows => {
+                    news.push(News::Stands(Rc::from(*channel), *position));
+                    None
+                }
+                _ => None,
+            };
+            if let Some((by, position)) = settled.filter(|(by, _)| by.origin == self.outside.origin) {
+                self.settle(by.sequence, Ok(position), news);
+            }
+        }
+        self.ledger.end = end;
+    }
+
+    /// Reads from the files what is missing, a part at most: or, with `is_all`, whatever is there. Returns whether there is more.
+    pub fn refill(&mut self, is_all: bool, now: Duration, news: &mut Vec<News>) -> bool {
+        if !self.is_loaded {
+            self.load(now, news);
+            return false;
+        }
+        self.refills += u64::from(self.ledger.end < self.told);
+        let begin = self.ledger.end;
+        while is_all || self.ledger.end < self.told {
+            match self.read_on(true, news) {
+                Ok(Some(true)) if self.ledger.end - begin >= PASS_BYTES as u64 => return true,
+                Ok(Some(true)) => {}
+                Ok(Some(false)) if self.ledger.end >= self.told => return false,
+                // What was told is not there: it is another log by now, or the place is gone.
+                _ => {
+                    (self.is_loaded, self.look_at) = (false, now);
+                    self.load(now, news);
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// Reads the log from its beginning.
+    fn load(&mut self, now: Duration, news: &mut Vec<News>) {
+        self.look_at = now + LOOK_AGAIN;
+        // Its first file may just be removed.
+        if (0..ATTEMPTS).any(|_| self.try_to_load(news)) {
+            self.is_loaded = true;
+            self.opened.clear();
+            self.refills += 1;
+            news.push(News::Reloaded);
+        }
+    }
+
+    fn try_to_load(&mut self, news: &mut Vec<News>) -> bool {
+        let before = self.ledger.log;
+        self.ledger = Ledger::new(Part::Follows, self.max_bytes);
+        let Ok(Some((begin, bytes))) = (self.outside.read)(None, READ_BYTES) else { return false };
+        let Found::Whole { log, .. } = entry::find(&bytes, begin) else { return false };
+        if log != before {
+            self.told = 0;
+        }
+        (self.ledger.log, self.ledger.end) = (log, begin);
+        loop {
+            match self.read_on(false, news) {
+                Ok(Some(true)) => {}
+                Ok(Some(false)) => return self.ledger.end >= self.told,
+                _ => return false,
+            }
+        }
+    }
+
+    /// Reads a part of the files. Returns whether there was anything; `None` when the place is gone.
+    fn read_on(&mut self, shows: bool, news: &mut Vec<News>) -> io::Result<Option<bool>> {
+        let mut most = READ_BYTES;
+        loop {
+            let begin = self.ledger.end;
+            let Some((_, bytes)) = (self.outside.read)(Some(begin), most)? else { return Ok(None) };
+            let mut at = 0;
+            loop {
+                match entry::find(&bytes[at..], begin + at as u64) {
+                    Found::Whole { log, payload } if log == self.ledger.log => {
+                        self.apply(payload, shows, news);
+                        at += entry::HEAD_BYTES + payload.len();
+                    }
+                    Found::Whole { .. } => return Ok(None),
+                    // Longer than what is read at a time.
+                    Found::Part(length) if at == 0 && bytes.len() == most && length > most => {
+                        most = length;
+                        break;
+                    }
+                    _ => return Ok(Some(at > 0)),
+                }
+            }
+        }
+    }
+}
