@@ -148,7 +148,7 @@ impl Listener {
     pub fn adopt(descriptor: OwnedFd) -> io::Result<Listener> {
         let socket = Socket::from(descriptor);
         if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a descriptor that is no listening stream socket"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the descriptor is not a listening stream socket"));
         }
         socket.set_nonblocking(true)?;
         if socket.domain()? == Domain::UNIX {
@@ -267,7 +267,7 @@ fn bind_unix(path: &Path, options: BindOptions) -> io::Result<Listener> {
 /// Removes a unix socket without a listener; a live one, or another kind of file, stays.
 fn remove_stale(path: &Path, addr: &socket2::SockAddr) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name that is no socket"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file of that name exists and is not a socket"));
     }
     match Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(addr) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),

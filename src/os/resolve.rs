@@ -27,7 +27,8 @@ impl Endpoint {
     pub fn named(host: &str, default_port: u16) -> Result<Endpoint, String> {
         let (name, port) = match host.rsplit_once(':').filter(|_| has_port(host)) {
             Some((name, port)) => {
-                let number = port.parse().map_err(|_| format!("'{port}', of '{host}', is no port: give 1 to 65535"))?;
+                let number =
+                    port.parse().map_err(|_| format!("'{port}', of '{host}', is not a port: give 1 to 65535"))?;
                 (name, number)
             }
             None => (host, default_port),
@@ -35,7 +36,7 @@ impl Endpoint {
         match format!("{name}:{port}").parse() {
             Ok(addr) => Ok(Endpoint::Addr(ListenAddr::Tcp(addr))),
             Err(_) if name.is_empty() || name.contains(['[', ']', ':']) => {
-                Err(format!("'{host}' is no name of a host"))
+                Err(format!("'{host}' is not a valid host name"))
             }
             Err(_) => Ok(Endpoint::Name { host: name.to_owned(), port }),
         }

@@ -47,7 +47,7 @@ impl SharedWords {
     pub fn open(file: OwnedFd, words: usize) -> io::Result<SharedWords> {
         let same_size = fstat(&file)?.st_size == (words * size_of::<u64>()) as i64;
         if !same_size || !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "shared memory of another size"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "shared memory of a different size"));
         }
         SharedWords::map(file, words)
     }
@@ -60,7 +60,7 @@ impl SharedWords {
     pub fn map_file(file: &File, words: usize) -> io::Result<SharedWords> {
         let bytes = file.metadata()?.len();
         if bytes != (words * size_of::<u64>()) as u64 {
-            let text = format!("it has {bytes} bytes, not the {} that its header says", words * size_of::<u64>());
+            let text = format!("it has {bytes} bytes, not the {} of its header", words * size_of::<u64>());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         SharedWords::map(file.try_clone()?.into(), words)

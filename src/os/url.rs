@@ -26,7 +26,7 @@ impl Url {
     pub fn parse(text: &str, schemes: &[(&'static str, Option<u16>)]) -> Result<Url, String> {
         if text.contains(|c: char| c.is_control() || c == ' ') {
             return Err(format!(
-                "'{}' is no URL: there is a space or a control character in it",
+                "'{}' is not a valid URL: it contains a space or a control character",
                 text.escape_default()
             ));
         }
@@ -42,17 +42,18 @@ impl Url {
             let names: Vec<String> = schemes.iter().map(|(name, _)| format!("{name}://HOST:PORT/PATH")).collect();
             format!("{} or unix:SOCKET:/PATH", names.join(", "))
         };
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("'{text}' is no URL: give {}", names()))?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| format!("'{text}' is not a valid URL: give {}", names()))?;
         let known = schemes.iter().find(|(name, _)| name.eq_ignore_ascii_case(scheme));
         let (scheme, default_port) =
-            known.ok_or_else(|| format!("'{scheme}' is no scheme for this: give {}", names()))?;
+            known.ok_or_else(|| format!("'{scheme}' is not a scheme supported here: give {}", names()))?;
         let (host, target) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
         let target = target.split('#').next().unwrap_or_default();
         if host.contains('@') {
-            return Err("a name and a password do not go into the URL: give them as a header".into());
+            return Err("credentials are not taken from the URL: give them as a header".into());
         }
         if host.is_empty() || host.starts_with(':') {
-            return Err(format!("'{text}' is no URL: there is no host"));
+            return Err(format!("'{text}' is not a valid URL: it has no host"));
         }
         if default_port.is_none() && !has_port(host) {
             return Err(format!("'{text}' names no port"));
@@ -132,7 +133,7 @@ mod tests {
         for (bad, hint) in [
             ("", "ws://HOST"),
             ("127.0.0.1:8080", "wss://HOST"),
-            ("http://x/", "'http' is no scheme"),
+            ("http://x/", "'http' is not a scheme"),
             ("ws://", "no host"),
             ("ws:///x", "no host"),
             ("ws://:80/", "no host"),

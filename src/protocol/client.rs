@@ -168,10 +168,10 @@ impl ClientHandshake {
             values(name).flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
         };
         if !has_token("upgrade", "websocket") || !has_token("connection", "upgrade") {
-            return Err(HandshakeError::Invalid("Upgrade and Connection do not say websocket"));
+            return Err(HandshakeError::Invalid("Upgrade and Connection do not name websocket"));
         }
         if values("sec-websocket-accept").next() != Some(accept_value(&self.key).as_str()) {
-            return Err(HandshakeError::Invalid("Sec-WebSocket-Accept does not belong to our key"));
+            return Err(HandshakeError::Invalid("Sec-WebSocket-Accept does not match our key"));
         }
         let subprotocol = values("sec-websocket-protocol").next().map(str::to_owned);
         if subprotocol.as_ref().is_some_and(|chosen| !self.offer.subprotocols.contains(chosen)) {

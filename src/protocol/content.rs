@@ -60,8 +60,8 @@ impl Request<'_> {
         }
         match codings.next() {
             None => Ok(()),
-            Some(coding) if is_chunked(coding) => Err(BadRequest(400, "chunked stands twice in Transfer-Encoding")),
-            Some(_) => Err(BadRequest(501, "only chunked is known here as Transfer-Encoding")),
+            Some(coding) if is_chunked(coding) => Err(BadRequest(400, "Transfer-Encoding names chunked twice")),
+            Some(_) => Err(BadRequest(501, "the only Transfer-Encoding supported here is chunked")),
         }
     }
 
@@ -76,7 +76,7 @@ impl Request<'_> {
         let mut expects = false;
         for item in items.map(<[u8]>::trim_ascii).filter(|item| !item.is_empty()) {
             if !item.eq_ignore_ascii_case(b"100-continue") {
-                return Err(BadRequest(417, "only 100-continue is known here as Expect"));
+                return Err(BadRequest(417, "the only Expect supported here is 100-continue"));
             }
             expects = true;
         }

@@ -126,7 +126,8 @@ mod tests {
         assert_eq!((target.offer.target.as_str(), target.offer.host.as_str()), ("/a?b=c", "[::1]:9001"));
         assert!(target.tls.is_none());
         assert_eq!(Target::parse("unix:/run/x.sock").expect("a URL").offer.target, "/");
-        for (url, want) in [("http://a/", "'http' is no scheme"), ("ws://", "no host"), ("a", "is no URL")] {
+        for (url, want) in [("http://a/", "'http' is not a scheme"), ("ws://", "no host"), ("a", "is not a valid URL")]
+        {
             let error = Target::parse(url).expect_err("refused").to_string();
             assert!(error.contains(want), "{url}: {error}");
         }

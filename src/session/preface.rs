@@ -8,7 +8,7 @@ use crate::protocol::proxy_header::{self, Source};
 use crate::telemetry::log::{Field, Level};
 
 /// Why a header is rejected.
-const NOT_TRUSTED: &str = "it is no --trusted-proxy";
+const NOT_TRUSTED: &str = "it is not a --trusted-proxy";
 
 impl<A: App> Sessions<A> {
     /// The phase in which a connection of `peer` begins; `None` for one that is refused. A health check of this host,

@@ -208,7 +208,7 @@ fn only_a_trusted_proxy_may_send_a_proxy_header() {
     let _ =
         client.stream.write_all(b"PROXY TCP4 10.0.0.7 127.0.0.1 4711 80\r\nGET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
     client.ends();
-    let line = server.wait_for_log("closed: it is no --trusted-proxy");
+    let line = server.wait_for_log("closed: it is not a --trusted-proxy");
     assert!(line.contains(&format!("connection from {}", client.addr())), "{line}");
     assert!(server.stop().1.iter().any(|line| line.contains("1 PROXY header missing")));
 }

@@ -295,7 +295,7 @@ fn a_line_that_is_too_long_and_input_that_was_not_sent() {
 #[test]
 fn what_is_wrong_on_the_command_line() {
     for (args, hint) in [
-        (&["http://x/"][..], "'http' is no scheme"),
+        (&["http://x/"][..], "'http' is not a scheme"),
         (&["localhost"], "give ws://HOST:PORT/PATH, wss://"),
         (&["ws://me:secret@x/"], "give them as a header"),
         (&["ws://x/", "--header", "no colon"], "Name: value"),

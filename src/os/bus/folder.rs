@@ -147,7 +147,7 @@ impl Folder {
                     file => return Folder::with(path, directory, file?, options.mode),
                 }
             }
-            Err(io::Error::other("it is removed again and again"))
+            Err(io::Error::other("it keeps being removed"))
         });
         opened.map_err(|error| told(path, error))
     }
@@ -214,7 +214,7 @@ impl Folder {
             io::Error::new(io::ErrorKind::InvalidData, text)
         };
         if self.region().entry(slot).is_none() {
-            return Err(damaged("it does not say whose it was"));
+            return Err(damaged("it does not name its owner"));
         }
         let writer = Writer::resume(self.region().ring(slot)).map_err(|Corrupt(why)| damaged(why))?;
         let (start, bytes) = (self.geometry.ring_offset(slot), self.geometry.ring_bytes);
@@ -295,7 +295,7 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
             // A mistyped name would leave folders and megabytes somewhere on a disk.
             let text = match path.parent() {
                 Some(parent) => {
-                    format!("{} does not exist, and only the last folder of a bus is made", parent.display())
+                    format!("{} does not exist, and only the last folder of a bus's path is created", parent.display())
                 }
                 None => error.to_string(),
             };

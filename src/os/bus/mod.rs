@@ -308,17 +308,14 @@ impl Bus {
         let more = peers.drain(folder.region(), list, each);
         if let Some((of, error)) = failed {
             if !std::mem::replace(&mut self.lists_failed, true) {
-                self.warn(format!(
-                    "cannot read who is on the channels of {of}, and is tried again: {}",
-                    in_words(&error)
-                ));
+                self.warn(format!("cannot read the channel members of {of}, will try again: {}", in_words(&error)));
             }
             self.links.look_after(LOOK_AGAIN[1]);
         } else if self.lists_failed && self.peers.failed_lists() == 0 {
             self.lists_failed = false;
         }
         for (slot, Corrupt(why)) in self.peers.take_damaged() {
-            self.warn(format!("the memory of the bus is damaged, in the ring of slot {slot}: {why}"));
+            self.warn(format!("the memory of the bus is damaged in the ring of slot {slot}: {why}"));
         }
         self.look_after_unsettled();
         more
@@ -395,7 +392,7 @@ impl Bus {
         let entry = Entry { generation: self.me.generation, start: self.start };
         if region.entry(slot) != Some(entry) {
             region.announce(slot, entry);
-            self.warn(format!("the memory of the bus was damaged: slot {slot} did not say whose it is"));
+            self.warn(format!("the memory of the bus was damaged: slot {slot} did not name its owner"));
         }
     }
 
