@@ -67,7 +67,7 @@ impl Channels {
         let (status, body) = match done {
             // These results are no results but answers by themselves.
             Ok(result) if method == "batch" => (200, result),
-            Ok(result) => (200, format!("{{\"result\":{result}}}")),
+            Ok(result) => (200, ["{\"result\":", &result, "}"].concat()),
             Err(Fault::Malformed) => return Some(malformed()),
             Err(Fault::Error(error)) => {
                 out.stats.channels_errors += 1;
