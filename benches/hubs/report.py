@@ -123,7 +123,7 @@ def targets(results):
     if peer and results.median(row, OURS, per_second):
         ratio = results.ratio(row, per_second, OURS, peer)
         closed = max(results.values(row, OURS, lambda one: one["closed"]))
-        add(f"overload: 4 times the deliveries of the best peer ({peer}), nobody closed", f"{ratio:.1f} times, {closed} closed",
+        add(f"overload: 4 times the deliveries of the best peer ({peer}), no client closed", f"{ratio:.1f} times, {closed} closed",
             ratio >= 4 and closed == 0)
     for depth, wanted in zip(DEPTHS, (1.2, 3)):
         ratio = results.ratio(f"publish-{depth}", per_cpu, OURS, NCHAN)
@@ -168,6 +168,8 @@ def markdown(content):
     if overloaded:
         overloaded += "\n" + body(results.grid(lag, p99, milliseconds, min)) + "\n" + \
             body(results.grid(closed, lambda one: one["closed"], plain_bytes, min))
+    offered = results.median(f"overload-{OVERLOADED}", OURS, lambda one: one["wanted"] / one["seconds"])
+    offered = f": {quantity(offered)} deliveries a second are asked for" if offered else ""
     parts = [
         f"{run['measured']}, {run['rounds']} rounds of {run['seconds']:g} s in turns; {run['processor']}, {run['cores']} cores, "
         f"{run['kernel']}; server on one core, load on another. {run['note']}".strip(),
@@ -178,7 +180,7 @@ def markdown(content):
         "server's processor time", results.grid(fan_out, per_cpu, quantity, max),
         f"### The 99th percentile from publish to delivery, at {COMMON_RATE:,} deliveries a second",
         results.grid(latency, p99, milliseconds, min),
-        f"### Three times what nchan manages, to {OVERLOADED} subscribers", overloaded,
+        f"### Three times what nchan manages, to {OVERLOADED} subscribers{offered}", overloaded,
         f"### HTTP publishes over {CONNECTIONS} connections without subscribers, for a second of the server's processor time",
         results.grid(publish, per_cpu, quantity, max),
         f"### Resident bytes for each of {IDLE:,} subscribed idle connections",

@@ -1,4 +1,5 @@
-//! Floor 6, the origin's client: a thread that makes the gateway's HTTP calls, so that the loop never waits for one.
+//! Floor 6, the origin's client: a thread that makes the HTTP calls of the gateway and of webhooks, so that the loop never waits
+//! for one.
 //!
 //! The loop hands over [`Call`]s by a queue and is woken when results wait in [`Returns`]. Both are bounded by the number of
 //! calls that the core lets be under way. On the thread there is one task a call, over a pool of connections.

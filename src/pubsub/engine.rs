@@ -38,7 +38,7 @@ use past::Answers;
 
 /// The name in the outbox of a channel's publications.
 pub fn publications_of(channel: &str) -> String {
-    format!("{PUBLICATIONS}{channel}")
+    [PUBLICATIONS, channel].concat()
 }
 
 /// The channel of which that is the name.
@@ -47,7 +47,7 @@ pub fn channel_of(name: &str) -> Option<&str> {
 }
 
 fn others_of(channel: &str) -> String {
-    format!("{OTHERS}{channel}")
+    [OTHERS, channel].concat()
 }
 
 /// A channel that somebody here is on.

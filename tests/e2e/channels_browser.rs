@@ -185,10 +185,29 @@ fn the_demo_shows_messages_presence_and_recovery() {
     assert_eq!(ann.complaints(), [""; 0]);
 }
 
+/// What the images of the demo install is what the tests run, and percore starts there as here.
 #[test]
-fn the_demos_rules_are_good() {
+fn the_demo_is_what_is_tested() {
+    let read =
+        |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = example("channels.toml");
     let (code, _, said) = run(crate::common::percore(&["config", "check", config.to_str().expect("text")]));
     assert_eq!(code, 0, "{said}");
-    assert!(std::fs::read_to_string(example("demo.secret")).expect("text").trim().len() >= SECRET.len());
+    assert!(read(&example("demo.secret")).trim().len() >= SECRET.len());
+    let installed = read(&root.join("tests/run"));
+    let package: serde_json::Value = serde_json::from_str(&read(&example("package.json"))).expect("JSON");
+    for (name, version) in package["dependencies"].as_object().expect("some") {
+        assert!(installed.contains(&format!("{name}@{}", version.as_str().expect("text"))), "{name} {version}");
+    }
+    let image = read(&example("Dockerfile"));
+    let cent = image.split_whitespace().find(|word| word.starts_with("cent==")).expect("it is installed");
+    assert!(installed.contains(cent), "{cent}");
+    let compose = read(&root.join("docker-compose.yml"));
+    let command =
+        "[serve, channels, --config, /demo/channels.toml, --jwt-secret-file, /demo/demo.secret, --origin, same]";
+    assert!(compose.contains(command) && compose.contains("./examples/channels:/demo:ro"));
+    for target in ["application", "news"] {
+        assert!(compose.contains(&format!("target: {target}")) && image.contains(&format!("AS {target}")), "{target}");
+    }
 }
