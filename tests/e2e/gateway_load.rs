@@ -150,7 +150,7 @@ fn ten_thousand_connections() {
     eventually("all are known", || stories.count() == (NUMBER, 0));
     let ids = stories.ids();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    gateway.send(&ids[0..1][0], "one");
+    gateway.send(ids[0], "one");
     gateway.post("/sr", "", &outgoing(&ids, "all"));
     for client in &mut clients {
         match client.text().as_str() {
