@@ -75,34 +75,25 @@ class Readers:
             have += sum(map(len, self.read(0.1)))
         return have
 
-    def arrivals(self):
-        """What tells when something has come to each of them."""
-        return Arrivals(self._streams)
+    def arrival(self, within):
+        """Waits until something has come to each of them, without reading it; returns when that was."""
+        deadline, left = time.monotonic() + within, len(self._streams)
+        while left and time.monotonic() < deadline:
+            left -= len(self._poll.poll(0.1, len(self._streams)))
+        at = time.monotonic()
+        if left:
+            raise Failed(f"nothing came to {left} of {len(self._streams)} connections within {within:g} s")
+        return at
+
+    def tell_once(self, once):
+        """Whether of each connection it is told only once that something has come."""
+        for number in self._streams:
+            self._poll.modify(number, select.EPOLLIN | (select.EPOLLONESHOT if once else 0))
 
     def close(self):
         """Ends them."""
         self._poll.close()
         close_all(self._streams.values())
-
-
-class Arrivals:
-    """Tells when something has come to each of some connections, without reading it."""
-
-    def __init__(self, numbers):
-        self._left, self._poll = len(numbers), select.epoll()
-        for number in numbers:
-            self._poll.register(number, select.EPOLLIN | select.EPOLLONESHOT)
-
-    def wait(self, within):
-        """Waits for all of them; returns when that was."""
-        deadline, most = time.monotonic() + within, self._left
-        while self._left and time.monotonic() < deadline:
-            self._left -= len(self._poll.poll(0.1, most))
-        at = time.monotonic()
-        self._poll.close()
-        if self._left:
-            raise Failed(f"nothing came to {self._left} of {most} connections within {within:g} s")
-        return at
 
 
 class Floods:

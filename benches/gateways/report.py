@@ -5,10 +5,10 @@ from statistics import median
 from comparison.tables import table
 
 EXPLAINED = """\
-The gateway with all its threads and processes has one core; clients and the application share another, and are the same for both.
-The application ({origin}) answers at once. Medians of {rounds} rounds in turns of {seconds:g} s, the least and the most in parentheses;
-`times` is how many times better percore was in the same round, below 1 where Pushpin was. Messages have 125 B of text where clients send
-them, and 10 B where the application does; a dash stands where it failed, for the reason below the table."""
+The gateway, with all its threads and processes, has one core. Clients and the application ([origin.rs]({origin}), which answers at
+once) share another, and are the same for both. Medians of {rounds} rounds of {seconds:g} s, with the least and the most in
+parentheses; `times` is how many times better percore was in the same round, and below 1 where Pushpin was better. Messages have
+125 B of text if clients send them, and 10 B if the application does. A dash stands where it failed, for the reason below."""
 
 
 def whole(value):
@@ -57,6 +57,7 @@ def lines():
     yield Line("delivery", "p50_ms", "`/sr` to its delivery at 5,000 a second: p50, ms", short, True)
     yield Line("delivery", "p99_ms", "p99, ms", short, True, "below 5", lambda ours, _: ours < 5)
     yield Line("to-10000", "ms", "one `/sr` to 10,000 connections, to the last, ms", short, True, "below 50", lambda ours, _: ours < 50)
+    yield Line("to-10000", "cpu_ms", "processor time of that, ms", short, True)
     yield Line("publish", "rate", "publications a second, each to 100 connections")
     yield Line("publish", "deliveries", "their deliveries a second")
     yield Line("idle", "bytes", "resident bytes of an idle connection, of 10,000", whole, True, "at most 400", lambda ours, _: ours <= 400)
@@ -95,6 +96,9 @@ def markdown(content):
         if line.row not in content["rows"]:
             continue
         ours, theirs = (values_of(content, line, server) for server in ("percore", "Pushpin"))
+        has_failed = any("failed" in values for one in content["rows"][line.row] for values in one.values())
+        if not (ours or theirs or has_failed):
+            continue
         times = times_of(content, line)
         target = line.target
         if target and ours and (times or "times" not in target):
@@ -103,11 +107,11 @@ def markdown(content):
                      spread(times, short) if times else "–", target])
     for name, rounds in content["rows"].items():
         for server in ("percore", "Pushpin"):
-            reasons = {one[server]["failed"] for one in rounds if "failed" in one.get(server, {})}
-            failures += [f"* `{name}`, {server}: {reason}" for reason in sorted(reasons)]
+            reasons = [one[server]["failed"].split("; it said")[0] for one in rounds if "failed" in one.get(server, {})]
+            failures += [f"* `{name}`, {server}, {len(reasons)} of {len(rounds)} rounds: {reasons[0]}"] if reasons else []
     run = content["run"]
     about = (f"{' and '.join(run['servers'])}, {run['measured']}. {run['processor']}, {run['cores']} cores, {run['kernel']}"
              + (f"; {run['note']}." if run.get("note") else "."))
-    explained = EXPLAINED.format(origin="benches/peers/src/bin/origin.rs", **run)
+    explained = EXPLAINED.format(origin="peers/src/bin/origin.rs", **run)
     head = ["", "percore", "Pushpin", "times", "to reach"]
-    return "\n".join([about, explained, "", table(head, rows), *([""] if failures else []), *failures])
+    return "\n".join([about, "", explained, "", table(head, rows), *([""] if failures else []), *failures])

@@ -213,7 +213,8 @@ impl Caller {
 /// Its name may not be one, with the reason.
 fn header(name: &str, value: &str) -> Result<Option<(HeaderName, HeaderValue)>, String> {
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| format!("header {name}: {error}"))?;
-    Ok(HeaderValue::from_str(value).ok().map(|value| (name, value)))
+    // A client's text need not be ASCII.
+    Ok(HeaderValue::from_bytes(value.as_bytes()).ok().map(|value| (name, value)))
 }
 
 /// A value that we made.

@@ -1,6 +1,7 @@
 //! Connections to servers that are called: made when there is none to spare, kept for a moment, used again.
 
 use super::target::Target;
+use crate::os::allocator;
 use crate::os::tls::TlsClient;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -21,6 +22,11 @@ use tokio::net::{TcpStream, UnixStream};
 const IDLE: Duration = Duration::from_millis(1_500);
 /// Connections to one server that are kept at most.
 const MOST_IDLE: usize = 512;
+
+/// The longest head of an answer, and what is buffered of its content.
+const MOST_HEAD_BYTES: usize = 64 << 10;
+/// After this many have ended the allocator is asked to give memory back.
+const MANY: usize = 64;
 
 /// The content of a request.
 pub struct Content(Option<Bytes>);
@@ -104,19 +110,26 @@ impl<K: Hash + Eq + Clone + Send + 'static> Pool<K> {
     }
 }
 
-/// Ends connections that wait for too long, until there are none.
+/// Ends connections that wait for too long, until there are none. Where these were many, what they held goes back to the
+/// system once they have ended.
 async fn sweep<K: Hash + Eq>(pool: Arc<Mutex<Idle<K>>>) {
+    let mut ended = 0;
     loop {
         tokio::time::sleep(IDLE / 2).await;
+        if ended >= MANY {
+            allocator::trim();
+            ended = 0;
+        }
         let mut idle = pool.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         idle.by_callee.retain(|_, waiting| {
             // The first have waited longest.
             let stale = waiting.iter().take_while(|(_, last)| now.duration_since(*last) >= IDLE).count();
             waiting.drain(..stale);
+            ended += stale;
             !waiting.is_empty()
         });
-        if idle.by_callee.is_empty() {
+        if idle.by_callee.is_empty() && ended < MANY {
             idle.is_swept = false;
             return;
         }
@@ -130,7 +143,7 @@ async fn sweep<K: Hash + Eq>(pool: Arc<Mutex<Idle<K>>>) {
 pub async fn dial(target: &Target, tls: Option<&TlsClient>) -> io::Result<Sender> {
     let stream = connect(target, tls).await?;
     // Requests are short as a rule: one buffer costs less than a list of two.
-    let rules = http1::Builder::new().writev(false).to_owned();
+    let rules = http1::Builder::new().writev(false).max_buf_size(MOST_HEAD_BYTES).to_owned();
     let (sender, connection) = rules.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(connection);
     Ok(sender)

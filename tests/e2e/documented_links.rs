@@ -103,6 +103,13 @@ fn the_tables_are_those_of_the_results() {
     let table = shown.find("| attack ").map(|at| shown[at..].trim()).expect("a table");
     let security = documents::read("docs/security.md").text;
     assert!(security.contains(table), "docs/security.md has another table: benches/hostile --from ... --markdown");
+    let gateway = Command::new(root.join("benches/gateway")).arg("--render").output().expect("it runs");
+    let shown = String::from_utf8(gateway.stdout).expect("text");
+    let benches = documents::read("benches/README.md").text;
+    assert!(
+        !shown.is_empty() && benches.contains(shown.trim()),
+        "benches/README.md has another table: benches/gateway --render"
+    );
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! `percore serve gateway` under load, while what it is made of fails: workers, and the origin.
 
-use crate::common::client::{TEXT, frame, upgrade_request};
-use crate::common::origin::{Event, Gateway, Heard, Origin, outgoing};
+use crate::common::client::{TEXT, frame};
+use crate::common::origin::{Event, Gateway, Heard, Origin, open_many, outgoing, resident};
 use crate::common::stories::{Stories, Talkers, untold};
 use crate::common::{Client, eventually, nginx, process};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -85,12 +84,6 @@ fn an_origin_that_is_killed_under_traffic() {
     drop(origin);
 }
 
-/// Bytes that are resident.
-fn resident(gateway: &Gateway) -> u64 {
-    let text = process::status(gateway.server.child().id(), "VmRSS");
-    1024 * text.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
-}
-
 /// An origin that takes its time with the messages of some clients costs neither others' time nor memory, however much these
 /// clients send.
 #[test]
@@ -141,19 +134,6 @@ fn a_slow_origin_is_felt_by_nobody_else() {
     holds.store(false, Ordering::SeqCst);
     eventually("all of them in the end", || released.load(Ordering::SeqCst) == 20 * 20);
     more.into_iter().for_each(|thread| drop(thread.join().expect("it has sent all")));
-}
-
-/// Opens connections, many at a time.
-fn open_many(addr: SocketAddr, number: usize) -> Vec<Client> {
-    let request = upgrade_request("/", "");
-    let mut clients = Vec::new();
-    while clients.len() < number {
-        let mut some: Vec<Client> = (0..100).map(|_| Client::connect(addr)).collect();
-        some.iter_mut().for_each(|client| client.send(&request));
-        some.iter_mut().for_each(|client| assert_eq!(client.head_response().status, 101));
-        clients.extend(some);
-    }
-    clients
 }
 
 #[test]

@@ -47,6 +47,7 @@ mod faults;
 mod gateway;
 mod gateway_aws;
 mod gateway_examples;
+mod gateway_hostile;
 mod gateway_hosts;
 mod gateway_load;
 mod gateway_memory;

@@ -265,3 +265,22 @@ pub fn outgoing(ids: &[&str], text: &str) -> String {
     })
     .to_string()
 }
+
+/// Bytes that are resident.
+pub fn resident(gateway: &Gateway) -> u64 {
+    let text = super::process::status(gateway.server.child().id(), "VmRSS");
+    1024 * text.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+}
+
+/// Opens connections, many at a time.
+pub fn open_many(addr: SocketAddr, number: usize) -> Vec<Client> {
+    let request = super::client::upgrade_request("/", "");
+    let mut clients = Vec::new();
+    while clients.len() < number {
+        let mut some: Vec<Client> = (0..100).map(|_| Client::connect(addr)).collect();
+        some.iter_mut().for_each(|client| client.send(&request));
+        some.iter_mut().for_each(|client| assert_eq!(client.head_response().status, 101));
+        clients.extend(some);
+    }
+    clients
+}
