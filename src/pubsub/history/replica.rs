@@ -68,6 +68,8 @@ pub enum News {
 struct Pending {
     ask: Vec<u8>,
     since: Duration,
+    /// Whether it was asked again. Then a refusal may be of a keeper that is gone, and another may take it: only its time ends it.
+    is_repeated: bool,
 }
 
 /// See the module.
@@ -186,7 +188,7 @@ impl Replica {
         let ask = ask(Head { host, at, by, base });
         self.sequence += 1;
         self.pending_bytes += ask.len();
-        self.pending.insert(sequence, Pending { ask: ask.clone(), since: now });
+        self.pending.insert(sequence, Pending { ask: ask.clone(), since: now, is_repeated: false });
         Ok((sequence, ask))
     }
 
@@ -227,6 +229,7 @@ impl Replica {
         let Some((&base, _)) = self.pending.first_key_value() else { return Vec::new() };
         let asks = self.pending.values_mut().map(|pending| {
             ask::rebase(&mut pending.ask, base);
+            pending.is_repeated = true;
             pending.ask.clone()
         });
         asks.collect()
@@ -277,7 +280,9 @@ impl Replica {
             Word::Skip { begin, end, .. } if self.is_loaded && (*begin..*end).contains(&self.ledger.end) => {
                 self.ledger.end = *end;
             }
-            Word::Refused(by) if of_us(by) => self.settle(by.sequence, Err(Error::Unavailable), news),
+            Word::Refused(by) if of_us(by) && self.pending.get(&by.sequence).is_some_and(|of| !of.is_repeated) => {
+                self.settle(by.sequence, Err(Error::Unavailable), news);
+            }
             Word::Known(by, position) if of_us(by) => self.settle(by.sequence, Ok(*position), news),
             _ => {}
         }
