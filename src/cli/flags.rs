@@ -51,7 +51,7 @@ pub struct ServerFlags {
     #[arg(long_help = "Share the port with other processes of the same user that also have this flag; the kernel \
         distributes the connections (SO_REUSEPORT). Without it, a port in use is an error")]
     reuse_port: bool,
-    /// Maximum of open WebSocket connections; further upgrades get 503 with Retry-After
+    /// Maximum number of open WebSocket connections; further upgrades get 503 with Retry-After
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS", value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Listening")]
     max_connections: u32,
@@ -96,7 +96,7 @@ pub struct ServerFlags {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value = "false", require_equals = true, value_parser = boolean)]
     #[arg(value_name = "BOOL", hide_default_value = true)]
     proxy_protocol: bool,
-    /// Maximum of open connections per client (IPv4 address or IPv6 /64); beyond it 429; 0 for no limit
+    /// Maximum number of open connections per client (IPv4 address or IPv6 /64); beyond it 429; 0 for no limit
     #[arg(long, env = "PERCORE_MAX_CONNECTIONS_PER_IP", value_name = "N", default_value_t = 0)]
     #[arg(help_heading = "Proxies")]
     max_connections_per_ip: u32,

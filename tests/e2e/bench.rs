@@ -263,7 +263,7 @@ fn the_table_the_progress_and_the_plot() {
     let svg = std::fs::read_to_string(plot).expect("the plot");
     let title = format!("5 connections, 1 in flight, 125 bytes, binary, percore {}, 20", env!("CARGO_PKG_VERSION"));
     assert!(svg.starts_with("<svg") && svg.contains("polyline") && svg.contains(&title), "{svg}");
-    for words in ["Latency by percentile", "messages a second", "Latency over time", "p50", "p99", "no errors"] {
+    for words in ["Latency by percentile", "messages per second", "Latency over time", "p50", "p99", "no errors"] {
         assert!(svg.contains(words), "{words} in {svg}");
     }
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).expect("the JSON")).expect("JSON");

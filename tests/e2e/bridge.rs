@@ -406,7 +406,7 @@ fn what_is_wrong_is_said_in_one_line() {
         (&["--redis", "localhost:6379"][..], "--redis: not a valid Redis URL: give redis://"),
         (&["--redis", "http://:geheim@h"], "scheme"),
         (&["--redis", "redis://:geheim/geheim@h"], "%2F"),
-        (&["--redis", "redis://h:geheim"], "no host, or a port"),
+        (&["--redis", "redis://h:geheim"], "no valid host or port"),
         (&[], "--redis"),
         (&["--redis", "redis://h", "--redis-ca", &pem], "rediss://"),
         (&["--redis", "rediss://h", "--redis-ca", &pem], "cannot read certificates from"),

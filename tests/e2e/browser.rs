@@ -98,7 +98,7 @@ fn the_ticker_page_subscribes_and_unsubscribes() {
     page.until_true("[...rows.values()].every((row) => row.prices.length > 1)");
     page.eval("document.querySelector('[aria-label=\"Unsubscribe SPY\"]').click()");
     page.until("prices", |text| !text.contains("SPY") && text.contains("AAPL"));
-    // What is no symbol is said here, and not sent.
+    // An invalid symbol is reported here and not sent.
     page.types("a:b");
     page.press("Enter");
     page.until("hint", |text| text.starts_with("“A:B” is not a symbol"));

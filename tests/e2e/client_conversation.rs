@@ -60,7 +60,7 @@ fn each_line_is_a_message() {
     assert_eq!(out, [r#"{"type":"binary","data":"AP96"}"#]);
     let (code, out, err) = talk(&[&url, "-E"], b"good\n\xff\nbetter\n");
     assert_eq!((code, &out[..]), (Some(1), &["good".to_owned(), "better".to_owned()][..]));
-    assert!(err.last().is_some_and(|line| line.contains("not UTF-8, and was not sent")), "{err:?}");
+    assert!(err.last().is_some_and(|line| line.contains("not valid UTF-8 and was not sent")), "{err:?}");
     server.assert_alive();
 }
 
@@ -299,7 +299,7 @@ fn what_is_wrong_on_the_command_line() {
         (&["localhost"], "give ws://HOST:PORT/PATH, wss://"),
         (&["ws://me:secret@x/"], "give them as a header"),
         (&["ws://x/", "--header", "no colon"], "Name: value"),
-        (&["ws://x/", "--header", "Upgrade: x"], "handshake's own"),
+        (&["ws://x/", "--header", "Upgrade: x"], "the handshake sets Upgrade itself"),
         (&["ws://x/", "--header", "Sec-WebSocket-Protocol: x"], "--subprotocol"),
         (&["ws://x/", "--subprotocol", "a b"], "not a token"),
         (&["ws://x/", "--origin", "page.example"], "SCHEME://HOST"),

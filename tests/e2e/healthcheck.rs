@@ -80,7 +80,7 @@ fn a_server_behind_a_proxy() {
         let mut check = healthcheck_of(&server.listen[0]);
         check.arg("--proxy-protocol");
         assert_healthy(check);
-        assert_unhealthy(healthcheck_of(&server.listen[0]), 1, "closed without an answer");
+        assert_unhealthy(healthcheck_of(&server.listen[0]), 1, "closed without a response");
     }
 }
 
@@ -114,7 +114,7 @@ fn nobody_and_others_on_the_port() {
         (&b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..], "answered 'HTTP/1.1 503 Service Unavailable'"),
         (b"HTTP/1.1 2000 OK\r\n", "2000"),
         (b"\x1b[31mred 404\n", "answered '\\u{1b}[31mred 404'"),
-        (&[b'x'; 2000], "no answer of HTTP"),
+        (&[b'x'; 2000], "not an HTTP response"),
     ] {
         assert_unhealthy(healthcheck_of(&answers(answer).to_string()), 1, hint);
     }
@@ -134,7 +134,7 @@ fn an_answer_that_does_not_come() {
         let (mut stream, _) = listener.accept().expect("a connection");
         let _ = stream.read(&mut [0; 1024]);
     });
-    assert_unhealthy(healthcheck_of(&addr.to_string()), 1, "closed without an answer");
+    assert_unhealthy(healthcheck_of(&addr.to_string()), 1, "closed without a response");
     closing.join().expect("it served one");
 }
 

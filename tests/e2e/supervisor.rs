@@ -231,7 +231,7 @@ fn reload_says_what_came_of_it() {
     eventually("the end of the old workers", || service.workers().iter().all(|pid| !before.contains(pid)));
     replace_binary(&folder, Path::new("/bin/false"));
     let (code, _, error) = reload();
-    assert_eq!((code, error.contains("the old workers go on")), (1, true), "{error}");
+    assert_eq!((code, error.contains("the old workers keep serving")), (1, true), "{error}");
     assert_eq!(service.server.open().echo("still here"), "still here");
 }
 
@@ -275,7 +275,7 @@ fn reload_works_over_a_unix_socket() {
 fn there_is_nothing_to_reload() {
     let service = Service::start("1", &[]);
     let (code, _, error) = crate::common::run(percore(&["reload", "--admin", &service.admin.to_string()]));
-    assert_eq!((code, error.contains("a plain process, which has no workers")), (1, true), "{error}");
+    assert_eq!((code, error.contains("a plain process without workers")), (1, true), "{error}");
     let (code, _, error) = crate::common::run(percore(&["reload", "--admin", &service.server.addr().to_string()]));
     assert_eq!((code, error.contains("answered 'HTTP/1.1 404")), (1, true), "{error}");
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").to_string();

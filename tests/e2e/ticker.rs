@@ -120,7 +120,7 @@ fn what_cannot_be_read_ends_its_connection_alone() {
         (TEXT, "no name", 1007, "no colon"),
         (TEXT, "TickerRequest:{", 1007, "not followed by JSON"),
         (TEXT, r#"TickerRequest:{"Id":"x","Tickers":"SPY"}"#, 1007, "Tickers must be a list"),
-        (TEXT, r#"TickerRequest:{"Id":"x","Tickers":["a b"]}"#, 1008, "no symbol"),
+        (TEXT, r#"TickerRequest:{"Id":"x","Tickers":["a b"]}"#, 1008, "is not a symbol"),
         (TEXT, r#"TickerChange:{"Changes":[]}"#, 1003, "only servers"),
         (TEXT, &format!("Ping:[{}0]", r#"{"":0},"#.repeat(100_000)), 1009, "longer than 131072 bytes"),
         (BINARY, "Ping:{}", 1003, "binary"),
@@ -404,7 +404,7 @@ fn a_client_that_went_is_back_after_the_same_wait() {
     let mut original = Original::new(&server, &["not a symbol".into()], Duration::from_secs(60));
     let began = Instant::now();
     original.run(|original| original.ends.len() == 3);
-    assert!(original.ends.iter().all(|why| why.contains("no symbol")), "{:?}", original.ends);
+    assert!(original.ends.iter().all(|why| why.contains("is not a symbol")), "{:?}", original.ends);
     assert!(began.elapsed() >= 3 * Original::WAIT);
 }
 

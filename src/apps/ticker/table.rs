@@ -58,7 +58,7 @@ mod tests {
             ("a,1\nb,x", "line 2: the price is not a number"),
             ("a,1\nb,0", "0.01"),
             ("a,1\nb,inf", "0.01"),
-            ("a b,1", "no symbol"),
+            ("a b,1", "not a symbol"),
         ] {
             let error = read_csv(text).expect_err("it is bad");
             assert!(error.contains(said), "{error}");
