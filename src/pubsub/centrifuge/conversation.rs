@@ -2,19 +2,19 @@
 
 use super::command::{self, Command, Connect, Data, History, Method, Recover, Subscribe};
 use super::costs::{COMMAND_MEMBERS, MOST_REPLIES_BYTES};
+use super::presence::{presence, presence_stats};
 use super::replies::{self, Replies};
 use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::clients::{Client, Name};
 use crate::pubsub::codes::{Disconnect, Error};
-use crate::pubsub::engine::{Post, Published, Wanted, publications_of};
+use crate::pubsub::engine::{Post, Published, Wanted};
 use crate::pubsub::json::{self, in_one_line};
 use crate::pubsub::rules::Namespace;
 use crate::pubsub::tokens::{Identity, Refusal};
 use crate::telemetry::log::Level;
 use rand::Rng;
-use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -460,43 +460,4 @@ fn count_recovery(was_recovering: bool, recovered: bool, out: &mut Outbox) {
     if was_recovering {
         out.stats.channels_recoveries[usize::from(!recovered)] += 1;
     }
-}
-
-/// Who is on a channel, as a result.
-pub fn presence(channel: &str, out: &Outbox) -> String {
-    let name = publications_of(channel);
-    let mut presence = String::from("{\"presence\":{");
-    let mut last = "";
-    // Members come in order. Another program may have put something else among them.
-    for member in out.members(&name).filter(|member| *member != std::mem::replace(&mut last, member)) {
-        let Some(client) = client_of(member) else { continue };
-        if !presence.ends_with('{') {
-            presence.push(',');
-        }
-        presence.push_str(&format!("\"{client}\":{member}"));
-    }
-    presence.push_str("}}");
-    presence
-}
-
-/// The name of the client that a member of a channel is.
-fn client_of(member: &str) -> Option<&str> {
-    let name = member.strip_prefix("{\"client\":\"")?.get(..36)?;
-    let is_name = name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
-    (is_name && serde_json::from_str::<&RawValue>(member).is_ok()).then_some(name)
-}
-
-/// How many clients are on a channel, and that with the number of users as a result.
-pub fn presence_stats(channel: &str, out: &Outbox) -> (usize, String) {
-    let name = publications_of(channel);
-    let (mut clients, mut users) = (0, Vec::new());
-    for member in out.members(&name) {
-        if let Ok([_, Some(user)]) = crate::text::fields::read(member, ["client", "user"]) {
-            clients += 1;
-            users.push(user.get());
-        }
-    }
-    users.sort_unstable();
-    users.dedup();
-    (clients, format!("{{\"num_clients\":{clients},\"num_users\":{}}}", users.len()))
 }

@@ -4,8 +4,9 @@ mod answers;
 pub mod command;
 mod conversation;
 mod costs;
+mod presence;
 pub mod push;
 pub(in crate::pubsub) mod replies;
 
 pub(in crate::pubsub) use answers::LongAnswers;
-pub(in crate::pubsub) use conversation::{presence, presence_stats};
+pub(in crate::pubsub) use presence::{presence, presence_stats};
