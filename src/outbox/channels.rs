@@ -199,6 +199,12 @@ impl Outbox {
         }
     }
 
+    /// The longest record that the bus takes, channel and payload together: a quarter of its ring; 0 without one.
+    #[cfg(feature = "cli")]
+    pub(crate) fn longest_record(&self) -> usize {
+        self.broadcast.place.map_or(0, |place| place.limit)
+    }
+
     /// Has the other processes hear something that their apps listen to, at once and whoever is the reason for it.
     #[cfg(feature = "cli")]
     pub(crate) fn publish_away(&mut self, channel: &str, payload: &[u8]) -> Result<(), PublishError> {

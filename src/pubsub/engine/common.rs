@@ -58,24 +58,31 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<u64, Error> {
         let body = post.body();
-        self.ask(out, |replica, now| replica.publish(channel, rules.keep, (post.key, &body), now))
+        self.ask(out, |replica, at| replica.publish(channel, rules.keep, (post.key, &body), at))
     }
 
     fn ask(
         &mut self,
         out: &mut Outbox,
-        ask: impl FnOnce(&mut Replica, Duration) -> Result<(u64, Vec<u8>), Error>,
+        ask: impl FnOnce(&mut Replica, (Duration, usize)) -> Result<u64, Error>,
     ) -> Result<u64, Error> {
         let replica = self.replica.as_mut().ok_or(Error::Unavailable)?;
-        let (sequence, question) = ask(replica, out.now())?;
-        if out.publish_away(ASKS, &question).is_err() {
-            replica.take_back(sequence);
-            return Err(Error::LimitExceeded);
-        }
+        let sequence = ask(replica, (out.now(), out.longest_record()))?;
         if let Some(due) = replica.next_deadline() {
             out.tick_by(due);
         }
+        self.hand_over_more(out);
         Ok(sequence)
+    }
+
+    /// Hands over what has its turn.
+    fn hand_over_more(&mut self, out: &mut Outbox) {
+        let Some(replica) = &mut self.replica else { return };
+        // A quarter of the ring.
+        let most = out.longest_record();
+        while let Some(ask) = replica.next_ask(most) {
+            let _ = out.publish_away(ASKS, ask);
+        }
     }
 
     /// Gives up the history of a channel. Returns the number under which that was handed to the keeper, if there is one.
@@ -87,7 +94,7 @@ impl Engine {
             self.streams.remove(channel, out.now());
             return Ok(None);
         }
-        self.ask(out, |replica, now| replica.empty(channel, now)).map(Some)
+        self.ask(out, |replica, at| replica.empty(channel, at)).map(Some)
     }
 
     /// A client is on a channel, or asks about it: the keeper is to know.
@@ -114,9 +121,10 @@ impl Engine {
     }
 
     fn ask_again(&mut self, out: &mut Outbox) {
-        for ask in self.replica.iter_mut().flat_map(Replica::again) {
-            let _ = out.publish_away(ASKS, &ask);
+        if let Some(replica) = &mut self.replica {
+            replica.ask_again();
         }
+        self.hand_over_more(out);
     }
 
     /// Something of the bus was not heard: it may have been the keeper's.
@@ -169,7 +177,10 @@ impl Engine {
             match one {
                 News::Numbered(channel, position, text) => self.numbered(&channel, position, &text, out),
                 News::Stands(channel, position) => self.see(&channel, position, out),
-                News::Settled(sequence, result) => self.settled.push((sequence, result)),
+                News::Settled(sequence, result) => {
+                    self.settled.push((sequence, result));
+                    self.hand_over_more(out);
+                }
                 News::Reloaded => {
                     self.show_missed(out);
                     self.ask_again(out);

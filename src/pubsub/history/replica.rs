@@ -5,10 +5,12 @@
 //! is another one by now, what is missing is read from the files; what is known already is passed over. Since everything that is told
 //! is in the files before, there is no third case, unless the log is another one or its beginning is gone: then it is read anew.
 //!
-//! Invariant: `pending` are the questions of which it is not known what became of them. Each of them ends: in the log, by a refusal, or
-//! because its time is over.
+//! No more is handed over at a time than the keeper can hear without being lapped; the rest waits for its turn.
+//!
+//! Invariants: `pending` are the questions of which it is not known what became of them. Each of them ends: in the log, by a refusal, or
+//! because its time is over. Those before `unsent` are handed over.
 
-use super::ask::{self, Ask, Head};
+use super::ask::{self, ASKS, Ask, Head};
 use super::entry::{self, By, Entry, Found};
 use super::keeper::OLDEST;
 use super::ledger::Ledger;
@@ -83,6 +85,9 @@ pub struct Replica {
     sequence: u64,
     pending: BTreeMap<u64, Pending>,
     pending_bytes: usize,
+    /// The first that is not handed over yet, and the bytes of those that are.
+    unsent: u64,
+    sent_bytes: usize,
     /// When the keeper was told last that a channel is used.
     opened: HashMap<Rc<str>, Duration>,
     look_at: Duration,
@@ -106,6 +111,8 @@ impl Replica {
             sequence: 1,
             pending: BTreeMap::new(),
             pending_bytes: 0,
+            unsent: 1,
+            sent_bytes: 0,
             opened: HashMap::new(),
             look_at: Duration::ZERO,
             began: Duration::ZERO,
@@ -155,54 +162,64 @@ impl Replica {
         self.pending_bytes
     }
 
-    /// Asks for a publication. Returns its number and the question.
+    /// Asks for a publication. Returns its number.
     ///
     /// # Errors
-    /// When too many wait.
+    /// When it is longer than `limit`, or too many wait.
     pub fn publish(
         &mut self,
         channel: &str,
         keep: Keep,
         (key, body): (&str, &str),
-        now: Duration,
-    ) -> Result<(u64, Vec<u8>), Error> {
-        self.ask(now, |head| Ask::Publish { head, channel, keep, key, body }.bytes())
+        (now, limit): (Duration, usize),
+    ) -> Result<u64, Error> {
+        self.ask((now, limit), |head| Ask::Publish { head, channel, keep, key, body }.bytes())
     }
 
     /// Asks to give up the publications of a channel.
     ///
     /// # Errors
     /// When too many wait.
-    pub fn empty(&mut self, channel: &str, now: Duration) -> Result<(u64, Vec<u8>), Error> {
-        self.ask(now, |head| Ask::Empty { head, channel }.bytes())
+    pub fn empty(&mut self, channel: &str, at: (Duration, usize)) -> Result<u64, Error> {
+        self.ask(at, |head| Ask::Empty { head, channel }.bytes())
     }
 
-    fn ask(&mut self, now: Duration, ask: impl FnOnce(Head) -> Vec<u8>) -> Result<(u64, Vec<u8>), Error> {
+    fn ask(&mut self, (now, limit): (Duration, usize), ask: impl FnOnce(Head) -> Vec<u8>) -> Result<u64, Error> {
         if self.pending_bytes > MOST_PENDING {
             return Err(Error::Unavailable);
         }
         let sequence = self.sequence;
         let (host, at, by) =
             (self.outside.host, (self.outside.monotonic)(), By { origin: self.outside.origin, sequence });
-        let base = self.pending.first_key_value().map_or(sequence, |(first, _)| *first);
-        let ask = ask(Head { host, at, by, base });
+        let ask = ask(Head { host, at, by, base: sequence });
+        if ask.len() + ASKS.len() > limit {
+            return Err(Error::LimitExceeded);
+        }
         self.sequence += 1;
         self.pending_bytes += ask.len();
-        self.pending.insert(sequence, Pending { ask: ask.clone(), since: now, is_repeated: false });
-        Ok((sequence, ask))
+        self.pending.insert(sequence, Pending { ask, since: now, is_repeated: false });
+        Ok(sequence)
     }
 
-    /// Takes a question back that could not be handed over.
-    pub fn take_back(&mut self, sequence: u64) {
-        self.forget(sequence);
-        if sequence + 1 == self.sequence {
-            self.sequence = sequence;
+    /// The next question whose turn it is, to be handed over where about `most` bytes may be on their way.
+    pub fn next_ask(&mut self, most: usize) -> Option<&[u8]> {
+        let base = *self.pending.first_key_value()?.0;
+        if self.sent_bytes > 0 && self.sent_bytes >= most {
+            return None;
         }
+        let (&sequence, pending) = self.pending.range_mut(self.unsent..).next()?;
+        self.unsent = sequence + 1;
+        self.sent_bytes += pending.ask.len();
+        ask::rebase(&mut pending.ask, base);
+        Some(&pending.ask)
     }
 
     fn forget(&mut self, sequence: u64) -> bool {
         let Some(pending) = self.pending.remove(&sequence) else { return false };
         self.pending_bytes -= pending.ask.len();
+        if sequence < self.unsent {
+            self.sent_bytes -= pending.ask.len();
+        }
         true
     }
 
@@ -224,15 +241,12 @@ impl Replica {
         Some(Ask::Open { channel, position, removals, log, keep }.bytes())
     }
 
-    /// All questions that wait, to be asked again.
-    pub fn again(&mut self) -> Vec<Vec<u8>> {
-        let Some((&base, _)) = self.pending.first_key_value() else { return Vec::new() };
-        let asks = self.pending.values_mut().map(|pending| {
-            ask::rebase(&mut pending.ask, base);
+    /// All that was handed over is to be handed over again.
+    pub fn ask_again(&mut self) {
+        for pending in self.pending.range_mut(..self.unsent).map(|(_, pending)| pending) {
             pending.is_repeated = true;
-            pending.ask.clone()
-        });
-        asks.collect()
+        }
+        (self.unsent, self.sent_bytes) = (0, 0);
     }
 
     /// When the first question's time is over.
