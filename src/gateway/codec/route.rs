@@ -1,7 +1,10 @@
 //! Route selection expressions of AWS: which route a message takes, by what stands in it.
 
+use crate::gateway::text::Text;
 use crate::protocol::message::Kind;
-use serde_json::Value;
+use serde_core::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Number;
+use std::fmt;
 
 /// The route of a message that takes no other.
 const DEFAULT: &str = "$default";
@@ -56,16 +59,85 @@ impl Selection {
     }
 
     fn evaluate(&self, payload: &[u8]) -> Option<String> {
-        let body: Value = serde_json::from_slice(payload).ok()?;
         let parts = self.parts.iter().map(|part| match part {
             Part::Text(text) => Some(text.clone()),
-            Part::Member(names) => match names.iter().try_fold(&body, |value, name| value.get(name))? {
-                Value::String(text) => Some(text.clone()),
-                value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
-                _ => None,
-            },
+            Part::Member(names) => find(names, payload),
         });
         parts.collect::<Option<String>>().filter(|route| !route.is_empty())
+    }
+}
+
+/// What a member is, if the text is JSON and the member is text, a number or a truth value.
+fn find(names: &[String], json: &[u8]) -> Option<String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let found = Find(names).deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok()?;
+    found
+}
+
+/// Finds a member by names from the outermost, and keeps nothing of all others: what a client sends is no tree, which may take
+/// thirty times the memory.
+struct Find<'a>(&'a [String]);
+
+impl Find<'_> {
+    fn scalar<E>(&self, value: impl ToString) -> Result<Option<String>, E> {
+        Ok(self.0.is_empty().then(|| value.to_string()))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Find<'_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<String>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Find<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Option<String>, E> {
+        self.scalar(text)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Option<String>, E> {
+        self.scalar(value)
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Option<String>, E> {
+        self.scalar(value)
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Option<String>, E> {
+        self.scalar(value)
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Option<String>, E> {
+        Number::from_f64(value).map_or(Ok(None), |number| self.scalar(number))
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<String>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Option<String>, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<String>, A::Error> {
+        let mut found = None;
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            match self.0.split_first() {
+                Some((first, rest)) if *first == name.0 => found = map.next_value_seed(Find(rest))?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -82,6 +154,32 @@ fn wrong(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// As a tree of all of it has it.
+    fn in_tree(names: &[String], json: &str) -> Option<String> {
+        let body: Value = serde_json::from_str(json).ok()?;
+        match names.iter().try_fold(&body, |value, name| value.get(name))? {
+            Value::String(text) => Some(text.clone()),
+            value @ (Value::Number(_) | Value::Bool(_)) => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_member_is_what_a_tree_has(
+            json in prop::collection::vec(prop_oneof![
+                "[\\[\\]{},: ]", "\"[ab]\"", "\"\\\\u00e4\"", "-?[0-9]{1,25}", "-?[0-9]\\.[0-9]e[0-9]", "true|false|null",
+                "\\{\"a\":", "\\{\"b\":1,\"a\":", "\\}",
+            ], 0..8),
+            names in prop::collection::vec("[ab]", 1..3),
+        ) {
+            let json = json.concat();
+            prop_assert_eq!(find(&names, json.as_bytes()), in_tree(&names, &json), "{}", json);
+        }
+    }
 
     #[test]
     fn routes() {
@@ -97,6 +195,9 @@ mod tests {
             ("$request.body.a.b", r#"{"a":{"b":"c"}}"#, "c"),
             ("${request.body.a}-${request.body.b}", r#"{"a":"x","b":"y"}"#, "x-y"),
             ("${request.body.a}-b", r#"{"a":"${request.body.c}","c":"z"}"#, "${request.body.c}-b"),
+            ("$request.body.action", r#"{"action":"a","x":[{"action":"b"},{}],"action":"c"}"#, "c"),
+            ("$request.body.action", r#"{"action":"a"}}"#, DEFAULT),
+            ("$request.body.action", r#"{"action":{"action":"a"}}"#, DEFAULT),
         ] {
             assert_eq!(route(expression, body), want, "{expression} of {body}");
         }
