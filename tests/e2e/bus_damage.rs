@@ -229,7 +229,7 @@ fn a_bus_too_small_for_its_workers_is_said_to_be() {
         run(command)
     };
     let (code, _, error) = serve("128", &[]);
-    assert_eq!((code, error.contains("--workers 128: a bus takes 127 at most")), (2, true), "{error}");
+    assert_eq!((code, error.contains("--workers 128: a bus takes 126 at most")), (2, true), "{error}");
     drop(Bus::join(&path, SMALL).expect("a bus"));
     let (code, _, error) = serve("3", &["--bus", path.to_str().expect("UTF-8")]);
     assert_eq!((code, error.contains("has 4 slots, and 3 workers take 6")), (1, true), "{error}");
