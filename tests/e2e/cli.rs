@@ -352,7 +352,7 @@ fn a_unix_socket_in_use_and_a_file_are_left_alone() {
     assert_refused(serve_unix(&path), 1, "(percore) listens there; choose another --listen");
     assert_eq!(unix_client(&path).get("/healthz").status, 200);
     std::fs::write(&file, "precious").expect("a file");
-    assert_refused(serve_unix(&file), 1, "no socket");
+    assert_refused(serve_unix(&file), 1, "not a socket");
     assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
     assert_refused(serve_unix(&folder.path("no/such/folder")), 1, "cannot listen on unix:");
 }
