@@ -354,3 +354,6 @@ fn channel_of<'a>(entry: &Entry<'a>) -> Option<&'a str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
