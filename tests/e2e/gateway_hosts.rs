@@ -66,14 +66,16 @@ fn two_nodes_with_a_network_each() {
     let mut two = Node::start(&network, "two", "10.77.0.3", &folder);
     let (first, second) = (one.id.clone(), two.id.clone());
     let ids = [first.as_str(), second.as_str()];
+    let path = |id: &str| format!("/connections/{}", id.replace('/', "%2F").replace('+', "%2B"));
+    eventually("the network is up", || {
+        one.ask("GET", &path(&second), "").status == 200 && two.ask("GET", &path(&first), "").status == 200
+    });
     for (text, node) in [("from one", &one), ("from two", &two)] {
         assert_eq!(node.send(&ids, text), ["queued", "queued"], "{text}");
     }
     for client in [&mut one.client, &mut two.client] {
         assert_eq!([client.text(), client.text()], ["from one", "from two"]);
     }
-    let path = format!("/connections/{}", second.replace('/', "%2F").replace('+', "%2B"));
-    assert_eq!(one.ask("GET", &path, "").status, 200);
 
     network.cable("two", "down");
     for turn in 0..5 {
@@ -83,7 +85,7 @@ fn two_nodes_with_a_network_each() {
         assert_eq!(one.client.text(), "is anybody there?");
     }
     // By now it is left out, so that nothing waits for it.
-    let response = one.ask("GET", &path, "");
+    let response = one.ask("GET", &path(&second), "");
     assert!(response.status == 503 && response.body.contains("unreachable"), "{}", response.body);
     assert_eq!(two.send(&ids, "alone"), ["unreachable", "queued"]);
     assert_eq!(two.client.text(), "alone");

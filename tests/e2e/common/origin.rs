@@ -268,7 +268,16 @@ pub fn outgoing(ids: &[&str], text: &str) -> String {
 
 /// Bytes that are resident.
 pub fn resident(gateway: &Gateway) -> u64 {
-    let text = super::process::status(gateway.server.child().id(), "VmRSS");
+    memory(gateway, "VmRSS")
+}
+
+/// The most bytes that were.
+pub fn most_resident(gateway: &Gateway) -> u64 {
+    memory(gateway, "VmHWM")
+}
+
+fn memory(gateway: &Gateway, name: &str) -> u64 {
+    let text = super::process::status(gateway.server.child().id(), name);
     1024 * text.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
 }
 
