@@ -397,14 +397,13 @@ impl Engine {
 
     /// Shows what there is, and what was counted.
     pub fn show(&self, out: &mut Outbox) {
-        let stats = &mut out.stats;
-        stats.channels_clients = self.clients.count().0 as u64;
-        stats.channels_active = self.channels.len() as u64;
         // Without a connection nothing else may call for a tick.
         if let Some(at) = self.streams_due() {
             out.tick_by(at);
         }
         let stats = &mut out.stats;
+        stats.channels_clients = self.clients.count().0 as u64;
+        stats.channels_active = self.channels.len() as u64;
         match &self.replica {
             // The streams are the keeper's to count.
             Some(replica) => {

@@ -202,6 +202,7 @@ impl Channels {
                 None => {}
             }
         }
+        self.engine.show(out);
     }
 
     fn settle_request(&mut self, serial: u64, sequence: u64, result: Result<Position, Error>, out: &mut Outbox) {

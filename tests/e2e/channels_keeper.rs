@@ -113,6 +113,9 @@ fn workers_have_one_history() {
     assert_eq!(replies["replies"][1]["broadcast"]["responses"][0]["result"]["offset"], 1, "{replies}");
     assert_eq!(replies["replies"][1]["broadcast"]["responses"][1]["error"]["code"], 102, "{replies}");
     assert_eq!(replies["replies"][2]["error"]["code"], 102, "{replies}");
+    eventually("that nothing waits", || {
+        (0..2).all(|worker| hub.server.metric(&format!("percore_history_pending{{worker=\"{worker}\"}}")) == 0)
+    });
 }
 
 /// More at once than a ring of the bus holds, in both directions: what was lapped is read from the files, and nobody is sent away.
