@@ -1,7 +1,7 @@
 //! What `percore serve gateway` keeps, and how long: waiting events, failing nodes, unused connections.
 
 use crate::common::client::{TEXT, frame};
-use crate::common::origin::{Event, Gateway, Origin, open_many, request, resident};
+use crate::common::origin::{Event, Gateway, Origin, request};
 use crate::common::{Client, PATIENCE, Server, TempDir, eventually, nginx};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -69,17 +69,4 @@ fn a_connection_to_the_origin_that_nobody_uses_ends() {
     }
     stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("the answer is taken");
     assert_eq!(stream.read(&mut buffer).expect("its end"), 0);
-}
-
-/// Opening them takes memory that none of them needs afterwards.
-#[test]
-fn idle_connections_cost_little() {
-    const NUMBER: usize = 4000;
-    let origin = Origin::start(|_| 200);
-    let gateway = Gateway::start(&origin, &["--admin", "127.0.0.1:0", "--max-connections", "5000"]);
-    let before = resident(&gateway);
-    let clients = open_many(gateway.server.addr(), NUMBER);
-    let most = before + (NUMBER as u64) * 400 + (1 << 20);
-    eventually("what opening took is given back", || resident(&gateway) < most);
-    drop(clients);
 }
