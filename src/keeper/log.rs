@@ -1,4 +1,4 @@
-//! The log of a keeper: its files, and what the keeper knows of them.
+//! The log of a keeper: its files, and the state read from them.
 
 use super::{Setup, Sync};
 use crate::os::clock::monotonic;
@@ -15,13 +15,13 @@ use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
-/// The files have at most so many times the bytes of what is kept, ...
+/// The files take at most this many times the bytes of the kept history, ...
 const SPARE: u64 = 4;
-/// ... or, of many, three halves of the bound; but this much is always let be.
+/// ... or one and a half times the bound if the history is large; this much is always allowed.
 const LEAST_BYTES: u64 = 1 << 20;
-/// A file has at most this part of all.
+/// A file takes at most this fraction of the total.
 const FILES: u64 = 8;
-/// So much is written anew at a time, so that what is published meanwhile does not wait.
+/// The most bytes rewritten at a time, so that publications do not wait for long.
 const TIDY_BYTES: u64 = 1 << 20;
 
 /// See the module.
@@ -29,25 +29,25 @@ pub(super) struct Log {
     pub keeper: Keeper,
     files: HistoryFiles,
     boot: u64,
-    /// From the monotonic clock to the time of what is kept.
+    /// The difference between the monotonic clock and the clock for history.
     offset: Duration,
-    /// When each file but the last was full, the first one first.
+    /// When each file but the last was full, oldest first.
     closed: VecDeque<Duration>,
-    /// Whether something was written since it was brought to the disk last.
+    /// Whether anything was written since the last sync.
     dirty: bool,
     syncs: Option<SyncSender<File>>,
-    /// The lock of the bus, where the files are elsewhere.
+    /// The lock of the bus, if the files are elsewhere.
     _bus: Option<File>,
 }
 
-/// Something to be logged.
+/// A line for the log.
 type Note = (Level, String);
 
 impl Log {
-    /// Takes the files and reads them. `None` when another keeper has them.
+    /// Takes over the files and reads them. `None` when another keeper holds them.
     ///
     /// # Errors
-    /// Files that cannot be read or written.
+    /// When the files cannot be read or written.
     pub fn open(setup: &Setup, boot: u64, offset: Duration) -> io::Result<Option<(Log, Vec<Note>)>> {
         let is_elsewhere = setup.folder != setup.bus;
         let bus = if is_elsewhere { lock(&setup.bus, setup.mode)? } else { None };
@@ -99,7 +99,7 @@ impl Log {
         } else {
             notes.push((Level::Info, format!("keeper of the history in {folder}: {streams} channels")));
         }
-        // Of files that were there before it is not known: as if it had been now.
+        // The age of existing files is unknown: counts from now.
         let closed = vec![monotonic(); files.count().saturating_sub(1)].into();
         let mut log = Log { keeper, files, boot, offset, closed, dirty: true, syncs: None, _bus: bus };
         log.files.append(&Entry::Started { boot, syncs: setup.sync == Sync::Always }.payload())?;
@@ -107,30 +107,30 @@ impl Log {
         Ok(Some((log, notes)))
     }
 
-    /// The time of what is kept.
+    /// The time on the clock for history.
     pub fn now(&self) -> Duration {
         monotonic() + self.offset
     }
 
-    /// Which log it is.
+    /// The log's number.
     pub fn log(&self) -> u64 {
         self.files.log()
     }
 
-    /// Where it ends.
+    /// The end of the log.
     pub fn end(&self) -> u64 {
         self.files.end()
     }
 
-    /// Bytes of its files.
+    /// The bytes of its files.
     pub fn file_bytes(&self) -> u64 {
         self.files.bytes().0
     }
 
-    /// Writes an entry, and adds what tells of it.
+    /// Writes an entry, and adds the message that announces it.
     ///
     /// # Errors
-    /// As `write(2)`; then there is nothing of it.
+    /// As `write(2)`; then nothing of it remains.
     pub fn write(&mut self, payload: &[u8], words: &mut Vec<Vec<u8>>) -> io::Result<()> {
         let begin = self.files.append(payload)?;
         let now = self.now();
@@ -140,10 +140,10 @@ impl Log {
         Ok(())
     }
 
-    /// Writes which streams were given up.
+    /// Writes which streams were dropped.
     ///
     /// # Errors
-    /// As `write(2)`; then they are still to be written.
+    /// As `write(2)`; then they remain to be written.
     pub fn write_dropped(&mut self, words: &mut Vec<Vec<u8>>) -> io::Result<()> {
         while let Some(payload) = self.keeper.unwritten() {
             let begin = self.files.append(payload)?;
@@ -155,7 +155,7 @@ impl Log {
         Ok(())
     }
 
-    /// What was written may be told afterwards.
+    /// Makes what was written safe to announce.
     ///
     /// # Errors
     /// As `fdatasync(2)` and `write(2)`.
@@ -163,12 +163,12 @@ impl Log {
         if sync == Sync::Always && std::mem::take(&mut self.dirty) {
             self.files.sync()?;
         }
-        // Where even that cannot be written, the log may be taken for one that was cut, which is safe.
+        // If even that write fails, the log may look truncated, which is safe.
         let _ = self.files.set_mark(self.boot);
         Ok(())
     }
 
-    /// Brings what was written to the disk, without waiting for that.
+    /// Syncs to the disk without waiting.
     pub fn sync_aside(&mut self) {
         let Some(file) = self.files.last_file().filter(|_| self.dirty) else { return };
         let syncs = self.syncs.get_or_insert_with(|| {
@@ -180,15 +180,15 @@ impl Log {
             });
             sender
         });
-        // If it is not done with the last one, this is for the next time.
+        // If the last sync is still running, the next call tries again.
         self.dirty = syncs.try_send(file).is_err();
     }
 
-    /// Begins another file where the last one is long enough, and removes the first where there are too many bytes, after what is of use
-    /// in it alone was written anew. Returns whether there is more to do.
+    /// Starts a new file when the last one is long enough. When the files take too many bytes, rewrites what only the
+    /// first still holds and removes it. Returns whether there is more to do.
     ///
     /// # Errors
-    /// As `write(2)`, `rename(2)` and `unlink(2)`: it can be tried again.
+    /// As `write(2)`, `rename(2)` and `unlink(2)`: a retry is possible.
     pub fn tidy(&mut self, max_bytes: usize, sync: Sync, words: &mut Vec<Vec<u8>>) -> io::Result<bool> {
         let (kept, bound) = (self.keeper.ledger().streams.held().1 as u64, max_bytes as u64);
         let most = (SPARE * kept).min(bound + bound / 2).max(LEAST_BYTES);
@@ -200,13 +200,13 @@ impl Log {
             self.dirty = true;
         }
         let mut more = false;
-        // What was asked lately may be asked again, and is answered by what stands there.
+        // A recent question may be repeated, and its answer is in that file.
         let is_recent = self.closed.front().is_some_and(|at| *at + RECENT > monotonic()) && all < most + 2 * bound;
         if let Some(first_end) = self.files.first_end().filter(|_| all > most && !is_recent) {
             more = true;
             while self.files.end() - begin < TIDY_BYTES {
                 let Some((name, payloads)) = self.keeper.stream_before(first_end) else {
-                    // It is on the disk before what it is in place of is gone.
+                    // The replacement is on the disk before the original is gone.
                     if sync != Sync::Never {
                         self.files.sync()?;
                     }
@@ -227,7 +227,7 @@ impl Log {
         Ok(more)
     }
 
-    /// Ends the log: all of it is on the disk.
+    /// Closes the log, with all of it on the disk.
     ///
     /// # Errors
     /// As `write(2)` and `fdatasync(2)`.
@@ -238,11 +238,11 @@ impl Log {
     }
 }
 
-/// Why some of what was told may be missing in files that were read. `is_synced` says that they were on the disk when it was told.
+/// Why some announced entries may be missing from the files read. `is_synced`: they were on the disk when announced.
 fn why_not_whole(tail: Tail, mark: Option<Mark>, end: u64, is_synced: bool) -> Option<&'static str> {
     match (tail, mark) {
         (_, Some(mark)) if mark.end > end => Some("is damaged, or was cut"),
-        // What lies behind that was not told: the keeper was killed as it wrote it.
+        // The rest was not announced: the keeper was killed while writing it.
         (_, Some(_)) => None,
         (Tail::Damaged, None) => Some("is damaged"),
         (Tail::Clean | Tail::Torn, None) if is_synced => None,

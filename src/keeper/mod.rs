@@ -1,11 +1,11 @@
-//! Floor 6, the keeper of a history: the one process of a bus, or thread, that numbers what is published on channels with a history,
-//! and writes it to files.
+//! Floor 6, the keeper of a history: the one process or thread of a bus that numbers publications on channels with
+//! history, and writes them to files.
 //!
-//! [`KeeperApp`] is an app without connections: questions of workers come over the bus, are written in the order in which they came,
-//! and what was written is told all. [`log`] is its log; `pubsub/history` decides. A keeper that does not get the files, because
-//! another has them, stands by until it does.
+//! [`KeeperApp`] is an app without connections: workers' questions arrive over the bus, are written in order of
+//! arrival, and the result is announced to all. [`log`] is its log; `pubsub/history` decides. A keeper whose files are
+//! held by another stands by until it gets them.
 //!
-//! Invariant: nothing is told before it is written, and with [`Sync::Always`] before it is on the disk.
+//! Invariant: nothing is announced before it is written, and with [`Sync::Always`] before it is on the disk.
 
 mod log;
 
@@ -29,67 +29,67 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How often a keeper that stands by tries to get the files, and one that could not write does again.
+/// How often a standby keeper tries to get the files, and a keeper retries a failed write.
 const STAND_BY: Duration = Duration::from_millis(20);
-/// How often what is too old is looked for, and files of which little is of use are replaced.
+/// How often to look for expired history, and for files with little of use to replace.
 const TIDY_EVERY: Duration = Duration::from_millis(250);
-/// How often what was written is brought to the disk, where that is done at intervals.
+/// How often to sync to the disk with [`Sync::Interval`].
 const SYNC_EVERY: Duration = Duration::from_secs(1);
-/// Lines about a disk that is full are logged no more often.
+/// The least time between log lines about a full disk.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// When what is written is brought to the disk.
+/// When writes are synced to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sync {
-    /// Before anybody is told.
+    /// Before they are announced.
     Always,
     /// Every second.
     Interval,
-    /// When the system does it by itself.
+    /// Whenever the system does so.
     Never,
 }
 
-/// What a keeper goes by.
+/// The settings of a keeper.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Setup {
     /// The folder of the bus, which has one keeper at a time.
     pub bus: PathBuf,
-    /// Where the files are.
+    /// The folder of the files.
     pub folder: PathBuf,
     /// Their permissions.
     pub mode: u32,
-    /// When they are brought to the disk.
+    /// When they are synced to the disk.
     pub sync: Sync,
     /// The bound on all histories, in bytes.
     pub max_bytes: usize,
 }
 
-/// The keeper, as an app.
+/// The keeper as an app.
 pub struct KeeperApp {
     setup: Setup,
     host: u64,
-    /// None as long as another keeper has the files.
+    /// `None` while another keeper holds the files.
     log: Option<Log>,
     listens: bool,
-    /// What was asked and not considered yet.
+    /// Questions not considered yet.
     asks: Vec<Vec<u8>>,
-    /// Somebody may have asked what did not come.
+    /// Questions may have been lost.
     greets: bool,
-    /// When it is tidied next, and the disk is written to.
+    /// When to tidy next, and write to the disk.
     tidy_at: Duration,
     sync_at: Duration,
     logged: Option<Duration>,
-    /// Where it runs on a thread: whether it is to end.
+    /// On a thread: whether to end.
     stop: Arc<AtomicBool>,
 }
 
 impl KeeperApp {
-    /// One that takes the files once they are there to be taken, and ends when it is woken and finds `stop`.
+    /// A keeper that takes the files once they are free, and ends when woken with `stop` set.
     ///
     /// # Errors
     /// As `sigaction(2)`.
     pub fn new(setup: Setup, stop: Arc<AtomicBool>) -> io::Result<KeeperApp> {
-        // A file that may not grow is to be an error like a disk that is full.
+        // A file over its size limit becomes an error like a full disk.
         signals::ignore(signals::SIGXFSZ)?;
         Ok(KeeperApp {
             setup,
@@ -105,10 +105,10 @@ impl KeeperApp {
         })
     }
 
-    /// Takes the files, unless another keeper has them.
+    /// Takes the files, unless another keeper holds them.
     ///
     /// # Errors
-    /// Files that cannot be read or written.
+    /// When the files cannot be read or written.
     fn take_files(&mut self, out: &mut Outbox) -> io::Result<()> {
         let offset = unix_time().saturating_sub(monotonic());
         let Some((log, notes)) = Log::open(&self.setup, self.host, offset)? else { return Ok(()) };
@@ -117,12 +117,12 @@ impl KeeperApp {
         }
         out.stats.history_keeper = 1;
         (self.log, self.greets) = (Some(log), true);
-        // What was asked before is asked again.
+        // The workers repeat earlier questions.
         self.asks.clear();
         Ok(())
     }
 
-    /// Does what was asked.
+    /// Answers the questions.
     fn answer(&mut self, out: &mut Outbox) -> io::Result<()> {
         let Some(log) = &mut self.log else {
             self.asks.clear();
@@ -147,7 +147,7 @@ impl KeeperApp {
                 }
                 Verdict::Known(by, position) => words.push(Word::Known(by, position).bytes()),
                 Verdict::Write(payload, by) => {
-                    // What was given up is told before what comes after it.
+                    // Dropped streams are announced before what follows.
                     let written = match log.keeper.unwritten() {
                         None => log.write(&payload, &mut words),
                         Some(_) => Err(io::ErrorKind::StorageFull.into()),
@@ -170,14 +170,14 @@ impl KeeperApp {
         self.tell(words, out)
     }
 
-    /// Tells what was written.
+    /// Announces what was written.
     fn tell(&mut self, words: Vec<Vec<u8>>, out: &mut Outbox) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
         if !words.is_empty() {
             log.settle(self.setup.sync)?;
         }
         for word in words {
-            // One that is longer than the bus takes is found in the files.
+            // A message too long for the bus is found in the files.
             if out.publish_away(WORDS, &word).is_err() {
                 self.greets = true;
             }
@@ -202,7 +202,7 @@ impl KeeperApp {
         }
     }
 
-    /// What is done now and then. Returns when it is to be done again.
+    /// Does the periodic work. Returns the time of the next round.
     fn tidy(&mut self, now: Duration, out: &mut Outbox) -> io::Result<Duration> {
         let Some(log) = &mut self.log else { return Ok(now + STAND_BY) };
         if self.tidy_at <= now {
@@ -212,7 +212,7 @@ impl KeeperApp {
                 .write_dropped(&mut words)
                 .and_then(|()| log.tidy(self.setup.max_bytes, self.setup.sync, &mut words));
             self.tidy_at = match &tidied {
-                // There is more of it.
+                // There is more to do.
                 Ok(true) => now,
                 Ok(false) | Err(_) => now + TIDY_EVERY,
             };
@@ -270,7 +270,7 @@ impl App for KeeperApp {
         }
         match self.pass(now, out) {
             Ok(next) => Some(next),
-            // What is in memory and what is in the files may not be the same any more: the next one reads the files.
+            // Memory and files may differ now: the next keeper reads the files.
             Err(error) => {
                 out.log(Level::Error, "history", None, format!("the keeper ends: {}", in_words(&error)));
                 self.log = None;

@@ -1,64 +1,64 @@
-//! What workers hand the keeper over the bus.
+//! Questions that workers send to the keeper over the bus.
 
 use super::entry::By;
 use super::fields::{Reader, Writer};
 use crate::pubsub::streams::{Keep, Position};
 use std::time::Duration;
 
-/// The channel of the bus for it. A bridge passes it on: other hosts have keepers of their own, which number what is published here
-/// for themselves.
+/// The bus channel for questions. A bridge forwards it: each host has its own keeper, which numbers the publications
+/// for itself.
 pub const ASKS: &str = "percore-history";
 
-/// Whose and of when it is.
+/// The sender of a question and its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
-    /// The host, as its own times are of no use to others.
+    /// The host: its clock means nothing to other hosts.
     pub host: u64,
-    /// When it was asked first, by the monotonic clock.
+    /// When the question was first asked, by the monotonic clock.
     pub at: Duration,
-    /// The worker, and the number of what it asks.
+    /// The worker and the number of its question.
     pub by: By,
-    /// Nothing before this number is asked for any more.
+    /// The worker no longer asks anything before this number.
     pub base: u64,
 }
 
 /// A question.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ask<'a> {
-    /// To publish something on a channel.
+    /// Publish on a channel.
     Publish {
-        /// Whose it is.
+        /// The sender.
         head: Head,
-        /// Which.
+        /// The channel.
         channel: &'a str,
-        /// How much of it is kept.
+        /// How much history to keep.
         keep: Keep,
         /// The idempotency key, empty for none.
         key: &'a str,
         /// A JSON object without its last brace.
         body: &'a str,
     },
-    /// To give up the publications of a channel.
+    /// Drop the publications of a channel.
     Empty {
-        /// Whose it is.
+        /// The sender.
         head: Head,
-        /// Which.
+        /// The channel.
         channel: &'a str,
     },
-    /// To have a stream for a channel that a client is on, or to have it longer.
+    /// Create a stream for a channel that a client is on, or extend its life.
     Open {
-        /// Which.
+        /// The channel.
         channel: &'a str,
-        /// Its beginning, as the worker has told it.
+        /// Where the stream begins, as the worker announced it.
         position: Position,
-        /// Streams that were given up by then.
+        /// The number of streams dropped by then.
         removals: u64,
-        /// The log that these are of.
+        /// The log that the position and the count refer to.
         log: u64,
-        /// How much of it is kept.
+        /// How much history to keep.
         keep: Keep,
     },
-    /// To tell where the log ends.
+    /// Report where the log ends.
     Greet,
 }
 
@@ -78,7 +78,7 @@ fn read_head(from: &mut Reader<'_>) -> Option<Head> {
     Some(Head { host, at, by: By { origin: from.number()?, sequence: from.count()? }, base })
 }
 
-/// Sets the base of a question that was written.
+/// Sets the base of an encoded question.
 pub fn rebase(bytes: &mut [u8], base: u64) {
     if let Some(place) = bytes.get_mut(1..9) {
         place.copy_from_slice(&base.to_le_bytes());
@@ -86,7 +86,7 @@ pub fn rebase(bytes: &mut [u8], base: u64) {
 }
 
 impl Ask<'_> {
-    /// As bytes.
+    /// Encodes the question.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Ask::Publish { head: of, channel, keep, key, body } => {
@@ -100,7 +100,7 @@ impl Ask<'_> {
         }
     }
 
-    /// Reads one; `None` for what is not one.
+    /// Decodes a question; `None` for invalid bytes.
     pub fn read(bytes: &[u8]) -> Option<Ask<'_>> {
         let mut from = Reader(bytes);
         let ask = match from.kind()? {

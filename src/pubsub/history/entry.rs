@@ -1,12 +1,12 @@
-//! What the log holds: entries, one after the other, each with its length and a checksum.
+//! The contents of the log: a sequence of entries, each with its length and a checksum.
 //!
 //! ```text
 //! length (4) | checksum (4) | log (8) | payload: kind (1), fields
 //! ```
 //!
-//! The length is the payload's. The checksum (CRC-32) covers the entry's position in the log, the log's number and the payload, so
-//! what was left of another log, or stands in another place than it was written to, is not taken for an entry. Nothing that is read
-//! is trusted, and no memory is taken for more than is there.
+//! The length is the payload's. The checksum (CRC-32) covers the entry's position in the log, the log's number and the
+//! payload, so a leftover of another log, or an entry at the wrong position, is rejected. Input is never trusted, and
+//! no allocation exceeds the bytes present.
 
 use super::fields::{Reader, Writer};
 use crate::pubsub::streams::{Keep, Position, Snapshot};
@@ -15,13 +15,13 @@ use zlib_rs::crc32::crc32;
 
 /// Bytes of an entry before its payload.
 pub const HEAD_BYTES: usize = 16;
-/// About how many bytes of publications an entry of a stream has.
+/// The approximate bytes of publications in one entry of a stream.
 const PART_BYTES: usize = 256 << 10;
 
-/// Which publication of which worker something is. Zero is nobody's.
+/// Identifies a publication of a worker. Zero means none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct By {
-    /// The worker, by a number that it chose at random.
+    /// The worker's number, chosen at random.
     pub origin: u64,
     /// Counts up.
     pub sequence: u64,
@@ -30,85 +30,85 @@ pub struct By {
 /// An entry.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Entry<'a> {
-    /// The first of each file.
+    /// The first entry of each file.
     Head {
-        /// Streams that were given up so far.
+        /// Streams dropped so far.
         removals: u64,
-        /// What was last taken of the workers of the last minute.
+        /// The last question accepted from each worker of the last minute.
         origins: Vec<By>,
     },
-    /// A publication with its number.
+    /// A numbered publication.
     Published {
-        /// On which channel.
+        /// The channel.
         channel: &'a str,
         /// Its position.
         position: Position,
-        /// When.
+        /// The time of publication.
         at: Duration,
-        /// Whose it is.
+        /// The sender.
         by: By,
-        /// How much of the channel is kept.
+        /// How much history the channel keeps.
         keep: Keep,
         /// The idempotency key, empty for none.
         key: &'a str,
         /// The whole object.
         text: &'a str,
     },
-    /// A channel is used, and has this epoch if it has none.
+    /// A channel is in use, and takes this epoch if it has none.
     Opened {
-        /// Which.
+        /// The channel.
         channel: &'a str,
-        /// Its beginning.
+        /// Where its stream begins.
         position: Position,
-        /// When.
+        /// The time of use.
         at: Duration,
-        /// How much of it is kept.
+        /// How much history to keep.
         keep: Keep,
     },
-    /// The publications of a channel were given up.
+    /// The publications of a channel were dropped.
     Emptied {
-        /// Which.
+        /// The channel.
         channel: &'a str,
-        /// When.
+        /// The time.
         at: Duration,
-        /// Who wanted it.
+        /// The sender.
         by: By,
     },
-    /// A stream was given up.
+    /// A stream was dropped.
     Removed {
-        /// Of which channel.
+        /// The channel.
         channel: &'a str,
     },
-    /// A stream as it is. What is kept of it follows, the newest part first.
+    /// The state of a stream. Its publications follow, the newest part first.
     Stream {
-        /// Of which channel.
+        /// The channel.
         channel: &'a str,
-        /// The offset of the oldest publication that is kept, or of the next that comes.
+        /// The offset of the oldest kept publication, or of the next one if none is kept.
         first: u64,
-        /// Where it stands.
+        /// The current position.
         top: Position,
-        /// When it was used last.
+        /// The time of last use.
         used: Duration,
-        /// How much of it is kept.
+        /// How much history to keep.
         keep: Keep,
     },
     /// Publications of such a stream, from the oldest to the newest, each with its time.
     More {
-        /// Of which channel.
+        /// The channel.
         channel: &'a str,
         /// The offset of the first.
         first: u64,
-        /// Them.
+        /// The publications.
         publications: Vec<(Duration, &'a str)>,
     },
     /// A keeper began to write.
     Started {
-        /// Which start of the machine it was.
+        /// The boot of the machine.
         boot: u64,
-        /// Whether each entry was on the disk before it was told.
+        /// Whether each entry reached the disk before it was announced.
         syncs: bool,
     },
-    /// A keeper ended, and all is on the disk.
+    /// A keeper ended, with everything on the disk.
     Closed,
 }
 
@@ -123,7 +123,7 @@ const STARTED: u8 = 8;
 const CLOSED: u8 = 9;
 
 impl Entry<'_> {
-    /// The payload.
+    /// Encodes the payload.
     pub fn payload(&self) -> Vec<u8> {
         let writer = match self {
             Entry::Head { removals, origins } => {
@@ -159,7 +159,7 @@ impl Entry<'_> {
         writer.0
     }
 
-    /// Reads a payload; `None` for what is not one.
+    /// Decodes a payload; `None` for invalid bytes.
     pub fn read(payload: &[u8]) -> Option<Entry<'_>> {
         let mut from = Reader(payload);
         let entry = match from.kind()? {
@@ -217,7 +217,8 @@ fn read_by(from: &mut Reader<'_>) -> Option<By> {
     Some(By { origin: from.number()?, sequence: from.count()? })
 }
 
-/// The payloads of a stream's entries: itself, and what is kept of it, so that whatever has come of them is its newest part.
+/// Encodes a stream as payloads: its state, then its publications, newest first, so that any prefix holds the newest
+/// part.
 pub fn stream_payloads(channel: &str, snapshot: &Snapshot<'_>) -> Vec<Vec<u8>> {
     let &Snapshot { top, used, keep, ref publications } = snapshot;
     let mut first = (top.offset + 1).saturating_sub(publications.len() as u64);
@@ -236,7 +237,7 @@ pub fn stream_payloads(channel: &str, snapshot: &Snapshot<'_>) -> Vec<Vec<u8>> {
     payloads
 }
 
-/// Writes an entry that comes at a position of a log.
+/// Encodes an entry for a position of a log.
 pub fn frame(log: u64, position: u64, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
     bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -253,20 +254,20 @@ fn checksum(log: u64, position: u64, payload: &[u8]) -> u32 {
 /// What stands at a position of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found<'a> {
-    /// An entry of that log.
+    /// A whole entry.
     Whole {
-        /// Which log.
+        /// The log it belongs to.
         log: u64,
-        /// What it holds.
+        /// Its payload.
         payload: &'a [u8],
     },
-    /// The beginning of one, which has so many bytes in all; or of a head, of 0.
+    /// The beginning of an entry with this many bytes in all, or 0 if the length is still unknown.
     Part(usize),
-    /// No entry.
+    /// Not an entry.
     Damaged,
 }
 
-/// Looks at what stands there.
+/// Examines the bytes at a position.
 pub fn find(bytes: &[u8], position: u64) -> Found<'_> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else { return Found::Part(0) };
     let word = |at: usize| head[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
@@ -279,7 +280,7 @@ pub fn find(bytes: &[u8], position: u64) -> Found<'_> {
     }
 }
 
-/// Bytes of the entry with this payload.
+/// The length of the entry with this payload, in bytes.
 pub fn length(payload: &[u8]) -> u64 {
     (HEAD_BYTES + payload.len()) as u64
 }

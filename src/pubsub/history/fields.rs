@@ -1,48 +1,48 @@
-//! Numbers and texts as bytes, the lower byte first, a text after its length.
+//! Numbers and texts as bytes: little-endian, a text after its length.
 
 use crate::pubsub::streams::{EPOCH_BYTES, Epoch, Keep, Position};
 use std::time::Duration;
 
-/// Puts fields at the end of bytes.
+/// Appends fields to bytes.
 #[derive(Default, Debug)]
 pub struct Writer(pub Vec<u8>);
 
 impl Writer {
-    /// With a first byte, which says what follows.
+    /// Begins with a byte that names what follows.
     pub fn of_kind(kind: u8) -> Writer {
         Writer(vec![kind])
     }
 
-    /// A number.
+    /// Appends a number.
     pub fn number(mut self, number: u64) -> Writer {
         self.0.extend_from_slice(&number.to_le_bytes());
         self
     }
 
-    /// A text.
+    /// Appends a text.
     pub fn text(self, text: &str) -> Writer {
         self.bytes(text.as_bytes())
     }
 
-    /// Bytes.
+    /// Appends bytes.
     pub fn bytes(mut self, bytes: &[u8]) -> Writer {
         self.0.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
         self.0.extend_from_slice(bytes);
         self
     }
 
-    /// A position.
+    /// Appends a position.
     pub fn position(mut self, Position { offset, epoch }: Position) -> Writer {
         self.0.extend_from_slice(&epoch.bytes());
         self.number(offset)
     }
 
-    /// How much is kept.
+    /// Appends how much history to keep.
     pub fn keep(self, Keep { size, ttl, meta_ttl }: Keep) -> Writer {
         self.number(size as u64).number(milliseconds(ttl)).number(milliseconds(meta_ttl))
     }
 
-    /// A time.
+    /// Appends a time.
     pub fn time(self, time: Duration) -> Writer {
         self.number(milliseconds(time))
     }
@@ -52,36 +52,36 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// No time that is told is beyond that, so that times can be added.
+/// The longest time accepted, so that sums of times do not overflow.
 const LONGEST_MILLISECONDS: u64 = 1 << 50;
-/// Nothing is counted that far.
+/// The highest count accepted.
 const MOST: u64 = 1 << 62;
 
-/// Takes fields from the beginning of bytes; `None` for what is not there.
+/// Takes fields from the front of bytes; `None` for a missing or invalid field.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The first byte.
+    /// Takes the first byte.
     pub fn kind(&mut self) -> Option<u8> {
         let (kind, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*kind)
     }
 
-    /// A number.
+    /// Takes a number.
     pub fn number(&mut self) -> Option<u64> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*bytes))
     }
 
-    /// A number of something that is counted.
+    /// Takes a count.
     pub fn count(&mut self) -> Option<u64> {
         self.number().filter(|count| *count <= MOST)
     }
 
-    /// Bytes.
+    /// Takes bytes.
     pub fn bytes(&mut self) -> Option<&'a [u8]> {
         let (length, rest) = self.0.split_first_chunk()?;
         let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
@@ -89,30 +89,30 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    /// A text.
+    /// Takes a text.
     pub fn text(&mut self) -> Option<&'a str> {
         simdutf8::basic::from_utf8(self.bytes()?).ok()
     }
 
-    /// A position.
+    /// Takes a position.
     pub fn position(&mut self) -> Option<Position> {
         let (bytes, rest) = self.0.split_first_chunk::<EPOCH_BYTES>()?;
         self.0 = rest;
         Some(Position { epoch: Epoch::from_bytes(*bytes)?, offset: self.count()? })
     }
 
-    /// How much is kept.
+    /// Takes how much history to keep.
     pub fn keep(&mut self) -> Option<Keep> {
         let size = usize::try_from(self.number()?).ok()?;
         Some(Keep { size, ttl: self.time()?, meta_ttl: self.time()? })
     }
 
-    /// A time.
+    /// Takes a time.
     pub fn time(&mut self) -> Option<Duration> {
         Some(Duration::from_millis(self.number()?.min(LONGEST_MILLISECONDS)))
     }
 
-    /// Nothing is left.
+    /// Checks that nothing is left.
     pub fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())
     }

@@ -1,8 +1,8 @@
-//! The keeper's decisions: what is written to the log, and what is not. It touches no file; what it is to write comes out as a payload,
-//! and holds once it comes back by [`Keeper::apply`].
+//! The keeper's decisions: what goes into the log and what does not. It touches no file: it returns a payload to
+//! write, which takes effect once it comes back through [`Keeper::apply`].
 //!
-//! Of each worker it takes what is asked in the order of the numbers: one that was taken is answered as before when it comes again, and
-//! one that comes too early, because others were lost, is for the worker to ask again.
+//! It accepts each worker's questions in the order of their numbers. A repeated question gets the same answer as
+//! before; one that arrives early, because others were lost, is left for the worker to repeat.
 
 use super::ask::{Ask, Head};
 use super::entry::{By, Entry, stream_payloads};
@@ -13,38 +13,38 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What is older when it comes is refused: the worker has told its client, or is about to.
+/// A question older than this on arrival is refused: the worker has told its client, or is about to.
 pub const OLDEST: Duration = Duration::from_secs(1);
-/// What was taken last of a worker is known for so long after.
+/// How long the last accepted question of a worker is remembered.
 const ORIGINS_KEPT: Duration = Duration::from_secs(60);
-/// What became of a question is known for so long after: longer than any may be asked again.
+/// How long the result of a question is remembered: longer than a worker may repeat it.
 pub const RECENT: Duration = Duration::from_secs(3);
-/// Streams that were given up of which it is known when.
+/// The number of dropped streams whose time of removal is remembered.
 const REMOVALS_KEPT: usize = 4096;
-/// Results by idempotency key.
+/// The number of results kept by idempotency key.
 const KEYS: usize = 100_000;
 
-/// What becomes of a question.
+/// The outcome of a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// Nothing: it is not its turn.
+    /// Ignored: out of turn.
     Pass,
-    /// It is too old, or was refused before.
+    /// Too old, or refused before.
     Refuse(By),
-    /// The same is there already, or was asked before.
+    /// Already in the log, or asked before.
     Known(By, Position),
-    /// This is to be written.
+    /// Write this payload.
     Write(Vec<u8>, By),
-    /// It is to be told where the log ends.
+    /// Announce where the log ends.
     Greet,
 }
 
-/// When something comes.
+/// A moment on both clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Moment {
     /// By the monotonic clock of the host.
     pub monotonic: Duration,
-    /// For what is kept: Unix time, but for steps of the clock.
+    /// The clock for history: Unix time without its steps.
     pub kept: Duration,
 }
 
@@ -52,26 +52,26 @@ pub struct Moment {
 pub struct Keeper {
     ledger: Ledger,
     host: u64,
-    /// What was taken last of each worker, and when.
+    /// The last accepted number of each worker, and when.
     origins: HashMap<u64, (u64, Duration)>,
-    /// What became of the last questions; `None` where they were refused.
+    /// The results of recent questions; `None` for a refusal.
     recent: HashMap<By, Option<Position>>,
     recent_ends: VecDeque<(Duration, By)>,
     results: Results,
-    /// Streams that were given up lately, each with what the count of these came to.
+    /// Recently dropped streams, each with the removal count at that point.
     removed: HashMap<Rc<str>, u64>,
     removals: VecDeque<(u64, Rc<str>)>,
-    /// Where each stream is whole in the log, from there on.
+    /// The position from which each stream is complete in the log.
     bases: BTreeMap<u64, Rc<str>>,
     base_of: HashMap<Rc<str>, u64>,
-    /// A stream that is being read as it was written anew: its name, oldest offset, and where it begins.
+    /// A rewritten stream that is being read: its name, oldest offset and first position.
     written_anew: Option<(Rc<str>, u64, u64)>,
-    /// Entries that tell of streams that are given up already.
+    /// Entries that announce dropped streams.
     unwritten: VecDeque<Vec<u8>>,
 }
 
 impl Keeper {
-    /// A keeper of a host, which begins to read a log, or to write one.
+    /// A keeper for a host, about to read or write a log.
     pub fn new(host: u64) -> Keeper {
         Keeper {
             ledger: Ledger::new(Part::Follows, usize::MAX / 2),
@@ -89,36 +89,36 @@ impl Keeper {
         }
     }
 
-    /// What the log comes to.
+    /// The state that the log adds up to.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// All of what was read is of that log, which goes on.
+    /// Everything read belongs to that log, which continues.
     pub fn follow(&mut self, log: u64) {
         self.ledger.log = log;
     }
 
-    /// Another log goes on with the same publications, which have other epochs in it: some may be missing.
+    /// Another log continues with the same publications under new epochs, as some may be missing.
     pub fn begin_log(&mut self, log: u64) {
         self.ledger.log = log;
         let names: Vec<Rc<str>> = self.ledger.streams.names().cloned().collect();
         for name in names {
             self.ledger.streams.renew(&name, Epoch::derived(log, self.ledger.removals, &name));
         }
-        // So that no stream to come has an epoch that one of these has now.
+        // Keeps later streams from getting a current epoch.
         self.ledger.removals += 1;
         (self.bases, self.base_of) = (BTreeMap::new(), HashMap::new());
         self.results = Results::new(KEYS);
     }
 
-    /// All of the log is read: decides from now on. Streams take at most `max_bytes`.
+    /// The whole log is read: makes decisions from now on. Streams take at most `max_bytes`.
     pub fn lead(&mut self, max_bytes: usize, now: Duration) {
         self.ledger.streams.lead(max_bytes, now);
         self.tell_dropped();
     }
 
-    /// An entry is in the log, at a position.
+    /// Applies an entry of the log at a position.
     pub fn apply(&mut self, payload: &[u8], begin: u64, now: Duration) {
         let Some(entry) = Entry::read(payload) else { return };
         let before = channel_of(&entry).and_then(|channel| self.ledger.streams.position(channel));
@@ -145,7 +145,7 @@ impl Keeper {
         {
             self.set_base(channel, begin);
         }
-        // A stream that was written anew is whole there once its oldest publication has come.
+        // A rewritten stream is complete there once its oldest publication has arrived.
         match entry {
             Entry::Stream { channel, first, top, .. } if first > top.offset => self.set_base(channel, begin),
             Entry::Stream { channel, first, .. } => self.written_anew = Some((channel.into(), first, begin)),
@@ -160,12 +160,12 @@ impl Keeper {
         self.tell_dropped();
     }
 
-    /// A stream was written anew, from there on.
+    /// A stream was rewritten from this position on.
     pub fn moved(&mut self, channel: &str, begin: u64) {
         self.set_base(channel, begin);
     }
 
-    /// A stream is whole in the log from a position on, if it is there.
+    /// Notes the position from which a stream, if it exists, is complete in the log.
     fn set_base(&mut self, channel: &str, base: u64) {
         if let Some(before) = self.base_of.remove(channel) {
             self.bases.remove(&before);
@@ -208,33 +208,33 @@ impl Keeper {
         }
     }
 
-    /// Streams were given up: that is to be written.
+    /// Queues entries for dropped streams.
     fn tell_dropped(&mut self) {
         for name in self.ledger.streams.take_dropped() {
             self.unwritten.push_back(Entry::Removed { channel: &name }.payload());
         }
     }
 
-    /// The next entry that is to be written before anything else.
+    /// The next entry to write before anything else.
     pub fn unwritten(&self) -> Option<&[u8]> {
         self.unwritten.front().map(Vec::as_slice)
     }
 
-    /// It is written.
+    /// That entry is written.
     pub fn wrote(&mut self, begin: u64, now: Duration) {
         if let Some(payload) = self.unwritten.pop_front() {
             self.apply(&payload, begin, now);
         }
     }
 
-    /// Gives up what has become too old.
+    /// Drops whatever has expired.
     pub fn expire(&mut self, now: Duration) {
         self.ledger.streams.expire(now);
         self.origins.retain(|_, (_, at)| *at + ORIGINS_KEPT > now);
         self.tell_dropped();
     }
 
-    /// What becomes of a question. What is to be written is given to [`Keeper::apply`] once it is.
+    /// Decides a question. A payload to write goes to [`Keeper::apply`] once it is written.
     pub fn consider(&mut self, ask: &Ask<'_>, now: Moment) -> Verdict {
         match *ask {
             Ask::Publish { head, channel, keep, key, body } => {
@@ -260,7 +260,7 @@ impl Keeper {
                 }
                 Verdict::Write(Entry::Emptied { channel, at: now.kept, by: head.by }.payload(), head.by)
             }
-            // Of another host, or of a worker that is about to read this log.
+            // From another host, or from a worker that is about to read this log.
             Ask::Open { log, .. } if log != self.ledger.log => Verdict::Pass,
             Ask::Open { channel, position, removals, keep, .. } => {
                 let position = match self.ledger.streams.position(channel) {
@@ -274,7 +274,7 @@ impl Keeper {
         }
     }
 
-    /// Why something is not done: it is not its turn, was asked before, or is too old.
+    /// Why a question is not carried out: it is out of turn, a repeat or too old.
     fn turn_down(&mut self, head: &Head, now: Moment) -> Option<Verdict> {
         if !self.is_next(head) {
             return Some(match self.recent.get(&head.by) {
@@ -289,7 +289,7 @@ impl Keeper {
         })
     }
 
-    /// Whether an epoch that was told for a channel is not that of a stream that it had before.
+    /// Whether an epoch announced for a channel differs from those of its earlier streams.
     fn may_be(&self, channel: &str, epoch: Epoch, removals: u64) -> bool {
         let known_from = match self.removals.front() {
             Some((count, _)) => count - 1,
@@ -300,7 +300,7 @@ impl Keeper {
             && epoch == Epoch::derived(self.ledger.log, removals, channel)
     }
 
-    /// Whether it is the next of its worker. What comes from other hosts may have lost others on its way.
+    /// Whether this is the worker's next question. Questions from other hosts may have lost others on the way.
     fn is_next(&self, head: &Head) -> bool {
         let By { origin, sequence } = head.by;
         let last = self.origins.get(&origin).map(|(last, _)| *last);
@@ -315,19 +315,19 @@ impl Keeper {
         head.host == self.host && now.monotonic > head.at + OLDEST
     }
 
-    /// It could not be written, and is not asked for again.
+    /// The write failed, and the question will not be repeated.
     pub fn refused(&mut self, by: By, now: Duration) {
         self.took(by, now);
         self.remember(by, None, (now, now));
     }
 
-    /// What a file of the log begins with.
+    /// The first entry of a log file.
     pub fn head(&self) -> Vec<u8> {
         let origins = self.origins.iter().map(|(&origin, &(sequence, _))| By { origin, sequence }).collect();
         Entry::Head { removals: self.ledger.removals, origins }.payload()
     }
 
-    /// The payloads of a stream that is whole in the log only with what stands before a position.
+    /// The payloads of a stream that needs the log before a position to be complete.
     pub fn stream_before(&self, position: u64) -> Option<(Rc<str>, Vec<Vec<u8>>)> {
         let (_, name) = self.bases.first_key_value().filter(|(base, _)| **base < position)?;
         Some((Rc::clone(name), self.payloads_of(name)))
@@ -338,7 +338,7 @@ impl Keeper {
         self.ledger.streams.names().cloned().collect()
     }
 
-    /// The payloads of a stream; none if there is none.
+    /// The payloads of a stream; none if it does not exist.
     pub fn payloads_of(&self, channel: &str) -> Vec<Vec<u8>> {
         self.ledger.streams.snapshot(channel).map_or(Vec::new(), |snapshot| stream_payloads(channel, &snapshot))
     }

@@ -1,4 +1,4 @@
-//! What the entries of a log come to, whoever reads them: streams, and how many were given up.
+//! The state that a log's entries add up to, for any reader: the streams, and the number of dropped ones.
 
 use super::entry::Entry;
 use crate::pubsub::streams::{Epoch, Part, Position, Streams};
@@ -7,31 +7,32 @@ use std::time::Duration;
 
 /// The streams of a log up to a position.
 pub struct Ledger {
-    /// Which log; 0 before any is known.
+    /// The log; 0 while none is known.
     pub log: u64,
-    /// Up to where it is read.
+    /// The position read so far.
     pub end: u64,
-    /// Streams that were given up.
+    /// The number of dropped streams.
     pub removals: u64,
-    /// The others.
+    /// The streams that remain.
     pub streams: Streams,
 }
 
 impl Ledger {
-    /// Before any log. Streams of one that leads take at most `max_bytes`; of one that follows, a single stream does.
+    /// An empty ledger. A leader's streams take at most `max_bytes` together; a follower applies that bound to each
+    /// stream.
     pub fn new(part: Part, max_bytes: usize) -> Ledger {
-        // What follows hears a little later which stream has to go.
+        // A follower learns a little later which stream to drop.
         let bytes = if part == Part::Follows { max_bytes + max_bytes / 8 } else { max_bytes };
         Ledger { log: 0, end: 0, removals: 0, streams: Streams::new(bytes, [0; 32]).for_part(part) }
     }
 
-    /// Where a channel stands, whether it has a stream or not.
+    /// The position of a channel, whether it has a stream or not.
     pub fn position(&self, channel: &str) -> Position {
         let untouched = || Position { offset: 0, epoch: Epoch::derived(self.log, self.removals, channel) };
         self.streams.position(channel).unwrap_or_else(untouched)
     }
 
-    /// Takes an entry.
+    /// Applies an entry.
     pub fn apply(&mut self, entry: &Entry<'_>, now: Duration) {
         match entry {
             Entry::Head { removals, .. } => self.removals = *removals,

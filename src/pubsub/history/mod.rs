@@ -1,16 +1,16 @@
-//! History that several processes have in common: a log, of which one process, the keeper, is the only writer.
+//! History shared by several processes: a log with a single writer, the keeper.
 //!
-//! Workers hand the keeper what is to be published on channels with a history ([`ask`]). It numbers that, writes it to the log, and
-//! then tells everyone ([`word`]). Each worker has the histories of all channels itself ([`replica`]), made of what the log holds in
-//! the log's order, so that whatever is only read never reaches the keeper.
+//! Workers send the keeper what they want to publish on channels with a history ([`ask`]). It numbers each
+//! publication, writes it to the log, and then tells everyone ([`word`]). Each worker holds the histories of all
+//! channels itself ([`replica`]), built from the log in the log's order, so reads never reach the keeper.
 //!
-//! * [`entry`] is what the log holds, as bytes with checksums; its files are of `os/history.rs`.
-//! * [`ledger`] is what the entries come to: streams, whoever reads them.
-//! * [`keeper`] decides what is written; the process around it is of `keeper`.
+//! * [`entry`] encodes the contents of the log with checksums; `os/history.rs` owns the files.
+//! * [`ledger`] turns entries into streams, for any reader.
+//! * [`keeper`] decides what is written; the process around it is in `keeper`.
 //!
-//! Invariants: nothing is told that is not in the log; a position in the log is a number of bytes since its beginning, so two that have
-//! read up to the same position have the same streams; and of one worker's publications each is in the log once at most, in the order
-//! in which they were handed over.
+//! Invariants: nothing is announced that is not in the log; a position is a number of bytes since the beginning of the
+//! log, so two readers at the same position have the same streams; the log holds each publication of a worker at most
+//! once, in the order in which the worker sent them.
 
 pub mod ask;
 pub mod entry;

@@ -1,14 +1,15 @@
-//! A worker's part of a common history: it has all streams, made of the log as the keeper tells it or as the files hold it, and hands
-//! the keeper what is to be published.
+//! A worker's copy of a shared history: it holds all streams, built from the keeper's announcements or from the files,
+//! and sends the keeper what the worker publishes.
 //!
-//! What is heard of the log is taken where it follows upon what is known. Where it does not, because the ring was lapped or the keeper
-//! is another one by now, what is missing is read from the files; what is known already is passed over. Since everything that is told
-//! is in the files before, there is no third case, unless the log is another one or its beginning is gone: then it is read anew.
+//! An announcement that continues the known log is applied; one that is already known is skipped. After a gap, because
+//! the ring was lapped or the keeper was replaced, the missing part comes from the files. The files hold everything
+//! that is announced, so there is no third case, unless the log is another one or its beginning is gone: then it is
+//! read anew.
 //!
-//! No more is handed over at a time than the keeper can hear without being lapped; the rest waits for its turn.
+//! The worker sends no more at a time than the keeper can receive without being lapped; the rest waits its turn.
 //!
-//! Invariants: `pending` are the questions of which it is not known what became of them. Each of them ends: in the log, by a refusal, or
-//! because its time is over. Those before `unsent` are handed over.
+//! Invariants: `pending` holds the questions whose outcome is unknown. Each of them ends: in the log, by a refusal, or
+//! by a timeout. Those before `unsent` have been sent.
 
 use super::ask::{self, ASKS, Ask, Head};
 use super::entry::{self, By, Entry, Found};
@@ -22,55 +23,56 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What the keeper may need to tell what it took at the last moment.
+/// How long the keeper may need to announce what it accepted at the last moment.
 const GRACE: Duration = Duration::from_millis(150);
-/// Bytes of questions that may wait.
+/// The most bytes of waiting questions.
 const MOST_PENDING: usize = 16 << 20;
-/// Bytes that are read from the files at a time, and in a pass.
+/// The most bytes read from the files at a time, and in a pass.
 const READ_BYTES: usize = 1 << 20;
 const PASS_BYTES: usize = 8 << 20;
-/// How often a log is looked for that was not there.
+/// How often to look for a log that was missing.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// So often it is tried to read it from its beginning.
+/// How often to try to read the log from its beginning.
 const ATTEMPTS: usize = 3;
-/// Channels of which it is known that the keeper has heard that they are used.
+/// The number of channels remembered as announced to the keeper.
 const MOST_OPENED: usize = 100_000;
 
-/// Reads the log's files at a position, or at their beginning: where that is, and so many bytes at most, none at the end. `None` when
-/// that place is gone.
+/// Reads the log's files at a position, or at their beginning: returns that position and at most this many bytes, none
+/// at the end. `None` when the position is gone.
 pub type Read = Box<dyn FnMut(Option<u64>, usize) -> io::Result<Option<(u64, Vec<u8>)>>>;
 
-/// What a replica has of the world.
+/// A replica's access to the outside world.
 pub struct Outside {
     /// Reads the files.
     pub read: Read,
     /// The monotonic clock of the host.
     pub monotonic: Box<dyn Fn() -> Duration>,
-    /// From that to the time of what is kept, which is Unix time but for steps of the clock.
+    /// The difference between that clock and the clock for history: Unix time without its steps.
     pub offset: Duration,
     /// The host.
     pub host: u64,
-    /// This worker, by a number chosen at random.
+    /// This worker's number, chosen at random.
     pub origin: u64,
 }
 
-/// What is new.
+/// An event for the engine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum News {
-    /// A publication has its number.
+    /// A publication got its number.
     Numbered(Rc<str>, Position, Rc<str>),
-    /// A channel that has a stream now stands there.
+    /// A channel that has a stream is now at this position.
     Stands(Rc<str>, Position),
-    /// What became of a question.
+    /// The outcome of a question.
     Settled(u64, Result<Position, Error>),
-    /// All streams may be others.
+    /// Any stream may have changed.
     Reloaded,
 }
 
 struct Pending {
     ask: Vec<u8>,
     since: Duration,
-    /// Whether it was asked again. Then a refusal may be of a keeper that is gone, and another may take it: only its time ends it.
+    /// Whether it was repeated. Then a refusal may come from an earlier keeper, and another may accept it: only the
+    /// timeout ends it.
     is_repeated: bool,
 }
 
@@ -80,27 +82,27 @@ pub struct Replica {
     ledger: Ledger,
     max_bytes: usize,
     is_loaded: bool,
-    /// Up to where the log is known to go.
+    /// The known end of the log.
     told: u64,
     sequence: u64,
     pending: BTreeMap<u64, Pending>,
     pending_bytes: usize,
-    /// The first that is not handed over yet, and the bytes of those that are.
+    /// The first question not sent yet, and the bytes of those sent.
     unsent: u64,
     sent_bytes: usize,
-    /// When the keeper was told last that a channel is used.
+    /// When the keeper last heard that a channel is in use.
     opened: HashMap<Rc<str>, Duration>,
     look_at: Duration,
-    /// From the time of the process to that of what is kept.
+    /// The difference between the process clock and the clock for history.
     began: Duration,
-    /// Times that something was read from the files.
+    /// The number of reads from the files.
     pub refills: u64,
-    /// Questions that came to nothing.
+    /// The number of questions that failed.
     pub failed: u64,
 }
 
 impl Replica {
-    /// One that knows nothing yet. A single stream takes at most about `max_bytes`, and all of them what the keeper lets them take.
+    /// An empty replica. A single stream takes at most about `max_bytes`; the keeper bounds all of them together.
     pub fn new(outside: Outside, max_bytes: usize) -> Replica {
         Replica {
             outside,
@@ -126,43 +128,43 @@ impl Replica {
         &mut self.ledger
     }
 
-    /// The same, where there is a log at all.
+    /// The same, if there is a log.
     ///
     /// # Errors
-    /// When there is none, or it is not read yet: this is not for long.
+    /// When there is no log, or it is not read yet: a short-lived state.
     pub fn known(&mut self) -> Result<&mut Ledger, Error> {
         if self.is_loaded { Ok(&mut self.ledger) } else { Err(Error::Unavailable) }
     }
 
-    /// The time of what is kept.
+    /// The time on the clock for history.
     pub fn now(&self) -> Duration {
         (self.outside.monotonic)() + self.outside.offset
     }
 
-    /// Gives up what has become too old, at a time of the process.
+    /// Drops whatever has expired at a time of the process.
     pub fn expire(&mut self, now: Duration) {
         let kept = self.now();
         self.began = kept.saturating_sub(now);
         self.ledger.streams.expire(kept);
     }
 
-    /// When something becomes too old, by the time of the process.
+    /// The time of the next expiry, by the clock of the process.
     pub fn too_old_at(&self) -> Option<Duration> {
         let at = self.ledger.streams.next_deadline().filter(|at| *at < Duration::MAX)?;
         Some(at.saturating_sub(self.began))
     }
 
-    /// How many questions wait.
+    /// The number of waiting questions.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Bytes of these.
+    /// The bytes of waiting questions.
     pub fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
 
-    /// Asks for a publication. Returns its number.
+    /// Asks for a publication. Returns the number of the question.
     ///
     /// # Errors
     /// When it is longer than `limit`, or too many wait.
@@ -176,7 +178,7 @@ impl Replica {
         self.ask((now, limit), |head| Ask::Publish { head, channel, keep, key, body }.bytes())
     }
 
-    /// Asks to give up the publications of a channel.
+    /// Asks to drop the publications of a channel.
     ///
     /// # Errors
     /// When too many wait.
@@ -201,7 +203,7 @@ impl Replica {
         Ok(sequence)
     }
 
-    /// The next question whose turn it is, to be handed over where about `most` bytes may be on their way.
+    /// The next question to send, with about `most` bytes in flight at once.
     pub fn next_ask(&mut self, most: usize) -> Option<&[u8]> {
         let base = *self.pending.first_key_value()?.0;
         if self.sent_bytes > 0 && self.sent_bytes >= most {
@@ -223,11 +225,11 @@ impl Replica {
         true
     }
 
-    /// A channel is used: what the keeper is to be told of that, if it has not heard it lately.
+    /// A channel is in use: returns the message for the keeper, unless it heard the same recently.
     pub fn open(&mut self, channel: &str, keep: Keep) -> Option<Vec<u8>> {
         let now = self.now();
         let is_known = self.ledger.streams.position(channel).is_some();
-        // One that was not heard may have been lost.
+        // An unconfirmed message may have been lost.
         let again = if is_known { keep.meta_ttl / 8 } else { OLDEST };
         if self.opened.get(channel).is_some_and(|at| *at + again > now) {
             return None;
@@ -241,7 +243,7 @@ impl Replica {
         Some(Ask::Open { channel, position, removals, log, keep }.bytes())
     }
 
-    /// All that was handed over is to be handed over again.
+    /// Sends all sent questions again.
     pub fn ask_again(&mut self) {
         for pending in self.pending.range_mut(..self.unsent).map(|(_, pending)| pending) {
             pending.is_repeated = true;
@@ -249,19 +251,19 @@ impl Replica {
         (self.unsent, self.sent_bytes) = (0, 0);
     }
 
-    /// When the first question's time is over.
+    /// The deadline of the first question.
     pub fn next_deadline(&self) -> Option<Duration> {
         let due = self.pending.values().next().map(|pending| pending.since + OLDEST + GRACE);
         let look = (!self.is_loaded).then_some(self.look_at);
         [due, look].into_iter().flatten().min()
     }
 
-    /// Whether the time of a question is over: what became of it may still stand in the files.
+    /// Whether a question has timed out: its outcome may still be in the files.
     pub fn is_overdue(&self, now: Duration) -> bool {
         self.pending.values().next().is_some_and(|pending| pending.since + OLDEST + GRACE <= now)
     }
 
-    /// Gives up questions whose time is over.
+    /// Gives up questions that have timed out.
     pub fn give_up(&mut self, now: Duration, news: &mut Vec<News>) {
         while self.is_overdue(now)
             && let Some((&sequence, _)) = self.pending.first_key_value()
@@ -277,7 +279,8 @@ impl Replica {
         }
     }
 
-    /// Hears the keeper. Returns whether it may have missed something, so that what waits is to be asked again.
+    /// Handles a message of the keeper. Returns whether the keeper may have missed something, so that waiting
+    /// questions have to be repeated.
     pub fn hear(&mut self, word: &Word<'_>, news: &mut Vec<News>) -> bool {
         if let Some((log, end)) = word.end() {
             if log != self.ledger.log {
@@ -303,7 +306,7 @@ impl Replica {
         matches!(word, Word::Hello { .. })
     }
 
-    /// Whether something is to be read from the files.
+    /// Whether the files need to be read.
     pub fn is_behind(&self, now: Duration) -> bool {
         (self.is_loaded && self.ledger.end < self.told) || (!self.is_loaded && self.look_at <= now)
     }
@@ -338,7 +341,7 @@ impl Replica {
         self.ledger.end = end;
     }
 
-    /// Reads from the files what is missing, a part at most: or, with `is_all`, whatever is there. Returns whether there is more.
+    /// Reads what is missing from the files: one part, or everything with `is_all`. Returns whether there is more.
     pub fn refill(&mut self, is_all: bool, now: Duration, news: &mut Vec<News>) -> bool {
         if !self.is_loaded {
             self.load(now, news);
@@ -351,7 +354,7 @@ impl Replica {
                 Ok(Some(true)) if self.ledger.end - begin >= PASS_BYTES as u64 => return true,
                 Ok(Some(true)) => {}
                 Ok(Some(false)) if self.ledger.end >= self.told => return false,
-                // What was told is not there: it is another log by now, or the place is gone.
+                // The announced part is absent: the log is another one by now, or the position is gone.
                 _ => {
                     (self.is_loaded, self.look_at) = (false, now);
                     self.load(now, news);
@@ -365,7 +368,7 @@ impl Replica {
     /// Reads the log from its beginning.
     fn load(&mut self, now: Duration, news: &mut Vec<News>) {
         self.look_at = now + LOOK_AGAIN;
-        // Its first file may just be removed.
+        // Its first file may just have been removed.
         if (0..ATTEMPTS).any(|_| self.try_to_load(news)) {
             self.is_loaded = true;
             self.opened.clear();
@@ -392,7 +395,7 @@ impl Replica {
         }
     }
 
-    /// Reads a part of the files. Returns whether there was anything; `None` when the place is gone.
+    /// Reads a part of the files. Returns whether there was anything; `None` when the position is gone.
     fn read_on(&mut self, shows: bool, news: &mut Vec<News>) -> io::Result<Option<bool>> {
         let mut most = READ_BYTES;
         loop {
@@ -406,7 +409,7 @@ impl Replica {
                         at += entry::HEAD_BYTES + payload.len();
                     }
                     Found::Whole { .. } => return Ok(None),
-                    // Longer than what is read at a time.
+                    // Longer than one read.
                     Found::Part(length) if at == 0 && bytes.len() == most && length > most => {
                         most = length;
                         break;

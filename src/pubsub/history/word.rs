@@ -1,43 +1,43 @@
-//! What the keeper tells workers over the bus.
+//! Messages that the keeper sends to workers over the bus.
 
 use super::entry::{self, By};
 use super::fields::{Reader, Writer};
 use crate::pubsub::streams::Position;
 
-/// The channel of the bus for it, which no bridge passes on.
+/// The bus channel for these messages. No bridge forwards it.
 pub const WORDS: &str = "percore.history";
 
-/// Something that the keeper tells.
+/// A message of the keeper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Word<'a> {
     /// An entry of the log.
     Entry {
-        /// Of which.
+        /// The log.
         log: u64,
         /// Where it begins.
         begin: u64,
-        /// What it holds.
+        /// Its payload.
         payload: &'a [u8],
     },
-    /// A stretch of the log that says nothing new.
+    /// A stretch of the log without news.
     Skip {
-        /// Of which.
+        /// The log.
         log: u64,
         /// Where it begins.
         begin: u64,
         /// Where it ends.
         end: u64,
     },
-    /// The keeper is there, and may have missed what was asked.
+    /// The keeper is up, and may have missed questions.
     Hello {
-        /// Which log it writes.
+        /// The log it writes.
         log: u64,
         /// Where it ends.
         end: u64,
     },
-    /// Something is not done, and will not be.
+    /// The question was refused for good.
     Refused(By),
-    /// A publication with that key is there already.
+    /// A publication with that key exists already.
     Known(By, Position),
 }
 
@@ -48,7 +48,7 @@ const REFUSED: u8 = 4;
 const KNOWN: u8 = 5;
 
 impl Word<'_> {
-    /// As bytes.
+    /// Encodes the message.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
             Word::Entry { log, begin, payload } => {
@@ -65,7 +65,7 @@ impl Word<'_> {
         }
     }
 
-    /// Reads one; `None` for what is not one.
+    /// Decodes a message; `None` for invalid bytes.
     pub fn read(bytes: &[u8]) -> Option<Word<'_>> {
         let mut from = Reader(bytes);
         let by = |from: &mut Reader<'_>| Some(By { origin: from.number()?, sequence: from.count()? });
@@ -84,7 +84,7 @@ impl Word<'_> {
         Some(word)
     }
 
-    /// Where the log ends as far as this tells, and of which it tells.
+    /// The log and the end of it, as far as this message tells.
     pub fn end(&self) -> Option<(u64, u64)> {
         match *self {
             Word::Entry { log, begin, payload } => Some((log, begin.saturating_add(entry::length(payload)))),

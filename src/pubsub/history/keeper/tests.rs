@@ -1,5 +1,5 @@
-//! Entries in any order, as only a damaged or a foreign log could have them: what they come to keeps to its promises, and comes to the
-//! same when it is written anew.
+//! Entries in any order, as only a damaged or foreign log could hold them: their state keeps its invariants, and
+//! survives a rewrite unchanged.
 
 use super::*;
 use crate::pubsub::history::entry::length;
@@ -10,7 +10,7 @@ fn epoch(number: u8) -> Epoch {
     Epoch::from_bytes([b'a' + number % 3; 8]).expect("letters")
 }
 
-/// A payload: of an entry, or of any bytes.
+/// A payload: an encoded entry, or arbitrary bytes.
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     let numbers = (0u8..9, 0u8..3, 0u64..8, 0u64..8, 0u64..4, 0usize..5);
     (numbers, prop::collection::vec(any::<u8>(), 0..60)).prop_map(|((kind, name, offset, first, at, size), noise)| {
