@@ -1,5 +1,5 @@
-//! Channels as an [`App`]: what sessions tell goes to the conversation with the client or to the API, time goes to pings and to what
-//! expires.
+//! Channels as an [`App`]: messages of sessions go to the conversation with the client or to the API, and time drives
+//! pings and expiry.
 
 use super::centrifuge::LongAnswers;
 use super::codes::{Disconnect, Unsubscribe};
@@ -30,25 +30,25 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where clients of the Centrifuge protocol connect.
+/// The path for clients of the Centrifuge protocol.
 pub const PATH: &str = "/connection/websocket";
-/// The subprotocol by which they may ask for JSON, which they get in any case.
+/// The subprotocol that asks for JSON, which clients get in any case.
 pub const SUBPROTOCOL: &str = "centrifuge-json";
 
-/// A connection whose client has not said yet who it is.
+/// A connection whose client has not identified itself yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer {
     pub(super) id: ConnectionId,
-    /// It is pinged by the protocol of clients, and not by WebSocket's alone.
+    /// The client protocol pings it, not only WebSocket.
     takes_pings: bool,
 }
 
-/// Which protocol the client of a connection speaks.
+/// The protocol of a connection's client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Front {
-    /// That of Centrifugo.
+    /// Centrifugo's.
     Centrifuge,
-    /// That of Pusher.
+    /// Pusher's.
     Pusher,
 }
 
@@ -61,24 +61,24 @@ pub struct Channels {
     pub(super) answers: LongAnswers,
     /// By index.
     pub(super) waiting: HashMap<u32, Newcomer>,
-    /// What backends have to give; `None` where whoever reaches the service may.
+    /// The key that backends must give; `None` if everyone who reaches the service has access.
     pub(super) api_key: Option<String>,
-    /// What this process is called among others.
+    /// The name of this process among others.
     pub(super) name: String,
-    /// The name of all users that have none.
+    /// The name of all anonymous users.
     pub(super) nobody: Rc<str>,
     /// The second front, if there is one.
     pub(super) pusher: Option<Pusher>,
-    /// Whether we hear what backends ask other workers.
+    /// Whether this worker hears what backends ask other workers.
     pub(super) listens: bool,
-    /// Calls of webhooks that are over.
+    /// Finished webhook calls.
     returns: Arc<Returns>,
     pub(super) waiting_answers: Waiting,
     wheel: Wheel,
 }
 
 impl Channels {
-    /// Channels with these rules, where clients are known by `tokens`. What is random follows from the seed.
+    /// Channels with these rules and tokens. All randomness derives from the seed.
     pub fn new(rules: Rules, tokens: Tokens, seed: [u8; 32]) -> Channels {
         let mut random = StdRng::from_seed(seed);
         let (mut of_epochs, mut name) = ([0; 32], [0; 16]);
@@ -103,29 +103,29 @@ impl Channels {
         }
     }
 
-    /// How many commands a second a client may send; what is beyond is refused.
+    /// The most commands a client may send in a second; further ones are refused.
     pub fn command_rate(mut self, commands: u32) -> Channels {
         self.command_rates = RateRules { messages: commands, ..RateRules::default() };
         self
     }
 
-    /// What backends have to give.
+    /// The key that backends must give.
     pub fn api_key(self, key: Option<String>) -> Channels {
         Channels { api_key: key, ..self }
     }
 
-    /// Has histories in common with other processes, by a keeper.
+    /// Shares histories with other processes through a keeper.
     pub fn share_history(mut self, outside: Outside) -> Channels {
         self.engine.share_history(outside);
         self
     }
 
-    /// Reads what the keeper has written, before anybody is connected. Returns whether there is anything.
+    /// Reads what the keeper has written, before any client connects. Returns whether there is anything.
     pub fn load_history(&mut self) -> bool {
         self.engine.load_history()
     }
 
-    /// The app of the second front has its backend told what happens, by calls that come back in `returns`.
+    /// Reports the events of the second front's app to its backend, by calls that come back in `returns`.
     pub fn webhooks(mut self, call: impl FnMut(Call) + 'static, returns: Arc<Returns>) -> Channels {
         if let Some(pusher) = &mut self.pusher {
             pusher.set_webhooks(call);
@@ -133,7 +133,7 @@ impl Channels {
         Channels { returns, ..self }
     }
 
-    /// What tokens are verified by, as it is now.
+    /// The current keys for tokens.
     pub(super) fn current_tokens(&mut self, out: &mut Outbox) -> &Tokens {
         if let Err(error) = self.tokens.refresh(out.now()) {
             out.log(Level::Error, "keys", None, format_args!("keys stay as they were: {error}"));
@@ -141,7 +141,7 @@ impl Channels {
         &self.tokens
     }
 
-    /// Tells of those that came and went until now, before something else is told.
+    /// Announces joins and leaves so far, before anything else is announced.
     pub(super) fn tell_news(&mut self, out: &mut Outbox) {
         for record in std::mem::take(&mut out.broadcast.news).iter() {
             if let (Ok(channel), Ok(member)) =
@@ -156,13 +156,13 @@ impl Channels {
         self.waiting.get(&id.index).is_some_and(|newcomer| newcomer.takes_pings)
     }
 
-    /// The answer to a ping came.
+    /// Handles the answer to a ping.
     pub(super) fn take_pong(&mut self, id: ConnectionId) -> Result<(), Disconnect> {
         let client = self.engine.clients.get_mut(id.index).ok_or(Disconnect::BadRequest)?;
         client.pong_by.take().map(|_| ()).ok_or(Disconnect::BadRequest)
     }
 
-    /// Sees to it that a client is looked at when it is time.
+    /// Sets a timer for the client's next deadline.
     pub(super) fn arm(&mut self, id: ConnectionId, out: &mut Outbox) {
         let Some(client) = self.engine.clients.get(id.index) else { return };
         match [client.next_ping, client.pong_by, client.next_expiry()].into_iter().flatten().min() {
@@ -176,7 +176,7 @@ impl Channels {
         out.tick_by(deadline);
     }
 
-    /// A connection's time has come.
+    /// Handles a connection's timer.
     fn look_at(&mut self, index: u32, out: &mut Outbox) {
         let now = out.now();
         if let Some(Newcomer { id, .. }) = self.waiting.remove(&index) {
@@ -251,7 +251,7 @@ impl App for Channels {
     }
 
     fn on_message(&mut self, id: ConnectionId, front: &mut Front, mut message: Message<'_>, out: &mut Outbox) {
-        // Also in a binary frame.
+        // A binary frame is accepted as well.
         match (simdutf8::basic::from_utf8(message.payload()), front) {
             (Ok(text), Front::Centrifuge) => self.hear(id, text, out),
             (Ok(text), Front::Pusher) => self.hear_pusher(id, text, out),

@@ -1,7 +1,7 @@
-//! Who is connected, as whom, and on which channels.
+//! The connected clients, their identities and their channels.
 //!
-//! Invariants: a client stands at the index of its connection; whoever has a name stands in the list of that name, once; a client's
-//! subscriptions are sorted by channel.
+//! Invariants: a client stands at the index of its connection; a client with a name stands once in the list of that
+//! name; a client's subscriptions are sorted by channel.
 
 use crate::net::id::ConnectionId;
 use crate::net::rate::Bucket;
@@ -16,24 +16,24 @@ use std::time::Duration;
 pub struct Subscription {
     /// The channel.
     pub channel: Rc<str>,
-    /// What the token says of the client on this channel, as JSON.
+    /// The token's information about the client on this channel, as JSON.
     pub info: Option<Rc<str>>,
     /// When it ends, unless the client brings another token.
     pub expires: Option<Duration>,
-    /// The client is told offsets, and is to hear of a hole.
+    /// The client gets offsets, and must hear of a gap.
     pub is_positioned: bool,
-    /// The client is told who comes and goes.
+    /// The client hears of joins and leaves.
     pub hears_others: bool,
-    /// It was not the client that asked for it.
+    /// The server subscribed the client, not the client itself.
     pub is_server_side: bool,
 }
 
-/// By which others know a client: a UUID that begins with the connection's index.
+/// The public name of a client: a UUID that begins with the connection's index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Name([u8; 36]);
 
 impl Name {
-    /// A name for the client of a connection, of random bytes but for the index in front.
+    /// A name for the client of a connection: random bytes after the index.
     pub fn new(id: ConnectionId, mut random: [u8; 16]) -> Name {
         random[..4].copy_from_slice(&id.index.to_be_bytes());
         let mut text = [0; 36];
@@ -61,25 +61,25 @@ impl fmt::Display for Name {
 pub struct Client {
     /// The connection.
     pub id: ConnectionId,
-    /// By which others know it.
+    /// Its public name.
     pub name: Name,
-    /// The user that it speaks for; empty for nobody that is known.
+    /// The user it speaks for; empty if anonymous.
     pub user: Rc<str>,
-    /// What the token says of the user, as JSON.
+    /// The token's information about the user, as JSON.
     pub info: Option<Rc<str>>,
-    /// When it ends, unless it brings another token.
+    /// When the token ends, unless the client brings another.
     pub expires: Option<Duration>,
-    /// How many commands it has sent.
+    /// The rate of its commands.
     pub commands: Bucket,
-    /// When it is asked next whether it is there.
+    /// When to ping it next.
     pub next_ping: Option<Duration>,
-    /// Until when it is to answer.
+    /// When its pong is due.
     pub pong_by: Option<Duration>,
     subscriptions: Vec<Subscription>,
 }
 
 impl Client {
-    /// A client on no channel.
+    /// A client without channels.
     pub fn new(id: ConnectionId, name: Name, user: Rc<str>, info: Option<Rc<str>>) -> Client {
         let (commands, subscriptions) = (Bucket::default(), Vec::new());
         Client { id, name, user, info, expires: None, commands, next_ping: None, pong_by: None, subscriptions }
@@ -94,7 +94,7 @@ impl Client {
         self.place(channel).ok().map(|place| &self.subscriptions[place])
     }
 
-    /// The same.
+    /// The same, mutable.
     pub fn subscription_mut(&mut self, channel: &str) -> Option<&mut Subscription> {
         self.place(channel).ok().map(|place| &mut self.subscriptions[place])
     }
@@ -104,7 +104,7 @@ impl Client {
         &self.subscriptions
     }
 
-    /// Adds a subscription to a channel on which it is not.
+    /// Adds a subscription to a channel that the client is not on.
     pub fn add(&mut self, subscription: Subscription) {
         if let Err(place) = self.place(&subscription.channel) {
             // Most clients are on one channel, and there may be very many of them.
@@ -118,7 +118,7 @@ impl Client {
         self.place(channel).ok().map(|place| self.subscriptions.remove(place))
     }
 
-    /// What others may know of it, on a channel where it has this information, as a JSON object that begins with its name.
+    /// What others may know of it, with its information on a channel, as a JSON object that begins with its name.
     pub fn describe(&self, info: Option<&str>) -> String {
         let mut out = format!("{{\"client\":\"{}\",\"user\":", self.name);
         super::json::push_string(&mut out, &self.user);
@@ -131,7 +131,7 @@ impl Client {
         out
     }
 
-    /// When something of it expires.
+    /// The time of its next expiry.
     pub fn next_expiry(&self) -> Option<Duration> {
         let subscriptions = self.subscriptions.iter().filter_map(|subscription| subscription.expires);
         subscriptions.chain(self.expires).min()
@@ -178,17 +178,17 @@ impl Clients {
         self.by_index.get(index as usize)?.as_deref()
     }
 
-    /// The same.
+    /// The same, mutable.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Client> {
         self.by_index.get_mut(index as usize)?.as_deref_mut()
     }
 
-    /// How many clients and users there are.
+    /// The number of clients and of users.
     pub fn count(&self) -> (usize, usize) {
         (self.count, self.by_user.len())
     }
 
-    /// The connections of a user, or only the one of that name; an empty name is nobody's.
+    /// The connections of a user, or only the one with that name; an empty name matches none.
     pub fn of(&self, user: &str, name: &str) -> Vec<u32> {
         if !name.is_empty() {
             let index = name.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());

@@ -1,12 +1,13 @@
-//! Errors of commands, and why connections and subscriptions are ended, by the numbers and words of the Centrifuge protocol.
+//! Errors of commands, and the reasons for ending connections and subscriptions, with the numbers and words of the
+//! Centrifuge protocol.
 
-/// What is wrong with a command.
+/// The error of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
 pub enum Error {
-    /// A failure of ours, perhaps not for long.
+    /// A failure on our side, perhaps temporary.
     Internal = 100,
-    /// No channel has such a name.
+    /// There is no channel with this name.
     UnknownChannel = 102,
     /// Not allowed.
     PermissionDenied = 103,
@@ -16,17 +17,17 @@ pub enum Error {
     AlreadySubscribed = 105,
     /// More than is allowed.
     LimitExceeded = 106,
-    /// Not of the form that it has to be.
+    /// Malformed.
     BadRequest = 107,
-    /// Not with these rules.
+    /// The rules do not offer it.
     NotAvailable = 108,
-    /// The client is to bring another token.
+    /// The client must bring another token.
     TokenExpired = 109,
-    /// Too many at once, perhaps not for long.
+    /// Too many at once, perhaps only for a moment.
     TooManyRequests = 111,
-    /// What is asked for is not all there.
+    /// Part of what was asked for is gone.
     UnrecoverablePosition = 112,
-    /// What keeps histories is away, but not for long. To clients it is [`Error::Internal`].
+    /// The keeper of histories is away for a moment. Clients see [`Error::Internal`].
     Unavailable = 503,
 }
 
@@ -53,12 +54,12 @@ impl Error {
         }
     }
 
-    /// Whether the same may be tried again.
+    /// Whether a retry may succeed.
     pub fn is_temporary(self) -> bool {
         matches!(self, Error::Internal | Error::TooManyRequests | Error::Unavailable)
     }
 
-    /// The status for a backend that wants errors as statuses.
+    /// The HTTP status, for a backend that wants errors as statuses.
     pub fn status(self) -> u16 {
         match self {
             Error::BadRequest | Error::AlreadySubscribed | Error::TokenExpired => 400,
@@ -73,23 +74,24 @@ impl Error {
     }
 }
 
-/// Why a connection is ended: a close code, and whether the client may come back. 3500 to 3999 and 4500 to 4999 are final.
+/// Why a connection ends: a close code that also decides whether the client may come back. 3500 to 3999 and 4500 to
+/// 4999 are final.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
 pub enum Disconnect {
-    /// Its token expired, and it brought no other.
+    /// Its token expired, and the client brought no other.
     Expired = 3005,
-    /// What follows on a channel that it was put on cannot be told without a hole.
+    /// A channel that the server put it on cannot continue without a gap.
     Insufficient = 3010,
-    /// It did not answer a ping.
+    /// The client did not answer a ping.
     NoPong = 3012,
     /// Its token is not valid.
     InvalidToken = 3500,
-    /// What it sent is not of the protocol.
+    /// Its message violates the protocol.
     BadRequest = 3501,
-    /// It did not connect in time.
+    /// The client did not connect in time.
     Stale = 3502,
-    /// The backend wants it.
+    /// The backend demands it.
     Force = 3503,
 }
 
@@ -113,13 +115,13 @@ impl Disconnect {
     }
 }
 
-/// Why a subscription is ended. A client subscribes again after 2500 and beyond.
+/// Why a subscription ends. A client subscribes again for 2500 and above.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
 pub enum Unsubscribe {
-    /// The backend wants it.
+    /// The backend demands it.
     Server = 2000,
-    /// What follows cannot be told without a hole.
+    /// The channel cannot continue without a gap.
     Insufficient = 2500,
     /// Its token expired, and the client brought no other.
     Expired = 2501,

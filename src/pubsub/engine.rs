@@ -1,11 +1,11 @@
-//! The engine: who is subscribed to what, what is published, and what of it is kept. It knows no protocol of clients but how a
-//! publication is written for them, which is done once for all.
+//! The engine: subscriptions, publications and their histories. Of client protocols it knows only how to write a
+//! publication, which it does once for all subscribers.
 //!
 //! Publishing on a channel with history has two halves: the history numbers the publication ([`Streams::append`]), and
 //! [`Engine::numbered`] shows it to the subscribers, in the order of the numbers.
 //!
-//! Invariant: what positioned subscribers of a channel are shown has the offset after that of what they were shown before. Where
-//! that cannot be, because the stream is another one by now, they are told to subscribe anew.
+//! Invariant: each publication shown to the positioned subscribers of a channel has the offset after the one before.
+//! Where that is impossible, because the stream was replaced, they are told to subscribe anew.
 
 use super::centrifuge::push;
 use super::clients::{Clients, Subscription};
@@ -23,10 +23,10 @@ use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// What stands before a channel's name in those of the outbox: for its publications, and for who comes and goes.
+/// The prefixes of a channel's names in the outbox: for its publications, and for joins and leaves.
 const PUBLICATIONS: &str = "c:";
 const OTHERS: &str = "j:";
-/// Publications of clients count so much more than their text for what a channel carries.
+/// The bytes that a client's publication costs besides its text, against the limit of a channel.
 const ENVELOPE_BYTES: usize = 128;
 
 mod common;
@@ -36,12 +36,12 @@ mod past;
 use losses::Losses;
 use past::Answers;
 
-/// The name in the outbox of a channel's publications.
+/// The outbox name of a channel's publications.
 pub fn publications_of(channel: &str) -> String {
     [PUBLICATIONS, channel].concat()
 }
 
-/// The channel of which that is the name.
+/// The channel with that outbox name.
 pub fn channel_of(name: &str) -> Option<&str> {
     name.strip_prefix(PUBLICATIONS)
 }
@@ -50,61 +50,61 @@ fn others_of(channel: &str) -> String {
     [OTHERS, channel].concat()
 }
 
-/// A channel that somebody here is on.
+/// A channel with subscribers in this process.
 struct Channel {
     name: Rc<str>,
     subscribers: u32,
-    /// What its positioned subscribers have seen.
+    /// The position that its positioned subscribers have seen.
     seen: Option<Position>,
 }
 
-/// How a subscription is to be.
+/// The wishes for a subscription.
 #[derive(Clone, Default, Debug)]
 pub struct Wanted<'a> {
-    /// What the token says of the client on this channel.
+    /// The token's information about the client on this channel.
     pub info: Option<Rc<str>>,
     /// When the token ends.
     pub expires: Option<Duration>,
-    /// The position from which the client wants what it missed.
+    /// The position after which the client wants what it missed.
     pub recover: Option<(u64, &'a str)>,
-    /// The client wants to be able to come back so.
+    /// The client wants to be able to recover later.
     pub is_recoverable: bool,
-    /// The client wants to hear of holes.
+    /// The client wants to hear of gaps.
     pub is_positioned: bool,
-    /// The client wants to be told who comes and goes.
+    /// The client wants to hear of joins and leaves.
     pub hears_others: bool,
-    /// It is not the client that asked for it.
+    /// The server subscribed the client, not the client itself.
     pub is_server_side: bool,
 }
 
-/// How a subscription is.
+/// The result of a subscription.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Subscribed {
-    /// Where the channel stood, if the client is told.
+    /// The position of the channel, if the client gets it.
     pub top: Option<Position>,
-    /// Whether the client may come back and get what it missed.
+    /// Whether the client may recover what it missed.
     pub is_recoverable: bool,
-    /// What it missed, publications joined by commas; `None` if it did not ask, or if not all of it is there.
+    /// The missed publications, joined by commas; `None` if the client did not ask, or part of them is gone.
     pub missed: Option<Rc<str>>,
 }
 
-/// Something to be published.
+/// A publication to make.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Post<'a> {
-    /// JSON in one line, as the other parts.
+    /// JSON in one line, like the other parts.
     pub data: &'a str,
-    /// The client that publishes it.
+    /// The client that publishes.
     pub info: Option<&'a str>,
-    /// What the backend adds.
+    /// The tags of the backend.
     pub tags: Option<&'a str>,
-    /// It is not to be kept.
+    /// The history leaves it out.
     pub skips_history: bool,
-    /// By which a keeper knows it again; empty for none.
+    /// The key by which a keeper recognizes a repeat; empty for none.
     pub key: &'a str,
 }
 
 impl Post<'_> {
-    /// As a JSON object without its last brace.
+    /// A JSON object without its last brace.
     fn body(&self) -> String {
         let mut body = String::with_capacity(self.data.len() + 128);
         body.push_str("{\"data\":");
@@ -121,27 +121,27 @@ impl Post<'_> {
     }
 }
 
-/// What became of something that is to be published.
+/// The outcome of publishing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Published {
-    /// It is published, with a position where there is a history.
+    /// Published, with a position if there is a history.
     Now(Option<Position>),
-    /// It is handed to the keeper, under this number: [`Engine::take_settled`] tells.
+    /// Sent to the keeper under this number: [`Engine::take_settled`] returns the outcome.
     Later(u64),
 }
 
 /// See the module.
 pub struct Engine {
-    /// What may be done.
+    /// What each channel allows.
     pub rules: Rules,
-    /// Who is connected.
+    /// The connected clients.
     pub clients: Clients,
-    /// What was published by idempotency key.
+    /// The results by idempotency key.
     pub results: Results,
     streams: Streams,
-    /// The streams in their place where a keeper numbers.
+    /// The shared streams, in place of our own, where a keeper numbers.
     replica: Option<Replica>,
-    /// What became of what was handed to the keeper.
+    /// The outcomes of what the keeper received.
     settled: Vec<(u64, Result<Position, Error>)>,
     channels: HashMap<Rc<str>, Channel>,
     answers: Answers,
@@ -149,14 +149,14 @@ pub struct Engine {
     losses: Losses,
 }
 
-/// Tells the subscribers that want to know that somebody came to a channel, or went.
+/// Announces a join or leave to the subscribers that ask for it.
 fn tell(channel: &str, description: &str, entered: bool, out: &mut Outbox) {
     let text = push::join_or_leave(channel, description, entered);
     out.publish_here(&others_of(channel), Kind::Text, &[text.as_bytes()]);
 }
 
 impl Engine {
-    /// With nobody connected. Epochs follow from the seed.
+    /// An engine without clients. Epochs derive from the seed.
     pub fn new(rules: Rules, seed: [u8; 32]) -> Engine {
         Engine {
             clients: Clients::default(),
@@ -172,20 +172,20 @@ impl Engine {
         }
     }
 
-    /// How many channels somebody here is on.
+    /// The number of channels with subscribers in this process.
     pub fn channels(&self) -> usize {
         self.channels.len()
     }
 
-    /// How many subscriptions there are.
+    /// The number of subscriptions.
     pub fn subscriptions(&self) -> u64 {
         self.channels.values().map(|channel| u64::from(channel.subscribers)).sum()
     }
 
-    /// Puts a client on a channel on which it may be.
+    /// Subscribes a client to a channel that it may use.
     ///
     /// # Errors
-    /// When it is there already, or on too many.
+    /// When the client is on it already, or on too many channels.
     pub fn subscribe(
         &mut self,
         index: u32,
@@ -243,7 +243,7 @@ impl Engine {
         Ok(Subscribed { top, is_recoverable, missed })
     }
 
-    /// Whether those on a channel may be told, as far as its rate goes, that this client came and, later, that it went.
+    /// Whether the channel's rate allows announcing this client's join and, later, its leave.
     pub fn may_tell_others(&self, index: u32, channel: &str, wanted: &Wanted<'_>, out: &mut Outbox) -> bool {
         let others = others_of(channel);
         let Some(client) = self.clients.get(index).filter(|_| out.subscribers(&others) > 0) else { return true };
@@ -251,7 +251,7 @@ impl Engine {
         out.carries(&others, 2 * bytes)
     }
 
-    /// Takes a client off a channel. Returns whether it was there.
+    /// Unsubscribes a client from a channel. Returns whether it was subscribed.
     pub fn unsubscribe(&mut self, index: u32, channel: &str, out: &mut Outbox) -> bool {
         let Some(client) = self.clients.get_mut(index) else { return false };
         let id = client.id;
@@ -264,7 +264,7 @@ impl Engine {
         true
     }
 
-    /// The same, and tells it.
+    /// The same, and tells the client.
     pub fn unsubscribe_for(
         &mut self,
         index: u32,
@@ -280,7 +280,7 @@ impl Engine {
         was_there
     }
 
-    /// A connection is over. The outbox has it off its channels by itself.
+    /// A connection has ended. The outbox removes it from its channels by itself.
     pub fn closed(&mut self, id: ConnectionId) {
         if let Some(client) = self.clients.remove(id.index) {
             client.subscriptions().iter().for_each(|subscription| self.leave(&subscription.channel));
@@ -296,10 +296,10 @@ impl Engine {
         }
     }
 
-    /// Publishes on a channel on which that is allowed.
+    /// Publishes on a channel that allows it.
     ///
     /// # Errors
-    /// When a client publishes more than the channel carries, or more at a time than the bus does; when too much waits for the keeper.
+    /// When a client exceeds the channel's rate, or the bus's largest record, or too much waits for the keeper.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -337,7 +337,7 @@ impl Engine {
         out.publish_here(&publications_of(channel), Kind::Text, &parts);
     }
 
-    /// Positioned subscribers have seen all up to there, or are told to subscribe anew.
+    /// Marks all up to there as seen by the positioned subscribers, or tells them to subscribe anew.
     fn see(&mut self, channel: &str, position: Position, out: &mut Outbox) {
         let Some(entry) = self.channels.get_mut(channel) else { return };
         if entry.seen.is_none_or(|seen| seen == position) {
@@ -350,7 +350,7 @@ impl Engine {
             let id = client.id;
             match client.subscription(channel) {
                 Some(subscription) if !subscription.is_positioned => {}
-                // A client subscribes anew only to what it subscribed to itself.
+                // A client subscribes anew only to channels that it subscribed to itself.
                 Some(subscription) if subscription.is_server_side => {
                     out.close(id, CloseCode::from(Disconnect::Insufficient.code()), Disconnect::Insufficient.reason());
                 }
@@ -363,7 +363,7 @@ impl Engine {
         }
     }
 
-    /// Somebody came to a channel, or went: tells the subscribers that want to know, now or after a while.
+    /// Announces a join or leave to the subscribers that ask for it, now or after a while.
     pub fn tell_others(&mut self, channel: &str, description: &str, entered: bool, out: &mut Outbox) {
         let Some(rules) = self.rules.of(channel).ok().filter(|rules| rules.join_leave) else { return };
         if rules.leave_hold.is_zero() {
@@ -382,7 +382,7 @@ impl Engine {
         }
     }
 
-    /// Gives up what is too old, and tells what was kept back long enough.
+    /// Drops whatever has expired, and announces the leaves that are due.
     pub fn expire(&mut self, now: Duration, out: &mut Outbox) {
         self.expire_streams(now, out);
         while let Some(leave) = self.holds.next(now) {
@@ -395,9 +395,9 @@ impl Engine {
         [self.streams_due(), self.holds.next_deadline(), self.losses.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Shows what there is, and what was counted.
+    /// Publishes gauges and counters.
     pub fn show(&self, out: &mut Outbox) {
-        // Without a connection nothing else may call for a tick.
+        // Without a connection nothing else may request a tick.
         if let Some(at) = self.streams_due() {
             out.tick_by(at);
         }
@@ -405,7 +405,7 @@ impl Engine {
         stats.channels_clients = self.clients.count().0 as u64;
         stats.channels_active = self.channels.len() as u64;
         match &self.replica {
-            // The streams are the keeper's to count.
+            // The keeper counts the streams.
             Some(replica) => {
                 stats.history_pending = replica.pending() as u64;
                 (stats.history_failed, stats.history_refills) = (replica.failed, replica.refills);

@@ -1,28 +1,28 @@
-//! Leaves that are kept back for a while, so that a user whose connection breaks and comes back does not flicker: neither the leave
-//! nor the join that follows is told.
+//! Leaves that are held back for a while, so that a user whose connection breaks and returns does not flicker: neither
+//! the leave nor the join after it is announced.
 
 use crate::text::fields::{self, string};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-/// More are not kept back, and told at once.
+/// At most this many leaves are held; further ones are announced at once.
 const MOST: usize = 100_000;
 
-/// A channel, and whoever left it: a user, or a client that speaks for nobody.
+/// A channel and the leaver: a user, or an anonymous client.
 type Who = (Box<str>, Box<str>);
-/// When a leave is to be told, and which of those it is.
+/// When a leave is due, and a number that tells it from others.
 type Due = (Duration, u64);
 
-/// Who left a channel: its name, and the description of the client.
+/// A leave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leave {
     /// The channel.
     pub channel: Box<str>,
-    /// The client, as others know it.
+    /// The client's public description.
     pub description: Box<str>,
 }
 
-/// What is kept back.
+/// All held leaves.
 #[derive(Default)]
 pub struct Holds {
     by_due: BTreeMap<Due, Leave>,
@@ -33,13 +33,13 @@ pub struct Holds {
 fn who(channel: &str, description: &str) -> Who {
     let [client, user, user_id] = fields::read(description, ["client", "user", "user_id"]).unwrap_or_default();
     let user = string(user.or(user_id)).filter(|user| !user.is_empty());
-    // A quote stands in no user's name that is written like a client's.
+    // A client's name begins with a quote, a user's with `u`, so they never match.
     let name = user.map_or_else(|| client.map_or("", |client| client.get()).to_owned(), |user| format!("u{user}"));
     (channel.into(), name.into())
 }
 
 impl Holds {
-    /// Keeps a leave back until it is due. Returns it when there are too many.
+    /// Holds a leave until it is due. Returns it at once when there are too many.
     pub fn put(&mut self, leave: Leave, due: Duration) -> Option<Leave> {
         if self.by_due.len() >= MOST {
             return Some(leave);
@@ -51,7 +51,7 @@ impl Holds {
         None
     }
 
-    /// Somebody came to a channel. Returns whether a leave was kept back that is now not to be told, and neither is this.
+    /// Handles a join. Returns whether a leave was held, in which case neither is announced.
     pub fn cancel(&mut self, channel: &str, description: &str) -> bool {
         let who = who(channel, description);
         let Some(dues) = self.by_who.get_mut(&who) else { return false };

@@ -1,5 +1,5 @@
-//! Results by idempotency key: a publication that a backend sends again, because it did not hear the answer, is not published
-//! again, and is answered as before.
+//! Results by idempotency key: a publication that a backend repeats, because it missed the answer, is not published
+//! again, and gets the same answer.
 
 use super::streams::Position;
 use std::collections::{HashMap, VecDeque};
@@ -14,27 +14,27 @@ pub const MAX_KEY_BYTES: usize = 255;
 /// Channel and key.
 type Key = (Rc<str>, Rc<str>);
 
-/// The results of the last five minutes, of a bounded number.
+/// The results of the last five minutes, at most a fixed number.
 pub struct Results {
     by_key: HashMap<Key, Option<Position>>,
-    /// In the order of their end.
+    /// Ordered by expiry.
     ends: VecDeque<(Duration, Key)>,
     most: usize,
 }
 
 impl Results {
-    /// None yet, and never more than that.
+    /// No results yet, and never more than `most`.
     pub fn new(most: usize) -> Results {
         Results { by_key: HashMap::new(), ends: VecDeque::new(), most }
     }
 
-    /// The result of the same publication, if it is known.
+    /// The result of the same publication, if known.
     pub fn find(&mut self, channel: &str, key: &str, now: Duration) -> Option<Option<Position>> {
         self.expire(now);
         self.by_key.get(&(channel.into(), key.into())).copied()
     }
 
-    /// Keeps a result; of too many the oldest goes.
+    /// Keeps a result; the oldest goes when there are too many.
     pub fn keep(&mut self, channel: &str, key: &str, result: Option<Position>, now: Duration) {
         let key: Key = (channel.into(), key.into());
         if self.by_key.insert(key.clone(), result).is_none() {

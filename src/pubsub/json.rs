@@ -1,33 +1,33 @@
-//! JSON that passes through: what is published is embedded as it came, made fit to stand in one line.
+//! JSON that passes through: publications are embedded as received, on one line.
 
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// How deep JSON may go that is passed on: readers in many languages give up at some depth.
+/// The deepest nesting that is passed on: readers in many languages give up at some depth.
 pub const MAX_DEPTH: usize = 128;
 
-/// A value that goes deeper than [`MAX_DEPTH`].
+/// A value nested deeper than [`MAX_DEPTH`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooDeep;
 
-/// A value without line breaks, which may stand between its parts as white space, and would end a line of the protocol.
+/// A value without line breaks: between tokens they are white space, and would end a line of the protocol.
 ///
 /// # Errors
-/// When it goes too deep.
+/// When it is nested too deep.
 pub fn in_one_line(value: &RawValue) -> Result<Cow<'_, str>, TooDeep> {
     let text = value.get();
     let bytes = text.as_bytes();
     if bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_DEPTH && depth(bytes) > MAX_DEPTH {
         return Err(TooDeep);
     }
-    // In a string they stand escaped.
+    // Inside a string they are escaped.
     if !bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         return Ok(Cow::Borrowed(text));
     }
     Ok(Cow::Owned(text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect()))
 }
 
-/// How deep valid JSON goes.
+/// The nesting depth of valid JSON.
 fn depth(bytes: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut is_escaped) = (0usize, 0, false, false);
     for byte in bytes {

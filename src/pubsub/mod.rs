@@ -1,8 +1,9 @@
-//! Floor 2, channels: any backend publishes, any browser subscribes, and whoever comes back gets what it missed.
+//! Floor 2, channels: any backend publishes, any browser subscribes, and a client that comes back gets what it missed.
 //!
-//! [`engine`] is what holds it together: who is subscribed to what, and what is published; [`streams`] is the history,
-//! [`history`] what several processes do to have one in common, [`rules`] what may be done on which channel, [`clients`] who is connected. Clients speak [`centrifuge`]; backends ask by HTTP
-//! (`api`). [`pusher`] is a second front for both. [`app`] ties them to the outbox. None of it knows a socket or a clock.
+//! [`engine`] holds it together: subscriptions and publications; [`streams`] is the history, [`history`] shares one
+//! among processes, [`rules`] says what each channel allows, [`clients`] holds the connected clients. Clients speak
+//! [`centrifuge`]; backends use HTTP (`api`). [`pusher`] is a second front for both. [`app`] ties them to the outbox.
+//! None of it knows a socket or a clock.
 
 mod api;
 pub mod app;

@@ -1,8 +1,8 @@
-//! What may be done on which channel: namespaces, the rules that stand in a channel's name, and limits.
+//! What each channel allows: namespaces, the rules in a channel's name, and limits.
 //!
-//! A channel's name says what it is: `news` has the rules without a namespace, `chat:lobby` those of the namespace `chat`.
-//! `$` in front demands a token for the subscription; what follows `#` are the users who may subscribe, as in `inbox#42` and
-//! `dialog#1,2`.
+//! A channel's name selects its rules: `news` has the rules without a namespace, `chat:lobby` those of the namespace
+//! `chat`. A leading `$` demands a token for the subscription; after `#` follow the users who may subscribe, as in
+//! `inbox#42` and `dialog#1,2`.
 
 use super::codes::Error;
 use super::pusher::PusherApp;
@@ -10,22 +10,22 @@ use super::streams::{Keep, Most};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Who may do something on a channel without a token that says so.
+/// Who may do something on a channel without a token that allows it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Access {
-    /// Whoever is subscribed.
+    /// Every subscriber.
     pub subscriber: bool,
-    /// Whoever is connected.
+    /// Every client.
     pub client: bool,
-    /// Also who has no name.
+    /// Including anonymous clients.
     pub anonymous: bool,
 }
 
 impl Access {
-    /// Everybody.
+    /// Everyone.
     pub const ALL: Access = Access { subscriber: true, client: true, anonymous: true };
 
-    /// Whether a user may, who is subscribed or not.
+    /// Whether a user may, given whether it is subscribed.
     pub fn lets(self, user: &str, is_subscribed: bool) -> bool {
         (self.client || (self.subscriber && is_subscribed)) && (self.anonymous || !user.is_empty())
     }
@@ -34,29 +34,29 @@ impl Access {
 /// The rules of the channels of one namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Namespace {
-    /// How much is kept of each channel; a size of 0 for no history.
+    /// The history of each channel; size 0 for none.
     pub keep: Keep,
-    /// Subscribers have a position and get what they missed, also those that did not ask for it.
+    /// All subscribers have a position and recover what they missed, even without asking.
     pub force_recovery: bool,
-    /// Subscribers have a position, also those that did not ask for it.
+    /// All subscribers have a position, even without asking.
     pub force_positioning: bool,
-    /// It is known who is on a channel.
+    /// The server tracks the clients on a channel.
     pub presence: bool,
-    /// Subscribers that ask for it are told who comes and goes.
+    /// Subscribers that ask for it hear of joins and leaves.
     pub join_leave: bool,
-    /// The others, too.
+    /// All others hear of them as well.
     pub force_push_join_leave: bool,
-    /// How long it is kept back that somebody went.
+    /// How long a leave is held back.
     pub leave_hold: Duration,
-    /// Whoever is connected may subscribe.
+    /// Every client may subscribe.
     pub subscribe_for_client: bool,
-    /// Also who has no name.
+    /// Including anonymous clients.
     pub subscribe_for_anonymous: bool,
-    /// What follows `#` in a channel's name are the users who may subscribe.
+    /// After `#` in a channel's name follow the users who may subscribe.
     pub user_limited: bool,
     /// Who may publish.
     pub publish: Access,
-    /// Who may ask who is there.
+    /// Who may ask for presence.
     pub presence_for: Access,
     /// Who may read the history.
     pub history_for: Access,
@@ -88,12 +88,12 @@ impl Namespace {
         self.keep.size > 0
     }
 
-    /// Whether it is told in any way who is there.
+    /// Whether clients can learn in any way who is there.
     pub fn lists_clients(&self) -> bool {
         self.presence || self.join_leave
     }
 
-    /// Everybody may do everything: for trying things out.
+    /// Everyone may do everything: for trying things out.
     pub fn open_to_all(self) -> Namespace {
         Namespace {
             subscribe_for_client: true,
@@ -107,20 +107,20 @@ impl Namespace {
     }
 }
 
-/// Bounds on what clients and the backend may have the server hold.
+/// Bounds on what clients and the backend may make the server hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Channels that a client may be on.
+    /// The most channels of a client.
     pub client_channels: usize,
-    /// Bytes of a channel's name.
+    /// The longest channel name, in bytes.
     pub channel_name: usize,
-    /// Bytes of what a client may publish at a time.
+    /// The largest publication of a client, in bytes.
     pub publication: usize,
-    /// What one answer may hold of a history.
+    /// The most history in one answer.
     pub recovery: Most,
-    /// Bytes of all histories.
+    /// The most bytes of all histories.
     pub history: usize,
-    /// Results that are kept by idempotency key.
+    /// The most results kept by idempotency key.
     pub idempotency_keys: usize,
 }
 
@@ -137,16 +137,16 @@ impl Default for Limits {
     }
 }
 
-/// When a client is asked whether it is there, and for how long it may say nothing.
+/// The times of pings, and how long a client may stay silent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Times {
-    /// From one ping to the next; zero for none.
+    /// The interval between pings; zero for none.
     pub ping: Duration,
     /// From a ping to the end of a client that does not answer.
     pub pong: Duration,
     /// From the upgrade to `connect`.
     pub connect: Duration,
-    /// From the end of a token to the end of what it allowed, for a client to bring a new one.
+    /// From the end of a token to the end of what it allowed, so that the client can bring a new one.
     pub grace: Duration,
 }
 
@@ -164,21 +164,21 @@ impl Default for Times {
 /// All rules.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Rules {
-    /// Of channels without a namespace.
+    /// For channels without a namespace.
     pub plain: Namespace,
     /// By name.
     pub namespaces: HashMap<String, Namespace>,
-    /// Bounds.
+    /// The bounds.
     pub limits: Limits,
-    /// Times.
+    /// The times.
     pub times: Times,
     /// The app of the second front, if there is one.
     pub pusher: Option<PusherApp>,
-    /// Nobody needs a token.
+    /// No client needs a token.
     pub is_insecure: bool,
-    /// That was not asked for: it is so for this machine only.
+    /// That is a default, for this machine only.
     pub is_local: bool,
-    /// Whoever has no token may connect without a name.
+    /// A client without a token may connect anonymously.
     pub allows_anonymous: bool,
 }
 
@@ -186,7 +186,7 @@ impl Rules {
     /// The rules of a channel.
     ///
     /// # Errors
-    /// The name is not one, or of a namespace that there is not.
+    /// When the name is invalid, or its namespace does not exist.
     pub fn of(&self, channel: &str) -> Result<&Namespace, Error> {
         if !(1..=self.limits.channel_name).contains(&channel.len())
             || !channel.bytes().all(|byte| (0x20..0x7f).contains(&byte))

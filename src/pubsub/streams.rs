@@ -1,15 +1,15 @@
-//! History: the last publications of each channel, by dense offsets, so that a client that was away gets all that it missed, or
-//! is told that this is not possible.
+//! History: the last publications of each channel, by dense offsets, so that a client that was away recovers all that
+//! it missed, or learns that this is impossible.
 //!
-//! A stream is the history of one channel. Its epoch is a random word that tells it from any other that the channel had before;
-//! its offsets begin with 1 and have no holes. It exists from the first time that anybody asks where the channel stands, so that
-//! a client of an idle channel has a position to come back to.
+//! A stream is the history of one channel. Its epoch is a random word that tells it from earlier streams of the
+//! channel; its offsets begin with 1 and have no gaps. It exists from the first time that its position is asked for,
+//! so that a client of an idle channel has a position to come back to.
 //!
-//! Where a [keeper](super::history) numbers, its streams tell which of them they give up, and those of a worker follow: they give up
-//! what has become too old, but a stream only on the keeper's word.
+//! Where a [keeper](super::history) numbers, its streams announce which of them are dropped, and a worker's streams
+//! follow: they drop expired publications, but a stream only on the keeper's word.
 //!
-//! Invariants: what is kept of a stream is its newest publications without a hole up to the top; all streams together take at
-//! most the bound of bytes, for which those that were published on least recently go first.
+//! Invariants: a stream keeps its newest publications without a gap up to the top; all streams together stay within
+//! the bound of bytes, for which the least recently published go first.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -20,17 +20,17 @@ use std::time::Duration;
 
 /// Letters of an epoch.
 pub const EPOCH_BYTES: usize = 8;
-/// About what a stream takes besides its name and publications, and a publication besides its text.
+/// The approximate bytes of a stream besides its name and publications, and of a publication besides its text.
 const STREAM_BYTES: usize = 320;
 const PUBLICATION_BYTES: usize = 64;
 
-/// Tells a stream from those that its channel had before.
+/// Tells a stream from earlier streams of its channel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Epoch([u8; EPOCH_BYTES]);
 
 impl Epoch {
-    /// The epoch of a stream that nothing was published on yet. All who know the same log come to the same word; the number of
-    /// streams that were given up in it tells a stream from those that its channel had before.
+    /// The epoch of a stream without publications. All readers of a log derive the same word; the number of streams
+    /// dropped in it tells a stream from earlier ones of its channel.
     pub fn derived(log: u64, removals: u64, channel: &str) -> Epoch {
         let mut hash = Sha1::new();
         hash.update(log.to_le_bytes());
@@ -42,7 +42,7 @@ impl Epoch {
         Epoch(bytes)
     }
 
-    /// An epoch that was written by its bytes; `None` when these are not of one.
+    /// An epoch from its bytes; `None` if they are invalid.
     pub fn from_bytes(bytes: [u8; EPOCH_BYTES]) -> Option<Epoch> {
         bytes.iter().all(u8::is_ascii_lowercase).then_some(Epoch(bytes))
     }
@@ -67,33 +67,33 @@ impl Epoch {
 /// A place in a stream: after the publication with this offset, 0 for the beginning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
-    /// Of the last publication before it.
+    /// The offset of the last publication before it.
     pub offset: u64,
-    /// Of which stream.
+    /// The epoch of the stream.
     pub epoch: Epoch,
 }
 
-/// How much of a channel is kept.
+/// How much history a channel keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keep {
-    /// Publications.
+    /// The number of publications.
     pub size: usize,
-    /// How long each.
+    /// How long each is kept.
     pub ttl: Duration,
     /// How long the epoch and the top are kept after the stream was last used.
     pub meta_ttl: Duration,
 }
 
-/// What a client that comes back is given.
+/// What a recovering client gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Missed {
-    /// Where the channel stands.
+    /// The position of the channel.
     pub top: Position,
-    /// All that was published after the client's position; `None` when not all of it is there.
+    /// All publications after the client's position; `None` if part of them is gone.
     pub publications: Option<Vec<Rc<str>>>,
 }
 
-/// How much one answer may hold.
+/// The most that one answer may hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Most {
     /// Publications.
@@ -102,18 +102,18 @@ pub struct Most {
     pub bytes: usize,
 }
 
-/// Which part of a history is asked for.
+/// The part of a history to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filter {
-    /// The offset beyond which it begins.
+    /// The offset after which it begins.
     pub since: Option<u64>,
     /// From the newest to the oldest.
     pub reverse: bool,
 }
 
-/// Turns of streams that were published on begin here.
+/// The turns of streams with publications begin here.
 const PUBLISHED: u64 = 1 << 63;
-/// Room for so many publications is not given back.
+/// Capacity for this many publications is never released.
 const LEAST_CAPACITY: usize = 4;
 
 struct Kept {
@@ -133,9 +133,9 @@ struct Stream {
     kept: VecDeque<Kept>,
     keep: Keep,
     used: Duration,
-    /// Its place among those that may have to go.
+    /// Its place in the order of eviction.
     turn: u64,
-    /// When it is to be looked at, and which of those it is.
+    /// When it expires next, and a number that tells it from others.
     due: (Duration, u64),
 }
 
@@ -144,7 +144,7 @@ impl Stream {
         Position { offset: self.top, epoch: self.epoch }
     }
 
-    /// Gives up what is too old or too much. Returns how many bytes that were.
+    /// Drops what is too old or too much. Returns the bytes freed.
     fn trim(&mut self, now: Duration) -> usize {
         let mut bytes = 0;
         while let Some(first) = self.kept.front()
@@ -159,7 +159,7 @@ impl Stream {
         bytes
     }
 
-    /// When something of it will be too old.
+    /// When something of it expires.
     fn next_due(&self, part: Part) -> Duration {
         match self.kept.front() {
             Some(first) => first.at + self.keep.ttl,
@@ -168,38 +168,38 @@ impl Stream {
         }
     }
 
-    /// The offset before the oldest publication that is kept.
+    /// The offset before the oldest kept publication.
     fn floor(&self) -> u64 {
         self.top - self.kept.len() as u64
     }
 }
 
-/// What was counted.
+/// The counters.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counts {
-    /// Streams that were given up for want of space.
+    /// Streams dropped for want of space.
     pub evicted: u64,
 }
 
-/// Who decides on numbers and ends of streams.
+/// Who decides on the numbers and the ends of streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// We do, and nobody else has to know.
+    /// These streams do, and have no one to inform.
     Alone,
-    /// We do, and tell.
+    /// These streams do, and announce it.
     Leads,
-    /// Others do.
+    /// Other streams do.
     Follows,
 }
 
 /// The histories of all channels.
 pub struct Streams {
     part: Part,
-    /// Streams that were given up and not told of yet.
+    /// Dropped streams that are not announced yet.
     dropped: Vec<Rc<str>>,
     by_name: HashMap<Rc<str>, Stream>,
-    /// By turn: those first on which nothing was published yet, the oldest first, and then the one that was published on least
-    /// recently. So nobody has histories given up by asking for channels that nobody uses.
+    /// By turn: streams without publications first, oldest first, then the least recently published. So asking for
+    /// unused channels cannot evict anyone's history.
     turns: BTreeMap<u64, Rc<str>>,
     due: BTreeMap<(Duration, u64), Rc<str>>,
     serial: u64,
@@ -210,7 +210,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// None yet. They will take at most `max_bytes`; epochs follow from the seed.
+    /// No streams yet. They will take at most `max_bytes`; epochs derive from the seed.
     pub fn new(max_bytes: usize, seed: [u8; 32]) -> Streams {
         Streams {
             part: Part::Alone,
@@ -226,13 +226,13 @@ impl Streams {
         }
     }
 
-    /// The same for a part that is not alone.
+    /// The same for another part than [`Part::Alone`].
     pub fn for_part(self, part: Part) -> Streams {
         Streams { part, ..self }
     }
 
-    /// Adds a publication, given as a JSON object without its last brace. Returns its position and the whole object, which has
-    /// the offset.
+    /// Adds a publication, given as a JSON object without its last brace. Returns its position and the whole object
+    /// with the offset.
     pub fn append(&mut self, channel: &str, body: &str, keep: Keep, now: Duration) -> (Position, Rc<str>) {
         let name = self.open(channel, keep, now);
         let stream = &self.by_name[&name];
@@ -257,7 +257,7 @@ impl Streams {
         self.check_invariants();
     }
 
-    /// Where a channel stands. Its stream exists from then on.
+    /// The position of a channel. Its stream exists from then on.
     pub fn top(&mut self, channel: &str, keep: Keep, now: Duration) -> Position {
         let name = self.open(channel, keep, now);
         let position = self.by_name[&name].position();
@@ -266,7 +266,7 @@ impl Streams {
         position
     }
 
-    /// What was published after a position: all of it, or nothing. An empty epoch stands for any.
+    /// All publications after a position, or none of them. An empty epoch matches any.
     pub fn since(
         &mut self,
         channel: &str,
@@ -279,7 +279,7 @@ impl Streams {
         self.since_top(top, channel, (offset, epoch), most)
     }
 
-    /// The same of a channel that stands there.
+    /// The same for a channel at a known position.
     pub fn since_top(&self, top: Position, channel: &str, (offset, epoch): (u64, &str), most: Most) -> Missed {
         let is_same = epoch.is_empty() || epoch == top.epoch.as_str();
         let publications = match self.by_name.get(channel) {
@@ -297,7 +297,7 @@ impl Streams {
         Missed { top, publications }
     }
 
-    /// A part of what is kept of a channel, within `most`.
+    /// A part of a channel's history, within `most`.
     pub fn read(
         &mut self,
         channel: &str,
@@ -310,12 +310,12 @@ impl Streams {
         (top, self.part_of(top, channel, filter, most))
     }
 
-    /// The same of a channel that stands there.
+    /// The same for a channel at a known position.
     pub fn part_of(&self, top: Position, channel: &str, filter: Filter, most: Most) -> Vec<Rc<str>> {
         let Some(stream) = self.by_name.get(channel) else { return Vec::new() };
         let (floor, end) = (stream.floor(), stream.kept.len());
         let since = filter.since.map(|since| since.saturating_sub(floor).min(end as u64) as usize);
-        // The publication with the offset `since` itself is left out, in either direction.
+        // The publication at the offset `since` itself is left out, in either direction.
         let range = match (since, filter.reverse) {
             (None, _) => 0..end,
             (Some(since), false) => since..end,
@@ -335,9 +335,9 @@ impl Streams {
         }
     }
 
-    /// Gives up the publications of a channel. Its position stays: a client that has them all misses nothing.
+    /// Drops the publications of a channel. Its position stays: a client that has them all misses nothing.
     pub fn remove(&mut self, channel: &str, now: Duration) {
-        // One that is too old is not to be had again by that.
+        // An expired stream must not come back to life.
         self.expire(now);
         let Some(stream) = self.by_name.get_mut(channel) else { return };
         stream.used = now;
@@ -347,7 +347,7 @@ impl Streams {
         self.check_invariants();
     }
 
-    /// Gives up what has become too old.
+    /// Drops whatever has expired.
     pub fn expire(&mut self, now: Duration) {
         while let Some((&(at, _), name)) = self.due.first_key_value()
             && at <= now
@@ -368,12 +368,12 @@ impl Streams {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// How many streams there are, and what they take.
+    /// The number of streams, and the bytes they take.
     pub fn held(&self) -> (usize, usize) {
         (self.by_name.len(), self.bytes)
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -397,7 +397,7 @@ impl Streams {
         self.begin(channel, Position { offset: 0, epoch }, keep, now)
     }
 
-    /// A new stream, of which nothing is kept yet.
+    /// A new stream without publications.
     fn begin(&mut self, channel: &str, Position { offset, epoch }: Position, keep: Keep, now: Duration) -> Rc<str> {
         let name: Rc<str> = channel.into();
         self.serial += 1;
@@ -418,7 +418,7 @@ impl Streams {
         name
     }
 
-    /// Has a stream looked at when something of it will be too old.
+    /// Schedules the next expiry of a stream.
     fn schedule(&mut self, name: &Rc<str>) {
         let Some(stream) = self.by_name.get_mut(name) else { return };
         let at = stream.next_due(self.part);
@@ -429,7 +429,7 @@ impl Streams {
         }
     }
 
-    /// Gives a stream up, and tells.
+    /// Drops a stream, and announces it.
     fn give_up(&mut self, name: &Rc<str>) {
         if self.part == Part::Leads {
             self.dropped.push(Rc::clone(name));
@@ -444,8 +444,8 @@ impl Streams {
         self.due.remove(&stream.due);
     }
 
-    /// Keeps to the bound: the stream that was published on least recently goes first; of the one at hand, when it is the only one,
-    /// its oldest publications.
+    /// Keeps to the bound: drops the least recently published stream first; if the one at hand is the only one, its
+    /// oldest publications.
     fn make_room(&mut self, at_hand: &Rc<str>) {
         while self.bytes > self.max_bytes && self.part != Part::Follows {
             let Some(oldest) = self.turns.values().find(|name| *name != at_hand).cloned() else { break };
@@ -462,7 +462,7 @@ impl Streams {
     }
 }
 
-/// A publication, given as a JSON object without its last brace, with its number.
+/// A publication with its number, from a JSON object without its last brace.
 pub fn numbered(body: &str, offset: u64) -> String {
     format!("{body},\"offset\":{offset}}}")
 }
@@ -471,7 +471,7 @@ mod told;
 pub use told::Snapshot;
 
 impl Streams {
-    /// Asserts, in builds for tests, what the module promises.
+    /// Asserts the module's invariants, in test builds.
     fn check_invariants(&self) {
         #[cfg(debug_assertions)]
         {

@@ -1,4 +1,5 @@
-//! Tokens: JSON Web Tokens by which the backend says who a client is, and on which channels it may be, with Centrifugo's claims.
+//! Tokens: JSON Web Tokens in which the backend states the identity of a client and its channels, with Centrifugo's
+//! claims.
 
 use super::json::in_one_line;
 use crate::jwt::{Claims, Refused, Verifier};
@@ -9,37 +10,37 @@ use serde_json::value::RawValue;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Channels that a token may put a client on.
+/// The most channels that a token may put a client on.
 const MOST_CHANNELS: usize = 1000;
 
-/// Who a client is.
+/// The identity of a client.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Identity {
-    /// The user; empty for nobody that is known.
+    /// The user; empty if anonymous.
     pub user: Rc<str>,
-    /// What is known of the user, as JSON.
+    /// The information about the user, as JSON.
     pub info: Option<Rc<str>>,
-    /// Until when it is so, by Unix time.
+    /// When the identity ends, in Unix time.
     pub until: Option<Duration>,
-    /// Channels that the client is put on without asking, and what is known of it there.
+    /// Channels that the server puts the client on, and the client's information there.
     pub channels: Vec<(String, Option<Rc<str>>)>,
 }
 
 /// What a token allows on one channel.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Grant {
-    /// What is known of the client there, as JSON.
+    /// The client's information there, as JSON.
     pub info: Option<Rc<str>>,
-    /// Until when it is allowed, by Unix time.
+    /// When the permission ends, in Unix time.
     pub until: Option<Duration>,
 }
 
-/// Why a token is not taken.
+/// Why a token is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
-    /// It was good once.
+    /// It was valid once.
     Expired,
-    /// It never was, or not for this.
+    /// It was never valid, or not for this purpose.
     Invalid,
 }
 
@@ -58,17 +59,17 @@ impl From<serde_json::Error> for Refusal {
     }
 }
 
-/// By what tokens are known to be good; without it none is.
+/// The keys that verify tokens; without them every token is refused.
 #[derive(Default, Debug)]
 pub struct Tokens(Option<Verifier>);
 
 impl Tokens {
-    /// By the keys of a verifier.
+    /// With the keys of a verifier.
     pub fn new(verifier: Option<Verifier>) -> Tokens {
         Tokens(verifier)
     }
 
-    /// Has other keys, if there are any by now. To be called before tokens are looked at.
+    /// Loads new keys, if there are any. Call it before tokens are verified.
     ///
     /// # Errors
     /// Why they cannot be read, once for each change.
@@ -80,10 +81,10 @@ impl Tokens {
         Ok(self.0.as_ref().ok_or(Refusal::Invalid)?.verify(token, now)?)
     }
 
-    /// Whom a token names.
+    /// The identity that a token states.
     ///
     /// # Errors
-    /// When it is not good, or is one for a channel.
+    /// When the token is invalid, or is meant for a channel.
     pub fn connection(&self, token: &str, now: Duration) -> Result<Identity, Refusal> {
         let claims = self.verify(token, now)?;
         let names = ["info", "b64info", "expire_at", "channels", "subs", "channel"];
@@ -91,7 +92,7 @@ impl Tokens {
         if channel.is_some() {
             return Err(Refusal::Invalid);
         }
-        // Of a channel that is in both, what `subs` says of it counts.
+        // For a channel in both, `subs` takes precedence.
         let mut all = Vec::new();
         if let Some(object) = subs.filter(is_there) {
             for (name, options) in fields::entries(object.get(), MOST_CHANNELS)? {
@@ -114,10 +115,10 @@ impl Tokens {
         })
     }
 
-    /// What a token allows a user on a channel.
+    /// The permission of a user on a channel.
     ///
     /// # Errors
-    /// When it is not good, or not for that channel and user.
+    /// When the token is invalid, or not for that channel and user.
     pub fn subscription(&self, token: &str, channel: &str, user: &str, now: Duration) -> Result<Grant, Refusal> {
         let claims = self.verify(token, now)?;
         let names = ["channel", "info", "b64info", "expire_at"];
@@ -144,7 +145,7 @@ fn read_info(info: Option<&RawValue>, b64info: Option<&RawValue>) -> Result<Opti
     info.filter(is_there).map(line).transpose()
 }
 
-/// When what a token allows ends: by `expire_at`, 0 for never, else when the token does.
+/// When the permission ends: at `expire_at`, 0 for never, else with the token.
 fn until(expire_at: Option<&RawValue>, expires: Option<Duration>) -> Result<Option<Duration>, Refusal> {
     match expire_at.filter(is_there) {
         None => Ok(expires),

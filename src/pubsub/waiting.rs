@@ -1,5 +1,5 @@
-//! What waits for the keeper: commands of clients and requests of backends, and the answers that are made when it has told what became
-//! of all that they asked for.
+//! Commands of clients and requests of backends that wait for the keeper, and the answers to them once it has settled
+//! all that they asked for.
 
 use super::api::describe;
 use super::app::Channels;
@@ -16,23 +16,23 @@ use std::collections::HashMap;
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Piece {
     Text(String),
-    /// A field, which becomes `error` when nothing comes of it.
+    /// A field, which becomes `error` on failure.
     Field {
         name: String,
         value: Later,
     },
 }
 
-/// A value that is known once the keeper has told it.
+/// A value that the keeper has yet to announce.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Later {
     /// The number of the question.
     pub sequence: u64,
-    /// Whether it is a position; else it is an empty object.
+    /// Whether it is a position, rather than an empty object.
     pub is_position: bool,
 }
 
-/// JSON of which parts may still be missing.
+/// JSON with parts that may still be missing.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct Reply(Vec<Piece>);
 
@@ -45,7 +45,7 @@ impl Reply {
         }
     }
 
-    /// Adds another.
+    /// Appends another reply.
     pub fn append(&mut self, other: Reply) {
         for piece in other.0 {
             match piece {
@@ -70,7 +70,7 @@ impl Reply {
         }
     }
 
-    /// Whether it is not all there, nor what is there too long to add to.
+    /// Its bytes, estimated for missing parts.
     pub fn bytes(&self) -> usize {
         let bytes = |piece: &Piece| if let Piece::Text(text) = piece { text.len() } else { 100 };
         self.0.iter().map(bytes).sum()
@@ -98,14 +98,14 @@ impl Reply {
     }
 }
 
-/// What comes of a request.
+/// The outcome of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Value {
-    /// This.
+    /// Complete.
     Now(String),
-    /// This, of which parts may be missing.
+    /// With parts that may be missing.
     Parts(Reply),
-    /// What the keeper tells.
+    /// A value from the keeper.
     Later(Later),
 }
 
@@ -120,7 +120,7 @@ pub(super) fn position_of(position: Position) -> String {
     format!("{{{}}}", super::centrifuge::replies::position(position))
 }
 
-/// Who is to be told.
+/// The recipient of an answer.
 enum Asker {
     Client { id: ConnectionId, number: u32 },
     Backend(u64),
@@ -131,17 +131,17 @@ struct Deferred {
     reply: Reply,
     results: HashMap<u64, Result<Position, Error>>,
     missing: usize,
-    /// The one error there may be is to be told as a status.
+    /// A failure as a whole is returned as a status.
     by_status: bool,
 }
 
-/// All that waits.
+/// Everything that waits.
 #[derive(Default)]
 pub(super) struct Waiting {
     askers: HashMap<u64, Asker>,
     deferred: HashMap<u64, Deferred>,
     serial: u64,
-    /// Publications that are to be told on the other front once they are numbered.
+    /// Publications for the other front, once they are numbered.
     pass_on: HashMap<u64, (String, String)>,
 }
 
@@ -151,13 +151,13 @@ impl Waiting {
         self.askers.insert(sequence, Asker::Client { id, number });
     }
 
-    /// A publication is to be told on the other front as well.
+    /// A publication goes to the other front as well.
     pub fn pass_on(&mut self, sequence: u64, channel: &str, data: &str) {
         self.pass_on.insert(sequence, (channel.to_owned(), data.to_owned()));
     }
 
-    /// The answer to a request, if it is all there; else `ticket` makes it wait. `by_status` says that an error of all of it is to be told
-    /// as a status.
+    /// Returns the answer to a request if it is complete; otherwise `ticket` makes it wait. With `by_status`, a
+    /// failure as a whole becomes a status.
     pub fn answer(&mut self, reply: Reply, by_status: bool, ticket: impl FnOnce() -> Ticket) -> Option<Response> {
         let mut missing: Vec<u64> = reply.missing().collect();
         missing.sort_unstable();
@@ -180,7 +180,7 @@ fn json(status: u16, body: String) -> Response {
 }
 
 impl Channels {
-    /// Tells everyone what became of what was handed to the keeper.
+    /// Delivers the outcomes of what the keeper received.
     pub(super) fn settle(&mut self, out: &mut Outbox) {
         for (sequence, result) in self.engine.take_settled() {
             if let Some((channel, data)) = self.waiting_answers.pass_on.remove(&sequence).filter(|_| result.is_ok()) {

@@ -1,5 +1,4 @@
-//! The engine's part in a history that processes have in common: it hands over what is to be published, and shows what the keeper
-//! tells.
+//! The engine's part in a shared history: it sends publications to the keeper, and shows what the keeper announces.
 
 use super::{Engine, Position, Post, publications_of};
 use crate::outbox::Outbox;
@@ -13,43 +12,43 @@ use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// Whatever there is.
+/// Without a bound.
 const ALL: Most = Most { publications: usize::MAX, bytes: usize::MAX };
 
 impl Engine {
-    /// Has histories in common with other processes.
+    /// Shares histories with other processes.
     pub fn share_history(&mut self, outside: Outside) {
         self.replica = Some(Replica::new(outside, self.rules.limits.history));
     }
 
-    /// Reads the log, before anybody is connected. Returns whether there is one.
+    /// Reads the log, before any client connects. Returns whether there is one.
     pub fn load_history(&mut self) -> bool {
         let Some(replica) = &mut self.replica else { return true };
         replica.refill(false, Duration::ZERO, &mut Vec::new());
         replica.known().is_ok()
     }
 
-    /// Whether there is a keeper that numbers, so that its words are to be listened to.
+    /// Whether a keeper numbers, so that this process must listen to it.
     pub fn shares_history(&self) -> bool {
         self.replica.is_some()
     }
 
-    /// Whether something that was handed over may still come to something.
+    /// Whether a question sent to the keeper is still open.
     pub fn is_waiting(&self) -> bool {
         self.replica.as_ref().is_some_and(|replica| replica.pending() > 0)
     }
 
-    /// Bytes of what waits.
+    /// The bytes of what waits.
     pub fn waiting_bytes(&self) -> usize {
         self.replica.as_ref().map_or(0, Replica::pending_bytes)
     }
 
-    /// What became of what was handed over, by its number.
+    /// The outcomes of questions, by number.
     pub fn take_settled(&mut self) -> Vec<(u64, Result<Position, Error>)> {
         std::mem::take(&mut self.settled)
     }
 
-    /// Hands a publication to the keeper.
+    /// Sends a publication to the keeper.
     pub(super) fn hand_over(
         &mut self,
         channel: &str,
@@ -75,7 +74,7 @@ impl Engine {
         Ok(sequence)
     }
 
-    /// Hands over what has its turn.
+    /// Sends the questions whose turn it is.
     fn hand_over_more(&mut self, out: &mut Outbox) {
         let Some(replica) = &mut self.replica else { return };
         // A quarter of the ring.
@@ -85,10 +84,10 @@ impl Engine {
         }
     }
 
-    /// Gives up the history of a channel. Returns the number under which that was handed to the keeper, if there is one.
+    /// Drops the history of a channel. Returns the number of the question for the keeper, if there is one.
     ///
     /// # Errors
-    /// When too much waits for it.
+    /// When too much waits for the keeper.
     pub fn remove_history(&mut self, channel: &str, out: &mut Outbox) -> Result<Option<u64>, Error> {
         if self.replica.is_none() {
             self.streams.remove(channel, out.now());
@@ -97,14 +96,14 @@ impl Engine {
         self.ask(out, |replica, at| replica.empty(channel, at)).map(Some)
     }
 
-    /// A client is on a channel, or asks about it: the keeper is to know.
+    /// A client is on a channel, or asks about it: informs the keeper.
     pub(super) fn open(&mut self, channel: &str, rules: Namespace, out: &mut Outbox) {
         if let Some(ask) = self.replica.as_mut().and_then(|replica| replica.open(channel, rules.keep)) {
             let _ = out.publish_away(ASKS, &ask);
         }
     }
 
-    /// The keeper tells something.
+    /// Handles a message of the keeper.
     pub fn hear_keeper(&mut self, word: &[u8], out: &mut Outbox) {
         let Some(replica) = &mut self.replica else { return };
         let Some(word) = Word::read(word) else {
@@ -127,7 +126,7 @@ impl Engine {
         self.hand_over_more(out);
     }
 
-    /// Something of the bus was not heard: it may have been the keeper's.
+    /// Part of the bus was missed: it may have come from the keeper.
     pub fn missed_words(&mut self, out: &mut Outbox) {
         if self.replica.is_some() {
             self.look(out);
@@ -136,7 +135,7 @@ impl Engine {
         }
     }
 
-    /// Reads from the files whatever is there.
+    /// Reads whatever is in the files.
     pub(super) fn look(&mut self, out: &mut Outbox) {
         self.refill(true, out);
     }
@@ -160,7 +159,7 @@ impl Engine {
         self.show_news(news, out);
     }
 
-    /// Gives up what the keeper has not answered in time, unless the files tell what became of it.
+    /// Gives up the questions that the keeper has not answered in time, unless the files hold the outcome.
     pub(super) fn give_up(&mut self, now: Duration, out: &mut Outbox) {
         if self.replica.as_ref().is_some_and(|replica| replica.is_overdue(now)) {
             self.look(out);
@@ -189,7 +188,7 @@ impl Engine {
         }
     }
 
-    /// The log was read anew: shows the subscribers of each channel what they have not seen, where all of that is there.
+    /// The log was read anew: shows the subscribers of each channel what they have not seen, if it is complete.
     fn show_missed(&mut self, out: &mut Outbox) {
         let seen = self.channels.values().filter_map(|channel| Some((Rc::clone(&channel.name), channel.seen?)));
         for (channel, seen) in seen.collect::<Vec<_>>() {
@@ -208,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// The positioned subscribers of a channel have missed something that cannot be had any more.
+    /// The positioned subscribers of a channel have missed something that cannot be recovered.
     fn lose(&mut self, channel: &Rc<str>, out: &mut Outbox) {
         if let Some(entry) = self.channels.get_mut(channel) {
             entry.seen = None;
@@ -231,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// Tells clients that they are on a channel no more, unless they know or are on it again.
+    /// Tells clients that a subscription has ended, unless they know or have subscribed again.
     pub(super) fn tell_losses(&mut self, now: Duration, out: &mut Outbox) {
         while let Some((id, channel)) = self.losses.next(now) {
             let is_off =

@@ -1,5 +1,5 @@
-//! Subscriptions that have lost their place: they end at once, and their clients are told after a moment that differs from one to the
-//! next, so that not all of them come back at the same time.
+//! Subscriptions that lost their place: they end at once, and their clients hear of it after a random moment, so that
+//! they do not all come back at the same time.
 
 use crate::net::id::ConnectionId;
 use rand::rngs::StdRng;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// The longest moment.
 const JITTER_MILLISECONDS: u64 = 2000;
 
-/// Clients that are still to be told, and the channels.
+/// Clients still to inform, and their channels.
 pub(super) struct Losses {
     due: BTreeMap<(Duration, u64), (ConnectionId, Rc<str>)>,
     serial: u64,
@@ -23,27 +23,27 @@ impl Losses {
         Losses { due: BTreeMap::new(), serial: 0, random: StdRng::from_seed(seed) }
     }
 
-    /// A client is to be told.
+    /// Queues a client.
     pub fn add(&mut self, id: ConnectionId, channel: Rc<str>, now: Duration) {
         self.serial += 1;
         let jitter = Duration::from_millis(self.random.random_range(0..JITTER_MILLISECONDS));
         self.due.insert((now + jitter, self.serial), (id, channel));
     }
 
-    /// The client has left the channel, or is on it again. Returns whether it was to be told.
+    /// The client has left the channel, or has subscribed again. Returns whether it was queued.
     pub fn forget(&mut self, id: ConnectionId, channel: &str) -> bool {
         let before = self.due.len();
         self.due.retain(|_, (of, name)| *of != id || **name != *channel);
         self.due.len() < before
     }
 
-    /// The next that is to be told now.
+    /// The next client that is due.
     pub fn next(&mut self, now: Duration) -> Option<(ConnectionId, Rc<str>)> {
         let first = self.due.first_entry().filter(|first| first.key().0 <= now)?;
         Some(first.remove())
     }
 
-    /// When somebody is to be told.
+    /// When the next client is due.
     pub fn next_deadline(&self) -> Option<Duration> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }

@@ -1,4 +1,4 @@
-//! What is kept of channels, for whoever asks: of the engine's own streams, or of those that processes have in common.
+//! The kept history of channels, for any reader: from the engine's own streams, or from shared ones.
 
 use super::{Engine, Position};
 use crate::outbox::Outbox;
@@ -9,27 +9,27 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What answers to clients that come back may take that are kept for others of the same pass.
+/// The most bytes of answers kept for other clients that recover in the same pass.
 const ANSWERS_BYTES: usize = 8 << 20;
 
-/// Where the channel stood, and what was published since, if that is all there.
+/// The position of the channel, and what was published since, if it is complete.
 type Answer = (Position, Option<Rc<str>>);
 
-/// What was given to clients that came back in this pass, by channel and offset.
+/// The answers to clients that recovered in this pass, by channel and offset.
 #[derive(Default)]
 pub(super) struct Answers {
     pass: Duration,
     by_position: HashMap<(Rc<str>, u64), Answer>,
     bytes: usize,
-    /// When a position was looked for in the files that is not known yet.
+    /// When the files were last searched for a position that is unknown here.
     looked: Option<Duration>,
 }
 
 impl Engine {
-    /// Where a channel with history stands. It has a stream from then on.
+    /// The position of a channel with history. It has a stream from then on.
     ///
     /// # Errors
-    /// When the history cannot be told now.
+    /// When the history is unavailable now.
     pub fn top(&mut self, channel: &str, rules: Namespace, out: &mut Outbox) -> Result<Position, Error> {
         let Some(replica) = &mut self.replica else { return Ok(self.streams.top(channel, rules.keep, out.now())) };
         let now = replica.now();
@@ -40,7 +40,7 @@ impl Engine {
         Ok(position)
     }
 
-    /// What a client missed that comes back, the same for all that come from there in one pass.
+    /// What a recovering client missed, shared by all that recover from there in one pass.
     pub(super) fn missed(
         &mut self,
         channel: &str,
@@ -51,7 +51,7 @@ impl Engine {
         let mut top = self.top(channel, rules, out)?;
         let is_same = |top: Position| epoch.is_empty() || epoch == top.epoch.as_str();
         if (!is_same(top) || offset > top.offset) && self.answers.looked != Some(out.now()) {
-            // Another process may have told it already.
+            // Another process may have announced it already.
             self.answers.looked = Some(out.now());
             self.look(out);
             top = self.top(channel, rules, out)?;
@@ -81,7 +81,7 @@ impl Engine {
     /// A part of a channel's history.
     ///
     /// # Errors
-    /// When it begins at a position that the channel never had, or the history cannot be told now.
+    /// When it begins at a position that the channel never had, or the history is unavailable now.
     pub fn history(
         &mut self,
         channel: &str,
@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// Gives up what has become too old of streams, and goes on reading what is missing.
+    /// Drops expired history, and continues to read what is missing.
     pub(super) fn expire_streams(&mut self, now: Duration, out: &mut Outbox) {
         match &mut self.replica {
             Some(replica) => {
@@ -117,7 +117,7 @@ impl Engine {
         }
     }
 
-    /// When that has something to do.
+    /// When [`Engine::expire_streams`] has something to do.
     pub(super) fn streams_due(&self) -> Option<Duration> {
         match &self.replica {
             Some(replica) => [replica.next_deadline(), replica.too_old_at()].into_iter().flatten().min(),

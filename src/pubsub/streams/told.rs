@@ -1,4 +1,4 @@
-//! Streams of those that are not alone: what a log tells of them, and what is told to a log.
+//! Streams that are not alone: what they learn from a log, and what they give to one.
 
 use super::{Epoch, Keep, Kept, Position, Streams};
 use std::rc::Rc;
@@ -7,18 +7,18 @@ use std::time::Duration;
 /// All of a stream.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
-    /// Where it stands.
+    /// Its position.
     pub top: Position,
-    /// How much of it is kept.
+    /// How much history it keeps.
     pub keep: Keep,
-    /// When it was used last.
+    /// The time of its last use.
     pub used: Duration,
-    /// What is kept, each with its time.
+    /// The kept publications, each with its time.
     pub publications: Vec<(Duration, &'a Rc<str>)>,
 }
 
 impl Streams {
-    /// Where a channel stands, if it has a stream.
+    /// The position of a channel, if it has a stream.
     pub fn position(&self, channel: &str) -> Option<Position> {
         self.by_name.get(channel).map(super::Stream::position)
     }
@@ -28,8 +28,7 @@ impl Streams {
         self.by_name.keys()
     }
 
-    /// Takes a publication that has its number. One that is there already is passed over; one that does not follow upon what is there
-    /// begins anew.
+    /// Adds a numbered publication. A known one is skipped; after a gap the stream begins anew.
     pub fn put(
         &mut self,
         channel: &str,
@@ -55,7 +54,7 @@ impl Streams {
         self.add(&name, Kept { at, text }, now);
     }
 
-    /// A channel is used: it has a stream from then on, with that epoch if it has none yet.
+    /// Marks a channel as used: it has a stream from then on, with that epoch if it has none yet.
     pub fn touch(&mut self, channel: &str, epoch: Epoch, keep: Keep, at: Duration) {
         let name = match self.by_name.get_mut(channel) {
             Some(stream) => {
@@ -70,7 +69,7 @@ impl Streams {
         self.check_invariants();
     }
 
-    /// Takes a stream as it stands, in place of one that stands elsewhere. Nothing of it is kept until [`Streams::restore_more`].
+    /// Restores the state of a stream, in place of any other. Its publications follow in [`Streams::restore_more`].
     pub fn restore(&mut self, channel: &str, top: Position, keep: Keep, used: Duration) {
         if self.position(channel) != Some(top) {
             self.end(channel);
@@ -79,7 +78,7 @@ impl Streams {
         }
     }
 
-    /// Takes publications of a stream, of which the first has that offset, if the last is the one before the oldest that is there.
+    /// Restores publications from that offset on, if the last one directly precedes the oldest present.
     pub fn restore_more(&mut self, channel: &str, first: u64, publications: Vec<(Duration, Rc<str>)>) {
         let Some(stream) = self.by_name.get_mut(channel) else { return };
         if first == 0 || first.checked_add(publications.len() as u64) != stream.floor().checked_add(1) {
@@ -94,7 +93,7 @@ impl Streams {
             self.bytes += kept.bytes();
             stream.kept.push_front(kept);
         }
-        // In order of their last publication, as far as that is known.
+        // In order of the last publication, as far as it is known.
         self.serial += 1;
         let turn = super::PUBLISHED + self.serial;
         self.turns.remove(&std::mem::replace(&mut stream.turn, turn));
@@ -103,14 +102,14 @@ impl Streams {
         self.check_invariants();
     }
 
-    /// Another epoch for a stream, which keeps what it has.
+    /// Gives a stream another epoch, and keeps its contents.
     pub fn renew(&mut self, channel: &str, epoch: Epoch) {
         if let Some(stream) = self.by_name.get_mut(channel) {
             stream.epoch = epoch;
         }
     }
 
-    /// Ends a stream, without a word.
+    /// Drops a stream without announcing it.
     pub fn end(&mut self, channel: &str) {
         if let Some(stream) = self.by_name.get(channel) {
             let name = Rc::clone(&self.turns[&stream.turn]);
@@ -118,7 +117,7 @@ impl Streams {
         }
     }
 
-    /// The streams that were given up since this was called last.
+    /// Returns the streams dropped since the last call.
     pub fn take_dropped(&mut self) -> Vec<Rc<str>> {
         std::mem::take(&mut self.dropped)
     }
@@ -132,7 +131,7 @@ impl Streams {
 }
 
 impl Streams {
-    /// Begins to decide which streams are given up.
+    /// Begins to decide which streams are dropped.
     pub fn lead(&mut self, max_bytes: usize, now: Duration) {
         (self.part, self.max_bytes) = (super::Part::Leads, max_bytes);
         let names: Vec<Rc<str>> = self.names().cloned().collect();
