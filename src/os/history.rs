@@ -1,9 +1,9 @@
-//! The files of a history's log: written by one keeper, read by any worker.
+//! The files of a history's log: one keeper writes them, any worker reads them.
 //!
-//! A file is named after the position in the log at which it begins, and the next begins where it ends. A file gets its name once its
-//! first entry is in it. Entries are written at their places, so that what a full disk has cut off is overwritten by the next. Beside
-//! them lie a lock, which the keeper holds, and a mark: up to where the log was told to others, by which a log that was cut is known
-//! from one that ends where its keeper was killed.
+//! The name of a file is the position in the log at which it begins; the next begins where it ends. A file gets its
+//! name once its first entry is in it. Entries are written at fixed positions, so that the next one overwrites what a
+//! full disk has cut off. Beside the files lie a lock, which the keeper holds, and a mark: up to where the log was
+//! announced, which tells a truncated log from one whose keeper was killed at its end.
 
 use crate::pubsub::history::entry::{self, Entry, Found};
 use std::collections::VecDeque;
@@ -17,18 +17,18 @@ const UNFINISHED: &str = "history.new";
 const LOCK: &str = "history.lock";
 const MARK: &str = "history.mark";
 const MARK_BYTES: usize = 24;
-/// Bytes in which the first entry of a file is looked for.
+/// The bytes in which to look for the first entry of a file.
 const LONGEST_HEAD: usize = 1 << 20;
-/// Digits of a position in a name.
+/// The digits of a position in a name.
 const DIGITS: usize = 16;
 
-/// A number for this start of the machine, by which processes know that they are on the same one. 0 where it is not to be known.
+/// A number for this boot of the machine, by which processes know that they share it. 0 if it is unknown.
 pub fn boot() -> u64 {
     let id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The files of a folder that begin with a whole entry or not, by position.
+/// The positions of the log files in a folder, with or without a whole first entry.
 fn positions(folder: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for file in fs::read_dir(folder)? {
@@ -50,12 +50,12 @@ fn options(mode: u32) -> OpenOptions {
     options
 }
 
-/// A file of the writer's, which is made if there is none.
+/// Opens a file of the writer, and creates it if necessary.
 fn own(folder: &Path, name: &str, mode: u32) -> io::Result<File> {
     options(mode).write(true).create(true).truncate(false).open(folder.join(name))
 }
 
-/// Takes the lock of a folder, for as long as the file is open. `None` when another has it.
+/// Locks a folder, for as long as the file stays open. `None` when another process holds the lock.
 ///
 /// # Errors
 /// As `open(2)` and `flock(2)`.
@@ -68,23 +68,23 @@ pub fn lock(folder: &Path, mode: u32) -> io::Result<Option<File>> {
     }
 }
 
-/// How the files end that were read.
+/// How the files that were read end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
     /// With a whole entry.
     Clean,
     /// With a part of an entry.
     Torn,
-    /// There is something else, or something is missing.
+    /// With something else, or with a gap.
     Damaged,
 }
 
-/// Up to where a log was told to others, when its keeper last wrote that down.
+/// Up to where a log was announced, as its keeper last recorded it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
-    /// Which log.
+    /// The log.
     pub log: u64,
-    /// In which start of the machine.
+    /// The boot of the machine.
     pub boot: u64,
     /// The position.
     pub end: u64,
@@ -103,32 +103,32 @@ impl Segment {
     }
 }
 
-/// The files, for their one writer.
+/// The files, for their single writer.
 pub struct HistoryFiles {
     folder: PathBuf,
     mode: u32,
     log: u64,
     segments: VecDeque<Segment>,
-    /// The last of them.
+    /// The last file.
     file: Option<File>,
     mark: File,
-    /// Files that are of no use once the last one has its name.
+    /// Files that become obsolete once the last one has its name.
     outdated: Option<Vec<u64>>,
     _lock: File,
 }
 
 impl HistoryFiles {
-    /// Takes over the files of a folder, which is made if there is none. `None` when another keeper has it.
+    /// Takes over the files of a folder, and creates it if necessary. `None` when another keeper holds it.
     ///
     /// # Errors
-    /// A folder or files that cannot be made or read.
+    /// When the folder or its files cannot be created or read.
     pub fn open(folder: &Path, mode: u32) -> io::Result<Option<HistoryFiles>> {
         let told = |error: io::Error| io::Error::new(error.kind(), format!("history in {}: {error}", folder.display()));
         HistoryFiles::take(folder, mode).map_err(told)
     }
 
     fn take(folder: &Path, mode: u32) -> io::Result<Option<HistoryFiles>> {
-        // Whoever may read the files may enter the folder.
+        // Every reader of the files may enter the folder.
         let folder_mode = mode | (mode & 0o444) >> 2;
         match fs::DirBuilder::new().mode(folder_mode).create(folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -148,8 +148,8 @@ impl HistoryFiles {
         }))
     }
 
-    /// Reads the log that is there: its number, how its files end, and each entry's payload and position by `each`. `None` when there is
-    /// none.
+    /// Reads the existing log: returns its number and how its files end, and passes each entry's payload and position
+    /// to `each`. `None` when there is none.
     ///
     /// # Errors
     /// As `read(2)`.
@@ -187,7 +187,7 @@ impl HistoryFiles {
                     }
                     Found::Part(0) if at == bytes.len() => break Tail::Clean,
                     Found::Part(_) => break Tail::Torn,
-                    // Where the machine went down, a file may have room that nothing was written to.
+                    // After a crash of the machine, a file may have space that was never written.
                     _ if bytes[at..].iter().all(|byte| *byte == 0) => break Tail::Torn,
                     _ => break Tail::Damaged,
                 }
@@ -205,7 +205,7 @@ impl HistoryFiles {
         Ok(Some(tail))
     }
 
-    /// Up to where the log was told.
+    /// Up to where the log was announced.
     pub fn mark(&self) -> Option<Mark> {
         let mut bytes = [0; MARK_BYTES];
         self.mark.read_exact_at(&mut bytes, 0).ok()?;
@@ -213,7 +213,7 @@ impl HistoryFiles {
         Some(Mark { log: word(0)?, boot: word(8)?, end: word(16)? })
     }
 
-    /// Writes down that the log is told up to its end.
+    /// Records that the log is announced up to its end.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -222,7 +222,7 @@ impl HistoryFiles {
         self.mark.write_all_at(&bytes, 0)
     }
 
-    /// Goes on with the log that was read.
+    /// Continues the log that was read.
     ///
     /// # Errors
     /// As `open(2)` and `ftruncate(2)`.
@@ -230,7 +230,7 @@ impl HistoryFiles {
         let Some(last) = self.segments.back() else { return Ok(()) };
         let file = options(self.mode).write(true).open(path(&self.folder, last.start))?;
         file.set_len(last.bytes)?;
-        // Of a log before this one, which a keeper that was killed could not remove.
+        // From an earlier log, which a killed keeper could not remove.
         let first = self.segments[0].start;
         for position in positions(&self.folder)?.into_iter().filter(|position| *position < first) {
             fs::remove_file(path(&self.folder, position))?;
@@ -239,7 +239,7 @@ impl HistoryFiles {
         Ok(())
     }
 
-    /// Begins another log, which takes the place of what is there by [`HistoryFiles::replace`].
+    /// Begins another log, which replaces the old one in [`HistoryFiles::replace`].
     ///
     /// # Errors
     /// As `open(2)`.
@@ -257,7 +257,7 @@ impl HistoryFiles {
         options(self.mode).write(true).create(true).truncate(true).open(self.folder.join(UNFINISHED))
     }
 
-    /// The log that was begun is whole. With `syncs` it is on the disk before what was there is removed.
+    /// Completes the log that was begun. With `syncs` it is on the disk before the old one is removed.
     ///
     /// # Errors
     /// As `fsync(2)`, `rename(2)` and `unlink(2)`.
@@ -266,7 +266,7 @@ impl HistoryFiles {
             self.sync()?;
         }
         self.name_last(syncs)?;
-        // One that was empty had the same name.
+        // An empty one had the same name.
         let own = self.segments.front().map(|first| first.start);
         for position in self.outdated.take().unwrap_or_default().into_iter().filter(|position| Some(*position) != own) {
             fs::remove_file(path(&self.folder, position))?;
@@ -280,7 +280,7 @@ impl HistoryFiles {
         if syncs { File::open(&self.folder)?.sync_all() } else { Ok(()) }
     }
 
-    /// Adds an entry. Returns its position. When it cannot be written there is nothing of it.
+    /// Adds an entry. Returns its position. On failure nothing of it remains.
     ///
     /// # Errors
     /// As `write(2)`.
@@ -291,7 +291,7 @@ impl HistoryFiles {
         let begin = segment.end();
         let bytes = entry::frame(self.log, begin, payload);
         if let Err(error) = file.write_all_at(&bytes, segment.bytes) {
-            // Should it stay, it is overwritten by the next.
+            // If it stays, the next entry overwrites it.
             let _ = file.set_len(segment.bytes);
             return Err(error);
         }
@@ -302,7 +302,7 @@ impl HistoryFiles {
     /// Begins another file with an entry. Returns its position.
     ///
     /// # Errors
-    /// As [`HistoryFiles::append`] and `rename(2)`; then the file before goes on.
+    /// As [`HistoryFiles::append`] and `rename(2)`; then the previous file stays in use.
     pub fn rotate(&mut self, payload: &[u8], syncs: bool) -> io::Result<u64> {
         if syncs {
             self.sync()?;
@@ -333,7 +333,7 @@ impl HistoryFiles {
         Ok(())
     }
 
-    /// Has all that was written on the disk.
+    /// Syncs all that was written to the disk.
     ///
     /// # Errors
     /// As `fdatasync(2)`.
@@ -361,33 +361,33 @@ impl HistoryFiles {
         self.segments.front().filter(|_| self.segments.len() > 1).map(Segment::end)
     }
 
-    /// How many files there are.
+    /// The number of files.
     pub fn count(&self) -> usize {
         self.segments.len()
     }
 
-    /// Bytes of all files, and of the last one.
+    /// The bytes of all files, and of the last one.
     pub fn bytes(&self) -> (u64, u64) {
         let all = self.segments.iter().map(|segment| segment.bytes).sum();
         (all, self.segments.back().map_or(0, |segment| segment.bytes))
     }
 }
 
-/// The files, for those who read them while they are written.
+/// The files, for readers while they are written.
 pub struct HistoryReader {
     folder: PathBuf,
-    /// The file that was read from last, and where it begins.
+    /// The last file read, and where it begins.
     file: Option<(u64, File)>,
 }
 
 impl HistoryReader {
-    /// Of a folder, in which there may be none yet.
+    /// A reader for a folder, which may not exist yet.
     pub fn new(folder: &Path) -> HistoryReader {
         HistoryReader { folder: folder.to_owned(), file: None }
     }
 
-    /// Reads what stands at a position, or at the beginning of what there is: where that is, and up to `most` bytes, none at the end.
-    /// `None` when it is not there any more, or there is nothing at all.
+    /// Reads at a position, or at the beginning of the log: returns that position and up to `most` bytes, none at the
+    /// end. `None` when the position is gone, or there are no files.
     ///
     /// # Errors
     /// As `open(2)` and `read(2)`.
@@ -407,7 +407,7 @@ impl HistoryReader {
         let Some(from) = from.or(all.first().copied()) else { return Ok(None) };
         let Some(start) = all.into_iter().rfind(|start| *start <= from) else { return Ok(None) };
         let file = match options(0).open(path(&self.folder, start)) {
-            // It was removed just now: it was the first.
+            // It was just removed, being the first.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };

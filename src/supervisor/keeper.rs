@@ -1,4 +1,4 @@
-//! The keeper of the workers' history: one more process, which starts before them and ends after them.
+//! The keeper of the workers' history: another process, which starts before them and ends after them.
 
 use super::worker::Worker;
 use super::{KILL_AFTER, SlotListeners, Supervisor, cause};
@@ -6,14 +6,14 @@ use crate::reactor::Order;
 use crate::telemetry::log::{Field, Level, in_words};
 use std::time::Duration;
 
-/// The command that a supervisor runs for it.
+/// The command that starts it.
 pub const KEEPER_COMMAND: &str = "keeper-of";
-/// One that lived so long is followed by another at once, and one that did not after a while.
+/// A keeper that lived this long is replaced at once, a younger one after a while.
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 const START_AGAIN: Duration = Duration::from_millis(500);
 
 impl Supervisor {
-    /// Sees to it that there is a keeper that goes on, until all workers have ended.
+    /// Keeps a keeper running until all workers have ended.
     pub(super) fn look_after_keeper(&mut self) {
         let (now, hang_timeout) = (self.now, self.plan.hang_timeout);
         if self.stopping && self.workers().next().is_none() {
@@ -66,7 +66,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends the keeper, so that another takes its place, unless the service ends.
+    /// Ends the keeper. Another takes its place, unless the service ends.
     pub(super) fn end_keeper(&mut self) {
         let deadline = self.now + KILL_AFTER;
         if let Some(keeper) = self.keeper.worker.as_mut().filter(|keeper| keeper.deadline.is_none()) {

@@ -1,13 +1,13 @@
-//! Floor 6, the supervisor: one worker process per slot, each with listeners of its own.
+//! Floor 6, the supervisor: one worker process per slot, each with its own listeners.
 //!
-//! It holds no connection. It binds every listener and keeps it open, so that a worker that dies or is replaced loses no
-//! connection that waits to be accepted. A worker is the same program, run anew with [`WORKER_COMMAND`]; it learns of
-//! its supervisor's end, whatever the cause, by the end of its standard input, and then drains.
+//! It holds no connection. It binds every listener and keeps it open, so that the death or replacement of a worker
+//! loses no connection that waits to be accepted. A worker is the same program, started with [`WORKER_COMMAND`]; it
+//! notices the end of its supervisor, whatever the cause, by the end of its standard input, and then drains.
 //!
-//! The listeners of a slot that nobody serves, because its worker died, does not start or hangs, are lent to a worker that
-//! does serve, so that no connection waits for a restart. Workers that serve are never ended for the sake of others.
+//! When the worker of a slot died, does not start or hangs, a serving worker borrows its listeners, so that no
+//! connection waits for a restart. A serving worker is never ended for the sake of others.
 //!
-//! Invariant: a slot has at most one worker that serves; those that were replaced are among the retiring ones.
+//! Invariant: a slot has at most one serving worker; replaced ones are among the retiring ones.
 
 pub mod admin;
 mod backoff;
@@ -46,34 +46,34 @@ use worker::Worker;
 const ENDING: Token = Token(0);
 const HANG_UP: Token = Token(1);
 const CHILD: Token = Token(2);
-/// New workers that do not serve by then count as not starting.
+/// A new worker that does not serve by then has failed to start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long beyond the drain timeout a worker may take to end.
 const KILL_AFTER: Duration = Duration::from_secs(2);
 
-/// What a supervisor goes by.
+/// The settings of a supervisor.
 pub struct Plan {
-    /// What workers run.
+    /// The program of workers.
     pub program: Program,
-    /// What the keeper of their history runs, if they have one.
+    /// The program of the keeper of their history, if they have one.
     pub keeper: Option<Program>,
     /// By slot.
     pub listeners: Vec<SlotListeners>,
-    /// By slot: the processor to run on; none for any.
+    /// By slot: the processor to run on; `None` for any.
     pub cpus: Vec<Option<usize>>,
-    /// How long workers have to drain, as they know themselves.
+    /// How long workers have to drain, which they know themselves.
     pub drain_timeout: Duration,
-    /// A worker that makes no pass for so long is replaced; zero for never.
+    /// A worker without a pass for this long is replaced; zero for never.
     pub hang_timeout: Duration,
-    /// The bus that the workers are on.
+    /// The bus of the workers.
     pub bus: Option<BusKeeper>,
-    /// What the admin listener shows.
+    /// The content of the admin listener.
     pub board: SharedBoard,
-    /// Whom to tell of readiness.
+    /// The service manager that waits for readiness.
     pub ready: Ready,
-    /// Log records that are written once all workers serve.
+    /// Log records to write once all workers serve.
     pub log: Log,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
 }
 
@@ -81,7 +81,7 @@ pub struct Plan {
 struct Slot {
     worker: Option<Worker>,
     backoff: Backoff,
-    /// When the next worker is to start.
+    /// When to start the next worker.
     due: Option<Duration>,
     past: Stats,
     restarts: u64,
@@ -89,7 +89,7 @@ struct Slot {
     lent_to: Option<(usize, u32)>,
 }
 
-/// Workers of which all are to serve before any takes over.
+/// New workers; all must serve before any takes over.
 struct Reload {
     fresh: Vec<Worker>,
     deadline: Duration,
@@ -103,26 +103,26 @@ pub struct Supervisor {
     now: Duration,
     slots: Vec<Slot>,
     retiring: Vec<Worker>,
-    /// The keeper, in a slot of its own without listeners.
+    /// The keeper, in its own slot without listeners.
     keeper: Slot,
     reload: Option<Reload>,
     reloads: [u64; 2],
-    /// When all workers are to be replaced, so that they move to another bus; and whether that could not be made.
+    /// When to replace all workers so that they move to another bus; and whether creating that bus failed.
     moves: Option<Duration>,
     bus_failed: bool,
-    /// Whether any has served, whether all did at once, and whether that was said.
+    /// Whether any worker has served, whether all did at once, and whether that was announced.
     served: bool,
     ready: bool,
     announced: bool,
     stopping: bool,
     signals: usize,
-    /// Why the service ends, if not because it was told to.
+    /// Why the service ends, unless it was told to.
     failure: Option<String>,
     log: Log,
 }
 
 impl Supervisor {
-    /// A supervisor that has started no worker yet.
+    /// A supervisor without workers.
     ///
     /// # Errors
     /// As `epoll_create(2)`.
@@ -153,8 +153,8 @@ impl Supervisor {
     /// Runs until SIGTERM or SIGINT and the end of all workers.
     ///
     /// # Errors
-    /// When no worker ever served, and all die at once again and again; when a second signal came, and when there is no supervising at all: no
-    /// epoll, no signal handler.
+    /// When no worker ever served, and all die at once again and again; after a second signal; and when supervising is
+    /// impossible: no epoll, no signal handler.
     pub fn run(mut self) -> io::Result<()> {
         let mut kinds = [
             (ENDING, Signals::new(&signals::ENDING)?),
@@ -192,12 +192,12 @@ impl Supervisor {
         }
     }
 
-    /// Looks after every worker. There are few, so none is looked up by its event.
+    /// Looks after every worker. There are few, so events do not identify them.
     fn pass(&mut self) {
         for worker in self.slots.iter_mut().filter_map(|slot| slot.worker.as_mut()) {
             worker.listen();
         }
-        // Before the workers, which wait for it.
+        // First, as the workers wait for it.
         self.look_after_keeper();
         self.bury();
         self.go_on_reloading();
@@ -210,7 +210,7 @@ impl Supervisor {
         self.ready |= self.slots.iter().all(|slot| slot.worker.as_ref().is_some_and(|worker| worker.ready));
     }
 
-    /// Says that the service serves, once, when the board does.
+    /// Announces once that the service serves, when the board shows it.
     fn announce(&mut self) {
         if self.ready && !std::mem::replace(&mut self.announced, true) {
             log_writer::write_log(self.plan.log_format, &mut self.plan.log);
@@ -254,7 +254,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes leave of workers that have ended.
+    /// Reaps workers that have ended.
     fn bury(&mut self) {
         for number in 0..self.slots.len() {
             let slot = &mut self.slots[number];
@@ -285,8 +285,8 @@ impl Supervisor {
         self.retiring = retiring;
     }
 
-    /// A worker died, or did not start: another takes its place. The service ends only where none of its workers ever served,
-    /// since then it is not the moment that is wrong, and nobody is served by going on.
+    /// A worker died, or did not start: another replaces it. The service ends only if no worker ever served, since
+    /// then the cause is not momentary, and retrying helps no one.
     fn died(&mut self, number: usize, lived: Duration, served: bool, how: &str) {
         let slot = &mut self.slots[number];
         let fields: [(_, &dyn Field); 2] = [("worker", &number), ("cause", &how)];
@@ -305,7 +305,7 @@ impl Supervisor {
         self.log.push(Level::Error, "worker", &fields, text);
     }
 
-    /// Looks at whether the workers go on, and ends those that do not, so that others take their place.
+    /// Ends workers that make no progress, so that others replace them.
     fn look(&mut self) {
         let (now, hang_timeout) = (self.now, self.plan.hang_timeout);
         for (number, slot) in self.slots.iter_mut().enumerate() {
@@ -344,7 +344,7 @@ impl Supervisor {
         self.stop();
     }
 
-    /// Every worker drains. New connections are refused from now on, so that clients turn elsewhere.
+    /// Drains every worker. New connections are refused from now on, so that clients turn elsewhere.
     fn stop(&mut self) {
         if std::mem::replace(&mut self.stopping, true) {
             return;
@@ -360,7 +360,7 @@ impl Supervisor {
         self.log.push(Level::Info, "drain", &[], format!("stopping {}", counted(self.slots.len(), "worker*")));
     }
 
-    /// Starts new workers of the program that is on disk now; they take over once all of them serve.
+    /// Starts new workers of the program now on disk; they take over once all of them serve.
     fn reload(&mut self) {
         if self.stopping || self.reload.is_some() {
             self.log.push(Level::Warn, "reload", &[], "not reloading: a reload, or the end, is under way".into());
@@ -405,7 +405,7 @@ impl Supervisor {
         }
     }
 
-    /// The new workers serve: the old ones retire.
+    /// The new workers serve: retires the old ones.
     fn take_over(&mut self) {
         let Some(reload) = self.reload.take() else { return };
         let deadline = self.now + self.plan.drain_timeout + KILL_AFTER;
@@ -420,14 +420,14 @@ impl Supervisor {
         }
         self.reloads[0] += 1;
         self.moves = None;
-        // It goes on as the program that is on disk now, and on the bus that is there now.
+        // It restarts as the program now on disk, and on the current bus.
         self.end_keeper();
         let text = format!("reloaded: {} took over, the old ones retire", counted(self.slots.len(), "new worker*"));
         self.log.push(Level::Info, "reload", &[], text);
         self.plan.ready.serving();
     }
 
-    /// The old workers go on. New ones that serve already may hold connections, so they drain.
+    /// The old workers continue. New ones that serve already may hold connections, so they drain.
     fn reload_failed(&mut self, why: &str) {
         let Some(reload) = self.reload.take() else { return };
         let deadline = self.now + self.plan.drain_timeout + KILL_AFTER;
@@ -459,7 +459,7 @@ impl Supervisor {
         }
     }
 
-    /// Brings the board up to date.
+    /// Updates the board.
     fn show(&mut self) {
         let hang_timeout = self.plan.hang_timeout;
         let mut board = self.plan.board.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! One worker process: how it is started and told things, and the other end of that in the worker itself.
+//! One worker process: its start, the orders to it, and the other end of the line in the worker itself.
 
 use super::listeners::SlotListeners;
 use crate::os::control::{Control, ControlMessage};
@@ -19,21 +19,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// The command that a supervisor runs.
+/// The command that starts a worker.
 pub const WORKER_COMMAND: &str = "worker";
-/// What its supervisor registers a worker's line with: every worker is looked at when there is an event.
+/// The token of a worker's line: an event makes the supervisor look at every worker.
 pub(super) const EVENT: Token = Token(3);
-/// What a service manager says to the process it started, and to no other.
+/// Variables of a service manager that are meant only for the process it started.
 const FOR_THE_SUPERVISOR: [&str; 5] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC"];
 
-/// The program that workers run, and its arguments.
+/// The program of workers, and its arguments.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The executable, as it is on disk when a worker starts.
+    /// The executable, read from disk when a worker starts.
     pub path: PathBuf,
     /// [`WORKER_COMMAND`], or another.
     pub command: &'static str,
-    /// What follows the command.
+    /// The arguments after the command.
     pub arguments: Vec<OsString>,
 }
 
@@ -43,19 +43,19 @@ pub(super) struct Worker {
     control: Control,
     pub counters: Arc<SharedWords>,
     pub slot: usize,
-    /// Whether it said that it serves.
+    /// Whether it has reported that it serves.
     pub ready: bool,
     pub started: Duration,
-    /// Whether its loop goes on.
+    /// Whether its loop makes progress.
     pub pulse: Pulse,
-    /// Whether it was told to end at once, and cannot be told again.
+    /// Whether it was killed, and takes no further order.
     pub killed: bool,
-    /// When it is killed, if it is still there.
+    /// When to kill it, if it is still alive.
     pub deadline: Option<Duration>,
 }
 
 impl Worker {
-    /// Starts a worker of a slot, with its listeners.
+    /// Starts a worker for a slot, with its listeners.
     pub fn start(
         program: &Program,
         (slot, cpu): (usize, Option<usize>),
@@ -84,7 +84,7 @@ impl Worker {
         Ok(Worker { child, control, counters, slot, ready: false, started: now, pulse, killed: false, deadline: None })
     }
 
-    /// Reads what it says: whether it has just become ready.
+    /// Reads its messages. Returns whether it has just become ready.
     pub fn listen(&mut self) -> bool {
         let was_ready = self.ready;
         while let Ok(Some(message)) = self.control.receive() {
@@ -93,13 +93,13 @@ impl Worker {
         self.ready && !was_ready
     }
 
-    /// Gives an order, to be carried out until `deadline`. One that is ending already takes none.
+    /// Gives an order to carry out by `deadline`. A worker that is ending already takes none.
     pub fn order(&mut self, order: Order, deadline: Duration) {
         let _ = self.control.send(&order.to_text(), &[]);
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 
-    /// Has it accept for the worker of another slot as well, by all these listeners.
+    /// Makes it accept for the worker of another slot as well, on all these listeners.
     ///
     /// # Errors
     /// When the order does not reach it.
@@ -109,27 +109,27 @@ impl Worker {
         self.control.send(&order.to_text(), &descriptors)
     }
 
-    /// Ends [`Worker::lend`]. One that does not hear of it shares the listeners of that slot, which harms nobody.
+    /// Ends [`Worker::lend`]. A worker that misses this shares the listeners of that slot, which is harmless.
     pub fn take_back(&self, slot: usize) {
         let _ = self.control.send(&Order::TakeBack(slot).to_text(), &[]);
     }
 
-    /// Looks at whether its loop goes on.
+    /// Checks whether its loop makes progress.
     pub fn look(&mut self, now: Duration, hang_timeout: Duration) {
         self.pulse.look(passes(&self.counters), now, hang_timeout);
     }
 
-    /// Whether it takes its part of the connections.
+    /// Whether it takes its share of the connections.
     pub fn serves(&self, hang_timeout: Duration) -> bool {
         self.ready && !self.killed && !self.pulse.stalls(hang_timeout)
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Ends it at once.
+    /// Kills it at once.
     pub fn kill(&mut self) {
         self.killed = true;
         let _ = self.child.kill();
@@ -139,28 +139,28 @@ impl Worker {
         self.child.id()
     }
 
-    /// What it has counted.
+    /// Its counters.
     pub fn stats(&self) -> Stats {
         counted(&self.counters)
     }
 }
 
-/// The counters that a process shows.
+/// The counters of a process.
 pub(super) fn counted(words: &SharedWords) -> Stats {
     Stats::from_words(&words.iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>())
 }
 
-/// How many passes of its loop a process shows.
+/// The passes of a process's loop.
 pub(super) fn passes(words: &SharedWords) -> u64 {
     Histogram::count(&counted(words).passes.0)
 }
 
-/// The first message: who a worker is. With it come the descriptors of the counters and of the listeners.
+/// The first message: the identity of a worker. The descriptors of the counters and the listeners come with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Start {
     slot: usize,
     cpu: Option<usize>,
-    /// How the supervisor reads the counters: its version need not be the worker's.
+    /// The layout of the counters that the supervisor reads: its version may differ from the worker's.
     layout: u64,
     /// How many of the listeners, the last ones, are service listeners.
     service: usize,
@@ -180,31 +180,31 @@ impl Start {
             cpu => Some(cpu.parse().ok()?),
         };
         let layout = words.next()?.parse().ok()?;
-        // A supervisor of before service listeners says nothing of them.
+        // A supervisor without service listeners omits the number.
         let service = words.next().unwrap_or("0").parse().ok()?;
         Some(Start { slot, cpu, layout, service })
     }
 }
 
-/// What a worker was given.
+/// What a worker receives at its start.
 pub struct Assignment {
     /// The number of its slot.
     pub slot: usize,
     /// Its end of the line.
     pub control: Control,
-    /// Where it shows its counters; `None` when its supervisor is of a version that would not understand them.
+    /// Its counters; `None` when the supervisor's version would not understand them.
     pub counters: Option<Arc<SharedWords>>,
-    /// Where it listens.
+    /// The listeners.
     pub listeners: Vec<Listener>,
-    /// Where it listens for the application behind it.
+    /// The listeners for the application behind it.
     pub service_listeners: Vec<Listener>,
 }
 
 impl Assignment {
-    /// Receives it, and has this process run where it is to.
+    /// Receives the assignment, and pins this process to its processor.
     ///
     /// # Errors
-    /// When standard input is no line to a supervisor, or what comes over it makes no sense.
+    /// When standard input is not a line to a supervisor, or its message is invalid.
     pub fn receive() -> io::Result<Assignment> {
         let control = Control::of_standard_input()?;
         let no_supervisor = || io::Error::other("'percore worker' is for 'percore serve --workers N' to run");
@@ -214,7 +214,7 @@ impl Assignment {
         let counters = descriptors.next().ok_or_else(no_supervisor)?;
         let mut listeners = descriptors.map(Listener::adopt).collect::<io::Result<Vec<_>>>()?;
         let service_listeners = listeners.split_off(listeners.len().saturating_sub(start.service));
-        // A terminal that goes away tells all its processes; the supervisor reloads then, and its workers go on.
+        // A terminal that closes signals all its processes; the supervisor reloads then, and its workers continue.
         signals::ignore(signals::SIGHUP)?;
         if let Some(cpu) = start.cpu {
             cpus::pin(cpu)?;

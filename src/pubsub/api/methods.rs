@@ -1,4 +1,4 @@
-//! Methods that ask, and methods about connections.
+//! Methods that query, and methods about connections.
 
 use super::Fault;
 use crate::net::id::ConnectionId;
@@ -19,16 +19,16 @@ use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// Close codes that a backend may have a connection closed with.
+/// The close codes that a backend may use.
 const CLOSE_CODES: std::ops::RangeInclusive<u16> = 3000..=4999;
 
-/// Whose connections are meant.
+/// Reads which connections are meant.
 fn read_clients<'a>(
     user: Option<&'a RawValue>,
     client: Option<&'a RawValue>,
     session: Option<&'a RawValue>,
 ) -> Result<(Cow<'a, str>, Cow<'a, str>), Fault> {
-    // Clients are not told sessions, so nobody can mean one.
+    // Clients get no session, so none can match.
     if !text(session)?.is_empty() {
         return Err(Error::NotAvailable.into());
     }
@@ -41,7 +41,7 @@ fn channel_in(params: &str) -> Result<Cow<'_, str>, Fault> {
 }
 
 impl Channels {
-    /// Does something to connections of this process.
+    /// Carries out a method on connections of this process.
     pub(super) fn act(&mut self, method: &str, params: &str, out: &mut Outbox) -> Result<(), Fault> {
         match method {
             "subscribe" => self.subscribe_clients(params, out),
@@ -69,7 +69,7 @@ impl Channels {
             let recover = since.as_ref().map(|(offset, epoch)| (*offset, &**epoch));
             let info = info.clone();
             let wanted = Wanted { info, recover, is_server_side: true, hears_others: true, ..Wanted::default() };
-            // A client that is there already, or on too many channels, is left as it is.
+            // A client that is on the channel already, or on too many, stays as it is.
             let Ok(subscribed) = self.engine.subscribe(index, &channel, rules, wanted, out) else { continue };
             let data = data.as_ref().map(|data| format!("\"data\":{data}"));
             let (head, tail) = replies::subscribed(&subscribed, recover.map(|(offset, _)| offset), data);
@@ -148,7 +148,7 @@ impl Channels {
         Ok(())
     }
 
-    /// The rules of the channel that is asked about.
+    /// The rules of the channel in question.
     fn rules_in(&self, params: &str) -> Result<(Namespace, String), Fault> {
         let channel = channel_in(params)?.into_owned();
         Ok((*self.engine.rules.of(&channel)?, channel))
@@ -193,7 +193,7 @@ impl Channels {
         })
     }
 
-    /// The channels that somebody is on, in any worker.
+    /// The channels with subscribers in any worker.
     pub(super) fn list_channels(&mut self, params: &str, out: &mut Outbox) -> Result<String, Fault> {
         let [pattern] = fields::read(params, ["pattern"])?;
         let pattern = text(pattern)?;
@@ -214,7 +214,7 @@ impl Channels {
         Ok(list)
     }
 
-    /// This process, as the only node.
+    /// Describes this process as the only node.
     pub(super) fn describe_nodes(&self, out: &Outbox) -> String {
         let (clients, users) = self.engine.clients.count();
         let (channels, uptime) = (self.engine.channels(), out.now().as_secs());
@@ -227,7 +227,7 @@ impl Channels {
     }
 }
 
-/// Whether a name is one of those that a pattern stands for, where `*` is any text and `?` any character.
+/// Whether a name matches a pattern, where `*` is any text and `?` any character.
 fn fits(name: &str, pattern: &str) -> bool {
     let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
     let (mut at, mut of, mut retry) = (0, 0, None);
@@ -239,7 +239,7 @@ fn fits(name: &str, pattern: &str) -> bool {
             }
             Some(byte) if *byte == b'?' || *byte == name[at] => (at, of) = (at + 1, of + 1),
             _ => match retry {
-                // The last star stands for one more.
+                // The last star matches one more character.
                 Some((begin, behind)) => {
                     retry = Some((begin + 1, behind));
                     (at, of) = (begin + 1, behind);

@@ -1,7 +1,7 @@
 //! Centrifugo's HTTP API, for backends: `POST /api/METHOD` on the service listener.
 //!
-//! The answer is 200 with `{"result":..}` or `{"error":..}`, unless the backend asks for errors as statuses; 400 for what is not JSON,
-//! 401 without the key. What is about connections is done here and, by the bus, in every other worker.
+//! The status is 200 with `{"result":..}` or `{"error":..}`, unless the backend asks for errors as statuses; 400 for
+//! invalid JSON, 401 without the key. Methods about connections run here and, over the bus, in every other worker.
 
 mod methods;
 mod publishing;
@@ -18,14 +18,14 @@ use crate::protocol::http::{Request, Response};
 use crate::protocol::message::Kind;
 use crate::text::fields;
 
-/// The channel of the outbox on which workers tell each other what backends ask.
+/// The outbox channel on which workers forward requests of backends to each other.
 const CONTROL: &str = "percore.channels";
 
-/// Why a request comes to nothing.
+/// Why a request fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     Error(Error),
-    /// It is not JSON, or its fields are of other types.
+    /// It is invalid JSON, or a field has the wrong type.
     Malformed,
 }
 
@@ -48,7 +48,7 @@ impl From<serde_json::Error> for Fault {
 }
 
 impl Channels {
-    /// Answers a request on the service listener; `None` when nothing is there.
+    /// Answers a request on the service listener; `None` for an unknown path.
     pub(super) fn serve(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let method = request.path().strip_prefix("/api/")?;
         if !self.is_allowed(request) {
@@ -72,7 +72,7 @@ impl Channels {
             Ok(value) => {
                 let is_one = matches!(value, Value::Later(_));
                 match (value, method) {
-                    // These results are no results but answers by themselves.
+                    // The results of a batch are complete answers themselves.
                     (Value::Parts(parts), "batch") => reply = parts,
                     (value, _) => {
                         reply.push("{");
@@ -91,8 +91,8 @@ impl Channels {
         Some(Response::new(status).content("application/json", body))
     }
 
-    /// Whether the content of a request is read at all: whoever has not the key makes us hold nothing. What Pusher's backends
-    /// sign covers the content, which is short.
+    /// Whether to read the content of a request at all: a client without the key makes us hold nothing. Pusher
+    /// backends sign their content, which is short.
     pub(super) fn may_send_content(&self, request: &Request<'_>) -> bool {
         match request.path().starts_with("/apps/") {
             true => self.is_signed(request),
@@ -100,7 +100,7 @@ impl Channels {
         }
     }
 
-    /// Whether a backend has given the key, if there is one.
+    /// Whether the backend has given the key, if one is set.
     fn is_allowed(&self, request: &Request<'_>) -> bool {
         let Some(key) = &self.api_key else { return true };
         let in_authorization = request.header("authorization").and_then(|value| credentials(value, "apikey"));
@@ -109,7 +109,7 @@ impl Channels {
         given.into_iter().flatten().any(|given| is_same(given.as_bytes(), key.as_bytes()))
     }
 
-    /// Calls a method, here and where else it has to be. Returns its result, as JSON.
+    /// Calls a method, here and in other workers as needed. Returns its result, as JSON.
     fn call(&mut self, method: &str, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         if matches!(method, "subscribe" | "unsubscribe" | "disconnect" | "refresh") {
             self.act(method, params, out)?;
@@ -132,24 +132,24 @@ impl Channels {
         }
     }
 
-    /// Tells other workers, if there are any, what was asked here. Returns whether it could be told.
+    /// Forwards a request to the other workers, if any. Returns whether it could be sent.
     pub(super) fn tell_others(&mut self, method: &str, params: &str, out: &mut Outbox) -> bool {
         let parts = [method.as_bytes(), b" ", params.as_bytes()];
         out.participant().is_none() || out.publish(CONTROL, Kind::Binary, &parts).is_ok()
     }
 
-    /// Has the other workers tell us what backends ask them.
+    /// Subscribes to the requests that other workers forward.
     pub(super) fn listen_to_others(&mut self, out: &mut Outbox) {
         if !self.listens && out.participant().is_some() {
             out.listen(CONTROL, true);
             out.listen(WORDS, self.engine.shares_history());
-            // What was told before we listened.
+            // Messages sent before we listened.
             self.engine.missed_words(out);
             self.listens = true;
         }
     }
 
-    /// Another worker tells what a backend asked it. It was answered already.
+    /// Handles a request that another worker forwards, and has answered already.
     pub(super) fn take_record(&mut self, record: Record<'_>, out: &mut Outbox) {
         if record.channel != CONTROL.as_bytes() {
             return;

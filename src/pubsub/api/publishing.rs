@@ -15,12 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// Channels of a broadcast, and commands of a batch.
+/// The most channels of a broadcast, and commands of a batch.
 const MOST: usize = 10_000;
-/// Commands of a batch are called as long as the replies to those before have no more bytes than this.
+/// A batch stops calling commands once the replies so far exceed this many bytes.
 const MOST_REPLY_BYTES: usize = 1 << 20;
 
-/// What is to be published, wherever.
+/// A publication, apart from its channels.
 struct Publication<'a> {
     data: Cow<'a, str>,
     tags: Option<Cow<'a, str>>,
@@ -28,14 +28,14 @@ struct Publication<'a> {
     key: Cow<'a, str>,
 }
 
-/// The fields that `publish` and `broadcast` have in common.
+/// The fields common to `publish` and `broadcast`.
 const NAMES: [&str; 8] =
     ["data", "b64data", "skip_history", "tags", "idempotency_key", "version", "channel", "channels"];
 
-/// Reads them, and the channel or channels.
+/// Reads the publication, and the channel or channels.
 fn read(params: &str) -> Result<(Publication<'_>, Option<&RawValue>, Option<&RawValue>), Fault> {
     let [data, b64data, skip_history, tags, key, version, channel, channels] = fields::read(params, NAMES)?;
-    // A publication that is left out where a newer one is there already: this is not done here.
+    // A version skips publications older than the newest: this is not supported.
     if number::<u64>(version)? > 0 {
         return Err(Error::NotAvailable.into());
     }
@@ -56,7 +56,7 @@ fn read(params: &str) -> Result<(Publication<'_>, Option<&RawValue>, Option<&Raw
     Ok((Publication { data, tags, skips_history: flag(skip_history)?, key }, channel, channels))
 }
 
-/// JSON from base64: nothing else can be told to clients that speak JSON.
+/// JSON from base64: clients that speak JSON can receive nothing else.
 fn decode(encoded: &str) -> Result<String, Error> {
     let bytes = STANDARD.decode(encoded).map_err(|_| Error::BadRequest)?;
     let value: &RawValue = serde_json::from_slice(&bytes).map_err(|_| Error::BadRequest)?;
@@ -111,14 +111,14 @@ impl Channels {
         Ok(published)
     }
 
-    /// Calls several methods, one after the other.
+    /// Calls several methods in order.
     pub(super) fn batch(&mut self, params: &str, out: &mut Outbox) -> Result<Value, Fault> {
         let [commands] = fields::read(params, ["commands"])?;
         let commands: Vec<&RawValue> = serde_json::from_str(commands.map_or("[]", RawValue::get))?;
         if commands.len() > MOST {
             return Err(Error::BadRequest.into());
         }
-        // All or nothing is done of what cannot be read.
+        // Commands that cannot be parsed fail the batch before any is called.
         let mut calls = Vec::with_capacity(commands.len());
         for command in commands {
             calls.push(fields::entries(command.get(), 1)?.pop().ok_or(Error::BadRequest)?);

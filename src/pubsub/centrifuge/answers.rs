@@ -1,8 +1,8 @@
-//! Long answers: what several clients are told alike is stored once for all of them, and a pass of the loop gives so much of
-//! them and no more, so that a storm of clients that come back leaves time for what is published meanwhile.
+//! Long answers: an answer that is the same for several clients is stored once for all, and each pass of the loop
+//! sends a limited amount, so that a storm of returning clients leaves time for new publications.
 //!
-//! A client whose long answer has to wait is not read from until then, and what else its message has waits with it, so that its
-//! commands are answered in their order.
+//! A client whose long answer must wait is not read from until then, and the rest of its message waits too, so that
+//! its commands are answered in order.
 
 use super::costs::COMMAND_BYTES;
 use crate::net::id::ConnectionId;
@@ -14,24 +14,24 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Bytes of long answers after which a pass gives no more.
+/// The bytes of long answers after which a pass sends no more.
 const PASS_BYTES: usize = 1 << 20;
 
 /// Commands that wait for a later pass.
 struct Waiting {
     id: ConnectionId,
-    /// The lines, and how many of the same message came before.
+    /// The lines, and the number of lines of the same message before them.
     lines: Box<str>,
     number: usize,
 }
 
-/// The long answers of a pass, and what waits for the next.
+/// The long answers of a pass, and those that wait for the next.
 #[derive(Default)]
 pub struct LongAnswers {
     pass: Duration,
-    /// Bytes of answers in this pass, each counted for each client.
+    /// The bytes of answers in this pass, counted once per client.
     given: usize,
-    /// What is the same for several clients, in this pass.
+    /// The shared parts of this pass.
     by_key: HashMap<String, (Rc<str>, Shared)>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
@@ -46,13 +46,13 @@ impl LongAnswers {
         }
     }
 
-    /// Whether this pass has given enough.
+    /// Whether this pass has sent enough.
     fn is_over(&mut self, now: Duration) -> bool {
         self.begin_pass(now);
         self.given >= PASS_BYTES
     }
 
-    /// Bytes of the commands that wait.
+    /// The bytes of waiting commands.
     pub fn memory(&self) -> usize {
         self.waiting_bytes
     }
@@ -65,12 +65,12 @@ impl LongAnswers {
 }
 
 impl Channels {
-    /// Whether a command with a long answer has to wait: this pass has given enough, or others wait already.
+    /// Whether a command with a long answer must wait: this pass has sent enough, or others wait already.
     pub(super) fn is_to_wait(&mut self, is_new: bool, now: Duration) -> bool {
         self.answers.is_over(now) || (is_new && !self.answers.waiting.is_empty())
     }
 
-    /// Has lines of a client wait, at the end or, if they waited already, in their place.
+    /// Makes lines of a client wait, at the end of the queue or, if they waited already, in their place.
     pub(super) fn put_off(&mut self, id: ConnectionId, lines: &str, number: usize, is_new: bool, out: &mut Outbox) {
         let waiting = Waiting { id, lines: lines.into(), number };
         self.answers.waiting_bytes += lines.len();
@@ -82,7 +82,7 @@ impl Channels {
         out.tick_by(out.now());
     }
 
-    /// Goes on with those that wait.
+    /// Continues with those that wait.
     pub(in crate::pubsub) fn give_answers(&mut self, out: &mut Outbox) {
         while !self.answers.waiting.is_empty() {
             if self.answers.is_over(out.now()) {
@@ -91,7 +91,7 @@ impl Channels {
             let Some(Waiting { id, lines, number }) = self.answers.take_next() else { return };
             let client = self.engine.clients.get(id.index).map(|client| client.id);
             let newcomer = self.waiting.get(&id.index).map(|newcomer| newcomer.id);
-            // It may have gone meanwhile.
+            // The client may be gone by now.
             if client.or(newcomer) == Some(id) {
                 out.resume(id);
                 out.act_for(Some(id));
@@ -101,15 +101,15 @@ impl Channels {
         }
     }
 
-    /// Counts a long answer: as further commands of the client, and as a part of what this pass gives.
+    /// Charges a long answer to the client as further commands, and to this pass.
     pub(super) fn charge_answer(&mut self, id: ConnectionId, bytes: usize, out: &Outbox) {
         self.answers.begin_pass(out.now());
         self.answers.given += bytes;
         self.charge(id, bytes / COMMAND_BYTES, out);
     }
 
-    /// Sends an answer of which the client's own part comes first. What follows is the same for all of this key in this pass, and
-    /// is stored once. Returns the length.
+    /// Sends an answer that begins with the client's own part. The rest is the same for all with this key in this
+    /// pass, and is stored once. Returns the length.
     pub(super) fn share(
         &mut self,
         id: ConnectionId,

@@ -1,20 +1,21 @@
-//! Commands of clients: a line of JSON each. What nobody asks for is passed over and takes no memory, however deep it goes.
+//! Commands of clients: one line of JSON each. Unknown fields are skipped and take no memory, however deep they are
+//! nested.
 
 use crate::text::fields::{self, string};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// What a client sends.
+/// A message of a client.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Command<'a> {
-    /// Its number, 0 where no answer is wanted.
+    /// Its number; 0 if no reply is wanted.
     pub id: u32,
-    /// What it is to do; `None` for the answer to a ping.
+    /// The method; `None` for a pong.
     pub method: Option<Method<'a>>,
 }
 
 impl Command<'_> {
-    /// Whether the answer may be long: a part of a history, or a list of who is there.
+    /// Whether the answer may be long: a part of a history, or a list of clients.
     pub fn may_be_long(&self) -> bool {
         match &self.method {
             Some(Method::Connect(connect)) => !connect.positions.is_empty(),
@@ -25,7 +26,7 @@ impl Command<'_> {
     }
 }
 
-/// What a command is to do.
+/// The method of a command, with its parameters.
 #[derive(Clone, PartialEq, Debug)]
 #[allow(missing_docs)]
 pub enum Method<'a> {
@@ -42,7 +43,7 @@ pub enum Method<'a> {
     Send,
 }
 
-/// JSON as it came.
+/// JSON as received.
 #[derive(Clone, Copy, Debug)]
 pub struct Data<'a>(pub Option<&'a RawValue>);
 
@@ -55,20 +56,20 @@ impl PartialEq for Data<'_> {
 /// `connect`.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Connect<'a> {
-    /// Says who the client is.
+    /// Identifies the client.
     pub token: Cow<'a, str>,
-    /// Where it was on channels that it is put on without asking, by name.
+    /// The client's positions on channels that the server puts it on, by name.
     pub positions: Vec<(Cow<'a, str>, Recover<'a>)>,
 }
 
-/// A position from which a client wants what it missed, if it does.
+/// A position after which a client wants what it missed, if it does.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Recover<'a> {
     /// Whether it does.
     pub recover: bool,
     /// The last offset that it saw.
     pub offset: u64,
-    /// Of which stream.
+    /// The epoch of the stream.
     pub epoch: Cow<'a, str>,
 }
 
@@ -89,13 +90,13 @@ pub struct Subscribe<'a> {
 #[allow(missing_docs)]
 pub struct History<'a> {
     pub channel: Cow<'a, str>,
-    /// Publications; 0 for the position only, less for all.
+    /// The number of publications; 0 for the position only, negative for all.
     pub limit: i64,
     pub since: Option<(u64, Cow<'a, str>)>,
     pub reverse: bool,
 }
 
-/// What is not a command.
+/// An invalid command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
 
@@ -105,12 +106,12 @@ impl From<serde_json::Error> for Malformed {
     }
 }
 
-/// Reads a line.
+/// Parses a line.
 ///
 /// # Errors
-/// When it is not a command that there is.
+/// When it is not a known command.
 pub fn read(line: &str) -> Result<Command<'_>, Malformed> {
-    // The answer to a ping, which most lines are.
+    // A pong, as most lines are.
     if line == "{}" {
         return Ok(Command { id: 0, method: None });
     }
@@ -174,7 +175,7 @@ pub fn read(line: &str) -> Result<Command<'_>, Malformed> {
         let is_pong = id == 0 && ping.is_none();
         return if is_pong { Ok(Command { id, method: None }) } else { Err(Malformed) };
     };
-    // Whoever asks wants an answer.
+    // A command with a method needs a reply, so a number.
     if id == 0 { Err(Malformed) } else { Ok(Command { id, method: Some(method) }) }
 }
 
@@ -190,7 +191,7 @@ fn read_connect(object: &RawValue) -> Result<Connect<'_>, Malformed> {
     Ok(Connect { token: text(token)?, positions })
 }
 
-/// Positions that a client may send with `connect`.
+/// The most positions that a client may send with `connect`.
 const MAX_POSITIONS: usize = 1024;
 
 fn read_recover<'a>(
@@ -220,7 +221,7 @@ fn read_history(object: &RawValue) -> Result<History<'_>, Malformed> {
     Ok(History { channel: text(channel)?, limit: number(limit)?, since: read_since(since)?, reverse: flag(reverse)? })
 }
 
-/// Reads a position, if there is one.
+/// Parses a position, if there is one.
 pub fn read_since(since: Option<&RawValue>) -> Result<Option<(u64, Cow<'_, str>)>, Malformed> {
     let Some(since) = since.filter(|since| since.get() != "null") else { return Ok(None) };
     let [offset, epoch] = fields::read(since.get(), ["offset", "epoch"])?;
@@ -232,7 +233,7 @@ fn channel_of(object: &RawValue) -> Result<Cow<'_, str>, Malformed> {
     text(channel)
 }
 
-/// A number; 0 where it is left out.
+/// A number; 0 if absent.
 pub fn number<N: Default + serde_core::de::DeserializeOwned>(value: Option<&RawValue>) -> Result<N, Malformed> {
     match value.map(RawValue::get) {
         None | Some("null") => Ok(N::default()),
@@ -240,12 +241,12 @@ pub fn number<N: Default + serde_core::de::DeserializeOwned>(value: Option<&RawV
     }
 }
 
-/// True or false; false where it is left out.
+/// A boolean; false if absent.
 pub fn flag(value: Option<&RawValue>) -> Result<bool, Malformed> {
     number(value)
 }
 
-/// A text; empty where it is left out.
+/// A text; empty if absent.
 pub fn text(value: Option<&RawValue>) -> Result<Cow<'_, str>, Malformed> {
     let Some(value) = value.filter(|value| value.get() != "null") else { return Ok(Cow::Borrowed("")) };
     let inner = value.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -318,7 +319,7 @@ mod tests {
             let _ = read(&text);
         }
 
-        /// What is read does not depend on the order of the fields, nor on what else stands there.
+        /// The result does not depend on the order of the fields, nor on unknown ones.
         #[test]
         fn fields_stand_in_any_order(channel in any::<String>(), id in 1u32.., offset: u64, first: bool) {
             let subscribe = serde_json::json!({"x": [1], "offset": offset, "channel": channel, "recover": true});

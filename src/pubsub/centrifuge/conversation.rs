@@ -1,4 +1,4 @@
-//! What each command comes to.
+//! The handling of each command.
 
 use super::command::{self, Command, Connect, Data, History, Method, Recover, Subscribe};
 use super::costs::{COMMAND_MEMBERS, MOST_REPLIES_BYTES};
@@ -20,16 +20,16 @@ use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// Commands of one message besides those that subscribe to as many channels as there may be.
+/// The most commands of one message, besides subscriptions to the most channels of a client.
 const MORE_COMMANDS: usize = 64;
-/// The longest list of who is there that a client is told.
+/// The longest list of clients that a client may get.
 const PRESENCE_BYTES: usize = 1 << 20;
-/// What clients missed is shared, from this size on, by all that missed the same.
+/// Missed publications of this size or more are shared by all clients that missed the same.
 const SHARED_BYTES: usize = 1024;
-/// What `connect` is answered as our version.
+/// The version in the reply to `connect`.
 const VERSION: &str = concat!("percore ", env!("CARGO_PKG_VERSION"));
 
-/// How a command may end: an error is for the client to read, the end of the connection is not.
+/// How a command may fail: an error goes to the client, a disconnect ends the connection.
 enum Fault {
     Error(Error),
     End(Disconnect),
@@ -48,12 +48,12 @@ impl From<Disconnect> for Fault {
 }
 
 impl Channels {
-    /// A message came.
+    /// Handles a message.
     pub(in crate::pubsub) fn hear(&mut self, id: ConnectionId, text: &str, out: &mut Outbox) {
         self.hear_lines(id, text.strip_suffix('\n').unwrap_or(text), 0, true, out);
     }
 
-    /// The lines of a message, or those of them that had to wait, of which so many came before.
+    /// Handles the lines of a message, or the rest of them after a wait, with the number of lines before.
     pub(super) fn hear_lines(
         &mut self,
         id: ConnectionId,
@@ -69,7 +69,7 @@ impl Channels {
             let (line, others) = lines.split_once('\n').map_or((lines, None), |(line, others)| (line, Some(others)));
             let done = match command::read(line) {
                 Ok(command) if number < most => {
-                    // A client that was given much already is refused, and has nothing to wait for.
+                    // A client that was sent much already gets an error, and has nothing to wait for.
                     let may_be_long = command.may_be_long() && self.may_be_long(id, &replies, out).is_ok();
                     if may_be_long && self.is_to_wait(is_new, out.now()) {
                         replies.flush(id, out);
@@ -142,7 +142,7 @@ impl Channels {
                 replies.result(number, "unsubscribe", "{}");
             }
             Method::Publish { channel, data } => {
-                // A client that subscribed just before is told that first, and the others that it came.
+                // A client that has just subscribed hears of that first, and the others of its join.
                 replies.flush(id, out);
                 self.tell_news(out);
                 match self.publish(id, &channel, data, out)? {
@@ -182,7 +182,7 @@ impl Channels {
                 replies.result(number, "sub_refresh", &result);
             }
             Method::Rpc => return Err(Error::NotAvailable.into()),
-            // There is nobody whom it could reach.
+            // It has no recipient.
             Method::Send => {}
             Method::Connect(_) => return Err(Disconnect::BadRequest.into()),
         }
@@ -211,7 +211,7 @@ impl Channels {
         client.expires = client.expires.map(|at| at + self.engine.rules.times.grace);
         let ping = self.engine.rules.times.ping;
         if self.takes_pings(id) && !ping.is_zero() {
-            // Spread, so that not all are asked at once that came at once.
+            // Spread, so that clients that connect together are not pinged together.
             client.next_ping = Some(now + ping.mul_f64(0.5 + f64::from(random[15]) / 512.0));
             fields.push(format!("\"ping\":{},\"pong\":true", ping.as_secs().max(1)));
         }
@@ -223,7 +223,7 @@ impl Channels {
             let from = from.map(|(_, from)| from).filter(|from| from.recover);
             let wanted = Wanted {
                 info: info.clone(),
-                // A client that is told too much at once is told that it missed the rest.
+                // A client that would get too much at once learns that it missed the rest.
                 recover: from
                     .filter(|_| bytes < MOST_REPLIES_BYTES)
                     .map(|Recover { offset, epoch, .. }| (*offset, &**epoch)),
@@ -247,7 +247,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Refuses a token that puts a client on more channels than there may be: it would miss some without knowing.
+    /// Refuses a token that puts a client on too many channels: the client would miss some without knowing.
     fn may_be_on_all(&self, identity: &Identity, out: &mut Outbox) -> Result<(), Error> {
         let most = self.engine.rules.limits.client_channels;
         let channels: BTreeSet<&str> = identity.channels.iter().map(|(channel, _)| channel.as_str()).collect();
@@ -262,7 +262,7 @@ impl Channels {
         Err(Error::LimitExceeded)
     }
 
-    /// Who a client is that gives this token.
+    /// The identity of a client with this token.
     fn identify(&mut self, token: &str, out: &mut Outbox) -> Result<Identity, Fault> {
         let rules = &self.engine.rules;
         if rules.is_insecure || (token.is_empty() && rules.allows_anonymous) {
@@ -364,7 +364,7 @@ impl Channels {
         Ok(published)
     }
 
-    /// Whether a client may know who is on a channel.
+    /// Whether a client may see the clients on a channel.
     fn lists_clients(&self, id: ConnectionId, channel: &str) -> Result<(), Fault> {
         named(channel)?;
         let rules = self.engine.rules.of(channel)?;
@@ -427,7 +427,7 @@ impl Channels {
     ) -> Result<String, Fault> {
         let client = self.engine.clients.get(id.index).ok_or(Error::Internal)?;
         let user = Rc::clone(&client.user);
-        // As to one that has just ended.
+        // The same error as for a subscription that has just ended.
         client.subscription(channel).ok_or(Error::PermissionDenied)?;
         let granted = self.current_tokens(out).subscription(token, channel, &user, out.unix_time());
         let granted = granted.map_err(|refusal| match refusal {
@@ -445,13 +445,13 @@ impl Channels {
         Ok(format!("{{{}}}", replies::expiry(until, out.now()).unwrap_or_default()))
     }
 
-    /// Unix time on the clock of this process.
+    /// Converts Unix time to the clock of this process.
     fn instant(&self, unix: Duration, out: &Outbox) -> Duration {
         out.now() + unix.saturating_sub(out.unix_time())
     }
 }
 
-/// Whether a channel is named at all: clients of this protocol always do.
+/// Refuses an empty channel name: clients of this protocol always give one.
 fn named(channel: &str) -> Result<(), Disconnect> {
     if channel.is_empty() { Err(Disconnect::BadRequest) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! What a client's commands cost the process, beyond what they are in number.
+//! The cost of a client's commands to the process, beyond their number.
 
 use super::replies::Replies;
 use crate::net::id::ConnectionId;
@@ -6,22 +6,22 @@ use crate::outbox::Outbox;
 use crate::pubsub::app::Channels;
 use crate::pubsub::codes::Error;
 
-/// With so many bytes of replies to one message, or waiting for the client, nothing more is told that may be long.
+/// With this many bytes of replies to one message, or waiting for the client, long replies are refused.
 pub(super) const MOST_REPLIES_BYTES: usize = 1 << 20;
-/// So many bytes of an answer count as a command more, ...
+/// This many bytes of an answer count as another command, ...
 pub(super) const COMMAND_BYTES: usize = 16 << 10;
-/// ... and so many clients that had to be looked at.
+/// ... and so do this many clients examined for it.
 pub(super) const COMMAND_MEMBERS: usize = 32;
 
 impl Channels {
-    /// Counts a command as so many more, for which the client waits afterwards.
+    /// Charges a command as this many more, for which the client waits afterwards.
     pub(super) fn charge(&mut self, id: ConnectionId, commands: usize, out: &Outbox) {
         if let Some(client) = self.engine.clients.get_mut(id.index) {
             self.command_rates.take(&mut client.commands, commands as u64, 0, out.now());
         }
     }
 
-    /// Whether a client may be told something long now.
+    /// Whether a client may get a long answer now.
     pub(super) fn may_be_long(&self, id: ConnectionId, replies: &Replies, out: &mut Outbox) -> Result<(), Error> {
         match replies.bytes().max(out.backlog_bytes(id)) < MOST_REPLIES_BYTES {
             true => Ok(()),

@@ -1,4 +1,4 @@
-//! The Centrifuge client protocol, in JSON: what clients say and are answered.
+//! The Centrifuge client protocol, in JSON: commands, replies and pushes.
 
 mod answers;
 pub mod command;

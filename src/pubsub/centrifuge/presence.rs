@@ -9,7 +9,7 @@ pub fn presence(channel: &str, out: &Outbox) -> String {
     let name = publications_of(channel);
     let mut presence = String::from("{\"presence\":{");
     let mut last = "";
-    // Members come in order. Another program may have put something else among them.
+    // Members are sorted. Another program may have put a foreign one among them.
     for member in out.members(&name).filter(|member| *member != std::mem::replace(&mut last, member)) {
         let Some(client) = client_of(member) else { continue };
         if !presence.ends_with('{') {
@@ -21,14 +21,14 @@ pub fn presence(channel: &str, out: &Outbox) -> String {
     presence
 }
 
-/// The name of the client that a member of a channel is.
+/// The name of the client in a channel's member.
 fn client_of(member: &str) -> Option<&str> {
     let name = member.strip_prefix("{\"client\":\"")?.get(..36)?;
     let is_name = name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     (is_name && serde_json::from_str::<&RawValue>(member).is_ok()).then_some(name)
 }
 
-/// The number of clients on a channel; and it and the number of users, as a result.
+/// The number of clients on a channel; and a result with it and the number of users.
 pub fn presence_stats(channel: &str, out: &Outbox) -> (usize, String) {
     let name = publications_of(channel);
     let (mut clients, mut users) = (0, Vec::new());

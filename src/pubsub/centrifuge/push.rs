@@ -1,13 +1,13 @@
-//! Pushes: what a client is told without having asked, each a line of JSON.
+//! Pushes: messages that a client did not ask for, each a line of JSON.
 
 use crate::pubsub::json::push_string;
 
-/// What follows a publication that has no number, and so no last brace.
+/// The end of a publication without a number, and so without its last brace.
 pub const PUBLICATION_TAIL: &str = "}}}";
-/// What follows one that has.
+/// The end of a numbered one.
 pub const NUMBERED_TAIL: &str = "}}";
 
-/// What stands before a publication on a channel.
+/// The beginning of a publication on a channel.
 pub fn publication_head(channel: &str) -> String {
     head(channel, "pub")
 }
@@ -22,7 +22,7 @@ fn head(channel: &str, kind: &str) -> String {
     out
 }
 
-/// Somebody came to a channel, or went, who is described so.
+/// A client with this description joined or left a channel.
 pub fn join_or_leave(channel: &str, description: &str, entered: bool) -> String {
     let head = head(channel, if entered { "join" } else { "leave" });
     format!("{head}{{\"info\":{description}}}}}}}")
@@ -37,7 +37,7 @@ pub fn unsubscribe(channel: &str, code: u32, reason: &str) -> String {
     out
 }
 
-/// The client was put on a channel: with the result of a subscription.
+/// The server put the client on a channel, with the result of a subscription.
 pub fn subscribe(channel: &str, result: &str) -> String {
     format!("{}{result}}}}}", head(channel, "subscribe"))
 }

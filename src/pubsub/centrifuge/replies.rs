@@ -1,4 +1,4 @@
-//! Replies: those to the commands of one message go out in one, a line each.
+//! Replies: those to the commands of one message go out as one, a line each.
 
 use crate::net::id::ConnectionId;
 use crate::outbox::Outbox;
@@ -12,7 +12,7 @@ use std::time::Duration;
 #[derive(Default, Debug)]
 pub struct Replies {
     text: String,
-    /// Bytes of all there were.
+    /// The bytes of all lines sent.
     sent: usize,
 }
 
@@ -36,17 +36,17 @@ impl Replies {
         parts.iter().for_each(|part| self.text.push_str(part));
     }
 
-    /// Counts a reply that goes out by itself.
+    /// Counts a reply that is sent separately.
     pub fn add(&mut self, bytes: usize) {
         self.sent += bytes;
     }
 
-    /// Bytes of all replies to this message so far.
+    /// The bytes of all replies to this message so far.
     pub fn bytes(&self) -> usize {
         self.sent + self.text.len()
     }
 
-    /// Sends what there is.
+    /// Sends the lines so far.
     pub fn flush(&mut self, id: ConnectionId, out: &mut Outbox) {
         if !self.text.is_empty() {
             out.send_text(id, &self.text);
@@ -56,7 +56,7 @@ impl Replies {
     }
 }
 
-/// When something ends, as fields of a result.
+/// The time until expiry, as fields of a result.
 pub fn expiry(expires: Option<Duration>, now: Duration) -> Option<String> {
     // Some SDKs have 32 bits for it.
     let ttl = expires?.saturating_sub(now).as_secs().clamp(1, u32::MAX.into());
@@ -68,7 +68,7 @@ pub fn position(position: Position) -> String {
     format!("\"offset\":{},\"epoch\":\"{}\"", position.offset, position.epoch.as_str())
 }
 
-/// The result of a subscription, in the two parts between which the publications stand that the client missed.
+/// The result of a subscription, in two parts; the missed publications stand between them.
 pub fn subscribed(subscribed: &Subscribed, recover: Option<u64>, expiry: Option<String>) -> (String, &'static str) {
     let mut fields = Vec::new();
     if let Some(top) = subscribed.top {
@@ -76,7 +76,7 @@ pub fn subscribed(subscribed: &Subscribed, recover: Option<u64>, expiry: Option<
         if subscribed.is_recoverable {
             fields.push("\"recoverable\":true".to_owned());
         }
-        // A client moves on from what it had by the publications.
+        // The client advances from its own offset through the publications.
         let offset = recover.filter(|_| subscribed.missed.is_some()).unwrap_or(top.offset);
         fields.push(position(Position { offset, ..top }));
     }

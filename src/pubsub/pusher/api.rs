@@ -1,4 +1,4 @@
-//! What backends ask: `/apps/ID/..` on the service listener, signed with the app's secret.
+//! The HTTP API for backends: `/apps/ID/..` on the service listener, signed with the app's secret.
 
 use super::conversation::{channel_of, events_of, users_on};
 use super::sign::{is_signed, md5};
@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// How old a request may be, or how far ahead of our clock, in seconds.
+/// The most that a request's time may differ from our clock, in seconds.
 const MAX_AGE: u64 = 600;
-/// Channels of an event, events of a batch, and bytes of what an event has.
+/// The most channels of an event, events of a batch, and bytes of an event's data.
 const MAX_CHANNELS: usize = 100;
 const MAX_BATCH: usize = 10;
 const MAX_DATA_BYTES: usize = 10 << 10;
@@ -24,13 +24,13 @@ const MAX_DATA_BYTES: usize = 10 << 10;
 type Refusal = (u16, &'static str);
 
 impl Channels {
-    /// Whether the app's backend has signed a request, as far as its head tells.
+    /// Whether the app's backend has signed a request, judging by its head.
     pub(in crate::pubsub) fn is_signed(&self, request: &Request<'_>) -> bool {
         let is_signed = |pusher: &Pusher| check_signature(&pusher.app, request, &query_of(request)).is_ok();
         self.pusher.as_ref().is_some_and(is_signed)
     }
 
-    /// Answers a request of the app's backend; `None` when nothing is there.
+    /// Answers a request of the app's backend; `None` for an unknown path.
     pub(in crate::pubsub) fn serve_pusher(&mut self, request: &Request<'_>, out: &mut Outbox) -> Option<Response> {
         let pusher = self.pusher.as_ref()?;
         let path = request.path().strip_prefix("/apps/")?;
@@ -75,7 +75,7 @@ impl Channels {
         })
     }
 
-    /// One event on one channel or several.
+    /// Publishes an event on one or more channels.
     fn events(&mut self, text: &str, out: &mut Outbox) -> Result<String, Refusal> {
         let names = ["name", "data", "channel", "channels", "socket_id", "info"];
         let [name, data, channel, channels, socket, info] = fields::read(text, names).map_err(|_| BAD_JSON)?;
@@ -138,7 +138,7 @@ impl Channels {
         Ok(())
     }
 
-    /// The channels that somebody is on.
+    /// Lists the channels that have subscribers.
     fn list(&self, query: &BTreeMap<String, String>, out: &Outbox) -> String {
         let prefix = query.get("filter_by_prefix").map_or("", String::as_str);
         let mut names: Vec<_> = out.channels().filter_map(channel_of).filter(|name| name.starts_with(prefix)).collect();
@@ -171,7 +171,7 @@ fn wants(query: &BTreeMap<String, String>, what: &str) -> bool {
     query.get("info").is_some_and(|info| info.split(',').any(|one| one == what))
 }
 
-/// What is known of a channel.
+/// The attributes of a channel.
 fn describe(channel: &str, query: &BTreeMap<String, String>, out: &Outbox) -> String {
     let subscribers = out.subscribers(&events_of(channel));
     let mut fields = vec![format!("\"occupied\":{}", subscribers > 0)];
@@ -190,7 +190,7 @@ fn query_of(request: &Request<'_>) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (key.to_ascii_lowercase(), form_text(value).into_owned())).collect()
 }
 
-/// Refuses a request that the app's backend has not signed, or not for this content, or not now.
+/// Refuses a request that the app's backend has not signed, or not for this content or this time.
 fn check(app: &PusherApp, request: &Request<'_>, query: &BTreeMap<String, String>, now: u64) -> Result<(), Refusal> {
     let given = |name: &str| query.get(name).map_or("", String::as_str);
     check_signature(app, request, query)?;
@@ -201,7 +201,7 @@ fn check(app: &PusherApp, request: &Request<'_>, query: &BTreeMap<String, String
     Err((401, "The auth_timestamp is more than 600 seconds off."))
 }
 
-/// The same of a request of which only the head is there. The content's sum is signed with it.
+/// The same, with only the head of a request. The content's digest is part of what is signed.
 fn check_signature(app: &PusherApp, request: &Request<'_>, query: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let given = |name: &str| query.get(name).map_or("", String::as_str);
     if given("auth_key") != app.key {

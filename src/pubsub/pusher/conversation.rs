@@ -1,4 +1,4 @@
-//! What clients of this front say, and what comes of it.
+//! Messages of this front's clients, and how they are handled.
 
 use super::frames::{error, event};
 use super::sign::is_signed;
@@ -23,22 +23,22 @@ use std::rc::Rc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// After this long without a word a client asks whether we are there.
+/// After this long without a message a client checks whether the server is there.
 const ACTIVITY_TIMEOUT_SECONDS: u32 = 120;
-/// The longest event of a client, and the longest description of a user.
+/// The largest event of a client, and the largest description of a user.
 const MAX_CLIENT_EVENT_BYTES: usize = 10 << 10;
 const MAX_USER_BYTES: usize = 4 << 10;
-/// Connections of users on a presence channel: each is told all, and all are told of each.
+/// The most connections of users on a presence channel: each hears of all, and all hear of each.
 const MAX_MEMBERS: usize = 1000;
 
-/// What is wrong with what a client said: a code and words.
+/// An error for a client: a code and words.
 type Refusal = (u16, &'static str);
 
 const NOT_JSON: Refusal = (4200, "Not an event: send JSON with event and data");
 const BAD_CHANNEL: Refusal = (4009, "No channel has such a name");
 
 impl Channels {
-    /// A client connected.
+    /// Handles a new client.
     pub(in crate::pubsub) fn open_pusher(&mut self, id: ConnectionId, out: &mut Outbox) {
         let socket = format!("{}.{}", id.index, self.random.next_u32());
         let data = format!("{{\"socket_id\":\"{socket}\",\"activity_timeout\":{ACTIVITY_TIMEOUT_SECONDS}}}");
@@ -48,7 +48,7 @@ impl Channels {
         }
     }
 
-    /// A message came.
+    /// Handles a message.
     pub(in crate::pubsub) fn hear_pusher(&mut self, id: ConnectionId, text: &str, out: &mut Outbox) {
         out.stats.channels_commands += 1;
         if let Err((code, message)) = self.obey_pusher(id, text, out) {
@@ -60,7 +60,7 @@ impl Channels {
     fn obey_pusher(&mut self, id: ConnectionId, text: &str, out: &mut Outbox) -> Result<(), Refusal> {
         let [name, channel, data] = fields::read(text, ["event", "channel", "data"]).map_err(|_| NOT_JSON)?;
         let name = string(name).ok_or(NOT_JSON)?;
-        // Some clients send data as a string of JSON, too.
+        // Some clients send data as a string of JSON.
         let inner = string(data);
         let data_text = inner.as_deref().or(data.map(RawValue::get)).unwrap_or("{}");
         match name.as_str() {
@@ -150,7 +150,7 @@ impl Channels {
             return Ok(());
         };
         out.subscribe_as(id, &events, &member);
-        // The others are told before this one wants to know.
+        // The others hear of earlier joins and leaves before this one subscribes.
         self.tell_news(out);
         out.subscribe(id, &format!("{MEMBERS}{channel}"));
         let data = list_users(channel, out);
@@ -176,7 +176,7 @@ impl Channels {
         Ok(())
     }
 
-    /// A client has something to say to the others on a channel.
+    /// A client sends an event to the others on a channel.
     fn client_event(
         &mut self,
         id: ConnectionId,
@@ -212,7 +212,7 @@ impl Channels {
         Ok(())
     }
 
-    /// Publishes an event on a channel, and on that of the other front.
+    /// Publishes an event on a channel, and on its channel of the other front.
     pub(super) fn publish_event(
         &mut self,
         channel: &str,
@@ -224,18 +224,18 @@ impl Channels {
         let frame = event(name, Some(channel), data, None);
         match except {
             Some(socket) => self.send_except(channel, &frame, socket, out),
-            // It is far shorter than what a bus takes.
+            // It is far shorter than the largest record of a bus.
             None => drop(out.publish(&format!("{EVENTS}{channel}"), Kind::Text, &[frame.as_bytes()])),
         }
         let other = format!("{NAMESPACE}{channel}");
         if let Ok(rules) = self.engine.rules.of(&other).copied() {
             let data = format!("{{\"event\":{},\"data\":{}}}", quoted(name), quoted(data));
-            // Where it cannot be told there, it was told here.
+            // If the other front refuses it, this one has still received it.
             let _ = self.engine.publish(&other, rules, Post { data: &data, ..Post::default() }, out);
         }
     }
 
-    /// Something is published on the other front: tells it here, once it is known to be.
+    /// Handles a publication of the other front: shows it here once it is known to be published.
     pub(in crate::pubsub) fn published(&mut self, channel: &str, data: &str, published: Published, out: &mut Outbox) {
         match published {
             Published::Now(_) => self.pass_on_to_pusher(channel, data, out),
@@ -246,7 +246,7 @@ impl Channels {
         }
     }
 
-    /// What was published on the other front is an event here.
+    /// Shows a publication of the other front here as an event.
     pub(in crate::pubsub) fn pass_on_to_pusher(&self, channel: &str, data: &str, out: &mut Outbox) {
         if self.pusher.is_some()
             && let Some(channel) = channel.strip_prefix(NAMESPACE)
@@ -256,7 +256,7 @@ impl Channels {
         }
     }
 
-    /// Sends a frame to all on a channel but one, in all workers.
+    /// Sends a frame to all but one on a channel, in all workers.
     fn send_except(&mut self, channel: &str, frame: &str, socket: &str, out: &mut Outbox) {
         self.send_here_except(channel, frame, socket, out);
         let params =
@@ -264,7 +264,7 @@ impl Channels {
         self.tell_others("pusher", &params, out);
     }
 
-    /// The same in this one.
+    /// The same in this worker.
     pub(in crate::pubsub) fn send_here_except(&self, channel: &str, frame: &str, socket: &str, out: &mut Outbox) {
         let Some(pusher) = &self.pusher else { return };
         let name = format!("{EVENTS}{channel}");
@@ -276,7 +276,7 @@ impl Channels {
         }
     }
 
-    /// A member came to a channel of the outbox, or left it: users are counted, and leaves kept back.
+    /// A member joined or left a channel of the outbox: counts users, and holds leaves back.
     pub(in crate::pubsub) fn pusher_presence(&mut self, channel: &str, member: &str, entered: bool, out: &mut Outbox) {
         let (Some(pusher), Some(channel)) = (&mut self.pusher, channel.strip_prefix(EVENTS)) else { return };
         if !is_presence(channel) {
@@ -300,7 +300,7 @@ impl Channels {
         }
     }
 
-    /// Tells who left for good, and the backend what is due.
+    /// Announces the leaves that are due, and calls the backend.
     pub(in crate::pubsub) fn expire_pusher(&mut self, now: Duration, out: &mut Outbox) {
         let Some(pusher) = &mut self.pusher else { return };
         while let Some(leave) = pusher.holds.next(now) {
@@ -323,7 +323,7 @@ impl Pusher {
     }
 }
 
-/// The user of a presence channel, and as what it is listed.
+/// The user of a presence channel, and the entry in its list of members.
 fn read_user(data: &str) -> Option<(String, String)> {
     if data.len() > MAX_USER_BYTES {
         return None;
@@ -344,7 +344,7 @@ fn user_of(member: &str) -> Option<String> {
     string(user)
 }
 
-/// As how many a user is on a channel.
+/// The number of connections of a user on a channel.
 fn count_of(channel: &str, user: &str, out: &Outbox) -> usize {
     let head = member_head(user);
     out.members(&format!("{EVENTS}{channel}")).filter(|member| member.starts_with(&head)).count()
@@ -368,12 +368,12 @@ fn list_users(channel: &str, out: &Outbox) -> String {
     format!("{{\"presence\":{{\"count\":{count},\"ids\":[{ids}],\"hash\":{{{hash}}}}}}}")
 }
 
-/// A channel of this front by its name in the outbox.
+/// The channel of this front with that outbox name.
 pub(super) fn channel_of(name: &[u8]) -> Option<Rc<str>> {
     std::str::from_utf8(name).ok()?.strip_prefix(EVENTS).map(Rc::from)
 }
 
-/// The name in the outbox of a channel of this front.
+/// The outbox name of a channel of this front.
 pub(super) fn events_of(channel: &str) -> String {
     format!("{EVENTS}{channel}")
 }

@@ -1,8 +1,8 @@
-//! Events, as they go to clients: `data` is a string of JSON in JSON.
+//! Events for clients: `data` is a string that holds JSON.
 
 use crate::pubsub::json::push_string;
 
-/// An event; `data` is what the string has.
+/// An event; `data` is the content of the string.
 pub fn event(name: &str, channel: Option<&str>, data: &str, user: Option<&str>) -> String {
     let mut out = String::with_capacity(data.len() + 96);
     out.push_str("{\"event\":");
@@ -19,7 +19,7 @@ pub fn event(name: &str, channel: Option<&str>, data: &str, user: Option<&str>) 
     out
 }
 
-/// An event about what went wrong.
+/// An error event.
 pub fn error(code: u16, message: &str) -> String {
     format!("{{\"event\":\"pusher:error\",\"data\":{{\"code\":{code},\"message\":\"{message}\"}}}}")
 }

@@ -15,7 +15,7 @@ pub fn hex_signature(secret: &str, text: &str) -> String {
     hex::encode(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes()).as_ref())
 }
 
-/// The digest of content, which stands in what is signed.
+/// The digest of content, which is part of what is signed.
 pub fn md5(content: &[u8]) -> String {
     hex::encode(&Md5::digest(content))
 }

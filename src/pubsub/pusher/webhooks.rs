@@ -1,8 +1,8 @@
-//! Webhooks: what the app's backend is told of channels, members and clients' events, as Pusher tells it: events together in one
-//! POST, signed with the app's secret, one POST at a time and in order.
+//! Webhooks: tells the app's backend of channels, members and client events as Pusher does: batched in a POST, signed
+//! with the app's secret, one POST at a time and in order.
 //!
-//! One that fails is sent again, after waits that double, for five minutes. What waits is bounded in bytes; an event that is given
-//! up is counted. `channel_vacated` is held back for 3 s, and not sent at all if a client subscribes again by then.
+//! A failed POST is repeated, after waits that double, for five minutes. Waiting events are bounded in bytes; those
+//! given up are counted. `channel_vacated` is held back for 3 s, and dropped if a client subscribes again by then.
 
 use super::sign::hex_signature;
 use super::{LEAVE_HOLD, PusherApp};
@@ -16,17 +16,17 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Events are gathered for so long, and so many at most, before they are sent together.
+/// Events are gathered for at most this long, and at most this many, before they are sent together.
 const GATHERED_FOR: Duration = Duration::from_millis(50);
 const MOST_EVENTS: usize = 100;
-/// What may wait to be sent.
+/// The most bytes that may wait.
 const MOST_BYTES: usize = 4 << 20;
-/// Waits between attempts, and how long it is tried.
+/// The waits between attempts, and the time after which they end.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const TRIED_FOR: Duration = Duration::from_secs(300);
 
-/// What a backend can be told of.
+/// The kinds of events that a backend can receive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 5] =
         [Kind::ChannelOccupied, Kind::ChannelVacated, Kind::MemberAdded, Kind::MemberRemoved, Kind::ClientEvent];
 
@@ -61,11 +61,11 @@ struct Batch {
     /// When it was first sent.
     since: Option<Duration>,
     retry: Retry,
-    /// When it is sent next.
+    /// When to send it next.
     due: Duration,
 }
 
-/// The webhooks of an app, and what waits to be sent.
+/// The webhooks of an app, and the events that wait.
 pub struct Webhooks {
     key: String,
     secret: String,
@@ -73,23 +73,23 @@ pub struct Webhooks {
     call: Box<dyn FnMut(Call)>,
     /// Connections on each channel.
     occupied: HashMap<Rc<str>, u32>,
-    /// Channels without a client, and when that is to be sent.
+    /// Channels without a client, and when to report them.
     vacated: BTreeSet<(Duration, Rc<str>)>,
     vacated_at: HashMap<Rc<str>, Duration>,
-    /// Events that are gathered, and until when.
+    /// Gathered events, and when they are due.
     gathered: Vec<String>,
     gathered_until: Duration,
     batches: VecDeque<Batch>,
     bytes: usize,
     serial: u64,
-    /// Whether the first batch is under way.
+    /// Whether the first batch is in flight.
     is_under_way: bool,
-    /// Nothing is kept back any more.
+    /// Events are no longer held back.
     is_ending: bool,
 }
 
 impl Webhooks {
-    /// For an app, told by calls of which there is one at a time.
+    /// Webhooks for an app; there is at most one `call` at a time.
     pub fn new(app: &PusherApp, call: impl FnMut(Call) + 'static) -> Webhooks {
         Webhooks {
             key: app.key.clone(),
@@ -109,7 +109,7 @@ impl Webhooks {
         }
     }
 
-    /// A connection came to a channel.
+    /// A connection joined a channel.
     pub fn came(&mut self, channel: &str, out: &mut Outbox) {
         if let Some(count) = self.occupied.get_mut(channel) {
             *count += 1;
@@ -139,7 +139,7 @@ impl Webhooks {
         out.tick_by(at);
     }
 
-    /// Something happened on a channel: with further fields, each a text.
+    /// Reports an event on a channel, with further text fields.
     pub fn tell(&mut self, kind: Kind, channel: &str, fields: &[(&str, &str)], out: &mut Outbox) {
         if !self.wanted.contains(&kind) {
             return;
@@ -166,7 +166,7 @@ impl Webhooks {
         }
     }
 
-    /// Ends a batch with what was gathered.
+    /// Makes a batch of the gathered events.
     fn close_batch(&mut self, out: &Outbox) {
         let events = std::mem::take(&mut self.gathered);
         let body = format!("{{\"time_ms\":{},\"events\":[{}]}}", out.unix_time().as_millis(), events.join(","));
@@ -175,7 +175,7 @@ impl Webhooks {
         self.batches.push_back(Batch { body, events: events.len() as u64, since: None, retry, due: out.now() });
     }
 
-    /// Sends the first batch, if it is time and none is under way.
+    /// Sends the first batch, if it is due and none is in flight.
     fn send(&mut self, out: &Outbox) {
         let Some(batch) = self.batches.front_mut().filter(|batch| !self.is_under_way && batch.due <= out.now()) else {
             return;
@@ -196,7 +196,7 @@ impl Webhooks {
         });
     }
 
-    /// A call is over.
+    /// A call has ended.
     pub fn returned(&mut self, returned: Returned, dice: f64, out: &mut Outbox) {
         self.is_under_way = false;
         let Some(batch) = self.batches.front_mut() else { return };
@@ -250,18 +250,18 @@ impl Webhooks {
         [vacated, gathered, due].into_iter().flatten().min()
     }
 
-    /// Nothing is kept back any more: the process is about to end.
+    /// Stops holding events back, as the process is about to end.
     pub fn end(&mut self, out: &mut Outbox) {
         self.is_ending = true;
         out.tick_by(out.now());
     }
 
-    /// Whether all was told.
+    /// Whether everything was sent.
     pub fn is_finished(&self) -> bool {
         self.vacated.is_empty() && self.gathered.is_empty() && self.batches.is_empty()
     }
 
-    /// Gives up what was not told.
+    /// Gives up what was not sent.
     pub fn abandon(&mut self, out: &mut Outbox) {
         let left = self.gathered.len() as u64 + self.batches.iter().map(|batch| batch.events).sum::<u64>();
         if left > 0 {
@@ -299,7 +299,7 @@ mod tests {
         (webhooks, calls, Outbox::new(SendRules::default(), crate::Deflate::default(), 0, [1; 32]))
     }
 
-    /// Time goes on up to there, as deadlines ask for it.
+    /// Advances the time to `until`, stopping at each deadline.
     fn pass(webhooks: &mut Webhooks, until: Duration, out: &mut Outbox) {
         while let Some(at) = webhooks.next_deadline().filter(|at| *at <= until) {
             out.now = out.now.max(at);
@@ -308,7 +308,7 @@ mod tests {
         out.now = until;
     }
 
-    /// Answers the call under way, and returns what it told.
+    /// Answers the call in flight, and returns its content.
     fn answer(webhooks: &mut Webhooks, calls: &Calls, status: u16, out: &mut Outbox) -> Vec<String> {
         let call = calls.borrow_mut().pop().expect("a call");
         assert!(calls.borrow().is_empty(), "one at a time");
