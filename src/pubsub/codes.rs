@@ -13,7 +13,7 @@ pub enum Error {
     PermissionDenied = 103,
     /// There is no such method.
     MethodNotFound = 104,
-    /// The client is on the channel already.
+    /// Over a limit.
     AlreadySubscribed = 105,
     /// More than is allowed.
     LimitExceeded = 106,
@@ -85,7 +85,7 @@ pub enum Disconnect {
     Insufficient = 3010,
     /// The client did not answer a ping.
     NoPong = 3012,
-    /// Its token is not valid.
+    /// Its token is invalid.
     InvalidToken = 3500,
     /// Its message violates the protocol.
     BadRequest = 3501,

@@ -10,7 +10,7 @@ const MOST: usize = 100_000;
 
 /// A channel and the leaver: a user, or an anonymous client.
 type Who = (Box<str>, Box<str>);
-/// When a leave is due, and a number that tells it from others.
+/// When a leave is due, and a serial number that keeps equal times apart.
 type Due = (Duration, u64);
 
 /// A leave.

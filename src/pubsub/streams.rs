@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Letters of an epoch.
+/// The length of an epoch, in bytes.
 pub const EPOCH_BYTES: usize = 8;
 /// The approximate bytes of a stream besides its name and publications, and of a publication besides its text.
 const STREAM_BYTES: usize = 320;
@@ -96,9 +96,9 @@ pub struct Missed {
 /// The most that one answer may hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Most {
-    /// Publications.
+    /// The most publications.
     pub publications: usize,
-    /// Their bytes.
+    /// The most bytes of them.
     pub bytes: usize,
 }
 
@@ -135,7 +135,7 @@ struct Stream {
     used: Duration,
     /// Its place in the order of eviction.
     turn: u64,
-    /// When it expires next, and a number that tells it from others.
+    /// When it expires next, and a serial number that keeps equal times apart.
     due: (Duration, u64),
 }
 
@@ -184,11 +184,11 @@ pub struct Counts {
 /// Who decides on the numbers and the ends of streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// These streams do, and have no one to inform.
+    /// These streams, which inform no others.
     Alone,
-    /// These streams do, and announce it.
+    /// These streams, which announce it.
     Leads,
-    /// Other streams do.
+    /// Other streams.
     Follows,
 }
 
@@ -226,7 +226,7 @@ impl Streams {
         }
     }
 
-    /// The same for another part than [`Part::Alone`].
+    /// The same for a given part.
     pub fn for_part(self, part: Part) -> Streams {
         Streams { part, ..self }
     }

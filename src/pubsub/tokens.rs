@@ -26,7 +26,7 @@ pub struct Identity {
     pub channels: Vec<(String, Option<Rc<str>>)>,
 }
 
-/// What a token allows on one channel.
+/// The permission of a token for one channel.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Grant {
     /// The client's information there, as JSON.

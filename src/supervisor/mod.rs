@@ -305,7 +305,7 @@ impl Supervisor {
         self.log.push(Level::Error, "worker", &fields, text);
     }
 
-    /// Ends workers that make no progress, so that others replace them.
+    /// Ends workers that make no progress, so that others take their place.
     fn look(&mut self) {
         let (now, hang_timeout) = (self.now, self.plan.hang_timeout);
         for (number, slot) in self.slots.iter_mut().enumerate() {

@@ -182,7 +182,7 @@ impl Channels {
                 replies.result(number, "sub_refresh", &result);
             }
             Method::Rpc => return Err(Error::NotAvailable.into()),
-            // It has no recipient.
+            // There is no recipient.
             Method::Send => {}
             Method::Connect(_) => return Err(Disconnect::BadRequest.into()),
         }

@@ -289,7 +289,7 @@ impl Keeper {
         })
     }
 
-    /// Whether an epoch announced for a channel differs from those of its earlier streams.
+    /// Whether an epoch announced for a channel cannot belong to an earlier stream of it.
     fn may_be(&self, channel: &str, epoch: Epoch, removals: u64) -> bool {
         let known_from = match self.removals.front() {
             Some((count, _)) => count - 1,

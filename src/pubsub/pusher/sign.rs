@@ -4,7 +4,7 @@ use crate::text::hex;
 use md5::{Digest, Md5};
 use ring::hmac;
 
-/// Whether a signature is that of the text.
+/// Whether the signature matches the text.
 pub fn is_signed(secret: &str, text: &str, signature: &str) -> bool {
     let Some(bytes) = hex::decode(signature) else { return false };
     hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), text.as_bytes(), &bytes).is_ok()

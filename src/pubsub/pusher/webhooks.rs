@@ -1,5 +1,5 @@
-//! Webhooks: tells the app's backend of channels, members and client events as Pusher does: batched in a POST, signed
-//! with the app's secret, one POST at a time and in order.
+//! Webhooks: reports channels, members and client events to the app's backend as Pusher does: several events in a
+//! POST, signed with the app's secret, one POST at a time and in order.
 //!
 //! A failed POST is repeated, after waits that double, for five minutes. Waiting events are bounded in bytes; those
 //! given up are counted. `channel_vacated` is held back for 3 s, and dropped if a client subscribes again by then.
@@ -21,7 +21,7 @@ const GATHERED_FOR: Duration = Duration::from_millis(50);
 const MOST_EVENTS: usize = 100;
 /// The most bytes that may wait.
 const MOST_BYTES: usize = 4 << 20;
-/// The waits between attempts, and the time after which they end.
+/// The waits between attempts, and how long to keep trying.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const TRIED_FOR: Duration = Duration::from_secs(300);
