@@ -1,5 +1,5 @@
-//! The gateway as an [`App`]: what sessions tell goes into the core, what the core orders goes to the outbox, calls go to
-//! whoever makes them.
+//! The gateway as an [`App`]: it passes what sessions report to the core, the core's orders to the outbox, and calls to
+//! the HTTP client.
 
 use super::call::{Call, Returns};
 use super::core::{Core, Order};
@@ -28,17 +28,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use tungstenite::protocol::frame::coding::CloseCode;
 
-/// After somebody has gone, ledgers are looked for so often, and for so long.
+/// After a worker has gone, the app looks for ledgers at this interval, for up to this long.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_FOR: Duration = Duration::from_secs(5);
-/// It is looked so often for clients that left before their handshake was over.
+/// Interval of the check for clients that left before their handshake was complete.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Keys of calls that are not the core's.
 const NODE_CALLS: u64 = 1 << 63;
 /// Tags of upgrades that are smaller name claims of a token; those beyond are numbers of connections, which are microseconds
 /// since 1970.
 const FIRST_SERIAL: u64 = 1 << 40;
-/// What the app does by itself is said no more often than this.
+/// Minimum interval between log lines about what the app does by itself.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// What the gateway does with clients' requests.
@@ -46,21 +46,21 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 pub struct Manner {
     /// Whether a handshake waits for the origin.
     pub authorizes: bool,
-    /// Subprotocols that are spoken, of which ours comes first that the client offers; empty where the client's order decides.
+    /// Supported subprotocols. The first of ours that the client offers is chosen; empty if the client's order decides.
     pub subprotocols: Vec<String>,
-    /// Headers of the client's request that the origin is told, in small letters.
+    /// Headers of the client's request that are passed to the origin, in lower case.
     pub forwarded: Vec<String>,
-    /// Whether a request that asks for no upgrade is answered by 400, as websocket-service does.
+    /// Whether a request without an upgrade is answered with 400, as in websocket-service.
     pub plain_is_bad: bool,
-    /// The longest message that AWS's way in takes, in bytes.
+    /// The longest message that AWS's API accepts, in bytes.
     pub max_message: usize,
-    /// Whether a client that sends bytes is closed, as at AWS.
+    /// Whether to close a client that sends bytes, as AWS does.
     pub text_only: bool,
-    /// Whether the service listener asks for a token.
+    /// Whether the service listener requires a token.
     pub has_token: bool,
-    /// Keys that requests to AWS's way in are signed with; `None` where signatures are not looked at.
+    /// Keys that sign requests to AWS's API; `None` if signatures are not checked.
     pub access_keys: Option<AccessKeys>,
-    /// Nodes that are told messages for connections of theirs, though the names are not proven.
+    /// Nodes that receive messages for their connections even though the names are not proven.
     pub peers: Vec<Network>,
 }
 
@@ -69,17 +69,17 @@ pub struct Gateway {
     pub(super) core: Core,
     pub(super) manner: Manner,
     pub(super) peers: Vec<Network>,
-    /// Has a call made.
+    /// Starts a call.
     pub(super) call: Box<dyn Fn(Call) + Send>,
     returns: Arc<Returns>,
-    /// Handshakes that wait, by the number of their connection, and the subprotocol by our own order.
+    /// Waiting handshakes, by the number of their connection, with the subprotocol chosen by our own order.
     tickets: HashMap<u64, (Ticket, Option<String>)>,
-    /// What lets clients in, where that is a token.
+    /// Admits clients, if that takes a token.
     tokens: Option<Tokens>,
-    /// What the tokens of those claim whose upgrade was accepted just now, by tag.
+    /// Token claims of the upgrades accepted just now, by tag.
     claims: HashMap<u64, Arc<str>>,
     last_tag: u64,
-    /// When to look for those whose clients have left.
+    /// When to check for waiting clients that have left.
     next_sweep: Duration,
     /// Our slot among the workers of the host.
     pub(super) slot: u32,
@@ -91,24 +91,24 @@ pub struct Gateway {
     pub(super) job_deadlines: VecDeque<(Duration, u64)>,
     /// Bytes of the names that jobs keep.
     pub(super) job_bytes: usize,
-    /// Messages for connections of other nodes under way.
+    /// Messages under way for connections of other nodes.
     pub(super) node_calls: HashMap<u64, NodeCall>,
-    /// What is under way to each of them.
+    /// What is under way to each of these nodes.
     pub(super) nodes: Nodes,
-    /// Requests that other nodes are to answer.
+    /// Requests that other nodes will answer.
     pub(super) relays: HashMap<u64, Relay>,
     next_node_call: u64,
-    /// Connections closed for the origin since that was logged, and when it was.
+    /// Connections closed because of the origin since that was last logged, and when it was.
     unlogged: u64,
     logged: Option<Duration>,
-    /// Which connections others are to tell the end of when we are killed, on a bus.
+    /// The connections whose end other workers report if we are killed, on a bus.
     ledger: Option<Box<dyn Ledger>>,
-    /// When to look for ledgers of those that have gone, and until when.
+    /// When to look for ledgers of workers that have gone, and until when.
     look: Option<(Duration, Duration)>,
 }
 
 impl Gateway {
-    /// A gateway whose calls are made by `call`, and whose results come back in `returns`, after which it is to be woken.
+    /// A gateway that makes its calls by `call` and finds results in `returns`; each result must wake it.
     pub fn new(core: Core, manner: Manner, call: impl Fn(Call) + Send + 'static, returns: Arc<Returns>) -> Gateway {
         Gateway {
             core,
@@ -139,13 +139,13 @@ impl Gateway {
         }
     }
 
-    /// Tells where it is: how connections are named, and by which worker of the host they are held, `microseconds` after 1970.
+    /// Sets how connections are named and which worker of the host holds them, `microseconds` after 1970.
     pub fn place(&mut self, names: Names, slot: u8, microseconds: u64) {
         self.slot = slot.into();
         self.core.place(names, Serials::new(slot, microseconds));
     }
 
-    /// Lets in only clients with a good token.
+    /// Admits only clients with a good token.
     pub fn demand(&mut self, tokens: Tokens) {
         self.tokens = Some(tokens);
     }
@@ -166,7 +166,7 @@ impl Gateway {
         self.ledger = Some(Box::new(ledger));
     }
 
-    /// Takes over what workers that have ended left to be told.
+    /// Takes over the ends that workers which have gone left unreported.
     fn adopt(&mut self, now: Duration) {
         for entry in self.ledger.iter_mut().flat_map(|ledger| ledger.adopt()) {
             self.core.adopt(entry, now);
@@ -179,7 +179,7 @@ impl Gateway {
         NODE_CALLS | self.next_node_call
     }
 
-    /// What a request says, for the origin.
+    /// Describes a request to the origin.
     fn opening(&self, request: &Request<'_>, subprotocol: &str, claims: Option<Arc<str>>) -> Opening {
         let all = self.core.codec().wants_all_headers();
         let is_wanted =
@@ -203,7 +203,7 @@ impl Gateway {
         self.manner.subprotocols.iter().find(is_offered).map(String::as_str)
     }
 
-    /// Does what the core orders, and sees to the next tick.
+    /// Carries out the core's orders and schedules the next tick.
     fn settle(&mut self, out: &mut Outbox) {
         while let Some(order) = self.core.next_order() {
             match order {
@@ -232,7 +232,7 @@ impl Gateway {
                 }
                 Order::Refuse(serial, refusal) => {
                     let Some((ticket, _)) = self.tickets.remove(&serial) else { continue };
-                    // Of an origin that answers with a status that is none of a refusal.
+                    // The origin answered with a status that does not mean refusal.
                     let status = if (400..600).contains(&refusal.status) { refusal.status } else { 502 };
                     out.answer(ticket, Response::text(status, &refusal.reason));
                 }
@@ -250,7 +250,7 @@ impl Gateway {
         [self.core.next_deadline(), self.next_job_deadline(), look, sweep].into_iter().flatten().min()
     }
 
-    /// Says that a connection is closed because of the origin, and for how many that was so.
+    /// Logs that a connection was closed because of the origin, and how many were.
     fn log_failure(&mut self, id: ConnectionId, reason: &str, out: &mut Outbox) {
         self.unlogged += 1;
         if self.logged.is_some_and(|logged| out.now() < logged + LOG_EVERY) {
@@ -266,7 +266,7 @@ impl Gateway {
         );
     }
 
-    /// Shows what the core counted.
+    /// Publishes the core's counters.
     fn show(&self, out: &mut Outbox) {
         let (counts, stats) = (self.core.counts(), &mut out.stats);
         stats.origin_calls = counts.calls;
@@ -381,7 +381,7 @@ impl App for Gateway {
     }
 
     fn on_left(&mut self, _: Participant, out: &mut Outbox) {
-        // Its lock may end a moment later.
+        // Its lock may be released a moment later.
         self.look = Some((out.now(), out.now() + LOOK_FOR));
         self.settle(out);
     }
@@ -415,7 +415,7 @@ impl App for Gateway {
         self.next_deadline()
     }
 
-    /// What the origin was not told by now it will not be told by us.
+    /// We will not report to the origin what it has not heard by now.
     fn on_abandon(&mut self, out: &mut Outbox) {
         let pending = self.core.closed_pending();
         if pending == 0 {
@@ -428,7 +428,7 @@ impl App for Gateway {
         out.log(Level::Warn, "origin", None, format_args!("{pending} ends of connections were not told: {left}"));
     }
 
-    /// Not before the origin knows who has gone.
+    /// Not before the origin knows which connections have gone.
     fn is_finished(&self) -> bool {
         self.core.closed_pending() == 0
     }

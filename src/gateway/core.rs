@@ -18,19 +18,19 @@ use slab::Slab;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-/// Places that tables keep when they have become empty.
+/// Places that tables keep once they are empty.
 const SPARE: usize = 1024;
-/// About what an event takes that waits, with its share of its line, besides what it holds.
+/// Approximate size of a waiting event with its share of its line, besides what it holds.
 const EVENT_BYTES: usize = 512;
-/// After so many bytes of requests were written, others have their turn before more are.
+/// After writing this many bytes of requests, the core lets others have their turn.
 const WRITTEN_BYTES: usize = 1 << 20;
-/// With so many bytes of requests under way, none is begun. A byte of a message may take six in JSON.
+/// No request begins while this many bytes of requests are under way. A byte of a message may take six in JSON.
 const UNDER_WAY_BYTES: usize = 32 << 20;
 
-/// What a worker had sent before it was killed is with the origin by then, and not overtaken by the end of the connection.
+/// By then what a killed worker had sent has reached the origin, so the end of the connection cannot overtake it.
 const OVERTAKES_AFTER: Duration = Duration::from_millis(500);
 
-/// What whoever has the connections is to do.
+/// What the owner of the connections must do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {
     /// Make a call.
@@ -41,40 +41,40 @@ pub enum Order {
     Subscribe(ConnectionId, String),
     /// Close a connection with 1011, for this reason.
     Close(ConnectionId, String),
-    /// Close a connection with 1001: it has had its time.
+    /// Close a connection with 1001: its lifetime is over.
     SendAway(ConnectionId),
-    /// Do not read from a connection until told to.
+    /// Stop reading from a connection until told otherwise.
     Pause(ConnectionId),
-    /// Read from it again.
+    /// Resume reading from it.
     Resume(ConnectionId),
-    /// Complete the handshake of the connection of this number, with the subprotocol that the origin chose.
+    /// Complete the handshake of the connection with this number, with the subprotocol that the origin chose.
     Admit(u64, Option<String>),
     /// Refuse it.
     Refuse(u64, Refusal),
-    /// Remember a connection, of which the origin is to be told the end.
+    /// Remember a connection whose end the origin must learn.
     Enter(Entry),
-    /// Forget it: the origin was told, or will never be.
+    /// Forget it: the origin knows of its end, or never will.
     Strike(u64),
 }
 
-/// What was counted, and what is now.
+/// Counters and current levels.
 #[derive(Clone, Default, Debug)]
 pub struct Counts {
-    /// Calls by what became of them: taken, refused, failed, unsent.
+    /// Calls by outcome: taken, refused, failed, unsent.
     pub calls: [u64; 4],
-    /// Events that were sent or tried again.
+    /// Events sent or tried again.
     pub retried: u64,
-    /// Events that were dropped undelivered.
+    /// Events dropped undelivered.
     pub dropped: u64,
-    /// Connections that were not read from for a while because of what waited.
+    /// Times that reading from a connection paused because of its waiting events.
     pub pauses: u64,
-    /// Connections of which the origin was never told that they are closed.
+    /// Closed connections whose end the origin never learned.
     pub closed_given_up: u64,
     /// Time from the order of a call to its result.
     pub latency: Histogram,
 }
 
-/// What a call under way is for.
+/// The purpose of a call under way.
 #[derive(Debug)]
 enum Purpose {
     /// The first event in the line of the connection with this number.
@@ -90,26 +90,26 @@ pub struct Core {
     serials: Serials,
     event_ids: Serials,
     pub(super) connections: Slab<Connection>,
-    /// Where the connection of a number stands.
+    /// The place of the connection with a number.
     places: HashMap<u64, usize>,
     lines: HashMap<u64, Box<Line>>,
-    /// Lines of connections that are closed.
+    /// Lines of closed connections.
     closed_lines: usize,
-    /// What the events in all lines hold, and how many there are.
+    /// The bytes that the events in all lines hold, and their number.
     waiting_bytes: usize,
     waiting_events: usize,
-    /// Lines whose first event is to be sent as soon as an origin is free.
+    /// Lines whose first event is sent as soon as an origin is free.
     ready: VecDeque<u64>,
     /// Lines whose first event is tried again later.
     later: BTreeSet<(Duration, u64)>,
-    /// Connections that are not read from because of what waits in all lines together.
+    /// Connections not read from because of what waits in all lines together.
     starved: Vec<u64>,
-    /// What each call under way is for, its origin, and the bytes of its content.
+    /// The purpose of each call under way, its origin, and the bytes of its content.
     under_way: HashMap<u64, (Purpose, usize, usize)>,
     bytes_under_way: usize,
     /// Bytes of requests written since the last tick.
     written: usize,
-    /// When to look at how long connections have lived.
+    /// When to check how long connections have lived.
     next_look: Duration,
     next_call: u64,
     pub(super) origins: Origins,
@@ -117,7 +117,7 @@ pub struct Core {
     labels: Labels,
     /// What connections keep outside their table.
     kept_bytes: usize,
-    /// Channels for connections whose handshake was admitted and is not complete, by number.
+    /// Channels for connections whose handshake was admitted but is not complete, by number.
     joins: HashMap<u64, Vec<String>>,
     pub(super) orders: VecDeque<Order>,
     pub(super) counts: Counts,
@@ -126,7 +126,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// No connections yet. There are `origins` origins.
+    /// Creates a core without connections and with `origins` origins.
     pub fn new(rules: Rules, codec: Box<dyn Codec>, origins: usize) -> Core {
         let serials = Serials::new(0, 0);
         Core {
@@ -160,23 +160,23 @@ impl Core {
         }
     }
 
-    /// Sets how connections are named and numbered, before there is one.
+    /// Sets how connections are named and numbered; call it before the first one.
     pub fn place(&mut self, names: Names, serials: Serials) {
         self.codec.place(names.address());
         (self.names, self.serials, self.event_ids) = (names, serials, serials);
     }
 
-    /// Tells Unix time at the start, by the system's clock as it is now.
+    /// Sets Unix time at the start, from the system clock now.
     pub fn set_epoch(&mut self, epoch: Duration) {
         self.epoch = epoch;
     }
 
-    /// What is to be done, to be taken from the front.
+    /// The pending orders; take them from the front.
     pub fn next_order(&mut self) -> Option<Order> {
         self.orders.pop_front()
     }
 
-    /// What was counted.
+    /// The counters.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -196,7 +196,7 @@ impl Core {
         self.places.get(&serial).and_then(|place| self.connections.get(*place))
     }
 
-    /// Whom a name leads to.
+    /// The destination of a name.
     pub fn read_name(&self, name: &str) -> Named {
         self.names.read(name)
     }
@@ -216,7 +216,7 @@ impl Core {
         self.orders.extend(channels.map(|channel| Order::Subscribe(id, channel)));
     }
 
-    /// A connection is open whose handshake did not wait. Returns its number.
+    /// A connection opened whose handshake did not wait. Returns its number.
     pub fn open(&mut self, id: ConnectionId, opening: Opening, peer: Peer, agent: Option<&str>, now: Duration) -> u64 {
         self.begin(Some(id), Event::Connected(Box::new(opening)), peer, agent, now)
     }
@@ -258,12 +258,12 @@ impl Core {
         }
     }
 
-    /// A connection is over, or a client whose handshake waits has gone.
+    /// A connection ended, or a client left whose handshake waits.
     pub fn closed(&mut self, serial: u64, code: u16, reason: &str, now: Duration) {
         let Some(connection) = self.forget(serial) else { return };
         let ending = Ending { code, reason: reason.to_owned(), lasted: now.saturating_sub(connection.opened) };
         if connection.id.is_none() && self.lines.get(&serial).is_some_and(|line| line.state != State::UnderWay) {
-            // The origin has not heard of it.
+            // The origin does not know of it.
             return self.drop_line(serial);
         }
         if self.closed_lines >= self.rules.max_closed {
@@ -275,7 +275,7 @@ impl Core {
         self.push(serial, Event::Closed(ending), now);
     }
 
-    /// A worker was killed that had a connection: the origin is told of its end.
+    /// A killed worker held a connection: reports its end to the origin.
     pub fn adopt(&mut self, entry: Entry, now: Duration) {
         let Entry { serial, opened, peer } = entry;
         if self.closed_lines >= self.rules.max_closed {
@@ -306,7 +306,7 @@ impl Core {
         }
     }
 
-    /// The process ends: what is not told yet stays untold.
+    /// The process ends: what is unreported stays so.
     pub fn give_up(&mut self) {
         self.counts.closed_given_up += self.closed_lines as u64;
     }
@@ -320,7 +320,7 @@ impl Core {
         Some(connection)
     }
 
-    /// Adds an event to the end of a connection's line, and sees to it if it is the first.
+    /// Adds an event to the end of a connection's line, and handles it if it is the first.
     fn push(&mut self, serial: u64, event: Event, now: Duration) {
         if self.add(serial, event) {
             self.ready.push_back(serial);
@@ -338,7 +338,7 @@ impl Core {
         }
         self.waiting_events += 1;
         self.waiting_bytes += event.bytes();
-        // Of an end it is the same also when another worker tells it.
+        // The id of an end is the same when another worker reports it.
         let event_id = match event {
             Event::Closed(_) => format!("{serial:016x}-closed"),
             _ => format!("{:016x}", self.event_ids.take()),
@@ -352,7 +352,7 @@ impl Core {
         is_first
     }
 
-    /// Time has come.
+    /// Handles deadlines that have passed.
     pub fn tick(&mut self, now: Duration) {
         self.written = 0;
         while let Some(&(at, serial)) = self.later.first().filter(|(at, _)| *at <= now) {
@@ -368,17 +368,17 @@ impl Core {
         self.enforce_limits(now);
     }
 
-    /// When [`Core::tick`] is to be called.
+    /// When to call [`Core::tick`] next.
     pub fn next_deadline(&self) -> Option<Duration> {
         if self.written >= WRITTEN_BYTES {
-            // As soon as others had their turn.
+            // As soon as others have had their turn.
             return Some(Duration::ZERO);
         }
         let later = self.later.first().map(|(at, _)| *at);
         [later, self.keep_alive.next_deadline(), self.next_limit()].into_iter().flatten().min()
     }
 
-    /// Sends first events, as long as an origin is free.
+    /// Sends first events as long as an origin is free.
     fn pump(&mut self, now: Duration) {
         while !self.ready.is_empty() && self.written < WRITTEN_BYTES && self.bytes_under_way < UNDER_WAY_BYTES {
             let pick = self.origins.pick(now);
@@ -419,7 +419,7 @@ impl Core {
         self.orders.push_back(Order::Call(Call { key, to: Callee::Origin(origin), aim: None, event_id, post }));
     }
 
-    /// Whom the first event of a line is about.
+    /// The subject of the first event of a line.
     fn subject(&self, serial: u64, now: Duration) -> Option<Subject> {
         let line = self.lines.get(&serial)?;
         let connection = line.gone.as_ref().or_else(|| self.find(serial))?;
@@ -427,7 +427,7 @@ impl Core {
         Some(connection.subject(self.names.name(serial), event_id, self.epoch, now))
     }
 
-    /// A call is over.
+    /// A call finished.
     pub fn returned(&mut self, returned: Returned, now: Duration) {
         let Returned { key, outcome, took } = returned;
         let Some((purpose, origin, bytes)) = self.under_way.remove(&key) else { return };
@@ -449,7 +449,7 @@ impl Core {
         self.pump(now);
     }
 
-    /// Gives back the memory of a time when there was much to do.
+    /// Returns memory after a busy period.
     fn shrink(&mut self) {
         if self.lines.len() < self.lines.capacity() / 8 {
             self.lines.shrink_to(SPARE);

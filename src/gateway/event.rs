@@ -1,4 +1,4 @@
-//! What the gateway tells the origin, and what the origin answers. Every codec writes the one and reads the other.
+//! What the gateway reports to the origin, and what the origin answers. Every codec writes the one and reads the other.
 
 use crate::net::id::Peer;
 use crate::protocol::message::Kind;
@@ -14,12 +14,12 @@ pub enum Event {
     Connected(Box<Opening>),
     /// A message came.
     Message(Kind, Vec<u8>),
-    /// A connection is over.
+    /// A connection ended.
     Closed(Ending),
 }
 
 impl Event {
-    /// What the request said, of an event that begins a connection.
+    /// The client's request, for an event that begins a connection.
     pub fn opening(&self) -> Option<&Opening> {
         match self {
             Event::Connect(opening) | Event::Connected(opening) => Some(opening),
@@ -32,7 +32,7 @@ impl Event {
         self.opening().is_some()
     }
 
-    /// Bytes that it holds beyond its own.
+    /// Bytes that it holds beyond its own size.
     pub fn bytes(&self) -> usize {
         match self {
             Event::Message(_, payload) => payload.len(),
@@ -42,22 +42,22 @@ impl Event {
     }
 }
 
-/// What the request for a connection said.
+/// The contents of the request for a connection.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Opening {
     /// The path, as it was sent.
     pub path: String,
-    /// What follows the first `?`.
+    /// The part after the first `?`.
     pub query: Option<String>,
     /// `HOST` or `HOST:PORT`.
     pub host: String,
-    /// Headers that are passed on: all, or those that were named.
+    /// Headers to pass on: all, or the configured ones.
     pub headers: Vec<(String, String)>,
     /// The subprotocols that the client offers.
     pub offered: Vec<String>,
-    /// The one that was agreed on; empty for none.
+    /// The agreed one; empty for none.
     pub subprotocol: String,
-    /// What the client's token claims: JSON in one line of ASCII.
+    /// The claims of the client's token: JSON in one line of ASCII.
     pub claims: Option<Arc<str>>,
 }
 
@@ -76,28 +76,28 @@ impl Opening {
 pub struct Ending {
     /// The close code: 1005 when the Close frame had none, 1006 when none came.
     pub code: u16,
-    /// The text beside it.
+    /// The reason in it.
     pub reason: String,
-    /// How long it was open.
+    /// How long the connection was open.
     pub lasted: Duration,
 }
 
-/// Whom an event is about.
+/// The subject of an event.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// The connection's public name.
     pub name: String,
     /// The client.
     pub peer: Peer,
-    /// What the client calls itself, where the codec wants it ([`Codec::keeps_client`](super::codec::Codec::keeps_client)).
+    /// The client's User-Agent, if the codec wants it ([`Codec::keeps_client`](super::codec::Codec::keeps_client)).
     pub agent: Option<Box<str>>,
-    /// What its token claims, likewise.
+    /// The claims of its token, likewise.
     pub claims: Option<Arc<str>>,
     /// When it was opened, since 1970-01-01 00:00 UTC.
     pub opened: Duration,
     /// Now, likewise.
     pub now: Duration,
-    /// Names the event, the same each time it is sent.
+    /// Identifies the event; the same each time it is sent.
     pub event_id: String,
 }
 
@@ -106,43 +106,43 @@ pub struct Subject {
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// Headers, names in small letters; empty unless the codec wants them.
+    /// Headers, with names in lower case; empty unless the codec wants them.
     pub headers: Vec<(String, String)>,
     /// The content.
     pub body: Vec<u8>,
 }
 
 impl Reply {
-    /// Whether the status is one of success.
+    /// Whether the status means success.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// The value of a header, by its name in small letters.
+    /// The value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// What the origin answers to an event.
+/// The origin's answer to an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// It is taken, with what follows from it.
+    /// The origin takes it, with these consequences.
     Taken(Effects),
-    /// It is refused, which ends the connection.
+    /// The origin refuses it, which ends the connection.
     Refused(Refusal),
 }
 
-/// What follows from an event that was taken.
+/// The consequences of an event that was taken.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Effects {
     /// The subprotocol, in the answer to [`Event::Connect`].
     pub subprotocol: Option<String>,
-    /// Whose connection it is.
+    /// The user of the connection.
     pub user: Option<String>,
-    /// Labels that it gets.
+    /// Labels to give it.
     pub labels: Vec<String>,
-    /// Channels that it is put on.
+    /// Channels to put it on.
     pub channels: Vec<String>,
     /// Messages for it, in order.
     pub messages: Vec<(Kind, Vec<u8>)>,
@@ -153,6 +153,6 @@ pub struct Effects {
 pub struct Refusal {
     /// The HTTP status for a client whose handshake waits.
     pub status: u16,
-    /// A line for people.
+    /// A human-readable line.
     pub reason: String,
 }

@@ -1,4 +1,4 @@
-//! Keep-alives: the origin is told time and again which connections are open, in batches, one after another.
+//! Keep-alives: the gateway reports open connections to the origin periodically, in batches, one after another.
 
 use super::core::Core;
 use super::origins::Pick;
@@ -7,17 +7,17 @@ use std::time::Duration;
 /// Connections in a batch.
 pub const BATCH: usize = 10_000;
 
-/// Where a round of keep-alives stands.
+/// The state of a round of keep-alives.
 #[derive(Default, Debug)]
 pub struct KeepAlive {
     /// When the next round, or the next batch of this one, begins.
     next: Option<Duration>,
-    /// When the round that runs began, and where its next batch does.
+    /// When the current round began, and where its next batch begins.
     round: Option<(Duration, usize)>,
 }
 
 impl KeepAlive {
-    /// There is a connection: rounds begin, if they have not.
+    /// There is a connection: starts rounds unless they run.
     pub fn begin(&mut self, interval: Duration, now: Duration) {
         if !interval.is_zero() && self.next.is_none() && self.round.is_none() {
             self.next = Some(now + interval);
@@ -30,7 +30,7 @@ impl KeepAlive {
 }
 
 impl Core {
-    /// Sends a batch if it is time to.
+    /// Sends a batch if it is time.
     pub(super) fn keep_alive(&mut self, now: Duration) {
         if self.keep_alive.next.is_none_or(|next| next > now) {
             return;
@@ -60,7 +60,7 @@ impl Core {
         }
     }
 
-    /// A batch was answered, or not: the next one follows.
+    /// A batch was answered or failed: the next one follows.
     pub(super) fn keep_alive_returned(&mut self, now: Duration) {
         self.keep_alive.next = Some(now);
         self.keep_alive(now);

@@ -1,23 +1,23 @@
-//! Labels: words that the application gives to connections, to find them by. Who has which is kept on the worker of the
-//! connection.
+//! Labels: words that the application gives to connections, to find them by. The worker of a connection keeps its
+//! labels.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Labels that a connection may have.
+/// The most labels that a connection may have.
 pub const MOST_LABELS: usize = 16;
 /// The longest label, in characters.
 pub const LONGEST_LABEL: usize = 128;
-/// About what a label of a connection takes in the tables.
+/// Approximate size of a connection's label in the tables.
 const ENTRY_BYTES: usize = 64;
 
-/// Whether this may be a label.
+/// Whether a label is valid.
 pub fn is_label(text: &str) -> bool {
     (1..=LONGEST_LABEL).contains(&text.chars().count())
 }
 
-/// Which connections, by number, have which labels.
+/// Connections, by number, and their labels.
 #[derive(Default, Debug)]
 pub struct Labels {
     by_label: HashMap<Arc<str>, BTreeSet<u64>>,
@@ -26,7 +26,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Gives a label. Returns `false` for one that may not be, or is one too many.
+    /// Gives a label. Returns `false` if it is invalid or one too many.
     pub fn put(&mut self, serial: u64, label: &str) -> bool {
         let own = self.by_serial.get(&serial).map_or(&[][..], Vec::as_slice);
         if own.iter().any(|have| **have == *label) {
@@ -42,7 +42,7 @@ impl Labels {
         true
     }
 
-    /// Takes a label away, if it is there.
+    /// Removes a label, if present.
     pub fn take(&mut self, serial: u64, label: &str) {
         let Some(own) = self.by_serial.get_mut(&serial) else { return };
         let Some(place) = own.iter().position(|have| **have == *label) else { return };
@@ -53,7 +53,7 @@ impl Labels {
         self.unlist(serial, &label);
     }
 
-    /// A connection is over.
+    /// A connection ended.
     pub fn forget(&mut self, serial: u64) {
         for label in self.by_serial.remove(&serial).into_iter().flatten() {
             self.unlist(serial, &label);
@@ -70,18 +70,18 @@ impl Labels {
         }
     }
 
-    /// The labels of a connection, in the order in which it got them.
+    /// The labels of a connection, in the order it got them.
     pub fn of(&self, serial: u64) -> impl Iterator<Item = &str> {
         self.by_serial.get(&serial).into_iter().flatten().map(|label| &**label)
     }
 
-    /// Connections with a label, those behind `after` and at most this many, in the order of their numbers.
+    /// Connections with a label, at most this many and only those after `after`, in the order of their numbers.
     pub fn page(&self, label: &str, after: u64, most: usize) -> impl Iterator<Item = u64> {
         let all = self.by_label.get(label).map(|all| all.range((Bound::Excluded(after), Bound::Unbounded)));
         all.into_iter().flatten().copied().take(most)
     }
 
-    /// About what they take.
+    /// Approximate memory of the labels.
     pub fn memory(&self) -> usize {
         self.bytes
     }

@@ -1,5 +1,5 @@
-//! The ledger: which connections the origin knows, or may know, and has not been told the end of. It outlives its worker, so that
-//! another one tells what is left when that is killed.
+//! The ledger: connections that the origin may know and whose end it has not learned. It outlives its worker, so that
+//! another worker reports the rest when that one is killed.
 
 use crate::net::id::Peer;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Bytes of an entry.
 pub const ENTRY_BYTES: usize = 40;
-/// The byte that says which kind of peer it is stands here.
+/// Position of the byte with the kind of peer.
 const KIND: usize = 34;
 
 /// A connection in the ledger.
@@ -21,20 +21,20 @@ pub struct Entry {
     pub peer: Peer,
 }
 
-/// Where entries are kept.
+/// Storage for entries.
 pub trait Ledger: Send {
     /// A connection was accepted.
     fn enter(&mut self, entry: Entry);
 
-    /// The origin was told its end, or will never be.
+    /// The origin learned of its end, or never will.
     fn strike(&mut self, serial: u64);
 
-    /// Takes over, as entries of our own, those of workers that have ended.
+    /// Takes over, as our own, the entries of workers that have ended.
     fn adopt(&mut self) -> Vec<Entry>;
 }
 
 impl Entry {
-    /// As bytes.
+    /// Encodes it as bytes.
     pub fn bytes(&self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..8].copy_from_slice(&self.serial.to_le_bytes());
@@ -55,7 +55,7 @@ impl Entry {
         bytes
     }
 
-    /// From bytes; `None` where there is none.
+    /// Decodes bytes; `None` if they hold no entry.
     pub fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Option<Entry> {
         let (serial, rest) = bytes.split_first_chunk::<8>()?;
         let (opened, rest) = rest.split_first_chunk::<8>()?;

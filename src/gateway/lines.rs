@@ -1,5 +1,5 @@
 //! A line: the events of one connection that the origin has not taken, first to last. A connection of which nothing waits has
-//! none.
+//! has no line.
 
 use super::event::{Event, Subject};
 use crate::net::id::{ConnectionId, Peer};
@@ -7,40 +7,40 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is kept of a connection.
+/// The record of a connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// Its number, which stands in its public name.
+    /// Its number, which is part of its public name.
     pub serial: u64,
-    /// What the sessions call it; `None` while its handshake waits for the origin.
+    /// Its id in the sessions; `None` while its handshake waits for the origin.
     pub id: Option<ConnectionId>,
     /// The client.
     pub peer: Peer,
-    /// What the client calls itself, if the codec wants to know.
+    /// The client's User-Agent, if the codec wants it.
     pub agent: Option<Box<str>>,
-    /// What its token claims, likewise.
+    /// The claims of its token, likewise.
     pub claims: Option<Arc<str>>,
-    /// When it was opened, since the start.
+    /// When it opened, since the start.
     pub opened: Duration,
     /// When the client last sent a message, likewise.
     pub heard: Duration,
-    /// When a message was last sent to it, where that counts.
+    /// When a message was last sent to it, if that counts.
     pub reached: Duration,
     /// Whether we have begun to close it.
     pub closing: bool,
 }
 
-/// An event that waits.
+/// A waiting event.
 #[derive(Debug)]
 pub struct Waiting {
     pub event: Event,
     pub event_id: String,
 }
 
-/// What a line does.
+/// The state of a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
-    /// Its first event is to be sent as soon as an origin is free.
+    /// Its first event is sent as soon as an origin is free.
     Ready,
     /// Its first event is under way.
     UnderWay,
@@ -56,13 +56,13 @@ pub struct Line {
     /// Messages among the events, and their bytes.
     pub messages: usize,
     pub bytes: usize,
-    /// When the first event was first tried in vain.
+    /// When the first event first failed.
     pub since: Option<Duration>,
-    /// How often it was.
+    /// How often it failed.
     pub attempts: u32,
-    /// Whether the connection is not read from because of what waits here.
+    /// Whether reading from the connection is paused because of what waits here.
     pub paused: bool,
-    /// The connection, once it is closed.
+    /// The connection, once closed.
     pub gone: Option<Connection>,
 }
 
@@ -87,7 +87,7 @@ impl Line {
         self.events.push_back(Waiting { event, event_id });
     }
 
-    /// Takes out the first event, which is over. Returns its bytes.
+    /// Removes the first event, which is finished. Returns its bytes.
     pub fn pop(&mut self) -> usize {
         (self.since, self.attempts) = (None, 0);
         let Some(Waiting { event, .. }) = self.events.pop_front() else { return 0 };
@@ -96,7 +96,7 @@ impl Line {
         event.bytes()
     }
 
-    /// Leaves nothing but the news that the connection is closed. Returns how many events and bytes were thrown away.
+    /// Keeps only the news that the connection is closed. Returns the number of events and bytes dropped.
     pub fn keep_ending(&mut self) -> (usize, usize) {
         let (events, bytes) = (self.events.len(), self.bytes);
         self.events.retain(|waiting| matches!(waiting.event, Event::Closed(_)));
@@ -113,13 +113,13 @@ impl Line {
 }
 
 impl Connection {
-    /// Bytes that it keeps outside its own.
+    /// Bytes that it keeps outside its own size.
     pub fn kept_bytes(&self) -> usize {
         let claims = self.claims.as_ref().map_or(0, |claims| claims.len());
         claims + self.agent.as_ref().map_or(0, |agent| agent.len())
     }
 
-    /// Whom an event is about, for a codec.
+    /// The subject of an event, for a codec.
     pub fn subject(&self, name: String, event_id: String, epoch: Duration, now: Duration) -> Subject {
         let (peer, agent, claims) = (self.peer, self.agent.clone(), self.claims.clone());
         Subject { name, peer, agent, claims, opened: epoch + self.opened, now: epoch + now, event_id }

@@ -1,11 +1,11 @@
 //! Floor 2, the gateway: WebSockets held apart from the application, which is an HTTP server, the origin.
 //!
-//! [`core`] is what decides: which event of which connection goes to which origin and when, what follows from the answer,
-//! and what is tried again. It knows no socket, no clock and no format; [`codec`] turns events into HTTP requests and
-//! responses into answers, one file a format.
+//! [`core`] decides which event of which connection goes to which origin and when, what follows from the answer,
+//! and what to try again. It knows no socket, no clock and no format; [`codec`] turns events into HTTP requests and
+//! responses into answers, one file per format.
 //!
-//! Invariants of the core: of one connection one call is under way at a time, and its events reach the origin in their order;
-//! for each connection that was accepted the origin is told once that it is closed, unless that is given up and counted;
+//! Invariants of the core: a connection has at most one call under way, and its events reach the origin in order;
+//! the origin learns once that an accepted connection is closed, unless the core gives up and counts that;
 //! what waits is bounded, and a client beyond its bound is not read from.
 
 pub mod app;

@@ -1,6 +1,6 @@
 //! The public names of connections: `0x00`, the address of the node that holds the connection, and 20 bytes, as base64.
 //!
-//! That is the layout of websocket-service, whose nodes read the address in it and nothing else. Here the 20 bytes are a serial
+//! This is the layout of websocket-service, whose nodes read only the address in it. Here the 20 bytes are a serial
 //! number and a MAC over all that stands before it, so that a made-up name reaches nobody and no made-up address is called.
 
 use base64::Engine;
@@ -9,7 +9,7 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use ring::hmac;
 
-/// What every name begins with.
+/// The prefix of every name.
 const VERSION: u8 = 0;
 const SERIAL_BYTES: usize = 8;
 const MAC_BYTES: usize = 12;
@@ -17,7 +17,7 @@ const MAC_BYTES: usize = 12;
 const TAIL_BYTES: usize = SERIAL_BYTES + MAC_BYTES;
 /// The longest address: a host's name, a port and a path.
 const MAX_ADDRESS_BYTES: usize = 300;
-/// How the slot of a worker stands in a serial number: in the upper bits.
+/// The slot of a worker is in the upper bits of a serial number.
 const SLOT_SHIFT: u32 = 56;
 
 const LENIENT: GeneralPurposeConfig =
@@ -25,20 +25,20 @@ const LENIENT: GeneralPurposeConfig =
 const STANDARD_ALPHABET: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const URL_ALPHABET: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
-/// Whom a name leads to.
+/// The destination of a name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Named {
     /// A connection of this node.
     Here(u64),
     /// A connection of another node with our key, at this address.
     There(String),
-    /// A connection of the node at this address, which has another key or none; or somebody made it up.
+    /// A connection of the node at this address, which has another key or none; or a forged name.
     Unproven(String),
-    /// Nobody: not a name at all, or one of this node that was made up.
+    /// No connection: not a valid name, or a forged one of this node.
     Nobody,
 }
 
-/// Makes names, and reads them.
+/// Makes and reads names.
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The version and the address.
@@ -73,7 +73,7 @@ impl Names {
         decode(name).map_or(Named::Nobody, |bytes| self.read_bytes(&bytes))
     }
 
-    /// Reads a name that was decoded.
+    /// Reads a decoded name.
     pub fn read_bytes(&self, bytes: &[u8]) -> Named {
         let Some((before, mac)) = bytes.split_last_chunk::<MAC_BYTES>() else { return Named::Nobody };
         let Some((head, serial)) = before.split_last_chunk::<SERIAL_BYTES>() else { return Named::Nobody };
@@ -104,7 +104,7 @@ impl Names {
     }
 }
 
-/// The bytes of a name, which is in either alphabet of base64, padded or not.
+/// The bytes of a name in either alphabet of base64, padded or not.
 pub fn decode(name: &str) -> Option<Vec<u8>> {
     if name.len() > 2 * (MAX_ADDRESS_BYTES + TAIL_BYTES) {
         return None;
@@ -113,13 +113,13 @@ pub fn decode(name: &str) -> Option<Vec<u8>> {
     engine.decode(name).ok()
 }
 
-/// Numbers the connections of a process, each with a number that no other connection of the host ever has.
+/// Numbers the connections of a process; no other connection of the host ever has the same number.
 #[derive(Clone, Copy, Debug)]
 pub struct Serials(u64);
 
 impl Serials {
-    /// Numbers of the worker in `slot`, which starts `microseconds` after 1970. They go on from there by one for each
-    /// connection, of which there is less than one a microsecond: its successor begins beyond them.
+    /// Numbers of the worker in `slot`, which starts `microseconds` after 1970. They increase by one per
+    /// connection, at less than one per microsecond, so its successor begins beyond them.
     pub fn new(slot: u8, microseconds: u64) -> Serials {
         Serials(first_of(slot) | microseconds & ((1 << SLOT_SHIFT) - 1))
     }
@@ -132,12 +132,12 @@ impl Serials {
     }
 }
 
-/// The number that all of the worker in a slot are beyond.
+/// The number below all those of the worker in a slot.
 pub fn first_of(slot: u8) -> u64 {
     u64::from(slot) << SLOT_SHIFT
 }
 
-/// The slot of the worker that has the connection of this number.
+/// The slot of the worker that holds the connection with this number.
 pub fn slot_of(serial: u64) -> u32 {
     (serial >> SLOT_SHIFT) as u32
 }

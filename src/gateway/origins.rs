@@ -1,15 +1,15 @@
-//! Which origin is called: balanced, left out while it fails, and tried again by a single call.
+//! Chooses the origin to call: balances calls, skips an origin that fails, and retries it with a single call.
 
 use super::rules::Balance;
 use std::time::Duration;
 
-/// Failures in a row after which an origin is left out.
+/// Failures in a row after which an origin is skipped.
 const FAILURES: u32 = 3;
-/// How long it is left out at first, and at most.
+/// How long it is skipped at first, and at most.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Whether an origin is called.
+/// Whether an origin may be called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// It is.
@@ -25,7 +25,7 @@ struct Origin {
     calls: usize,
     /// Failures since the last answer.
     failures: u32,
-    /// For how long it was left out last.
+    /// How long it was skipped last.
     out: Duration,
 }
 
@@ -39,19 +39,19 @@ pub struct Origins {
     next: usize,
 }
 
-/// What came of a search for an origin.
+/// The result of a search for an origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pick {
     /// This one.
     Origin(usize),
-    /// Those that are well have as many calls as they may have.
+    /// The healthy ones have as many calls as they may have.
     Busy,
-    /// None is well.
+    /// None is healthy.
     Out,
 }
 
 impl Origins {
-    /// So many origins, of which each has at most `most` calls at a time.
+    /// Creates this many origins, each with at most `most` calls at a time.
     pub fn new(number: usize, balance: Balance, most: usize) -> Origins {
         let origin = || Origin { state: State::Well, calls: 0, failures: 0, out: Duration::ZERO };
         Origins { all: (0..number).map(|_| origin()).collect(), balance, most: most.max(1), next: 0 }
@@ -61,7 +61,7 @@ impl Origins {
     pub fn pick(&mut self, now: Duration) -> Pick {
         let number = self.all.len();
         let order = (0..number).map(|step| (self.next + step) % number);
-        // One whose time has come is tried before all others, or it would stay away for as long as others are well.
+        // An origin due for a retry comes first, or it would stay away as long as others are healthy.
         let due = |index: &usize| matches!(self.all[*index].state, State::Out(until) if until <= now);
         let is_free = |index: &usize| self.all[*index].state == State::Well && self.all[*index].calls < self.most;
         let found = order.clone().find(due).or_else(|| match self.balance {
@@ -81,7 +81,7 @@ impl Origins {
         Pick::Origin(index)
     }
 
-    /// A call is over; `answered` whether the origin answered, whatever it was.
+    /// A call finished; `answered` is whether the origin answered, whatever the answer.
     pub fn done(&mut self, index: usize, answered: bool, now: Duration) {
         let origin = &mut self.all[index];
         origin.calls -= 1;
@@ -90,7 +90,7 @@ impl Origins {
             return;
         }
         origin.failures = origin.failures.saturating_add(1);
-        // A call that began before it was left out tells nothing new.
+        // A call that began before the origin was skipped tells nothing new.
         let goes_out = match origin.state {
             State::Well => origin.failures >= FAILURES,
             State::Probed => true,
@@ -102,7 +102,7 @@ impl Origins {
         }
     }
 
-    /// A call that was to begin did not.
+    /// A call that should have begun did not.
     pub fn release(&mut self, index: usize) {
         let origin = &mut self.all[index];
         origin.calls -= 1;
@@ -116,7 +116,7 @@ impl Origins {
         self.all.iter().map(|origin| origin.calls).sum()
     }
 
-    /// How many are left out.
+    /// The number of skipped origins.
     pub fn out(&self) -> usize {
         self.all.iter().filter(|origin| origin.state != State::Well).count()
     }

@@ -1,8 +1,8 @@
-//! What the gateway goes by.
+//! The rules of the gateway.
 
 use std::time::Duration;
 
-/// What the names of the gateway's own channels begin with.
+/// The prefix of the gateway's own channels.
 const OWN_CHANNELS: &str = "percore.";
 /// The longest name of a channel, in characters.
 const LONGEST_CHANNEL: usize = 255;
@@ -12,17 +12,17 @@ pub fn is_channel(name: &str) -> bool {
     !name.is_empty() && name.chars().count() <= LONGEST_CHANNEL && !name.starts_with(OWN_CHANNELS)
 }
 
-/// What becomes of a connection of which an event cannot be delivered.
+/// What happens to a connection with an event that cannot be delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum OnFailure {
     /// It is closed with 1011.
     #[default]
     Close,
-    /// The event is dropped, and counted.
+    /// The event is dropped and counted.
     Keep,
 }
 
-/// Which of several origins is called.
+/// Which of several origins to call.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Balance {
     /// The one with the fewest calls under way.
@@ -35,18 +35,18 @@ pub enum Balance {
 /// How long connections live.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// After how long a connection ends.
+    /// A connection ends at this age.
     pub lifetime: Duration,
-    /// After how long without a message, either way, it ends.
+    /// A connection ends after this long without a message either way.
     pub silence: Duration,
 }
 
 impl Limits {
-    /// Those of AWS API Gateway.
+    /// The limits of AWS API Gateway.
     pub const OF_AWS: Limits = Limits { lifetime: Duration::from_secs(2 * 3600), silence: Duration::from_secs(600) };
 }
 
-/// Rules of the core. The default is that of the command line.
+/// Rules of the core. The defaults are those of the command line.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Messages of one connection that may wait for the origin; beyond it the connection is not read from. Default 100.
@@ -56,22 +56,22 @@ pub struct Rules {
     /// Bytes of events of all connections that may wait; beyond it no connection is let in, and none is read from. Default
     /// 256 MiB.
     pub total_bytes: usize,
-    /// How long an event is tried again for which no connection to an origin came about. Default 2 s.
+    /// How long to retry an event while no connection to an origin can be made. Default 2 s.
     pub patience: Duration,
-    /// How long it is tried again to tell the origin that a connection is closed. Default 5 min.
+    /// How long to retry telling the origin that a connection is closed. Default 5 min.
     pub closed_retry: Duration,
-    /// Connections that are closed of which the origin may not know yet; beyond it, it is not told of further ones. Default
+    /// Closed connections that the origin may not know of yet; beyond it, further ones go unreported. Default
     /// 100,000.
     pub max_closed: usize,
-    /// What becomes of a connection of which an event could not be delivered. Default: it is closed.
+    /// What happens to a connection when an event could not be delivered. Default: it is closed.
     pub on_failure: OnFailure,
-    /// How often the origin is told which connections are open; zero for never. Default never.
+    /// How often to report open connections to the origin; zero for never. Default never.
     pub keep_alive_interval: Duration,
     /// Calls under way to one origin; others wait. Default 512.
     pub origin_calls: usize,
-    /// How long connections live. Default for as long as they want.
+    /// How long connections live. Default: without limit.
     pub limits: Option<Limits>,
-    /// Which of several origins is called. Default the one with the fewest calls.
+    /// Which of several origins to call. Default the one with the fewest calls.
     pub balance: Balance,
 }
 

@@ -1,4 +1,4 @@
-//! Signatures of AWS (Signature Version 4), as its SDKs put them on requests: whether one was made with a key that we know.
+//! AWS signatures (Signature Version 4), as its SDKs put them on requests: checks whether a known key made one.
 
 use crate::protocol::http::Request;
 use crate::text::hex;
@@ -12,7 +12,7 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const SERVICE: &str = "execute-api";
 /// How far a request's time may be from ours.
 const SKEW: Duration = Duration::from_secs(300);
-/// Headers that a signature has to cover.
+/// Headers that a signature must cover.
 const COVERED: [&str; 2] = ["host", "x-amz-date"];
 
 /// Access keys: secrets by their ids.
@@ -30,18 +30,18 @@ impl fmt::Debug for AccessKeys {
 pub enum Denied {
     /// It is not signed.
     Unsigned,
-    /// Its signature is not whole.
+    /// Its signature is incomplete.
     Incomplete,
-    /// It is signed with a key that we do not know.
+    /// The key is unknown.
     UnknownKey,
-    /// It is signed too long ago, or ahead of time.
+    /// It was signed too long ago, or ahead of time.
     Stale,
-    /// The signature is another one.
+    /// The signature does not match.
     Wrong,
 }
 
 impl Denied {
-    /// The type of the error, and a line for people, as AWS has them.
+    /// The type of the error, and a human-readable line, as in AWS.
     pub fn error(self) -> (&'static str, &'static str) {
         match self {
             Denied::Unsigned => ("MissingAuthenticationTokenException", "Missing Authentication Token"),
@@ -67,7 +67,7 @@ impl AccessKeys {
     /// Reads a file of credentials as the SDKs have it: sections with `aws_access_key_id` and `aws_secret_access_key`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong, without a secret.
+    /// A sentence that names the problem, without a secret.
     pub fn read(text: &str) -> Result<AccessKeys, String> {
         let (mut keys, mut id) = (HashMap::new(), None);
         for (index, line) in text.lines().map(str::trim).enumerate() {
@@ -94,7 +94,7 @@ impl AccessKeys {
     /// Checks the signature of a request, `now` after 1970-01-01 00:00 UTC.
     ///
     /// # Errors
-    /// Why it is refused.
+    /// The reason for the refusal.
     pub fn verify(&self, request: &Request<'_>, now: Duration) -> Result<(), Denied> {
         self.verify_for(SERVICE, request, now)
     }
@@ -153,7 +153,7 @@ fn scope_of<'a>(scope: &'a str, service: &str) -> Option<[&'a str; 3]> {
     (is_ours && parts.next().is_none() && date.len() == 8).then_some([date, region, end])
 }
 
-/// The request as it is signed.
+/// The canonical request.
 fn canonical(request: &Request<'_>, signed: &str) -> String {
     let mut text = format!("{}\n{}\n{}\n", request.method(), path(request.path()), query(request.query()));
     for name in signed.split(';') {
@@ -167,14 +167,14 @@ fn canonical(request: &Request<'_>, signed: &str) -> String {
     text
 }
 
-/// A path, each byte of it encoded once more.
+/// A path, with each byte encoded once more.
 fn path(path: &str) -> String {
     let mut out = String::new();
     encode(path, b"/", &mut out);
     out
 }
 
-/// A query in order, encoded alike whoever sent it.
+/// A query, sorted and encoded in the same way for every client.
 fn query(query: Option<&str>) -> String {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let mut pairs: Vec<(&str, &str)> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
@@ -182,7 +182,7 @@ fn query(query: Option<&str>) -> String {
     let mut out = String::new();
     for (place, (name, value)) in pairs.into_iter().enumerate() {
         out.push_str(if place == 0 { "" } else { "&" });
-        // What was encoded stays so.
+        // Encoded bytes stay as they are.
         encode(name, b"%", &mut out);
         out.push('=');
         encode(value, b"%", &mut out);

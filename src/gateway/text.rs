@@ -1,4 +1,4 @@
-//! Text in JSON, borrowed where it stands without escapes.
+//! Text in JSON, borrowed where it has no escapes.
 
 use serde_core::de::{Deserialize, Deserializer, Visitor};
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! The tokens of clients: where they stand in a request for a connection, and what a client without a good one is answered.
+//! The tokens of clients: where a request for a connection carries them, and the answer to a client without a good one.
 
 use crate::jwt::{Refused, Verifier};
 use crate::outbox::Outbox;
@@ -17,12 +17,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Verified by this; `parameter` and `cookie` are the names of those that may have it.
+    /// Verifies tokens by this; `parameter` and `cookie` are the names of those that may hold one.
     pub fn new(verifier: Verifier, parameter: Option<String>, cookie: Option<String>) -> Tokens {
         Tokens { verifier, parameter, cookie }
     }
 
-    /// The claims of a request's token, in one line; or the answer to a request that has no good one.
+    /// The claims of a request's token, in one line; or the answer to a request without a good one.
     pub fn claims(&mut self, request: &Request<'_>, out: &mut Outbox) -> Result<Arc<str>, Response> {
         if let Err(error) = self.verifier.refresh(out.now()) {
             out.log(Level::Error, "keys", None, format_args!("keys stay as they were: {error}"));
@@ -43,7 +43,7 @@ impl Tokens {
     }
 }
 
-/// The answer to a request without a token, or with one that was refused (RFC 6750, section 3).
+/// The answer to a request with no token or a refused one (RFC 6750, section 3).
 fn refusal(refused: Option<Refused>) -> Response {
     const CHALLENGE: &str = "Bearer realm=\"percore\"";
     let (line, challenge) = match refused {
