@@ -259,9 +259,9 @@ impl OutQueue {
         self.common.len()
     }
 
-    /// The number of common bytes since the start.
-    pub fn common_total(&self) -> u64 {
-        self.common.total_bytes()
+    /// Memory of what sockets have not taken, without bytes shared by several lanes.
+    pub fn backlog_memory(&self) -> usize {
+        self.backlog_bytes
     }
 
     /// Identifies a pass, for code that remembers offsets of common bytes.

@@ -24,8 +24,6 @@ pub(super) struct Common {
     bytes: Vec<u8>,
     /// The number of passes so far.
     passes: u64,
-    /// The number of bytes in all of them.
-    past_bytes: u64,
     /// The name under which this pass's buffer is kept, once a connection waits for part of it.
     name: Option<u32>,
     kept: Slab<Kept>,
@@ -104,7 +102,6 @@ impl Common {
             }
         }
         self.passes += 1;
-        self.past_bytes += self.bytes.len() as u64;
         self.bytes.clear();
         if self.bytes.capacity() > KEEP_BYTES {
             self.bytes = Vec::new();
@@ -114,11 +111,6 @@ impl Common {
     /// The number of passes with common bytes.
     pub fn passes(&self) -> u64 {
         self.passes
-    }
-
-    /// Bytes of this pass and of all before it.
-    pub fn total_bytes(&self) -> u64 {
-        self.past_bytes + self.bytes.len() as u64
     }
 
     /// Bytes that are kept for waiting connections.

@@ -10,7 +10,7 @@ use super::sockets::{BUS, CONTROL, HANG_UP, Purpose, SIGNALS, Sockets, WAKER, Wa
 use super::supervised::{Order as Command, Published, READY, next_order};
 use super::target::Target;
 use super::waker::Waker;
-use super::writing::{FAN_OUT_SHARE, Postponed};
+use super::writing::FAN_OUT_SHARE;
 use crate::app::App;
 use crate::os::allocator;
 use crate::os::clock::{Clock, unix_time};
@@ -94,7 +94,9 @@ pub(super) struct EventLoop<A: App> {
     /// The clock as it was read last.
     pub(super) clock_read: Duration,
     /// Connections whose only unwritten data is fan-out messages, oldest first, with their generations.
-    pub(super) postponed: VecDeque<Postponed>,
+    pub(super) postponed: VecDeque<(u32, u32)>,
+    /// Memory of the backlog when the line was empty last.
+    pub(super) backlog_before_line: usize,
     /// The rest of the pass's time share for such writes.
     pub(super) fan_out_left: Duration,
 }
@@ -139,6 +141,7 @@ impl<A: App> EventLoop<A> {
             now: Duration::ZERO,
             clock_read: Duration::ZERO,
             postponed: VecDeque::new(),
+            backlog_before_line: 0,
             fan_out_left: Duration::ZERO,
         })
     }

@@ -16,17 +16,9 @@ pub(super) const FAN_OUT_SHARE: Duration = Duration::from_millis(4);
 const LEAST_SHARE: Duration = Duration::from_millis(1);
 /// Writes between two readings of the clock.
 const WRITES: usize = 16;
-/// Limit on the bytes sent to the connections in line while they wait, in total. Beyond it a share continues until the
-/// total falls below.
-const LINE_BYTES: u64 = 8 << 20;
-
-/// A connection that waits in line.
-pub(super) struct Postponed {
-    key: u32,
-    generation: u32,
-    /// The fan-out total when it joined the line.
-    since: u64,
-}
+/// Limit on how much the backlog grows while connections wait in line. Beyond it a share continues until it is below, or
+/// the line is empty.
+const LINE_BYTES: usize = 8 << 20;
 
 impl<A: App> EventLoop<A> {
     /// Publishes to other processes before anything is written: a client with its answer may rely on their knowing.
@@ -55,7 +47,7 @@ impl<A: App> EventLoop<A> {
             }
         }
         self.sessions.queue().end_flush();
-        if self.line_bytes() > LINE_BYTES {
+        if self.line_is_heavy() {
             self.write_postponed();
         }
     }
@@ -63,10 +55,12 @@ impl<A: App> EventLoop<A> {
     /// Puts a connection in line. Returns false if it does not exist.
     fn postpone(&mut self, key: u32) -> bool {
         let Some(generation) = self.sessions.generation(key) else { return false };
-        let since = self.sessions.queue().common_total();
+        if self.postponed.is_empty() {
+            self.backlog_before_line = self.sessions.queue().backlog_memory();
+        }
         self.sessions.queue().postpone(key);
         self.sessions.stats_mut().writes_postponed += 1;
-        self.postponed.push_back(Postponed { key, generation, since });
+        self.postponed.push_back((key, generation));
         true
     }
 
@@ -76,21 +70,21 @@ impl<A: App> EventLoop<A> {
             return;
         }
         let (end, mut count) = (self.clock.now() + self.fan_out_left.max(LEAST_SHARE), 0);
-        while let Some(Postponed { key, generation, .. }) = self.postponed.pop_front() {
+        while let Some((key, generation)) = self.postponed.pop_front() {
             count += 1;
             if self.sessions.queue().take_turn(key, generation) {
                 self.write_ready(key);
             }
-            if count % WRITES == 0 && self.clock.now() >= end && self.line_bytes() <= LINE_BYTES {
+            if count % WRITES == 0 && self.clock.now() >= end && !self.line_is_heavy() {
                 break;
             }
         }
     }
 
-    /// Upper bound on the bytes sent to the connections in line since the first of them joined it.
-    fn line_bytes(&self) -> u64 {
-        let Some(first) = self.postponed.front() else { return 0 };
-        (self.sessions.outbox.queue.common_total() - first.since) * self.postponed.len() as u64
+    /// Whether the backlog has grown by too much since the line began. What several connections share does not count.
+    fn line_is_heavy(&self) -> bool {
+        let backlog = self.sessions.outbox.queue.backlog_memory();
+        !self.postponed.is_empty() && backlog > self.backlog_before_line + LINE_BYTES
     }
 
     /// Writes once to a connection.
